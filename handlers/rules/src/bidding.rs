@@ -1,0 +1,233 @@
+//! Is this bid accepted, and what does it change?
+use crate::{BID_CEILING_MINOR, Ladder, UserId};
+use chrono::{DateTime, Utc};
+
+/// What a decision needs to know of an item, read under its row lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auction {
+    /// Who sells.
+    pub seller: UserId,
+    /// The lowest first bid, in minor units.
+    pub start_price_minor: i64,
+    /// The current price in minor units and who leads; none while there is no bid.
+    pub standing: Option<(i64, UserId)>,
+    /// The steps this item was published with.
+    pub ladder: Ladder,
+    /// Bids are taken from this moment on.
+    pub starts_at: DateTime<Utc>,
+    /// Bids are taken before this moment.
+    pub ends_at: DateTime<Utc>,
+}
+
+impl Auction {
+    /// The lowest amount a new bid may have, in minor units.
+    pub fn next_minimum_minor(&self) -> i64 {
+        self.ladder
+            .next_minimum_minor(self.start_price_minor, self.standing.as_ref().map(|(price, _)| *price))
+    }
+}
+
+/// What a bidder asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bid {
+    /// Who bids.
+    pub bidder: UserId,
+    /// In minor units of the item's currency.
+    pub amount_minor: i64,
+}
+
+/// An accepted bid: what the item becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acceptance {
+    /// The new price, in minor units.
+    pub price_minor: i64,
+    /// The lowest amount of the bid after this one.
+    pub next_minimum_minor: i64,
+    /// Who led until now, unless it was the bidder.
+    pub outbid: Option<UserId>,
+}
+
+/// A refused bid, and what would have been accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// Why.
+    pub reason: RefusalReason,
+    /// The lowest amount that would be accepted, in minor units.
+    pub next_minimum_minor: i64,
+}
+
+/// Why a bid is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RefusalReason {
+    /// The amount does not reach the next minimum.
+    #[error("the bid is below the next minimum of {minimum_minor} minor units")]
+    BelowMinimum {
+        /// The next minimum, in minor units.
+        minimum_minor: i64,
+    },
+    /// The amount exceeds the product ceiling.
+    #[error("the bid is above the highest amount taken, {BID_CEILING_MINOR} minor units")]
+    AboveCeiling,
+    /// Sellers don't bid on their own items.
+    #[error("the seller may not bid on their own item")]
+    SellerMayNotBid,
+    /// Bidding has not begun.
+    #[error("bidding starts at {starts_at}")]
+    NotStarted {
+        /// When it begins.
+        starts_at: DateTime<Utc>,
+    },
+    /// Bidding is over: the end itself no longer counts.
+    #[error("bidding ended at {ends_at}")]
+    Ended {
+        /// When it ended.
+        ends_at: DateTime<Utc>,
+    },
+}
+
+/// Decides one bid at `now`, which the caller read from the database's clock after taking the item's lock.
+///
+/// An accepted bid leads at its full amount, so the price strictly rises with every bid.
+pub fn decide(auction: &Auction, bid: &Bid, now: DateTime<Utc>) -> Result<Acceptance, Refusal> {
+    let minimum_minor = auction.next_minimum_minor();
+    if let Some(reason) = objection(auction, bid, minimum_minor, now) {
+        return Err(Refusal {
+            reason,
+            next_minimum_minor: minimum_minor,
+        });
+    }
+    let previous = auction.standing.as_ref().map(|(_, leader)| leader);
+    Ok(Acceptance {
+        price_minor: bid.amount_minor,
+        next_minimum_minor: auction
+            .ladder
+            .next_minimum_minor(auction.start_price_minor, Some(bid.amount_minor)),
+        outbid: previous.filter(|leader| **leader != bid.bidder).cloned(),
+    })
+}
+
+fn objection(auction: &Auction, bid: &Bid, minimum_minor: i64, now: DateTime<Utc>) -> Option<RefusalReason> {
+    if now < auction.starts_at {
+        return Some(RefusalReason::NotStarted {
+            starts_at: auction.starts_at,
+        });
+    }
+    if now >= auction.ends_at {
+        return Some(RefusalReason::Ended {
+            ends_at: auction.ends_at,
+        });
+    }
+    if bid.bidder == auction.seller {
+        return Some(RefusalReason::SellerMayNotBid);
+    }
+    if bid.amount_minor > BID_CEILING_MINOR {
+        return Some(RefusalReason::AboveCeiling);
+    }
+    (bid.amount_minor < minimum_minor).then_some(RefusalReason::BelowMinimum { minimum_minor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+
+    fn user(name: &str) -> UserId {
+        name.parse().unwrap()
+    }
+
+    fn at(micros: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::microseconds(micros)
+    }
+
+    fn auction(standing: Option<(i64, &str)>) -> Auction {
+        Auction {
+            seller: user("sam"),
+            start_price_minor: 1_000,
+            standing: standing.map(|(price, leader)| (price, user(leader))),
+            ladder: Ladder::V1,
+            starts_at: at(1_000),
+            ends_at: at(2_000),
+        }
+    }
+
+    fn bid(name: &str, amount_minor: i64) -> Bid {
+        Bid {
+            bidder: user(name),
+            amount_minor,
+        }
+    }
+
+    fn reason(auction: &Auction, bid: &Bid, micros: i64) -> RefusalReason {
+        decide(auction, bid, at(micros)).unwrap_err().reason
+    }
+
+    #[test]
+    fn a_bid_counts_from_the_start_until_just_before_the_end() {
+        let (auction, bid) = (auction(None), bid("bob", 1_000));
+        assert_eq!(
+            reason(&auction, &bid, 999),
+            RefusalReason::NotStarted { starts_at: at(1_000) }
+        );
+        assert!(decide(&auction, &bid, at(1_000)).is_ok());
+        assert!(decide(&auction, &bid, at(1_999)).is_ok());
+        assert_eq!(
+            reason(&auction, &bid, 2_000),
+            RefusalReason::Ended { ends_at: at(2_000) }
+        );
+    }
+
+    #[test]
+    fn the_minimum_is_exact_and_named() {
+        let auction = auction(Some((1_000, "ann")));
+        let refusal = decide(&auction, &bid("bob", 1_049), at(1_500)).unwrap_err();
+        assert_eq!(refusal.next_minimum_minor, 1_050);
+        let accepted = decide(&auction, &bid("bob", 1_050), at(1_500)).unwrap();
+        assert_eq!((accepted.price_minor, accepted.next_minimum_minor), (1_050, 1_100));
+        assert_eq!(accepted.outbid, Some(user("ann")));
+    }
+
+    #[test]
+    fn raising_ones_own_bid_outbids_nobody() {
+        let accepted = decide(&auction(Some((1_000, "bob"))), &bid("bob", 2_000), at(1_500)).unwrap();
+        assert_eq!(accepted.outbid, None);
+    }
+
+    #[test]
+    fn the_seller_and_amounts_above_the_ceiling_are_refused() {
+        let auction = auction(None);
+        assert_eq!(
+            reason(&auction, &bid("sam", 5_000), 1_500),
+            RefusalReason::SellerMayNotBid
+        );
+        assert!(decide(&auction, &bid("bob", BID_CEILING_MINOR), at(1_500)).is_ok());
+        assert_eq!(
+            reason(&auction, &bid("bob", BID_CEILING_MINOR + 1), 1_500),
+            RefusalReason::AboveCeiling
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_price_rises_with_every_accepted_bid_and_stays_with_every_refused_one(
+            bids in proptest::collection::vec((0_u8..4, 1_i64..3_000_000_000), 1..60),
+        ) {
+            let mut auction = auction(None);
+            for (who, amount_minor) in bids {
+                let bid = bid(&format!("user{who}"), amount_minor);
+                let before = auction.standing.clone();
+                let minimum = auction.next_minimum_minor();
+                match decide(&auction, &bid, at(1_500)) {
+                    Ok(accepted) => {
+                        prop_assert!(accepted.price_minor >= minimum);
+                        prop_assert!(before.as_ref().is_none_or(|(price, _)| accepted.price_minor > *price));
+                        prop_assert!(accepted.next_minimum_minor > accepted.price_minor);
+                        auction.standing = Some((accepted.price_minor, bid.bidder));
+                    }
+                    Err(refusal) => prop_assert!(refusal.next_minimum_minor == minimum),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The auction's rules: who may bid, how much, until when, and who won.
+//!
+//! Everything here is a pure function of its arguments. There is no clock (the caller read the database's under the
+//! item's lock), no database and no async, so every rule can be tested by itself and replayed years later.
+//! What the rules refuse, they refuse with a typed reason that names what would have been allowed.
+
+mod bidding;
+mod closing;
+mod ladder;
+mod listing;
+mod money;
+mod user;
+
+pub use bidding::{Acceptance, Auction, Bid, Refusal, RefusalReason, decide};
+pub use closing::{NotDue, Outcome, close};
+pub use ladder::Ladder;
+pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS};
+pub use money::{BID_CEILING_MINOR, Currency, InvalidAmount, InvalidCurrency, MAX_AMOUNT_MINOR, amount};
+pub use user::{InvalidUserId, UserId};

@@ -1,0 +1,44 @@
+//! Serves the API: gRPC over h2c, health and metrics, on one port.
+use clap::Parser;
+use gavel_runtime::{
+    config::{Backends, Env, ProcessConfig, TokenConfig},
+    process, telemetry,
+};
+
+/// Gavel's API server: gRPC over h2c (ItemService, BidService, UserService), GET /items/ID as JSON, /healthz, /readyz and
+/// /metrics, all on one port. Stateless: run as many as you like. SIGTERM drains it.
+#[derive(Parser)]
+#[command(version, after_help = HELP)]
+struct Arguments {}
+
+const HELP: &str = "\
+Configuration comes from the environment. Secrets may come from files: NAME_FILE instead of NAME.
+
+  DATABASE_URL            postgres://user:password@host/gavel            required
+  AMQP_URL                amqp://user:password@host/vhost                required
+  REDIS_URL               redis://host                                   required
+  GAVEL_JWT_PUBLIC_KEY    Ed25519 public key, PEM                        required
+  GAVEL_JWT_ISSUER        the issuer tokens must name                    gavel
+  GAVEL_JWT_AUDIENCE      the audience tokens must name                  gavel
+  GAVEL_LISTEN            address and port                               0.0.0.0:8080
+  GAVEL_POOL_SIZE         connections for transactions                   16
+  GAVEL_READ_POOL_SIZE    connections for reads                          8
+  GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
+  GAVEL_GRACE_MS          how long a drain may take                      20000
+  GAVEL_DRAIN_DELAY_MS    readiness is off this long before closing      0
+  RUST_LOG                what is logged, such as info or warn,gavel=debug
+
+It refuses to start against a schema older than it needs: run `bidctl migrate` first. The broker and the cache may be
+down: bids are taken all the same, events wait in the outbox, reads go to the database.";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    Arguments::parse();
+    let mut env = Env::from_process();
+    let backends = Backends::from_env(&mut env);
+    let config = ProcessConfig::from_env(&mut env, ([0, 0, 0, 0], 8080).into());
+    let tokens = TokenConfig::from_env(&mut env);
+    env.finish()?;
+    telemetry::init("bid-service")?;
+    process::run_service(gavel::app(), &backends, &config, &tokens).await
+}

@@ -1,0 +1,60 @@
+//! Runs the jobs, consumers, schedules and the outbox relay.
+use clap::Parser;
+use gavel_runtime::{
+    config::{Backends, Env, ProcessConfig},
+    process, telemetry,
+};
+
+/// Gavel's worker: relays the outbox to RabbitMQ, applies events to user statistics and the read model, closes auctions,
+/// sweeps old receipts. Run as many as you like: they share the work. SIGTERM drains it.
+#[derive(Parser)]
+#[command(version, after_help = HELP)]
+struct Arguments {
+    /// Run only these handlers, separated by commas
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    only: Vec<String>,
+    /// List the handlers a worker can run, and exit
+    #[arg(long)]
+    list: bool,
+}
+
+const HELP: &str = "\
+Configuration comes from the environment. Secrets may come from files: NAME_FILE instead of NAME.
+
+  DATABASE_URL            postgres://user:password@host/gavel            required
+  AMQP_URL                amqp://user:password@host/vhost                required
+  REDIS_URL               redis://host                                   required
+  GAVEL_LISTEN            address and port of health and metrics         0.0.0.0:8081
+  GAVEL_POOL_SIZE         connections for transactions                   16
+  GAVEL_READ_POOL_SIZE    connections for reads                          8
+  GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
+  GAVEL_GRACE_MS          how long a drain may take                      20000
+  GAVEL_DRAIN_DELAY_MS    readiness is off this long before stopping     0
+  RUST_LOG                what is logged, such as info or warn,gavel=debug
+
+Examples:
+  bid-worker
+  bid-worker --only relay_outbox
+  bid-worker --only apply_user_stats,project_item";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let app = gavel::app();
+    if arguments.list {
+        for handler in app
+            .registrations()
+            .iter()
+            .filter(|handler| handler.spec.trigger.is_workers())
+        {
+            println!("{:<20} {}", handler.spec.name, handler.spec.trigger);
+        }
+        return Ok(());
+    }
+    let mut env = Env::from_process();
+    let backends = Backends::from_env(&mut env);
+    let config = ProcessConfig::from_env(&mut env, ([0, 0, 0, 0], 8081).into());
+    env.finish()?;
+    telemetry::init("bid-worker")?;
+    process::run_worker(app, &backends, &config, &arguments.only).await
+}

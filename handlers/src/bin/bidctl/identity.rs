@@ -1,0 +1,94 @@
+//! Development identities: a key pair and tokens signed with it. A real deployment has an identity provider instead.
+use crate::{output::Output, settings::Settings};
+use anyhow::{Context, bail};
+use clap::Args;
+use ed25519_dalek::{
+    SigningKey,
+    pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding},
+};
+use gavel_rules::UserId;
+use gavel_runtime::{
+    auth::{self, Claims},
+    clock,
+};
+use rand_core::OsRng;
+use serde_json::json;
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+
+const ROLES: [&str; 3] = ["bidder", "seller", "ops"];
+
+#[derive(Args)]
+pub(crate) struct Token {
+    /// What the user may do
+    #[arg(long, value_parser = ROLES, default_value = "bidder")]
+    role: String,
+    /// How long the token is valid
+    #[arg(long, default_value_t = 60)]
+    minutes: u32,
+}
+
+impl Token {
+    pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+        let Some(user) = &settings.user else {
+            bail!("whose token? Give --user NAME")
+        };
+        println!("{}", mint(settings, user, &self.role, self.minutes)?);
+        Ok(())
+    }
+}
+
+/// Signs a token with `GAVEL_JWT_SIGNING_KEY` or the file that `GAVEL_JWT_SIGNING_KEY_FILE` names.
+pub(crate) fn mint(settings: &Settings, user: &str, role: &str, minutes: u32) -> anyhow::Result<String> {
+    let user: UserId = user.parse()?;
+    let mut env = settings.env();
+    let key = env.secret(
+        "GAVEL_JWT_SIGNING_KEY",
+        "the Ed25519 private key that `cargo xtask up` or `bidctl keygen` makes",
+    );
+    env.finish()?;
+    let now = clock::wall().timestamp();
+    let claims = Claims {
+        sub: user.to_string(),
+        role: role.to_owned(),
+        iss: settings.get("GAVEL_JWT_ISSUER").unwrap_or("gavel").to_owned(),
+        aud: settings.get("GAVEL_JWT_AUDIENCE").unwrap_or("gavel").to_owned(),
+        iat: now,
+        exp: now + i64::from(minutes) * 60,
+    };
+    auth::mint(&key, &claims).context("the signing key is no Ed25519 private key in PKCS#8 PEM")
+}
+
+#[derive(Args)]
+pub(crate) struct Keygen {
+    /// Where jwt-signing-key.pem and jwt-public-key.pem are written
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: PathBuf,
+}
+
+impl Keygen {
+    pub(crate) fn run(&self, output: Output) -> anyhow::Result<()> {
+        let key = SigningKey::generate(&mut OsRng);
+        let (private, public) = (
+            self.dir.join("jwt-signing-key.pem"),
+            self.dir.join("jwt-public-key.pem"),
+        );
+        fs::create_dir_all(&self.dir)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&private)
+            .with_context(|| {
+                format!(
+                    "can't write {}: an existing key is never overwritten",
+                    private.display()
+                )
+            })?;
+        file.write_all(key.to_pkcs8_pem(LineEnding::LF)?.as_bytes())?;
+        fs::write(&public, key.verifying_key().to_public_key_pem(LineEnding::LF)?)?;
+        let (private, public) = (private.display().to_string(), public.display().to_string());
+        let json = json!({ "signing_key_file": private, "public_key_file": public });
+        output.record(&json, &[("signing key", private), ("public key", public)]);
+        Ok(())
+    }
+}

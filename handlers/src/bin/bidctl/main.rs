@@ -1,0 +1,100 @@
+//! The operator's tool, and the quickest way to try Gavel by hand.
+
+mod bid;
+mod client;
+mod doctor;
+mod identity;
+mod item;
+mod migrate;
+mod output;
+mod settings;
+mod stats;
+
+use clap::{Args, Parser, Subcommand};
+use output::Output;
+use settings::Settings;
+use std::process::ExitCode;
+
+/// Gavel from the command line: publish items, bid, look, migrate, mint development tokens.
+#[derive(Parser)]
+#[command(version, after_help = HELP)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// Where bid-service listens [GAVEL_URL, else http://127.0.0.1:8080]
+    #[arg(long, global = true)]
+    url: Option<String>,
+    /// Call as this user, with a token minted from the development key
+    #[arg(long, global = true, value_name = "NAME")]
+    user: Option<String>,
+    /// Call with this bearer token [GAVEL_TOKEN]
+    #[arg(long, global = true, conflicts_with = "user")]
+    token: Option<String>,
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mint a bearer token with the development key
+    Token(identity::Token),
+    /// Make an Ed25519 key pair for tokens
+    Keygen(identity::Keygen),
+    /// Apply the migrations the database lacks
+    Migrate(migrate::Migrate),
+    /// Publish, list or show items
+    #[command(subcommand)]
+    Item(item::Item),
+    /// Place a bid
+    Bid(bid::PlaceBid),
+    /// Show what a user has bid, won and spent
+    Stats(stats::Stats),
+    /// Look at every dependency and every backlog; fails when something is wrong
+    Doctor,
+}
+
+const HELP: &str = "\
+Settings come from flags, then from the environment, then from .gavel/dev.env in this directory or one above it, which
+`cargo xtask up` writes.
+
+Examples:
+  bidctl item create --user sam --title 'A brass lamp' --start-price-minor 1000 --ends-in 10m
+  bidctl item list
+  bidctl bid --user alice 0192f0c1-… 1500
+  bidctl stats --user alice
+  bidctl token --user alice --role bidder
+  bidctl doctor";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments { global, command } = Arguments::parse();
+    let output = Output { json: global.json };
+    match run(global, command, output).await {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(global: Global, command: Command, output: Output) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(global.url, global.user, global.token)?;
+    match command {
+        Command::Token(token) => token.run(&settings)?,
+        Command::Keygen(keygen) => keygen.run(output)?,
+        Command::Migrate(migrate) => migrate.run(&settings, output).await?,
+        Command::Item(item) => item.run(&settings, output).await?,
+        Command::Bid(bid) => bid.run(&settings, output).await?,
+        Command::Stats(stats) => stats.run(&settings, output).await?,
+        Command::Doctor => return doctor::run(&settings, output).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,28 @@
+//! Migrations.
+use crate::{output::Output, settings::Settings};
+use clap::Args;
+use gavel_runtime::schema;
+use serde_json::json;
+
+/// Applies the expand migrations over a connection of its own, with lock time-outs, one process at a time.
+#[derive(Args)]
+pub(crate) struct Migrate {
+    /// Create the database first, when it is missing
+    #[arg(long)]
+    create_database: bool,
+}
+
+impl Migrate {
+    pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
+        let mut env = settings.env();
+        let url = env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "the database to migrate");
+        env.finish()?;
+        if self.create_database {
+            schema::create_database(&url).await?;
+        }
+        let applied = schema::migrate(&url, &gavel::EXPAND).await?;
+        let rows: Vec<_> = applied.iter().map(|name| vec![name.clone()]).collect();
+        output.table(&json!({ "applied": applied }), &["applied"], &rows);
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! Records the end of an auction and announces the winner, once. No bid waits for this: from `ends_at` on, bids are
+//! refused whether the end is recorded or not.
+mod sql;
+
+use crate::{
+    item::{self, ItemRow, Locked, routing_key},
+    jobs,
+};
+use gavel_proto::events_v1::{ItemClosed, item_event::Fact};
+use gavel_rules::{NotDue, Outcome};
+use gavel_runtime::{
+    Result, Tx,
+    job::{self, Job},
+    spec::{Limits, Spec, Trigger},
+};
+
+/// The job's handler.
+pub struct CloseItem;
+
+impl job::TxHandler for CloseItem {
+    const SPEC: &'static Spec = &Spec::new(jobs::CloseItem::KIND, Trigger::Job)
+        .limits(Limits::DEFAULT.retries(jobs::CloseItem::RETRIES).concurrency(4));
+    type Job = jobs::CloseItem;
+
+    async fn handle(tx: &mut Tx, job: &jobs::CloseItem) -> Result<()> {
+        let Locked { item, now } = item::lock(tx, job.item_id).await?;
+        if item.closed_at.is_some() {
+            return Ok(());
+        }
+        let outcome = match gavel_rules::close(&item.auction()?, now) {
+            Ok(outcome) => outcome,
+            Err(NotDue { ends_at }) => {
+                return tx.enqueue(job, (ends_at - now).to_std().unwrap_or_default()).await;
+            }
+        };
+        let item = ItemRow {
+            closed_at: Some(now),
+            version: item.version + 1,
+            ..item
+        };
+        sql::record(tx, &item).await?;
+        let fact = match outcome {
+            Outcome::Sold {
+                winner,
+                hammer_price_minor,
+            } => ItemClosed {
+                winner_id: winner.to_string(),
+                hammer_price_minor,
+            },
+            Outcome::Unsold => ItemClosed::default(),
+        };
+        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?).await
+    }
+}

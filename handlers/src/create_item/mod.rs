@@ -1,0 +1,89 @@
+//! Publishes an item: its row, the event that says so, and the job that will close it, in one transaction.
+mod sql;
+
+use crate::{
+    convert::{time, user},
+    item::{ItemRow, routing_key},
+    jobs,
+};
+use gavel_proto::{
+    events_v1::{ItemCreated, item_event::Fact},
+    v1,
+};
+use gavel_rules::{Ladder, Listing, UserId};
+use gavel_runtime::{
+    Error, Result, Tx,
+    auth::{Access, Caller},
+    ids, rpc,
+    spec::{Spec, Trigger},
+};
+
+/// `ItemService.CreateItem`.
+pub struct CreateItem;
+
+/// A checked wish to sell.
+pub struct Command {
+    seller: UserId,
+    listing: Listing,
+}
+
+impl rpc::TxHandler for CreateItem {
+    const SPEC: &'static Spec = &Spec::new("create_item", Trigger::Rpc("gavel.v1.ItemService/CreateItem"));
+    const ACCESS: Access = Access::Roles(&["seller", "ops"]);
+    type Request = v1::CreateItemRequest;
+    type Command = Command;
+    type Reply = v1::CreateItemResponse;
+
+    fn idempotency_key(request: &v1::CreateItemRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::CreateItemRequest, caller: &Caller) -> Result<Command> {
+        let starts_at = request.starts_at.map(|at| time("starts_at", at)).transpose()?;
+        let ends_at = request
+            .ends_at
+            .ok_or_else(|| Error::invalid("ends_at is missing; allowed: a point in time"))?;
+        let ends_at = time("ends_at", ends_at)?;
+        let listing = Listing::new(
+            &request.title,
+            &request.currency,
+            request.start_price_minor,
+            starts_at,
+            ends_at,
+        );
+        Ok(Command {
+            seller: user(&caller.subject)?,
+            listing: listing.map_err(Error::invalid)?,
+        })
+    }
+
+    async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CreateItemResponse> {
+        let listing = &command.listing;
+        let clock = sql::clock(tx).await?;
+        let starts_at = listing.check_times(clock.now).map_err(Error::invalid)?;
+        let item = ItemRow {
+            item_id: ids::ordered(),
+            seller_id: command.seller.to_string(),
+            title: listing.title.clone(),
+            currency: listing.currency.code().to_owned(),
+            start_price_minor: listing.start_price_minor,
+            ladder_version: Ladder::CURRENT.version(),
+            price_minor: None,
+            leader_id: None,
+            bid_count: 0,
+            version: 1,
+            starts_at,
+            ends_at: listing.ends_at,
+            closed_at: None,
+        };
+        sql::insert(tx, &item).await?;
+        tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?)
+            .await?;
+        // The queue counts delays from the transaction's begin.
+        let due_in = (item.ends_at - clock.transaction_began).to_std().unwrap_or_default();
+        tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in).await?;
+        Ok(v1::CreateItemResponse {
+            item: Some(crate::item::shown(item.state()?, item.version)),
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! What a user has done, per currency. One's own figures, or anybody's for an operator.
+mod sql;
+
+use crate::convert::{timestamp, user};
+use gavel_proto::v1;
+use gavel_rules::UserId;
+use gavel_runtime::{
+    Class, Error, Io, Result,
+    auth::{Access, Caller},
+    rpc,
+    spec::{Spec, Trigger},
+};
+
+/// `UserService.GetUserStats`.
+pub struct GetUserStats;
+
+impl rpc::IoHandler for GetUserStats {
+    const SPEC: &'static Spec = &Spec::new("get_user_stats", Trigger::Rpc("gavel.v1.UserService/GetUserStats"));
+    const ACCESS: Access = Access::Authenticated;
+    type Request = v1::GetUserStatsRequest;
+    type Query = UserId;
+    type Reply = v1::GetUserStatsResponse;
+
+    fn parse(request: v1::GetUserStatsRequest, caller: Option<&Caller>) -> Result<UserId> {
+        let caller = caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
+        match request.user_id.as_str() {
+            "" => user(&caller.subject),
+            other if other == caller.subject || caller.role == "ops" => user(other),
+            _ => Err(Error::new(
+                Class::Denied,
+                "these are another user's figures; allowed: your own, or role ops",
+            )),
+        }
+    }
+
+    async fn handle(io: &Io, user: &UserId) -> Result<v1::GetUserStatsResponse> {
+        let rows = sql::of_user(io.reads(), user).await?;
+        let updated_at = rows.iter().map(|row| row.updated_at).max().map(timestamp);
+        let shown = |row: sql::StatsRow| v1::CurrencyStats {
+            currency: row.currency,
+            bids_placed: row.bids_placed,
+            items_won: row.items_won,
+            total_spent_minor: row.total_spent_minor,
+        };
+        let stats = rows.into_iter().map(shown).collect();
+        Ok(v1::GetUserStatsResponse {
+            user_id: user.to_string(),
+            stats,
+            updated_at,
+        })
+    }
+}

@@ -1,0 +1,22 @@
+use chrono::{DateTime, Utc};
+use gavel_rules::UserId;
+use gavel_runtime::Result;
+use sqlx::PgPool;
+
+pub(super) struct StatsRow {
+    pub(super) currency: String,
+    pub(super) bids_placed: i64,
+    pub(super) items_won: i64,
+    pub(super) total_spent_minor: i64,
+    pub(super) updated_at: DateTime<Utc>,
+}
+
+pub(super) async fn of_user(reads: &PgPool, user: &UserId) -> Result<Vec<StatsRow>> {
+    let rows = sqlx::query_as!(
+        StatsRow,
+        "SELECT currency, bids_placed, items_won, total_spent_minor, updated_at FROM user_stats
+         WHERE user_id = $1 ORDER BY currency",
+        user.as_str(),
+    );
+    Ok(rows.fetch_all(reads).await?)
+}

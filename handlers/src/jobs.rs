@@ -1,0 +1,16 @@
+//! The kinds of jobs: what one use case asks another to do later. Kinds are never renamed, fields only added.
+use gavel_runtime::job::Job;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Record the end of an auction, due when it ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CloseItem {
+    /// Which.
+    pub item_id: Uuid,
+}
+
+impl Job for CloseItem {
+    const KIND: &'static str = "close_item";
+    const RETRIES: u32 = 20;
+}

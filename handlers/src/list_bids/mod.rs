@@ -1,0 +1,64 @@
+//! The accepted bids of one item, newest first, a page at a time.
+mod sql;
+
+use crate::{
+    convert::{page, page_size, timestamp, uuid},
+    item,
+};
+use gavel_proto::v1;
+use gavel_runtime::{
+    Error, Io, Result,
+    auth::{Access, Caller},
+    rpc,
+    spec::{Spec, Trigger},
+};
+use uuid::Uuid;
+
+/// `BidService.ListBids`.
+pub struct ListBids;
+
+/// A checked request for a page.
+pub struct Query {
+    item_id: Uuid,
+    size: i64,
+    before: Option<i64>,
+}
+
+impl rpc::IoHandler for ListBids {
+    const SPEC: &'static Spec = &Spec::new("list_bids", Trigger::Rpc("gavel.v1.BidService/ListBids"));
+    const ACCESS: Access = Access::Public;
+    type Request = v1::ListBidsRequest;
+    type Query = Query;
+    type Reply = v1::ListBidsResponse;
+
+    fn parse(request: v1::ListBidsRequest, _: Option<&Caller>) -> Result<Query> {
+        let token = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
+        let before = token.map(str::parse).transpose();
+        let before = before.map_err(|_| Error::invalid("page_token is not one this service gave out"))?;
+        Ok(Query {
+            item_id: uuid("item_id", &request.item_id)?,
+            size: page_size(request.page_size)?,
+            before,
+        })
+    }
+
+    async fn handle(io: &Io, query: &Query) -> Result<v1::ListBidsResponse> {
+        let rows = sql::page(io.reads(), query.item_id, query.before, query.size + 1).await?;
+        if rows.is_empty() {
+            // An item without bids is an empty list, one that does not exist an error.
+            item::read(io.reads(), query.item_id).await?;
+        }
+        let (rows, next_page_token) = page(rows, query.size, |row| row.sequence.to_string());
+        let shown = |row: sql::BidRow| v1::Bid {
+            bid_id: row.bid_id.to_string(),
+            sequence: row.sequence,
+            bidder: row.bidder_id,
+            amount_minor: row.amount_minor.into(),
+            decided_at: Some(timestamp(row.decided_at)),
+        };
+        Ok(v1::ListBidsResponse {
+            bids: rows.into_iter().map(shown).collect(),
+            next_page_token,
+        })
+    }
+}

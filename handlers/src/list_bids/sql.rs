@@ -1,0 +1,26 @@
+use chrono::{DateTime, Utc};
+use gavel_runtime::Result;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+pub(super) struct BidRow {
+    pub(super) bid_id: Uuid,
+    pub(super) sequence: i64,
+    pub(super) bidder_id: String,
+    pub(super) amount_minor: i32,
+    pub(super) decided_at: DateTime<Utc>,
+}
+
+pub(super) async fn page(reads: &PgPool, item_id: Uuid, before: Option<i64>, limit: i64) -> Result<Vec<BidRow>> {
+    let rows = sqlx::query_as!(
+        BidRow,
+        "SELECT bid_id, sequence, bidder_id, amount_minor, decided_at FROM bids
+         WHERE item_id = $1 AND ($2::bigint IS NULL OR sequence < $2)
+         ORDER BY sequence DESC
+         LIMIT $3",
+        item_id,
+        before,
+        limit,
+    );
+    Ok(rows.fetch_all(reads).await?)
+}

@@ -1,0 +1,87 @@
+use gavel_runtime::{Result, Tx};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// An event to publish.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) outbox_id: i64,
+    pub(super) event_id: Uuid,
+    pub(super) key: String,
+    pub(super) routing_key: String,
+    pub(super) message_type: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) correlation_id: String,
+    pub(super) traceparent: String,
+}
+
+/// Leases the shard that has something to publish and was served longest ago.
+pub(super) async fn lease_shard(tx: &mut Tx, lease: Uuid, lasts: Duration) -> Result<Option<i16>> {
+    let shard = sqlx::query_scalar!(
+        "UPDATE outbox_shards SET lease_token = $1, leased_until = clock_timestamp() + make_interval(secs => $2)
+         WHERE shard = (
+           SELECT s.shard FROM outbox_shards s
+           WHERE s.leased_until <= clock_timestamp()
+             AND EXISTS (SELECT 1 FROM outbox o WHERE o.shard = s.shard
+                         AND (o.retry_at IS NULL OR o.retry_at <= clock_timestamp()))
+           ORDER BY s.leased_until
+           LIMIT 1
+           FOR UPDATE SKIP LOCKED)
+         RETURNING shard",
+        lease,
+        lasts.as_secs_f64(),
+    );
+    Ok(shard.fetch_optional(tx.conn()).await?)
+}
+
+/// The shard's events in order, without those that wait and those behind them.
+pub(super) async fn pending(tx: &mut Tx, shard: i16, limit: i64) -> Result<Vec<Pending>> {
+    let events = sqlx::query_as!(
+        Pending,
+        "SELECT outbox_id, event_id, key, routing_key, message_type, payload, correlation_id, traceparent
+         FROM outbox o
+         WHERE shard = $1
+           AND NOT EXISTS (SELECT 1 FROM outbox earlier
+                           WHERE earlier.key = o.key AND earlier.version <= o.version
+                             AND earlier.retry_at > clock_timestamp())
+         ORDER BY outbox_id
+         LIMIT $2",
+        shard,
+        limit,
+    );
+    Ok(events.fetch_all(tx.conn()).await?)
+}
+
+pub(super) async fn delete(tx: &mut Tx, published: &[i64]) -> Result<()> {
+    sqlx::query!("DELETE FROM outbox WHERE outbox_id = ANY($1)", published)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Puts a refused event off: one second, doubling to a minute.
+pub(super) async fn hold_back(tx: &mut Tx, outbox_id: i64, error: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE outbox SET attempts = attempts + 1, last_error = $2,
+                retry_at = clock_timestamp() + make_interval(secs => least(60, power(2, least(attempts, 6))))
+         WHERE outbox_id = $1",
+        outbox_id,
+        error,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Gives the shard back, unless the lease has run out and another relay holds it by now.
+pub(super) async fn release(tx: &mut Tx, shard: i16, lease: Uuid) -> Result<()> {
+    sqlx::query!(
+        "UPDATE outbox_shards SET lease_token = NULL, leased_until = clock_timestamp()
+         WHERE shard = $1 AND lease_token = $2",
+        shard,
+        lease,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What CI runs.
+use crate::{
+    install::{DOCKER, as_root, cargo_tool, ensure, is_root},
+    progress::{Step, run, wait_until},
+    servers::{containers::engine_answers, layout::Layout, processes::Processes},
+    sqlx::Sqlx,
+    test::{Services, Test},
+};
+use std::{
+    fs::File,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+pub(crate) fn run_all() -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut times = Vec::new();
+    let mut timed = |name: &'static str, step: &mut dyn FnMut() -> anyhow::Result<()>| {
+        eprintln!("\n── {name}");
+        let began = Instant::now();
+        let result = step();
+        times.push((name, began.elapsed()));
+        result
+    };
+    timed("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
+    timed("docker", &mut docker)?;
+    timed("every test, in containers", &mut || {
+        Test::new(Services::Containers, &[]).run()
+    })?;
+    timed("end to end, on processes", &mut || {
+        Test::new(Services::Processes, &["-E", "binary(travels)"]).run()
+    })?;
+    timed("clippy", &mut || {
+        run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    timed("cargo deny", &mut deny)?;
+    timed("sqlx prepare --check", &mut || {
+        let servers = Processes::start(&Layout::of("test")?, false)?;
+        Sqlx { check: true }.run_on(&servers.urls)
+    })?;
+    eprintln!("\nall of it passed in {:.0} s:", began.elapsed().as_secs_f64());
+    for (name, took) in times {
+        eprintln!("  {:>5.0} s  {name}", took.as_secs_f64());
+    }
+    Ok(())
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(crate::root());
+    cargo
+}
+
+/// Installs the engine from the distribution when there is none, and starts it when it does not answer.
+fn docker() -> anyhow::Result<()> {
+    ensure(&[DOCKER])?;
+    if engine_answers() {
+        return Ok(());
+    }
+    let step = Step::begin("starting dockerd");
+    let log = std::env::temp_dir().join("gavel-dockerd.log");
+    let file = File::create(&log)?;
+    let mut dockerd = as_root("dockerd")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()?;
+    let alive = || match dockerd.try_wait()? {
+        None => Ok(()),
+        Some(status) => anyhow::bail!("dockerd ended ({status}); see {}", log.display()),
+    };
+    wait_until("dockerd", Duration::from_secs(60), alive, engine_answers)?;
+    step.done(if is_root() {
+        "dockerd started"
+    } else {
+        "dockerd started through sudo"
+    });
+    Ok(())
+}
+
+/// Licences, sources and bans always; known vulnerabilities where their database can be fetched.
+fn deny() -> anyhow::Result<()> {
+    let deny = cargo_tool("cargo-deny", "cargo-deny", &["--debug"])?;
+    let check = |what: &[&str]| {
+        let mut command = Command::new(&deny);
+        run(command
+            .args(["--workspace", "check"])
+            .args(what)
+            .current_dir(crate::root()))
+    };
+    check(&["bans", "licenses", "sources"])?;
+    let mut fetch = Command::new(&deny);
+    if fetch
+        .args(["fetch", "db"])
+        .current_dir(crate::root())
+        .output()?
+        .status
+        .success()
+    {
+        check(&["advisories"])
+    } else {
+        eprintln!("  ! the advisory database can't be fetched from here: vulnerabilities were not checked");
+        Ok(())
+    }
+}

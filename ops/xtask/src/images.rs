@@ -1,0 +1,117 @@
+//! The server images that tests run in containers, and stand-ins for them where no registry can be reached.
+//!
+//! A stand-in is built from Debian trixie's packages (PostgreSQL 17, RabbitMQ 4.0, Redis 8) on a base made with
+//! debootstrap, and understands the variables and arguments of the official image that the tests use.
+use crate::{
+    install::{DEBOOTSTRAP, DOCKER, as_root, ensure as install},
+    progress::{Step, run_quietly},
+    servers::containers::image,
+};
+use clap::Args;
+use std::{fs, process::Command};
+
+const SUITE: &str = "trixie";
+const BASE: &str = "gavel-debian:trixie";
+const SERVERS: &str = "gavel-servers:trixie";
+
+pub(crate) fn postgres() -> String {
+    image("GAVEL_POSTGRES_IMAGE", "postgres:17")
+}
+pub(crate) fn rabbitmq() -> String {
+    image("GAVEL_RABBITMQ_IMAGE", "rabbitmq:4.0")
+}
+pub(crate) fn redis() -> String {
+    image("GAVEL_REDIS_IMAGE", "redis:8.0")
+}
+
+/// Builds the stand-ins, under the names that tests look for.
+#[derive(Args)]
+pub(crate) struct Images {
+    /// Build them even where images of those names are there
+    #[arg(long)]
+    force: bool,
+}
+
+impl Images {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        install(&[DOCKER])?;
+        let wanted = all();
+        let missing: Vec<_> = wanted
+            .into_iter()
+            .filter(|(_, name)| self.force || !is_there(name))
+            .collect();
+        if missing.is_empty() {
+            eprintln!("  ✓ all images are there (--force builds them again)");
+            return Ok(());
+        }
+        build(&missing)
+    }
+}
+
+/// Pulls the images that are missing, or builds stand-ins for them.
+pub(crate) fn ensure() -> anyhow::Result<()> {
+    let missing: Vec<_> = all()
+        .into_iter()
+        .filter(|(_, name)| !is_there(name) && !pulled(name))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { build(&missing) }
+}
+
+fn all() -> [(&'static str, String); 3] {
+    [("postgres", postgres()), ("rabbitmq", rabbitmq()), ("redis", redis())]
+}
+
+fn is_there(image: &str) -> bool {
+    run_quietly(Command::new("docker").args(["image", "inspect", image])).is_ok()
+}
+
+fn pulled(image: &str) -> bool {
+    let step = Step::begin(format!("pulling {image}"));
+    let pulled = run_quietly(Command::new("docker").args(["pull", "--quiet", image])).is_ok();
+    step.done(if pulled {
+        format!("{image} pulled")
+    } else {
+        format!("{image} can't be pulled; a stand-in is built")
+    });
+    pulled
+}
+
+fn build(images: &[(&str, String)]) -> anyhow::Result<()> {
+    if !is_there(BASE) {
+        make_base()?;
+    }
+    docker_build("servers", SERVERS)?;
+    for (kind, name) in images {
+        docker_build(kind, name)?;
+    }
+    Ok(())
+}
+
+/// A minimal Debian, as a Docker image.
+fn make_base() -> anyhow::Result<()> {
+    install(&[DEBOOTSTRAP])?;
+    let step = Step::begin(format!("making a minimal Debian {SUITE} with debootstrap"));
+    let dir = std::env::temp_dir().join(format!("gavel-{SUITE}-{}", std::process::id()));
+    fs::create_dir_all(&dir)?;
+    let made = run_quietly(as_root("debootstrap").args(["--variant=minbase", SUITE]).arg(&dir)).and_then(|_| {
+        let tar = "tar -C \"$0\" --one-file-system -c . | docker import - \"$1\"";
+        run_quietly(as_root("sh").args(["-c", tar]).arg(&dir).arg(BASE))
+    });
+    run_quietly(as_root("rm").args(["-rf", "--one-file-system"]).arg(&dir))?;
+    made?;
+    step.done(format!("{BASE} made"));
+    Ok(())
+}
+
+fn docker_build(kind: &str, name: &str) -> anyhow::Result<()> {
+    let step = Step::begin(format!("building {name} (ops/images/{kind})"));
+    let context = crate::root().join("ops/images").join(kind);
+    let mut docker = Command::new("docker");
+    docker
+        .args(["build", "--network", "host", "--tag", name])
+        .arg(context)
+        .env("DOCKER_BUILDKIT", "0");
+    run_quietly(&mut docker)?;
+    step.done(format!("{name} built"));
+    Ok(())
+}

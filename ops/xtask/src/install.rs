@@ -1,0 +1,174 @@
+//! Installs what is missing from the distribution's packages. Asks for nothing when root.
+use crate::progress::{Step, run_quietly};
+use anyhow::{Context, bail};
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Something needed: how to see that it is there, and the packages that bring it.
+pub(crate) struct Need {
+    what: &'static str,
+    found: fn() -> bool,
+    packages: &'static [&'static str],
+}
+
+pub(crate) const PROTOC: Need = Need {
+    what: "protoc",
+    found: || on_path("protoc").is_some() && Path::new("/usr/include/google/protobuf/timestamp.proto").exists(),
+    packages: &["protobuf-compiler", "libprotobuf-dev"],
+};
+pub(crate) const C_COMPILER: Need = Need {
+    what: "a C compiler",
+    found: || on_path("cc").is_some(),
+    packages: &["gcc", "libc6-dev"],
+};
+pub(crate) const POSTGRESQL: Need = Need {
+    what: "PostgreSQL",
+    found: || postgresql_bin().is_some(),
+    packages: &["postgresql"],
+};
+pub(crate) const RABBITMQ: Need = Need {
+    what: "RabbitMQ",
+    found: || Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
+    packages: &["rabbitmq-server"],
+};
+pub(crate) const REDIS: Need = Need {
+    what: "Redis",
+    found: || on_path("redis-server").is_some(),
+    packages: &["redis-server"],
+};
+pub(crate) const DOCKER: Need = Need {
+    what: "Docker",
+    found: || on_path("docker").is_some() && on_path("dockerd").is_some(),
+    packages: &["docker.io"],
+};
+pub(crate) const DEBOOTSTRAP: Need = Need {
+    what: "debootstrap",
+    found: || on_path("debootstrap").is_some(),
+    packages: &["debootstrap"],
+};
+
+/// What building and running without containers needs.
+pub(crate) fn everything() -> anyhow::Result<()> {
+    ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS])
+}
+
+/// Installs what of this is missing.
+pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.found)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
+    if on_path("apt-get").is_none() {
+        bail!(
+            "{names} missing, and this is no Debian or Ubuntu: install {} by hand",
+            packages.join(" ")
+        );
+    }
+    let step = Step::begin(format!("installing {names} (apt-get install {})", packages.join(" ")));
+    {
+        let _quiet = NoAutostart::begin()?;
+        apt(&["update"])?;
+        apt(&[&["install", "-y", "--no-install-recommends"], &packages[..]].concat())?;
+    }
+    if let Some(need) = missing.iter().find(|need| !(need.found)()) {
+        bail!(
+            "{} is still missing after installing {}",
+            need.what,
+            need.packages.join(" ")
+        );
+    }
+    step.done(format!("{names} installed"));
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = as_root("apt-get");
+    run_quietly(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+        .map(drop)
+        .with_context(|| format!("apt-get {} failed; run it by hand, then try again", arguments.join(" ")))
+}
+
+/// `program` as root: directly, or through sudo.
+pub(crate) fn as_root(program: &str) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.args(["--preserve-env=DEBIAN_FRONTEND", program]);
+    sudo
+}
+
+/// Debian starts a server when it installs it. While this lives (as root), it does not: our servers are private.
+struct NoAutostart(Option<PathBuf>);
+
+impl NoAutostart {
+    fn begin() -> anyhow::Result<Self> {
+        let policy = PathBuf::from("/usr/sbin/policy-rc.d");
+        if !is_root() || policy.exists() {
+            return Ok(Self(None));
+        }
+        fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+        fs::set_permissions(&policy, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(Some(policy)))
+    }
+}
+
+impl Drop for NoAutostart {
+    fn drop(&mut self) {
+        if let Some(policy) = &self.0 {
+            let _ = fs::remove_file(policy);
+        }
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    fs::read_to_string("/proc/self/status")
+        .unwrap_or_default()
+        .lines()
+        .any(|line| line.starts_with("Uid:\t0\t"))
+}
+
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Servers live in sbin, which an ordinary user's PATH leaves out.
+    let places = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    places.map(|place| place.join(program)).find(|file| file.is_file())
+}
+
+/// The newest installed PostgreSQL's programs.
+pub(crate) fn postgresql_bin() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok);
+    let bins = versions.filter_map(|dir| {
+        let number: u32 = dir.file_name().to_str()?.parse().ok()?;
+        let bin = dir.path().join("bin");
+        bin.join("initdb").exists().then_some((number, bin))
+    });
+    bins.max().map(|(_, bin)| bin)
+}
+
+/// A cargo tool on the path, or installed into target/tools when it is missing there too.
+pub(crate) fn cargo_tool(krate: &str, binary: &str, arguments: &[&str]) -> anyhow::Result<PathBuf> {
+    if let Some(found) = on_path(binary) {
+        return Ok(found);
+    }
+    let tools = crate::root().join("target/tools");
+    let installed = tools.join("bin").join(binary);
+    if !installed.exists() {
+        let step = Step::begin(format!("installing {krate} into target/tools (once)"));
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["install", "--locked", "--root"])
+            .arg(&tools)
+            .args(arguments)
+            .arg(krate);
+        run_quietly(&mut cargo)?;
+        step.done(format!("{krate} installed"));
+    }
+    Ok(installed)
+}

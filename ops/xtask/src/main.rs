@@ -1,0 +1,68 @@
+//! Gavel's development loop. `cargo xtask up` runs the whole system on a bare Debian or Ubuntu; `cargo xtask test` tests
+//! it on real servers. Nothing global is changed but what the distribution's package manager installs.
+
+mod ci;
+mod images;
+mod install;
+mod progress;
+mod servers;
+mod sqlx;
+mod test;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Run, test and check Gavel.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring the whole system up: servers, migrations, service, worker, a few items. Ctrl-C stops all of it
+    Up(up::Up),
+    /// Stop what an earlier `up` left running
+    Down(up::Down),
+    /// Run every test on real servers
+    Test(test::Test),
+    /// Install what building and running needs from the distribution's packages
+    Setup,
+    /// Build stand-ins for the server images, for where they can't be pulled
+    Images(images::Images),
+    /// Write .sqlx, the queries as checked against a migrated database
+    Sqlx(sqlx::Sqlx),
+    /// What CI runs: every test in containers, one end to end on processes, formatting, lints, licences, .sqlx
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Up(up) => up.run(),
+        Command::Down(down) => down.run(),
+        Command::Test(test) => test.run(),
+        Command::Setup => install::everything(),
+        Command::Images(images) => images.run(),
+        Command::Sqlx(sqlx) => sqlx.run(),
+        Command::Ci => ci::run_all(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The checkout this belongs to.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}

@@ -1,0 +1,133 @@
+//! A server process of ours: its log in a file, its pid in another, stopped when dropped.
+use super::layout::Layout;
+use crate::progress::run_quietly;
+use anyhow::{Context, bail};
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A process asked to stop is killed after this long.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+pub(crate) struct Child {
+    pub(crate) name: &'static str,
+    process: std::process::Child,
+    log: PathBuf,
+    pid_file: PathBuf,
+    stop_signal: &'static str,
+}
+
+impl Child {
+    /// Starts it in a process group of its own, so that the terminal's Ctrl-C reaches us alone and we stop it in order.
+    pub(crate) fn start(
+        layout: &Layout,
+        name: &'static str,
+        stop_signal: &'static str,
+        command: &mut Command,
+    ) -> anyhow::Result<Self> {
+        let log = layout.log(name);
+        let file = fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0);
+        let process = command.spawn().with_context(|| format!("can't start {name}"))?;
+        let pid_file = layout.pid_file(name);
+        fs::write(&pid_file, process.id().to_string())?;
+        Ok(Self {
+            name,
+            process,
+            log,
+            pid_file,
+            stop_signal,
+        })
+    }
+
+    /// Fails with the end of its log when it is gone.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        let Some(status) = self.process.try_wait()? else {
+            return Ok(());
+        };
+        bail!(
+            "{} ended ({status}); the end of {}:\n{}",
+            self.name,
+            self.log.display(),
+            self.log_tail()
+        );
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Asks it to stop and waits; kills it when it does not.
+    pub(crate) fn stop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            signal(self.stop_signal, self.process.id());
+            let until = Instant::now() + PATIENCE;
+            while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < until {
+                thread::sleep(Duration::from_millis(20));
+            }
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+        let _ = fs::remove_file(&self.pid_file);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn signal(signal: &str, pid: u32) {
+    let _ = run_quietly(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
+}
+
+/// Stops what an earlier run of ours, killed in the middle, has left behind. A pid that meanwhile belongs to another
+/// program is recognised by its command line and left alone.
+pub(crate) fn reap(layout: &Layout) -> anyhow::Result<Vec<String>> {
+    let mut reaped = Vec::new();
+    for entry in fs::read_dir(&layout.dir)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "pid") {
+            continue;
+        }
+        let pid: Option<u32> = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+        let name = path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if let Some(pid) = pid.filter(|pid| is_ours(*pid, layout, &name)) {
+            signal("TERM", pid);
+            let until = Instant::now() + PATIENCE;
+            while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(50));
+            }
+            signal("KILL", pid);
+            reaped.push(name);
+        }
+        fs::remove_file(&path)?;
+    }
+    Ok(reaped)
+}
+
+fn is_ours(pid: u32, layout: &Layout, name: &str) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    let marks = [
+        layout.dir.to_string_lossy().into_owned(),
+        layout.id.clone(),
+        format!("{}/target/", crate::root().display()),
+    ];
+    !line.is_empty() && (marks.iter().any(|mark| line.contains(mark)) || line.contains(name))
+}

@@ -1,0 +1,76 @@
+//! A private PostgreSQL.
+use super::{Child, layout::Layout};
+use crate::{
+    install::{is_root, on_path, postgresql_bin},
+    progress::{run_quietly, wait_until},
+};
+use anyhow::Context;
+use std::{path::Path, process::Command, time::Duration};
+
+/// Whoever owns the data directory when we are root.
+const SERVER_USER: &str = "postgres";
+
+/// Starts it, making its data directory when there is none. `durable` is off for tests, which never crash PostgreSQL.
+pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Child> {
+    let bin = postgresql_bin().context("PostgreSQL is not installed")?;
+    let data = layout.dir.join("postgres");
+    if !data.join("PG_VERSION").exists() {
+        make_data_directory(&bin, &data)?;
+    }
+    let port = layout.postgres_port().to_string();
+    let mut command = as_server_user(&bin.join("postgres"));
+    command
+        .arg("-D")
+        .arg(&data)
+        .args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
+    // No socket in a shared directory: nothing global.
+    command.args(["-c", "unix_socket_directories=", "-c", "max_connections=400"]);
+    if !durable {
+        command.args([
+            "-c",
+            "fsync=off",
+            "-c",
+            "synchronous_commit=off",
+            "-c",
+            "full_page_writes=off",
+        ]);
+    }
+    // SIGINT is PostgreSQL's fast shutdown.
+    let mut child = Child::start(layout, "postgres", "INT", command.current_dir(&layout.dir))?;
+    let ready = || {
+        let mut probe = Command::new(bin.join("pg_isready"));
+        run_quietly(probe.args(["-h", "127.0.0.1", "-p", &port])).is_ok()
+    };
+    wait_until("PostgreSQL", Duration::from_secs(60), || child.check(), ready)?;
+    Ok(child)
+}
+
+fn make_data_directory(bin: &Path, data: &Path) -> anyhow::Result<()> {
+    if is_root() {
+        std::fs::create_dir_all(data)?;
+        run_quietly(Command::new("chown").arg(SERVER_USER).arg(data))?;
+    }
+    let mut initdb = as_server_user(&bin.join("initdb"));
+    initdb.arg("-D").arg(data).args([
+        "-U",
+        "gavel",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+        "--no-sync",
+    ]);
+    run_quietly(initdb.current_dir("/")).map(drop)
+}
+
+/// PostgreSQL refuses to run as root.
+fn as_server_user(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new(on_path("setpriv").unwrap_or_else(|| "setpriv".into()));
+    command
+        .args(["--reuid", SERVER_USER, "--regid", SERVER_USER, "--init-groups", "--"])
+        .arg(program);
+    command
+}

@@ -1,0 +1,73 @@
+//! One set of private server processes.
+use super::{
+    Child, Urls,
+    layout::Layout,
+    postgres,
+    rabbitmq::{self, RabbitMq},
+    reap, redis,
+};
+use crate::{
+    install::{POSTGRESQL, RABBITMQ, REDIS, ensure},
+    progress::Step,
+};
+use anyhow::anyhow;
+use std::thread;
+
+/// They stop, in this order, when dropped.
+pub(crate) struct Processes {
+    pub(crate) postgres: Child,
+    pub(crate) rabbitmq: RabbitMq,
+    pub(crate) redis: Child,
+    pub(crate) urls: Urls,
+}
+
+impl Processes {
+    /// Installs what is missing, stops what an earlier run left, and starts all three at once.
+    pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Self> {
+        ensure(&[POSTGRESQL, RABBITMQ, REDIS])?;
+        for stale in reap(layout)? {
+            eprintln!("  ! stopped {stale}, left by a run that was killed");
+        }
+        let step = Step::begin("starting PostgreSQL, RabbitMQ and Redis");
+        let (postgres, rabbitmq, redis) = thread::scope(|scope| {
+            let postgres = scope.spawn(|| postgres::start(layout, durable));
+            let rabbitmq = scope.spawn(|| rabbitmq::start(layout));
+            let redis = redis::start(layout);
+            let panicked = |_| anyhow!("a server's thread panicked");
+            (
+                postgres.join().map_err(panicked),
+                rabbitmq.join().map_err(panicked),
+                redis,
+            )
+        });
+        let started = Self {
+            postgres: postgres??,
+            rabbitmq: rabbitmq??,
+            redis: redis?,
+            urls: urls(layout),
+        };
+        step.done(format!(
+            "PostgreSQL on port {}, RabbitMQ on {}, Redis on {}",
+            layout.postgres_port(),
+            layout.amqp_port(),
+            layout.redis_port()
+        ));
+        Ok(started)
+    }
+
+    /// Fails when one of them is gone.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        self.postgres.check()?;
+        self.rabbitmq.child.check()?;
+        self.redis.check()
+    }
+}
+
+fn urls(layout: &Layout) -> Urls {
+    Urls {
+        postgres: format!("postgres://gavel@127.0.0.1:{}", layout.postgres_port()),
+        amqp: format!("amqp://gavel:gavel@127.0.0.1:{}", layout.amqp_port()),
+        rabbitmq_api: format!("http://gavel:gavel@127.0.0.1:{}", layout.rabbitmq_api_port()),
+        redis: format!("redis://127.0.0.1:{}", layout.redis_port()),
+    }
+}

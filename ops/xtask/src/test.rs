@@ -1,0 +1,132 @@
+//! Every test, on one set of real servers, in parallel.
+use crate::{
+    install::{C_COMPILER, PROTOC, cargo_tool, ensure},
+    progress::{Step, run, run_quietly},
+    servers::{
+        Urls,
+        containers::{self, Containers},
+        layout::Layout,
+        processes::Processes,
+    },
+};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::{env, path::PathBuf, process::Command};
+
+/// Where the servers come from.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Services {
+    /// Containers, one set for the run
+    Containers,
+    /// Private processes from the distribution's packages
+    Processes,
+    /// Servers that run already: GAVEL_TEST_POSTGRES_URL (no database), GAVEL_TEST_AMQP_URL (no vhost),
+    /// GAVEL_TEST_RABBITMQ_API_URL, GAVEL_TEST_REDIS_URL, each with an administrator's rights
+    Urls,
+}
+
+/// Unit tests and the integration tests in tests/, with cargo-nextest.
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Where the servers come from; containers where a Docker engine answers, otherwise processes
+    #[arg(long)]
+    services: Option<Services>,
+    /// Handed on to cargo nextest run, such as -E 'test(bid)'
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    nextest: Vec<String>,
+}
+
+/// What holds the servers up until the tests are done.
+enum Held {
+    Containers(Containers),
+    Processes(Processes),
+    Urls(Urls),
+}
+
+impl Held {
+    fn urls(&self) -> &Urls {
+        match self {
+            Self::Containers(containers) => &containers.urls,
+            Self::Processes(processes) => &processes.urls,
+            Self::Urls(urls) => urls,
+        }
+    }
+}
+
+impl Test {
+    pub(crate) fn new(services: Services, nextest: &[&str]) -> Self {
+        Self {
+            services: Some(services),
+            nextest: nextest.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        ensure(&[C_COMPILER, PROTOC])?;
+        let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
+        let servers = self.servers()?;
+        let urls = servers.urls();
+        let bins = build_binaries(false)?;
+        let template = "gavel_template";
+        let step = Step::begin("migrating the template database");
+        migrate(&bins, &urls.database(template))?;
+        step.done("template migrated");
+        let mut command = Command::new(nextest);
+        command
+            .args(["nextest", "run", "--workspace", "--no-fail-fast"])
+            .args(&self.nextest)
+            .current_dir(crate::root())
+            .env("GAVEL_TEST_POSTGRES_URL", &urls.postgres)
+            .env("GAVEL_TEST_TEMPLATE", template)
+            .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
+            .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
+            .env("GAVEL_TEST_REDIS_URL", &urls.redis)
+            .env("GAVEL_TEST_BIN_DIR", &bins);
+        run(&mut command)
+    }
+
+    fn servers(&self) -> anyhow::Result<Held> {
+        let auto = if containers::engine_answers() {
+            Services::Containers
+        } else {
+            Services::Processes
+        };
+        Ok(match self.services.unwrap_or(auto) {
+            Services::Containers => Held::Containers(Containers::start()?),
+            Services::Processes => Held::Processes(Processes::start(&Layout::of("test")?, false)?),
+            Services::Urls => Held::Urls(Urls {
+                postgres: variable("GAVEL_TEST_POSTGRES_URL")?,
+                amqp: variable("GAVEL_TEST_AMQP_URL")?,
+                rabbitmq_api: variable("GAVEL_TEST_RABBITMQ_API_URL")?,
+                redis: variable("GAVEL_TEST_REDIS_URL")?,
+            }),
+        })
+    }
+}
+
+fn variable(name: &str) -> anyhow::Result<String> {
+    env::var(name).with_context(|| format!("{name} is missing: --services urls needs it"))
+}
+
+/// Builds bid-service, bid-worker and bidctl, and says where they are.
+pub(crate) fn build_binaries(release: bool) -> anyhow::Result<PathBuf> {
+    let profile = if release { "release" } else { "dev" };
+    eprintln!("  … building bid-service, bid-worker and bidctl");
+    let mut cargo = Command::new("cargo");
+    run(cargo
+        .args(["build", "--package", "gavel", "--bins", "--profile", profile])
+        .current_dir(crate::root()))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
+    Ok(target.join(if release { "release" } else { "debug" }))
+}
+
+/// Creates the database when it is missing and migrates it.
+pub(crate) fn migrate(bins: &std::path::Path, database_url: &str) -> anyhow::Result<()> {
+    let mut bidctl = Command::new(bins.join("bidctl"));
+    run_quietly(
+        bidctl
+            .args(["migrate", "--create-database"])
+            .env("DATABASE_URL", database_url),
+    )
+    .map(drop)
+}

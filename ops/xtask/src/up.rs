@@ -1,0 +1,228 @@
+//! The whole system, up and down.
+use crate::{
+    install::{C_COMPILER, PROTOC, ensure, is_root},
+    progress::{Step, run_quietly, wait_until},
+    servers::{Child, Urls, layout::Layout, processes::Processes, reap},
+    test::{build_binaries, migrate},
+};
+use anyhow::Context;
+use clap::Args;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::mpsc,
+    time::Duration,
+};
+
+const LAYOUT: &str = "dev";
+/// Title, start price in minor units, and how long the auction of each seeded item lasts.
+const SEED: [(&str, &str, &str); 5] = [
+    ("A brass desk lamp", "1000", "5m"),
+    ("A first edition, slightly foxed", "4500", "1h"),
+    ("A bicycle with one owner", "12000", "1d"),
+    ("A box of forty records", "2500", "3d"),
+    ("A walnut writing desk", "30000", "7d"),
+];
+
+/// Runs Gavel on this machine, from nothing.
+#[derive(Args)]
+pub(crate) struct Up {
+    /// Build and run with optimisations
+    #[arg(long)]
+    release: bool,
+}
+
+/// Stops Gavel's processes of this checkout.
+#[derive(Args)]
+pub(crate) struct Down {
+    /// Delete its data too
+    #[arg(long)]
+    wipe: bool,
+}
+
+impl Up {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let (interrupt, interrupted) = mpsc::channel();
+        ctrlc::set_handler(move || {
+            let _ = interrupt.send(());
+        })?;
+        ensure(&[C_COMPILER, PROTOC])?;
+        let layout = Layout::of(LAYOUT)?;
+        let mut servers = Processes::start(&layout, true)?;
+        let bins = build_binaries(self.release)?;
+        let variables = environment(&layout, &servers.urls, &bins)?;
+        let step = Step::begin("migrating");
+        migrate(&bins, &servers.urls.database("gavel"))?;
+        step.done("migrated");
+        let system = System {
+            layout: &layout,
+            bins: &bins,
+            variables: &variables,
+        };
+        let mut worker = system.start("bid-worker", layout.worker_port())?;
+        let mut service = system.start("bid-service", layout.service_port())?;
+        let item = system.seed()?;
+        system.greet(&item)?;
+        loop {
+            if !matches!(
+                interrupted.recv_timeout(Duration::from_millis(300)),
+                Err(mpsc::RecvTimeoutError::Timeout)
+            ) {
+                break;
+            }
+            servers.check()?;
+            worker.check()?;
+            service.check()?;
+        }
+        let step = Step::begin("stopping");
+        service.stop();
+        worker.stop();
+        drop(servers);
+        step.done("everything is stopped; the data stays until `cargo xtask down --wipe`");
+        Ok(())
+    }
+}
+
+impl Down {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        for name in [LAYOUT, "test"] {
+            let layout = Layout::of(name)?;
+            for stopped in reap(&layout)? {
+                eprintln!("  ✓ {stopped} stopped");
+            }
+            let _ = run_quietly(Command::new("epmd").args(["-port", &layout.epmd_port().to_string(), "-kill"]));
+            if self.wipe {
+                fs::remove_dir_all(&layout.dir).with_context(|| format!("can't delete {}", layout.dir.display()))?;
+                eprintln!("  ✓ {} deleted", layout.dir.display());
+            }
+        }
+        let _ = fs::remove_file(environment_file());
+        Ok(())
+    }
+}
+
+fn environment_file() -> PathBuf {
+    crate::root().join(".gavel").join(format!("{LAYOUT}.env"))
+}
+
+/// Makes the development keys, and writes what bidctl reads by itself.
+fn environment(layout: &Layout, urls: &Urls, bins: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let keys = layout.dir.join("keys");
+    if !keys.join("jwt-signing-key.pem").exists() {
+        run_quietly(Command::new(bins.join("bidctl")).arg("keygen").arg("--dir").arg(&keys))?;
+    }
+    let key = |name: &str| keys.join(name).display().to_string();
+    let variables: Vec<(String, String)> = [
+        ("DATABASE_URL", urls.database("gavel")),
+        ("AMQP_URL", format!("{}/%2f", urls.amqp)),
+        ("REDIS_URL", urls.redis.clone()),
+        ("GAVEL_URL", format!("http://127.0.0.1:{}", layout.service_port())),
+        ("GAVEL_JWT_PUBLIC_KEY_FILE", key("jwt-public-key.pem")),
+        ("GAVEL_JWT_SIGNING_KEY_FILE", key("jwt-signing-key.pem")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let lines: String = variables
+        .iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    let file = environment_file();
+    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    fs::write(
+        &file,
+        format!("# Written by `cargo xtask up`; read by bidctl.\n{lines}"),
+    )?;
+    Ok(variables)
+}
+
+struct System<'a> {
+    layout: &'a Layout,
+    bins: &'a Path,
+    variables: &'a [(String, String)],
+}
+
+impl System<'_> {
+    fn start(&self, name: &'static str, port: u16) -> anyhow::Result<Child> {
+        let step = Step::begin(format!("starting {name}"));
+        let address = format!("127.0.0.1:{port}");
+        let mut command = Command::new(self.bins.join(name));
+        command
+            .envs(self.variables.iter().cloned())
+            .env("GAVEL_LISTEN", &address);
+        let mut child = Child::start(self.layout, name, "TERM", &mut command)?;
+        let url = format!("http://{address}/readyz");
+        wait_until(
+            name,
+            Duration::from_secs(60),
+            || child.check(),
+            || ureq::get(&url).call().is_ok(),
+        )?;
+        step.done(format!(
+            "{name} on http://{address}, its log in {}",
+            self.layout.log(name).display()
+        ));
+        Ok(child)
+    }
+
+    fn bidctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(self.bins.join("bidctl"));
+        run_quietly(command.args(arguments).envs(self.variables.iter().cloned()))
+    }
+
+    /// A handful of items where none is open, and one to bid on: the one that runs longest.
+    fn seed(&self) -> anyhow::Result<serde_json::Value> {
+        if self.open_items()?.is_empty() {
+            let step = Step::begin("publishing a few items");
+            for (title, start_price_minor, ends_in) in SEED {
+                let price = format!("--start-price-minor={start_price_minor}");
+                let ends_in = format!("--ends-in={ends_in}");
+                self.bidctl(&["item", "create", "--user", "sam", "--title", title, &price, &ends_in])?;
+            }
+            step.done(format!("{} items published", SEED.len()));
+        }
+        let items = self.open_items()?;
+        let latest = items
+            .into_iter()
+            .max_by_key(|item| item["ends_at"].as_str().map(ToOwned::to_owned));
+        latest.context("no item is open")
+    }
+
+    fn open_items(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        Ok(serde_json::from_str(
+            &self.bidctl(&["--json", "item", "list", "--status", "open"])?,
+        )?)
+    }
+
+    fn greet(&self, item: &serde_json::Value) -> anyhow::Result<()> {
+        let (id, minimum) = (
+            item["item_id"].as_str().unwrap_or_default(),
+            &item["next_minimum_minor"],
+        );
+        let token = self.bidctl(&["token", "--user", "alice", "--role", "bidder", "--minutes", "720"])?;
+        let bidctl = self.bins.join("bidctl");
+        let here = std::env::current_dir()?;
+        let bidctl = bidctl.strip_prefix(&here).unwrap_or(&bidctl).display();
+        let url = format!("http://127.0.0.1:{}", self.layout.service_port());
+        println!(
+            "\nGavel is up{}.\n\n\
+             \x20 API (gRPC over h2c), /readyz, /metrics   {url}\n\
+             \x20 the worker's /readyz and /metrics        http://127.0.0.1:{}\n\
+             \x20 a bidder's token, valid for 12 hours     {}\n\n\
+             Try, in another terminal:\n\n\
+             \x20 {bidctl} bid --user alice {id} {minimum}\n\
+             \x20 {bidctl} item show {id}\n\
+             \x20 {bidctl} stats --user alice\n\n\
+             `{bidctl} --help` and `{bidctl} doctor` tell more. Ctrl-C stops everything; `cargo xtask up` again finds the \
+             data as it was.",
+            if is_root() {
+                " (as root: PostgreSQL runs as the user postgres)"
+            } else {
+                ""
+            },
+            self.layout.worker_port(),
+            token.trim(),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! Bearer tokens: EdDSA (Ed25519) JWTs with issuer, audience and expiry checked. The algorithm is pinned here and never
+//! taken from the token.
+use crate::{Class, Error, Result};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+/// The longest token looked at, in bytes.
+const MAX_TOKEN_BYTES: usize = 4_096;
+
+/// Who calls, as their token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's subject.
+    pub subject: String,
+    /// What they may do.
+    pub role: String,
+}
+
+/// Who may call a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone. A token, where one is sent, must still be valid.
+    Public,
+    /// Anyone with a valid token.
+    Authenticated,
+    /// A valid token with one of these roles.
+    Roles(&'static [&'static str]),
+}
+
+impl Access {
+    /// Checks that `caller` may pass.
+    pub fn check(self, caller: Option<&Caller>) -> Result<()> {
+        match (self, caller) {
+            (Self::Public, _) | (Self::Authenticated, Some(_)) => Ok(()),
+            (Self::Authenticated | Self::Roles(_), None) => Err(Error::new(
+                Class::Unauthenticated,
+                "a bearer token is required: authorization: Bearer <JWT>",
+            )),
+            (Self::Roles(roles), Some(caller)) if roles.contains(&caller.role.as_str()) => Ok(()),
+            (Self::Roles(roles), Some(caller)) => Err(Error::new(
+                Class::Denied,
+                format!("role {:?} may not do this; allowed: {}", caller.role, roles.join(", ")),
+            )),
+        }
+    }
+}
+
+/// The claims of a token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claims {
+    /// Subject: the user.
+    pub sub: String,
+    /// What the user may do.
+    pub role: String,
+    /// Issuer.
+    pub iss: String,
+    /// Audience.
+    pub aud: String,
+    /// Issued at, seconds since 1970.
+    pub iat: i64,
+    /// Expires at, seconds since 1970.
+    pub exp: i64,
+}
+
+/// Checks tokens.
+pub struct Verifier {
+    key: DecodingKey,
+    validation: Validation,
+}
+
+impl Verifier {
+    /// Takes an Ed25519 public key (PEM) and the issuer and audience that tokens must name.
+    pub fn new(public_key_pem: &str, issuer: &str, audience: &str) -> anyhow::Result<Self> {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.validate_nbf = true;
+        validation.leeway = 5;
+        Ok(Self {
+            key: DecodingKey::from_ed_pem(public_key_pem.as_bytes())?,
+            validation,
+        })
+    }
+
+    /// Who the `authorization` header speaks for; none where there is no header.
+    pub fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
+        let Some(header) = authorization else { return Ok(None) };
+        let refuse = |why: &str| Error::new(Class::Unauthenticated, format!("the bearer token is not valid: {why}"));
+        let token = header
+            .strip_prefix("Bearer ")
+            .ok_or_else(|| refuse("the header must be `Bearer <JWT>`"))?;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(refuse("it is too long"));
+        }
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
+            .map_err(|error| refuse(&error.to_string()))?
+            .claims;
+        Ok(Some(Caller {
+            subject: claims.sub,
+            role: claims.role,
+        }))
+    }
+}
+
+/// Signs a token with an Ed25519 private key (PKCS#8 PEM).
+pub fn mint(private_key_pem: &SecretString, claims: &Claims) -> anyhow::Result<String> {
+    let key = EncodingKey::from_ed_pem(private_key_pem.expose_secret().as_bytes())?;
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key)?)
+}

@@ -1,0 +1,49 @@
+//! RabbitMQ: what is declared, how it is published to, how it is consumed.
+//!
+//! Publishing and consuming use separate connections, because RabbitMQ blocks a publishing connection (acknowledgements
+//! included) when memory or disk runs low. Recovery is not left to the client library: whoever finds a connection broken
+//! builds a new one, declares everything again and goes on with what is unconfirmed.
+
+mod publisher;
+mod topology;
+
+pub use publisher::{Outgoing, PublishError, Publisher};
+pub use topology::Topology;
+
+use crate::config::Backends;
+use anyhow::Context;
+use lapin::{Connection, ConnectionProperties, types::ShortString};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+
+/// A broker that does not answer within this time counts as down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How to reach the broker.
+#[derive(Debug, Clone)]
+pub(crate) struct BrokerUrl(SecretString);
+
+impl BrokerUrl {
+    pub(crate) fn of(backends: &Backends) -> Self {
+        Self(backends.amqp_url.clone())
+    }
+
+    /// Connects once. `purpose` is the connection's name in RabbitMQ's tools.
+    pub(crate) async fn connect(&self, purpose: &str) -> anyhow::Result<Connection> {
+        let properties = ConnectionProperties::default().with_connection_name(purpose.into());
+        let connecting = Connection::connect(self.0.expose_secret(), properties);
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .context("RabbitMQ did not answer in time")?
+            .context("RabbitMQ refused the connection")
+    }
+}
+
+/// AMQP's short strings hold 255 bytes; what is longer is cut.
+pub(crate) fn short(text: &str) -> ShortString {
+    let mut end = text.len().min(255);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    ShortString::from(&text[..end])
+}

@@ -1,0 +1,215 @@
+//! Publishing with confirms: a message counts as published when the broker has said so, and not before.
+use super::{BrokerUrl, Topology, short};
+use crate::invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER};
+use anyhow::Context;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+/// A confirm that has not come by then counts as lost: the connection may be blocked by an alarm.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// AMQP message id.
+    pub message_id: Uuid,
+    /// Where to.
+    pub routing_key: String,
+    /// The protobuf message's full name, the AMQP type.
+    pub message_type: String,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+    /// Goes into the header of that name and the AMQP correlation id.
+    pub correlation_id: String,
+    /// Goes into the header of that name.
+    pub traceparent: String,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// Why a message is not known to be published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The broker did not store it. The same again may work.
+    #[error("the broker refused the message (nack)")]
+    Refused,
+    /// The broker took it, and no queue is bound for it.
+    #[error("no queue is bound for the message: {0}")]
+    Unroutable(String),
+    /// No confirm came. The broker may have it.
+    #[error("no confirm came: {0}")]
+    Unconfirmed(String),
+}
+
+/// Publishes over one connection, in order.
+#[derive(Clone)]
+pub struct Publisher {
+    url: BrokerUrl,
+    topology: Topology,
+    link: Arc<Mutex<Option<Link>>>,
+    name: String,
+}
+
+struct Link {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Publisher {
+    pub(crate) fn new(url: BrokerUrl, topology: Topology, process: &str) -> Self {
+        Self {
+            url,
+            topology,
+            link: Arc::default(),
+            name: format!("{process} publisher"),
+        }
+    }
+
+    /// Publishes events in their order, all in flight at once, and says of each what became of it.
+    pub async fn publish_events(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        self.publish(&self.topology.events_exchange(), messages).await
+    }
+
+    /// Publishes one message to the parking queue.
+    pub(crate) async fn park(&self, message: Outgoing) -> Result<(), PublishError> {
+        let exchange = self.topology.parking_exchange();
+        let mut results = self.publish(&exchange, &[message]).await;
+        results
+            .pop()
+            .unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
+    }
+
+    /// Whether the broker can be reached now: connects where there is no connection. While a batch is in flight the
+    /// broker is being talked to, which says as much.
+    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+        let Ok(mut link) = self.link.try_lock() else {
+            return Ok(());
+        };
+        self.connected(&mut link).await.map(drop)
+    }
+
+    async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        let mut link = self.link.lock().await;
+        let results = match self.connected(&mut link).await {
+            Ok(channel) => publish_over(&channel, exchange, messages).await,
+            Err(error) => {
+                let unconfirmed = PublishError::Unconfirmed(format!("{error:#}"));
+                messages.iter().map(|_| Err(unconfirmed.clone())).collect()
+            }
+        };
+        if results
+            .iter()
+            .any(|result| matches!(result, Err(PublishError::Unconfirmed(_))))
+        {
+            // What is in flight on a link in doubt would confuse the next batch: build a new one.
+            *link = None;
+        }
+        results
+    }
+
+    async fn connected(&self, link: &mut Option<Link>) -> anyhow::Result<Channel> {
+        if let Some(Link { connection, channel }) = link
+            && connection.status().connected()
+            && channel.status().connected()
+        {
+            return Ok(channel.clone());
+        }
+        *link = None;
+        let connection = self.url.connect(&self.name).await?;
+        let channel = connection.create_channel().await?;
+        self.topology
+            .declare(&channel)
+            .await
+            .context("the topology can't be declared")?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        *link = Some(Link {
+            connection,
+            channel: channel.clone(),
+        });
+        Ok(channel)
+    }
+}
+
+async fn publish_over(channel: &Channel, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+    let mut confirms = Vec::with_capacity(messages.len());
+    let mandatory = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    for message in messages {
+        let key = short(&message.routing_key);
+        let sent = channel.basic_publish(short(exchange), key, mandatory, &message.payload, properties(message));
+        confirms.push(sent.await);
+    }
+    let mut returned: HashMap<String, String> = HashMap::new();
+    let mut results = Vec::with_capacity(messages.len());
+    for confirm in confirms {
+        let confirmation = match confirm {
+            Ok(confirm) => match tokio::time::timeout(CONFIRM_TIMEOUT, confirm).await {
+                Ok(confirmation) => confirmation.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("not within {CONFIRM_TIMEOUT:?}")),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        results.push(verdict(confirmation, &mut returned));
+    }
+    // A returned message may come attached to another message's confirm, so it is matched by its own id.
+    for (message, result) in messages.iter().zip(&mut results) {
+        if let Some(why) = returned.remove(&message.message_id.to_string()) {
+            *result = Err(PublishError::Unroutable(why));
+        }
+    }
+    results
+}
+
+/// The three arms of a confirm; returned messages are put aside by their id.
+fn verdict(
+    confirmation: Result<Confirmation, String>,
+    returned: &mut HashMap<String, String>,
+) -> Result<(), PublishError> {
+    let (result, message) = match confirmation {
+        Ok(Confirmation::Ack(message)) => (Ok(()), message),
+        Ok(Confirmation::Nack(message)) => (Err(PublishError::Refused), message),
+        Ok(Confirmation::NotRequested) => {
+            return Err(PublishError::Unconfirmed(
+                "the channel is not in confirm mode".to_owned(),
+            ));
+        }
+        Err(error) => return Err(PublishError::Unconfirmed(error)),
+    };
+    if let Some(message) = message {
+        let id = message
+            .delivery
+            .properties
+            .message_id()
+            .as_ref()
+            .map(ToString::to_string);
+        returned.insert(id.unwrap_or_default(), message.reply_text.to_string());
+    }
+    result
+}
+
+fn properties(message: &Outgoing) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let mut put = |name: &str, value: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    };
+    put(CORRELATION_HEADER, &message.correlation_id);
+    put(TRACEPARENT_HEADER, &message.traceparent);
+    for (name, value) in &message.headers {
+        put(name, value);
+    }
+    BasicProperties::default()
+        .with_content_type("application/protobuf".into())
+        .with_type(short(&message.message_type))
+        .with_delivery_mode(2)
+        .with_message_id(short(&message.message_id.to_string()))
+        .with_correlation_id(short(&message.correlation_id))
+        .with_headers(headers)
+}

@@ -1,0 +1,250 @@
+//! Configuration from the environment: one struct per concern, and one error that lists everything that is wrong.
+//!
+//! Every secret `NAME` may come from a file instead: `NAME_FILE` holds its path.
+use secrecy::SecretString;
+use std::{collections::HashMap, fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+/// Everything that is missing or malformed, one line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// One line for each variable.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} problem(s):", self.problems.len())?;
+        self.problems
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+/// Reads variables and remembers what was wrong with them.
+#[derive(Debug)]
+pub struct Env {
+    variables: HashMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Env {
+    /// This process's environment.
+    pub fn from_process() -> Self {
+        Self::new(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
+    }
+
+    /// The given variables.
+    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let variables = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        Self {
+            variables,
+            problems: Vec::new(),
+        }
+    }
+
+    /// A variable that may be absent.
+    pub fn optional<T: FromStr<Err: fmt::Display>>(&mut self, name: &str, allowed: &str) -> Option<T> {
+        let value = self.variables.get(name)?;
+        match value.parse() {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.problems
+                    .push(format!("{name} is {value:?}: {error}; allowed: {allowed}"));
+                None
+            }
+        }
+    }
+
+    /// A number within limits, or its default.
+    pub fn number(&mut self, name: &str, default: u32, (least, most): (u32, u32)) -> u32 {
+        let allowed = format!("{least} to {most}");
+        let number = self.optional(name, &allowed).unwrap_or(default);
+        if !(least..=most).contains(&number) {
+            self.problems.push(format!("{name} is {number}; allowed: {allowed}"));
+        }
+        number
+    }
+
+    /// A text, or its default.
+    pub fn text(&mut self, name: &str, default: &str) -> String {
+        self.variables.get(name).map_or(default, String::as_str).to_owned()
+    }
+
+    /// A required secret, from `name` or from the file that `name_FILE` names.
+    pub fn secret(&mut self, name: &str, what: &str) -> SecretString {
+        let from_file = format!("{name}_FILE");
+        let value = match (self.variables.get(name), self.variables.get(&from_file)) {
+            (Some(_), Some(_)) => Err(format!("{name} and {from_file} are both set; allowed: one of them")),
+            (Some(value), None) => Ok(value.clone()),
+            (None, Some(path)) => std::fs::read_to_string(path)
+                .map(|text| text.trim_end().to_owned())
+                .map_err(|error| format!("{from_file} names {path:?}, which can't be read: {error}")),
+            (None, None) => Err(format!("{name} is missing: {what} (or {from_file}, a path to it)")),
+        };
+        SecretString::from(value.unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            String::new()
+        }))
+    }
+
+    /// A required secret that must be a URL of one of these schemes.
+    pub fn secret_url(&mut self, name: &str, schemes: &[&str], what: &str) -> SecretString {
+        use secrecy::ExposeSecret;
+        let found = self.problems.len();
+        let secret = self.secret(name, what);
+        let fits = |url: &str| schemes.iter().any(|scheme| url.starts_with(&format!("{scheme}://")));
+        if self.problems.len() == found && !fits(secret.expose_secret()) {
+            self.problems.push(format!(
+                "{name} is no such URL; allowed: {}://…, {what}",
+                schemes.join("://… or ")
+            ));
+        }
+        secret
+    }
+
+    /// All problems at once, if there are any.
+    pub fn finish(self) -> Result<(), ConfigError> {
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError {
+                problems: self.problems,
+            })
+        }
+    }
+}
+
+/// The servers behind a process.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    /// PostgreSQL: the truth.
+    pub database_url: SecretString,
+    /// RabbitMQ: what happened.
+    pub amqp_url: SecretString,
+    /// Redis: what people look at.
+    pub redis_url: SecretString,
+    /// Connections for transactions.
+    pub transaction_pool_size: u32,
+    /// Connections for reads.
+    pub read_pool_size: u32,
+    /// Put before every cache key, so that several systems can share one Redis.
+    pub cache_prefix: String,
+}
+
+impl Backends {
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_POOL_SIZE`, `GAVEL_READ_POOL_SIZE`, `GAVEL_CACHE_PREFIX`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
+            amqp_url: env.secret_url("AMQP_URL", &["amqp", "amqps"], "RabbitMQ, the events"),
+            redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
+            transaction_pool_size: env.number("GAVEL_POOL_SIZE", 16, (1, 500)),
+            read_pool_size: env.number("GAVEL_READ_POOL_SIZE", 8, (1, 500)),
+            cache_prefix: env.text("GAVEL_CACHE_PREFIX", "gavel"),
+        }
+    }
+}
+
+/// How a process listens and leaves.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// Where routes, health and metrics are served.
+    pub listen: SocketAddr,
+    /// How long a drain may take before the process gives up.
+    pub grace: Duration,
+    /// How long readiness is off before the listener closes, so that a balancer notices.
+    pub drain_delay: Duration,
+}
+
+impl ProcessConfig {
+    /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`.
+    pub fn from_env(env: &mut Env, default_listen: SocketAddr) -> Self {
+        Self {
+            listen: env
+                .optional("GAVEL_LISTEN", "an address and port, such as 0.0.0.0:8080")
+                .unwrap_or(default_listen),
+            grace: Duration::from_millis(env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000)).into()),
+            drain_delay: Duration::from_millis(env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000)).into()),
+        }
+    }
+}
+
+/// How tokens are checked.
+#[derive(Debug, Clone)]
+pub struct TokenConfig {
+    /// The Ed25519 public key, PEM.
+    pub public_key_pem: SecretString,
+    /// The issuer a token must name.
+    pub issuer: String,
+    /// The audience a token must name.
+    pub audience: String,
+}
+
+impl TokenConfig {
+    /// `GAVEL_JWT_PUBLIC_KEY` (or `_FILE`), `GAVEL_JWT_ISSUER`, `GAVEL_JWT_AUDIENCE`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            public_key_pem: env.secret(
+                "GAVEL_JWT_PUBLIC_KEY",
+                "the Ed25519 public key (PEM) that tokens are checked with",
+            ),
+            issuer: env.text("GAVEL_JWT_ISSUER", "gavel"),
+            audience: env.text("GAVEL_JWT_AUDIENCE", "gavel"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        Env::new(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    }
+
+    #[test]
+    fn one_error_lists_everything() {
+        let mut env = env(&[
+            ("AMQP_URL", "http://x"),
+            ("REDIS_URL", "redis://x"),
+            ("REDIS_URL_FILE", "/x"),
+            ("GAVEL_POOL_SIZE", "many"),
+            ("GAVEL_LISTEN", "8080"),
+            ("GAVEL_GRACE_MS", "1"),
+            ("GAVEL_JWT_PUBLIC_KEY_FILE", "/nowhere/key.pem"),
+        ]);
+        Backends::from_env(&mut env);
+        ProcessConfig::from_env(&mut env, "0.0.0.0:0".parse().unwrap());
+        TokenConfig::from_env(&mut env);
+        let text = env.finish().unwrap_err().to_string();
+        for named in [
+            "DATABASE_URL is missing",
+            "AMQP_URL is no such",
+            "REDIS_URL and",
+            "POOL_SIZE",
+            "LISTEN",
+            "GRACE_MS",
+            "/nowhere/key.pem",
+        ] {
+            assert!(text.contains(named), "{named} is not in {text}");
+        }
+        assert!(text.starts_with("the configuration has 7 problem(s)"), "{text}");
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file() {
+        let path = std::env::temp_dir().join(format!("gavel-config-test-{}", std::process::id()));
+        std::fs::write(&path, "postgres://file\n").unwrap();
+        let mut env = env(&[("DATABASE_URL_FILE", path.to_str().unwrap())]);
+        assert_eq!(env.secret("DATABASE_URL", "").expose_secret(), "postgres://file");
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(env.finish(), Ok(()));
+    }
+}

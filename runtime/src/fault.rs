@@ -1,0 +1,98 @@
+//! Named places where a test can make this process fail.
+//!
+//! `GAVEL_FAULT=site=abort@3` aborts the process (as kill -9 would) the third time it comes by `site`; `panic` in place
+//! of `abort` panics. Several are separated by commas. Unset, a site costs one comparison. Production never sets it:
+//! start-up logs a warning when it is there.
+use std::{
+    collections::HashMap,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// The variable.
+pub const VARIABLE: &str = "GAVEL_FAULT";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Abort,
+    Panic,
+}
+
+#[derive(Debug)]
+struct Plan {
+    action: Action,
+    at_hit: u64,
+    hits: AtomicU64,
+}
+
+static PLANS: OnceLock<HashMap<String, Plan>> = OnceLock::new();
+
+/// Reads the plan. Without this call no site ever fails.
+///
+/// # Errors
+/// Says which part of the variable can't be read, and what is allowed.
+pub fn arm(plan: &str) -> Result<(), String> {
+    let plans = plan
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .map(parse)
+        .collect::<Result<_, _>>()?;
+    PLANS.set(plans).map_err(|_| "faults are armed already".to_owned())
+}
+
+fn parse(part: &str) -> Result<(String, Plan), String> {
+    let refuse = || format!("{part:?} is no fault; allowed: site=abort@hit or site=panic@hit, hit from 1");
+    let (site, rest) = part.split_once('=').ok_or_else(refuse)?;
+    let (action, hit) = rest.split_once('@').ok_or_else(refuse)?;
+    let action = match action {
+        "abort" => Action::Abort,
+        "panic" => Action::Panic,
+        _ => return Err(refuse()),
+    };
+    let at_hit = hit.parse().ok().filter(|hit| *hit > 0).ok_or_else(refuse)?;
+    Ok((
+        site.to_owned(),
+        Plan {
+            action,
+            at_hit,
+            hits: AtomicU64::new(0),
+        },
+    ))
+}
+
+/// A place that can fail. `stage` says where in the handler's run it lies.
+///
+/// # Panics
+/// When a plan says so.
+pub fn point(handler: &str, stage: &str) {
+    let Some(plans) = PLANS.get() else { return };
+    let Some(plan) = plans.get(&format!("{handler}.{stage}")) else {
+        return;
+    };
+    if plan.hits.fetch_add(1, Ordering::Relaxed) + 1 != plan.at_hit {
+        return;
+    }
+    match plan.action {
+        Action::Abort => std::process::abort(),
+        Action::Panic => panic!("fault injected at {handler}.{stage}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_read_or_refused_by_name() {
+        let (site, plan) = parse("relay.after_confirm=abort@3").unwrap();
+        assert_eq!(
+            (site.as_str(), plan.action, plan.at_hit),
+            ("relay.after_confirm", Action::Abort, 3)
+        );
+        for bad in ["x", "x=abort", "x=melt@1", "x=abort@0", "x=abort@many"] {
+            assert!(parse(bad).unwrap_err().contains(bad));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What one run of a handler knows about itself: its correlation id, its place in a trace, its caller, its deadline.
+use crate::{auth::Caller, ids};
+use std::time::{Duration, Instant};
+
+/// The header, AMQP property and log field that follow one request through the whole system.
+pub const CORRELATION_HEADER: &str = "x-correlation-id";
+/// W3C Trace Context, <https://www.w3.org/TR/trace-context/>.
+pub const TRACEPARENT_HEADER: &str = "traceparent";
+/// The longest correlation id taken from outside, in bytes.
+const MAX_CORRELATION_ID_BYTES: usize = 64;
+
+/// One run of a handler.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// Follows the request from its first header to its last consequence.
+    pub correlation_id: String,
+    /// `00-<trace id>-<span id>-<flags>`; this run's own span id.
+    pub traceparent: String,
+    /// Who calls; none for jobs, messages and schedules, and for anonymous reads.
+    pub caller: Option<Caller>,
+    /// When this run must be over.
+    pub deadline: Instant,
+}
+
+impl Invocation {
+    /// Continues what the given ids say, or starts anew where they are absent or malformed.
+    pub fn continuing(correlation_id: Option<&str>, traceparent: Option<&str>, timeout: Duration) -> Self {
+        let correlation_id = correlation_id.filter(|id| is_correlation_id(id));
+        Self {
+            correlation_id: correlation_id.map_or_else(|| ids::random().to_string(), ToOwned::to_owned),
+            traceparent: child_of(traceparent),
+            caller: None,
+            deadline: Instant::now() + timeout,
+        }
+    }
+
+    /// Starts anew.
+    pub fn start(timeout: Duration) -> Self {
+        Self::continuing(None, None, timeout)
+    }
+
+    /// The time left, zero when there is none.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The trace's id: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> &str {
+        &self.traceparent[3..35]
+    }
+}
+
+/// An id from outside goes into log lines and headers: only what can't break either is taken.
+fn is_correlation_id(id: &str) -> bool {
+    (1..=MAX_CORRELATION_ID_BYTES).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// A new span in the parent's trace, or in a new trace.
+fn child_of(parent: Option<&str>) -> String {
+    let span = &ids::random().simple().to_string()[..16];
+    match parent.filter(|parent| is_traceparent(parent)) {
+        Some(parent) => format!("00-{}-{span}-{}", &parent[3..35], &parent[53..55]),
+        None => format!("00-{}-{span}-01", ids::random().simple()),
+    }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    let parts: Vec<&str> = text.split('-').collect();
+    matches!(parts[..], ["00", trace, span, flags]
+        if trace.len() == 32 && span.len() == 16 && flags.len() == 2
+            && hex(trace) && hex(span) && hex(flags) && !zero(trace) && !zero(span))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_trace_goes_on_with_a_new_span() {
+        let run = Invocation::continuing(Some("abc-1"), Some(PARENT), Duration::from_secs(1));
+        assert_eq!(run.correlation_id, "abc-1");
+        assert_eq!(run.trace_id(), &PARENT[3..35]);
+        assert_ne!(run.traceparent, PARENT);
+        assert!(is_traceparent(&run.traceparent));
+    }
+
+    #[test]
+    fn what_is_malformed_is_replaced() {
+        let long = "x".repeat(65);
+        for bad in ["", "a b", "a\n", "ü", long.as_str()] {
+            let run = Invocation::continuing(Some(bad), Some("00-0-0-0"), Duration::ZERO);
+            assert_ne!(run.correlation_id, bad);
+            assert!(is_correlation_id(&run.correlation_id) && is_traceparent(&run.traceparent));
+        }
+        assert!(!is_traceparent(&PARENT.to_uppercase()));
+    }
+}

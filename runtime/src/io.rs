@@ -1,0 +1,53 @@
+//! What an `Io` handler may touch.
+use crate::{Invocation, Result, broker::Publisher, cache::Cache, runtime::Runtime, tx::Tx};
+use sqlx::PgPool;
+
+/// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
+pub struct Io {
+    runtime: Runtime,
+    invocation: Invocation,
+}
+
+impl Io {
+    pub(crate) fn new(runtime: &Runtime, invocation: Invocation) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            invocation,
+        }
+    }
+
+    /// The pool for reads: its sessions are read-only.
+    pub fn reads(&self) -> &PgPool {
+        &self.runtime.pools().reads
+    }
+
+    /// The read model.
+    pub fn cache(&self) -> &Cache {
+        self.runtime.cache()
+    }
+
+    /// The broker.
+    pub fn publisher(&self) -> &Publisher {
+        self.runtime.publisher()
+    }
+
+    /// Which run this is.
+    pub fn invocation(&self) -> &Invocation {
+        &self.invocation
+    }
+
+    /// Begins a transaction to claim or to settle work in. End it with [`Io::commit`] before any other I/O.
+    pub async fn begin(&self) -> Result<Tx> {
+        Tx::begin(&self.runtime.pools().transactions, self.invocation.clone()).await
+    }
+
+    /// Commits a transaction begun with [`Io::begin`].
+    pub async fn commit(&self, tx: Tx) -> Result<()> {
+        tx.commit().await
+    }
+
+    /// Undoes a transaction begun with [`Io::begin`].
+    pub async fn rollback(&self, tx: Tx) {
+        tx.rollback().await;
+    }
+}

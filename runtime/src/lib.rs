@@ -1,0 +1,60 @@
+//! A small runtime for isolated handlers.
+//!
+//! A handler is a function; this crate gives it a trigger and a transaction. Whatever the trigger, the handler's
+//! effect and the receipt that it happened commit together, so a retry finds the receipt and changes nothing:
+//!
+//! | trigger | module | receipt |
+//! | --- | --- | --- |
+//! | a gRPC call | [`rpc`] | idempotency key and stored reply |
+//! | an HTTP request | [`http`] | none: reads only |
+//! | a job on the PostgreSQL queue | [`job`] | the job's row, deleted by the same transaction |
+//! | a message from RabbitMQ | [`message`] | a row in the inbox |
+//! | the clock | [`schedule`] | the tick's row |
+//! | a loop over pending work | [`poll`] | whatever the handler claims and settles |
+//!
+//! Handlers come in two shapes. A `Tx` handler gets a [`Tx`] and nothing else: pure database effects, with
+//! [`Tx::emit`] for events and [`Tx::enqueue`] for follow-up jobs in the same transaction. An `Io` handler gets
+//! [`Io`]: the read pool, the broker and the cache, and no transaction held open around them.
+//!
+//! [`App`] holds the registrations; it refuses to start with a duplicate or an invalid one.
+
+pub mod app;
+pub mod auth;
+pub mod broker;
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod diagnose;
+pub mod error;
+pub mod fault;
+pub mod health;
+pub mod http;
+pub mod ids;
+pub mod invocation;
+pub mod io;
+pub mod job;
+pub mod message;
+pub mod poll;
+pub mod process;
+pub mod rpc;
+pub mod schedule;
+pub mod schema;
+pub mod spec;
+pub mod telemetry;
+pub mod tx;
+
+mod backoff;
+mod db;
+mod front;
+mod invoke;
+mod receipt;
+mod runtime;
+mod server;
+mod tasks;
+
+pub use app::{App, RegistrationErrors};
+pub use error::{Class, Error, Result};
+pub use invocation::Invocation;
+pub use io::Io;
+pub use runtime::Runtime;
+pub use tx::{Event, Tx};

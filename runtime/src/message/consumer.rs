@@ -1,0 +1,187 @@
+//! The consumer of one handler: a connection, a channel and a queue, built anew whenever one of them breaks.
+use super::delivery::Received;
+use crate::{
+    Error, Io, Result, Runtime, Tx, backoff, error::Disposition, fault, invoke::invoke, receipt, spec::Spec,
+    tx::bounded,
+};
+use anyhow::{Context, bail};
+use futures_util::{StreamExt, future::BoxFuture};
+use lapin::{
+    Channel, Connection,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+/// Messages delivered ahead and not yet acknowledged. Without it the client would buffer the whole queue.
+const PREFETCH: u16 = 200;
+/// Pauses grow from the first to the second, between connections and between tries of one message.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// A handler with its types forgotten, so that the consumer is compiled once.
+#[derive(Clone, Copy)]
+pub(crate) enum Erased {
+    Tx(for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>),
+    Io(for<'a> fn(&'a Io, &'a Received) -> BoxFuture<'a, Result<()>>),
+}
+
+#[derive(Clone, Copy)]
+struct Consumer {
+    spec: &'static Spec,
+    handler: Erased,
+}
+
+impl Consumer {
+    /// One try at one message.
+    async fn consume(self, runtime: &Runtime, received: Received) -> Result<()> {
+        let invocation = received.invocation(self.spec.limits.timeout);
+        let (inner, run) = (runtime.clone(), invocation.clone());
+        invoke(runtime, self.spec, invocation, async move {
+            match self.handler {
+                Erased::Tx(handle) => {
+                    let tx = Tx::begin(&inner.pools().transactions, run).await?;
+                    in_transaction(self.spec.name, tx, handle, &received).await
+                }
+                Erased::Io(handle) => {
+                    let io = Io::new(&inner, run);
+                    bounded(io.invocation().remaining(), handle(&io, &received)).await
+                }
+            }
+        })
+        .await
+    }
+}
+
+async fn in_transaction(
+    consumer: &str,
+    mut tx: Tx,
+    handle: for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>,
+    received: &Received,
+) -> Result<()> {
+    let id = received.id()?;
+    if receipt::is_in_inbox(&mut tx, consumer, id).await? {
+        tx.rollback().await;
+        return Ok(());
+    }
+    let left = tx.invocation().remaining();
+    bounded(left, handle(&mut tx, received)).await?;
+    if !receipt::put_in_inbox(&mut tx, consumer, id).await? {
+        tx.rollback().await;
+        return Ok(());
+    }
+    fault::point(consumer, "before_commit");
+    tx.commit().await
+}
+
+/// Consumes until the drain.
+pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
+    let consumer = Consumer { spec, handler };
+    let tasks = runtime.tasks().clone();
+    let mut failures = 0;
+    while !tasks.draining().is_cancelled() {
+        let Err(error) = session(&runtime, consumer, &mut failures).await else {
+            return;
+        };
+        failures += 1;
+        tracing::warn!(
+            handler = spec.name,
+            error = format!("{error:#}"),
+            "the consumer will connect again"
+        );
+        tasks.pause(backoff::pause(failures, PAUSES.0, PAUSES.1)).await;
+    }
+}
+
+/// One connection's life. Ok when it ended because of the drain.
+async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> anyhow::Result<()> {
+    let connection = runtime.broker().connect(consumer.spec.name).await?;
+    let channel = connection.create_channel().await?;
+    runtime
+        .topology()
+        .declare(&channel)
+        .await
+        .context("the topology can't be declared")?;
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let (queue, tag) = (runtime.topology().queue(consumer.spec.name), consumer.spec.name);
+    let consume = channel.basic_consume(
+        queue.as_str().into(),
+        tag.into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    let mut deliveries = consume.await?;
+    *failures = 0;
+    let in_flight = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(consumer.spec.limits.concurrency));
+    loop {
+        // A slot first: what is not being handled stays in the prefetch, and goes back to the queue at a drain.
+        let slot = slots.clone().acquire_owned().await?;
+        let delivery = tokio::select! {
+            () = runtime.tasks().draining().cancelled() => break,
+            delivery = deliveries.next() => delivery,
+        };
+        let Some(delivery) = delivery else {
+            bail!("RabbitMQ cancelled the consumer")
+        };
+        let handled = handle(
+            runtime.clone(),
+            consumer,
+            delivery.context("the delivery failed")?,
+            slot,
+        );
+        runtime.tasks().spawn(in_flight.track_future(handled));
+    }
+    leave(connection, channel, tag, &in_flight).await;
+    Ok(())
+}
+
+/// Stops deliveries, lets what is in flight be acknowledged, and closes; the rest goes back to the queue.
+async fn leave(connection: Connection, channel: Channel, tag: &str, in_flight: &TaskTracker) {
+    let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await;
+    in_flight.close();
+    in_flight.wait().await;
+    let closed = connection.close(200, "drained".into()).await;
+    if let Err(error) = cancelled.and(closed) {
+        tracing::info!(%error, "the consumer's connection ended before it was closed");
+    }
+}
+
+/// Sees one delivery to its end: acknowledged, parked and acknowledged, or (at a drain) left to be delivered again.
+async fn handle(runtime: Runtime, consumer: Consumer, delivery: Delivery, _slot: OwnedSemaphorePermit) {
+    let received = Received::of(&delivery);
+    let (mut tries, mut faults) = (0_u32, 0_u32);
+    loop {
+        let Err(error) = consumer.consume(&runtime, received.clone()).await else {
+            break;
+        };
+        tries += 1;
+        faults += u32::from(error.class().disposition() == Disposition::RetryThenGiveUp);
+        let hopeless = error.class().disposition() == Disposition::GiveUp || faults > consumer.spec.limits.retries;
+        if hopeless && park(&runtime, consumer.spec, &received, &error).await {
+            break;
+        }
+        if !runtime.tasks().pause(backoff::pause(tries, PAUSES.0, PAUSES.1)).await {
+            return;
+        }
+    }
+    fault::point(consumer.spec.name, "before_ack");
+    if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
+        tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; it will be delivered again and found done");
+    }
+}
+
+async fn park(runtime: &Runtime, spec: &Spec, received: &Received, error: &Error) -> bool {
+    match runtime.publisher().park(received.parked(spec.name, error)).await {
+        Ok(()) => {
+            tracing::error!(handler = spec.name, message_id = ?received.message_id, %error, "the message is parked");
+            true
+        }
+        Err(publish) => {
+            tracing::warn!(handler = spec.name, %publish, "the message can't be parked yet");
+            false
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The life of a process: check the schema, serve, drain on SIGTERM.
+use crate::{
+    App, Runtime,
+    app::Registration,
+    auth::Verifier,
+    config::{Backends, ProcessConfig, TokenConfig},
+    health::{self, Needs},
+    schema, server,
+    telemetry::Backlog,
+};
+use anyhow::{Context, bail};
+use poem::Route;
+use secrecy::ExposeSecret;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// At start the database is waited for this long: in a fresh deployment everything starts at once.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the backlog's gauges are sampled.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs a process that serves routes, until SIGTERM or SIGINT.
+pub async fn run_service(
+    app: App,
+    backends: &Backends,
+    config: &ProcessConfig,
+    tokens: &TokenConfig,
+) -> anyhow::Result<()> {
+    let verifier = Verifier::new(tokens.public_key_pem.expose_secret(), &tokens.issuer, &tokens.audience)
+        .context("GAVEL_JWT_PUBLIC_KEY is no Ed25519 public key in PEM")?;
+    let app = app.checked()?;
+    let runtime = app.runtime(backends, "bid-service", Some(verifier))?;
+    let routes = app.routes(&runtime, Route::new());
+    live(runtime, config, Needs::Database, routes, |_| {}).await
+}
+
+/// Runs a process that runs jobs, consumers and schedules, until SIGTERM or SIGINT.
+///
+/// `only` names the handlers to run; all of a worker's, where it is empty.
+pub async fn run_worker(app: App, backends: &Backends, config: &ProcessConfig, only: &[String]) -> anyhow::Result<()> {
+    let app = app.checked()?;
+    let chosen = app.workers(only)?;
+    let runtime = app.runtime(backends, "bid-worker", None)?;
+    live(runtime, config, Needs::DatabaseAndBroker, Route::new(), |runtime| {
+        start(runtime, &chosen)
+    })
+    .await
+}
+
+fn start(runtime: &Runtime, chosen: &[Registration]) {
+    for registration in chosen {
+        tracing::info!(handler = registration.spec.name, trigger = %registration.spec.trigger, "handler started");
+        registration.start(runtime);
+    }
+    let sampler = runtime.clone();
+    runtime.tasks().spawn(async move {
+        while sampler.tasks().pause(SAMPLE_EVERY).await {
+            if let Err(error) = sample_backlog(&sampler).await {
+                tracing::warn!(%error, "the backlog can't be sampled");
+                sampler.metrics().backlog.forget();
+            }
+        }
+    });
+}
+
+async fn live(
+    runtime: Runtime,
+    config: &ProcessConfig,
+    needs: Needs,
+    routes: Route,
+    start: impl FnOnce(&Runtime),
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        fit = require_schema(&runtime) => fit?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
+    let acceptor = server::bind(config).await?;
+    tracing::info!(address = acceptor.address(), "ready");
+    start(&runtime);
+    let close_listener = CancellationToken::new();
+    let routes = server::operational_routes(&runtime, needs, routes);
+    let (listener, stop) = (config.clone(), close_listener.clone());
+    let serving = runtime
+        .clone()
+        .tasks()
+        .spawn(async move { server::serve(acceptor, routes, &listener, stop).await });
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    }
+    drain(&runtime, config, &close_listener).await?;
+    serving.await??;
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// Readiness off, then (after the balancer has noticed) the listener, consumers and loops; what is under way is finished.
+async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &CancellationToken) -> anyhow::Result<()> {
+    let until = Instant::now() + config.grace;
+    runtime.tasks().draining().cancel();
+    tokio::time::sleep(config.drain_delay).await;
+    close_listener.cancel();
+    if !runtime
+        .tasks()
+        .drain(until.saturating_duration_since(Instant::now()))
+        .await
+    {
+        bail!("work was still under way after {:?} (GAVEL_GRACE_MS)", config.grace);
+    }
+    runtime.pools().close().await;
+    Ok(())
+}
+
+/// Waits for the database, and refuses a schema that lacks something.
+async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
+    let until = Instant::now() + DATABASE_PATIENCE;
+    let gaps = loop {
+        match schema::gaps(&runtime.pools().reads, runtime.migrator()).await {
+            Ok(gaps) => break gaps,
+            Err(error) if Instant::now() < until => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(error).context("the database can't be reached (DATABASE_URL)"),
+        }
+    };
+    if !gaps.is_empty() {
+        bail!(
+            "the schema is older than this binary needs: {}. Run `bidctl migrate`",
+            health::joined(&gaps)
+        );
+    }
+    Ok(())
+}
+
+/// Bounded counts: a backlog of millions costs no more to see than one of ten thousand.
+pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error> {
+    let sample = sqlx::query!(
+        r#"SELECT
+             (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 10001) o) AS "outbox_events!",
+             (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint
+              FROM (SELECT created_at FROM outbox ORDER BY outbox_id LIMIT 1) o) AS "outbox_oldest_age_ms!",
+             (SELECT count(*) FROM (SELECT 1 FROM mq_msgs WHERE attempt_at <= now() AND id <> uuid_nil()
+                                    AND channel_name <> '' LIMIT 10001) j) AS "jobs_due!",
+             (SELECT count(*) FROM (SELECT 1 FROM dead_jobs LIMIT 10001) d) AS "jobs_dead!""#,
+    )
+    .fetch_one(&runtime.pools().reads)
+    .await?;
+    let backlog = &runtime.metrics().backlog;
+    backlog.outbox_events.store(sample.outbox_events, Ordering::Relaxed);
+    backlog
+        .outbox_oldest_age_ms
+        .store(sample.outbox_oldest_age_ms, Ordering::Relaxed);
+    backlog.jobs_due.store(sample.jobs_due, Ordering::Relaxed);
+    backlog.jobs_dead.store(sample.jobs_dead, Ordering::Relaxed);
+    Ok(())
+}
+
+impl Backlog {
+    /// What can't be sampled is not reported: an error must not look like an empty queue.
+    fn forget(&self) {
+        for gauge in [
+            &self.outbox_events,
+            &self.outbox_oldest_age_ms,
+            &self.jobs_due,
+            &self.jobs_dead,
+        ] {
+            gauge.store(-1, Ordering::Relaxed);
+        }
+    }
+}

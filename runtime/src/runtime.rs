@@ -1,0 +1,109 @@
+//! What the handlers of one process share.
+use crate::{
+    Class, Error, Result,
+    auth::Verifier,
+    broker::{BrokerUrl, Publisher, Topology},
+    cache::Cache,
+    config::Backends,
+    db::Pools,
+    spec::Spec,
+    tasks::Tasks,
+    telemetry::Metrics,
+};
+use sqlx::migrate::Migrator;
+use std::{collections::HashMap, sync::Arc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A running process. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    pools: Pools,
+    broker: BrokerUrl,
+    topology: Topology,
+    publisher: Publisher,
+    cache: Cache,
+    metrics: Metrics,
+    tasks: Tasks,
+    verifier: Option<Verifier>,
+    migrator: &'static Migrator,
+    doors: HashMap<&'static str, Arc<Semaphore>>,
+}
+
+impl Runtime {
+    /// Nothing is connected yet: each part connects when first used.
+    pub(crate) fn new(
+        backends: &Backends,
+        process: &str,
+        topology: Topology,
+        verifier: Option<Verifier>,
+        migrator: &'static Migrator,
+        specs: impl Iterator<Item = &'static Spec>,
+    ) -> anyhow::Result<Self> {
+        let broker = BrokerUrl::of(backends);
+        Ok(Self(Arc::new(Inner {
+            pools: Pools::lazy(backends, process)?,
+            publisher: Publisher::new(broker.clone(), topology.clone(), process),
+            broker,
+            topology,
+            cache: Cache::lazy(backends)?,
+            metrics: Metrics::new()?,
+            tasks: Tasks::default(),
+            verifier,
+            migrator,
+            doors: specs
+                .map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency))))
+                .collect(),
+        })))
+    }
+
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.0.pools
+    }
+
+    pub(crate) fn broker(&self) -> &BrokerUrl {
+        &self.0.broker
+    }
+
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.0.topology
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.0.publisher
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    pub(crate) fn verifier(&self) -> Option<&Verifier> {
+        self.0.verifier.as_ref()
+    }
+
+    /// Lets one more run of the handler in, or refuses at once: nobody queues at the door.
+    pub(crate) fn admit(&self, spec: &Spec) -> Result<OwnedSemaphorePermit> {
+        let unregistered = || Error::internal(anyhow::anyhow!("handler {} is not registered", spec.name));
+        let door = self.0.doors.get(spec.name).ok_or_else(unregistered)?;
+        door.clone().try_acquire_owned().map_err(|_| {
+            let most = spec.limits.concurrency;
+            Error::new(
+                Class::Exhausted,
+                format!("{} runs {most} times at once already; try again", spec.name),
+            )
+        })
+    }
+
+    pub(crate) fn migrator(&self) -> &'static Migrator {
+        self.0.migrator
+    }
+}

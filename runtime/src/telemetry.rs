@@ -1,0 +1,160 @@
+//! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
+use crate::fault;
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Instant,
+};
+use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries.
+const DEFAULT_FILTER: &str = "warn,gavel=info,gavel_runtime=info,bid_service=info,bid_worker=info";
+
+/// Starts logging for this process. Call it once, first.
+pub fn init(process: &'static str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(JsonStorageLayer)
+        .with(BunyanFormattingLayer::new(process.to_owned(), std::io::stdout))
+        .try_init()?;
+    if let Ok(plan) = std::env::var(fault::VARIABLE) {
+        fault::arm(&plan).map_err(anyhow::Error::msg)?;
+        tracing::warn!(plan, "{} is set: this process will fail on purpose", fault::VARIABLE);
+    }
+    Ok(())
+}
+
+/// What every handler is measured by, and the gauges of what waits.
+pub(crate) struct Metrics {
+    registry: prometheus::Registry,
+    invocations: Counter<u64>,
+    duration_s: Histogram<f64>,
+    in_flight: UpDownCounter<i64>,
+    pub(crate) backlog: Arc<Backlog>,
+    // Dropping it would end every instrument.
+    _provider: SdkMeterProvider,
+}
+
+/// What waits, sampled by workers. Minus one where it has not been sampled.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    pub(crate) outbox_events: AtomicI64,
+    pub(crate) outbox_oldest_age_ms: AtomicI64,
+    pub(crate) jobs_due: AtomicI64,
+    pub(crate) jobs_dead: AtomicI64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let registry = prometheus::Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .build()?;
+        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        let meter = provider.meter("gavel");
+        let unsampled = || AtomicI64::new(-1);
+        let backlog = Arc::new(Backlog {
+            outbox_events: unsampled(),
+            outbox_oldest_age_ms: unsampled(),
+            jobs_due: unsampled(),
+            jobs_dead: unsampled(),
+        });
+        register_gauges(&meter, &backlog);
+        Ok(Self {
+            registry,
+            invocations: meter
+                .u64_counter("gavel_handler_invocations")
+                .with_description("Runs of a handler, by how they ended")
+                .build(),
+            duration_s: meter
+                .f64_histogram("gavel_handler_duration_seconds")
+                .with_description("How long a run took")
+                .with_boundaries(vec![
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+                ])
+                .build(),
+            in_flight: meter
+                .i64_up_down_counter("gavel_handler_in_flight")
+                .with_description("Runs that have begun and not ended")
+                .build(),
+            backlog,
+            _provider: provider,
+        })
+    }
+
+    /// Marks the begin of a run.
+    pub(crate) fn begin(&self, handler: &'static str, trigger: &'static str) -> Observed {
+        let labels = [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger)];
+        self.in_flight.add(1, &labels);
+        Observed {
+            labels,
+            began: Instant::now(),
+        }
+    }
+
+    /// Marks the end of a run.
+    pub(crate) fn end(&self, run: Observed, outcome: &'static str) {
+        self.in_flight.add(-1, &run.labels);
+        let [handler, trigger] = run.labels;
+        let labels = [handler, trigger, KeyValue::new("outcome", outcome)];
+        self.duration_s.record(run.began.elapsed().as_secs_f64(), &labels);
+        self.invocations.add(1, &labels);
+    }
+
+    /// The text Prometheus scrapes.
+    pub(crate) fn render(&self) -> anyhow::Result<String> {
+        Ok(prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}
+
+/// A run that has begun.
+pub(crate) struct Observed {
+    labels: [KeyValue; 2],
+    began: Instant,
+}
+
+fn register_gauges(meter: &Meter, backlog: &Arc<Backlog>) {
+    type Sample = fn(&Backlog) -> &AtomicI64;
+    let gauges: [(&'static str, &'static str, Sample); 4] = [
+        (
+            "gavel_outbox_events",
+            "Events committed and not yet confirmed, counted up to 10001",
+            |b| &b.outbox_events,
+        ),
+        ("gavel_outbox_oldest_age_ms", "Age of the oldest of them", |b| {
+            &b.outbox_oldest_age_ms
+        }),
+        (
+            "gavel_jobs_due",
+            "Jobs that are due and not yet done, counted up to 10001",
+            |b| &b.jobs_due,
+        ),
+        (
+            "gavel_jobs_dead",
+            "Jobs that failed for good, counted up to 10001",
+            |b| &b.jobs_dead,
+        ),
+    ];
+    for (name, description, sample) in gauges {
+        let backlog = backlog.clone();
+        meter
+            .i64_observable_gauge(name)
+            .with_description(description)
+            .with_callback(move |observer| {
+                let value = sample(&backlog).load(Ordering::Relaxed);
+                if value >= 0 {
+                    observer.observe(value, &[]);
+                }
+            })
+            .build();
+    }
+}
