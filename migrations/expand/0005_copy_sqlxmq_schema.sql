@@ -1,5 +1,8 @@
--- The job queue: the schema of the crate sqlxmq 0.6.0 (MIT or Apache-2.0), its five migrations in their order and
--- unchanged, so that a stock sqlxmq producer can enqueue to Gavel. Our additions to it are in the next migration.
+-- The job queue: the schema of the crate sqlxmq 0.6.0 (MIT or Apache-2.0), its five migrations in their order, so that a
+-- stock sqlxmq producer can enqueue to Gavel. Our additions to it are in the next migration.
+--
+-- One thing differs: mq_uuid_exists compares with a literal where the original calls uuid_nil(). PostgreSQL 17 builds
+-- indexes with a search path of pg_catalog alone, and there is no uuid_nil() in it.
 
 -- sqlxmq: 20210316025847_setup.up.sql
 CREATE EXTENSION IF NOT EXISTS "uuid-ossp";
@@ -51,7 +54,7 @@ INSERT INTO mq_msgs (id, channel_name, channel_args, after_message_id) VALUES (u
 CREATE FUNCTION mq_uuid_exists(
     id UUID
 ) RETURNS BOOLEAN AS $$
-	SELECT id IS NOT NULL AND id != uuid_nil()
+	SELECT id IS NOT NULL AND id != '00000000-0000-0000-0000-000000000000'::UUID
 $$ LANGUAGE SQL IMMUTABLE;
 
 -- Index for polling

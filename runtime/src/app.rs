@@ -57,10 +57,10 @@ impl Registration {
         let (tasks, own, spec) = (runtime.tasks(), runtime.clone(), self.spec);
         match self.run {
             Run::Rpc | Run::Http(_) => {}
-            Run::Job(handler) => drop(tasks.spawn(job::run(own, spec, handler))),
+            Run::Job(handler) => job::run(&own, spec, handler),
             Run::Message(handler) => drop(tasks.spawn(message::run(own, spec, handler))),
             Run::Schedule(handler) => drop(tasks.spawn(schedule::run(own, spec, handler))),
-            Run::Poll(handler) => drop(tasks.spawn(poll::run(own, spec, handler))),
+            Run::Poll(handler) => poll::run(&own, spec, handler),
         }
     }
 }

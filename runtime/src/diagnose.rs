@@ -25,7 +25,7 @@ const LATE_OUTBOX_MS: i64 = 10_000;
 /// Looks at every dependency and at every backlog.
 pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Finding>> {
     let app = app.checked()?;
-    let runtime = app.runtime(backends, "bidctl", None)?;
+    let runtime = app.runtime(backends, "diagnose", None)?;
     let ready = health::readiness(&runtime, Needs::DatabaseAndBroker).await;
     let mut findings = vec![
         finding("database", &ready.database),

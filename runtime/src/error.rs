@@ -209,7 +209,7 @@ impl From<sqlx::Error> for Error {
         use sqlx::Error as Sql;
         let sqlstate = error
             .as_database_error()
-            .and_then(|db| db.code())
+            .and_then(sqlx::error::DatabaseError::code)
             .unwrap_or_default()
             .into_owned();
         let (class, message) = match &error {

@@ -57,17 +57,17 @@ impl Check {
 
 /// Asks every dependency at once.
 pub(crate) async fn readiness(runtime: &Runtime, needs: Needs) -> Readiness {
-    let reads = &runtime.pools().reads;
+    let pool = &runtime.pools().reads;
     let (database, schema, broker, cache) = tokio::join!(
         Check::of(true, async {
             sqlx::query("SELECT 1")
-                .execute(reads)
+                .execute(pool)
                 .await
                 .map(drop)
                 .map_err(|error| error.to_string())
         }),
         Check::of(true, async {
-            let gaps = schema::gaps(reads, runtime.migrator())
+            let gaps = schema::gaps(pool, runtime.migrator())
                 .await
                 .map_err(|error| error.to_string())?;
             if gaps.is_empty() { Ok(()) } else { Err(joined(&gaps)) }

@@ -49,7 +49,7 @@ pub(crate) fn erased<H: IoHandler>(io: Arc<Io>) -> BoxFuture<'static, Result<Opt
 }
 
 /// Loops until the drain.
-pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
+pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Erased) {
     let Trigger::Poll(idle) = spec.trigger else { return };
     for _ in 0..spec.limits.concurrency {
         let runtime = runtime.clone();

@@ -6,7 +6,7 @@ use crate::{
     config::{Backends, ProcessConfig, TokenConfig},
     health::{self, Needs},
     schema, server,
-    telemetry::Backlog,
+    telemetry::{self, Backlog},
 };
 use anyhow::{Context, bail};
 use poem::Route;
@@ -24,16 +24,19 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs a process that serves routes, until SIGTERM or SIGINT.
+/// `process` is its name in logs, in PostgreSQL and in RabbitMQ.
 pub async fn run_service(
     app: App,
+    process: &'static str,
     backends: &Backends,
     config: &ProcessConfig,
     tokens: &TokenConfig,
 ) -> anyhow::Result<()> {
     let verifier = Verifier::new(tokens.public_key_pem.expose_secret(), &tokens.issuer, &tokens.audience)
         .context("GAVEL_JWT_PUBLIC_KEY is no Ed25519 public key in PEM")?;
+    telemetry::init(process)?;
     let app = app.checked()?;
-    let runtime = app.runtime(backends, "bid-service", Some(verifier))?;
+    let runtime = app.runtime(backends, process, Some(verifier))?;
     let routes = app.routes(&runtime, Route::new());
     live(runtime, config, Needs::Database, routes, |_| {}).await
 }
@@ -41,12 +44,20 @@ pub async fn run_service(
 /// Runs a process that runs jobs, consumers and schedules, until SIGTERM or SIGINT.
 ///
 /// `only` names the handlers to run; all of a worker's, where it is empty.
-pub async fn run_worker(app: App, backends: &Backends, config: &ProcessConfig, only: &[String]) -> anyhow::Result<()> {
+/// `process` is its name in logs, in PostgreSQL and in RabbitMQ.
+pub async fn run_worker(
+    app: App,
+    process: &'static str,
+    backends: &Backends,
+    config: &ProcessConfig,
+    only: &[String],
+) -> anyhow::Result<()> {
+    telemetry::init(process)?;
     let app = app.checked()?;
     let chosen = app.workers(only)?;
-    let runtime = app.runtime(backends, "bid-worker", None)?;
+    let runtime = app.runtime(backends, process, None)?;
     live(runtime, config, Needs::DatabaseAndBroker, Route::new(), |runtime| {
-        start(runtime, &chosen)
+        start(runtime, &chosen);
     })
     .await
 }
@@ -56,6 +67,13 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
         tracing::info!(handler = registration.spec.name, trigger = %registration.spec.trigger, "handler started");
         registration.start(runtime);
     }
+    // Early, so that what is published before a consumer's first connection finds its queue.
+    let publisher = runtime.publisher().clone();
+    runtime.tasks().spawn(async move {
+        if let Err(error) = publisher.check().await {
+            tracing::warn!(error = format!("{error:#}"), "the broker can't be reached yet");
+        }
+    });
     let sampler = runtime.clone();
     runtime.tasks().spawn(async move {
         while sampler.tasks().pause(SAMPLE_EVERY).await {
@@ -133,7 +151,7 @@ async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
     };
     if !gaps.is_empty() {
         bail!(
-            "the schema is older than this binary needs: {}. Run `bidctl migrate`",
+            "the schema is older than this binary needs: {}. Apply the migrations first",
             health::joined(&gaps)
         );
     }

@@ -60,7 +60,7 @@ fn name(migration: &sqlx::migrate::Migration) -> String {
 }
 
 fn is_undefined_table(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|db| db.code()) == Some(Cow::Borrowed("42P01"))
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code) == Some(Cow::Borrowed("42P01"))
 }
 
 /// Creates the database that the URL names, unless it is there.

@@ -45,7 +45,10 @@ pub(crate) fn operational_routes(runtime: &Runtime, needs: Needs, route: Route) 
     route
         .at("/healthz", poem::get(poem::endpoint::make_sync(|_| "ok\n")))
         .at("/readyz", poem::get(make(move || readyz(ready.clone(), needs))))
-        .at("/metrics", poem::get(make(move || render(metrics.clone()))))
+        .at(
+            "/metrics",
+            poem::get(poem::endpoint::make_sync(move |_| render(&metrics))),
+        )
 }
 
 fn make<F: Future<Output = Response> + Send>(
@@ -68,7 +71,7 @@ async fn readyz(runtime: Runtime, needs: Needs) -> Response {
         .body(body + "\n")
 }
 
-async fn render(runtime: Runtime) -> Response {
+fn render(runtime: &Runtime) -> Response {
     match runtime.metrics().render() {
         Ok(text) => Response::builder().content_type("text/plain; version=0.0.4").body(text),
         Err(error) => {

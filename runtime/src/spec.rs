@@ -2,7 +2,7 @@
 use std::{fmt, time::Duration};
 
 /// The longest time-out a handler may ask for.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 /// The most tries a job or message may ask for.
 pub const MAX_RETRIES: u32 = 100;
 /// The highest concurrency a handler may ask for in one process.

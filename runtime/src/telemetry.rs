@@ -16,7 +16,7 @@ use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries.
-const DEFAULT_FILTER: &str = "warn,gavel=info,gavel_runtime=info,bid_service=info,bid_worker=info";
+const DEFAULT_FILTER: &str = "warn,gavel=info,gavel_runtime=info";
 
 /// Starts logging for this process. Call it once, first.
 pub fn init(process: &'static str) -> anyhow::Result<()> {

@@ -1,1 +1,15 @@
-//! t
+//! The harness: one database (cloned from a migrated template), one vhost and one key prefix per test, the real binaries
+//! as processes, and a wire between them and their servers that a test can cut.
+
+pub mod api;
+pub mod broker;
+pub mod eventually;
+pub mod process;
+pub mod proxy;
+pub mod servers;
+pub mod system;
+
+pub use api::{Api, Failure};
+pub use eventually::eventually;
+pub use process::Process;
+pub use system::{Options, System};

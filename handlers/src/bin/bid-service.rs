@@ -2,7 +2,7 @@
 use clap::Parser;
 use gavel_runtime::{
     config::{Backends, Env, ProcessConfig, TokenConfig},
-    process, telemetry,
+    process,
 };
 
 /// Gavel's API server: gRPC over h2c (ItemService, BidService, UserService), GET /items/ID as JSON, /healthz, /readyz and
@@ -39,6 +39,5 @@ async fn main() -> anyhow::Result<()> {
     let config = ProcessConfig::from_env(&mut env, ([0, 0, 0, 0], 8080).into());
     let tokens = TokenConfig::from_env(&mut env);
     env.finish()?;
-    telemetry::init("bid-service")?;
-    process::run_service(gavel::app(), &backends, &config, &tokens).await
+    process::run_service(gavel::app(), "bid-service", &backends, &config, &tokens).await
 }

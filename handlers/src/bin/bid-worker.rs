@@ -2,7 +2,7 @@
 use clap::Parser;
 use gavel_runtime::{
     config::{Backends, Env, ProcessConfig},
-    process, telemetry,
+    process,
 };
 
 /// Gavel's worker: relays the outbox to RabbitMQ, applies events to user statistics and the read model, closes auctions,
@@ -55,6 +55,5 @@ async fn main() -> anyhow::Result<()> {
     let backends = Backends::from_env(&mut env);
     let config = ProcessConfig::from_env(&mut env, ([0, 0, 0, 0], 8081).into());
     env.finish()?;
-    telemetry::init("bid-worker")?;
-    process::run_worker(app, &backends, &config, &arguments.only).await
+    process::run_worker(app, "bid-worker", &backends, &config, &arguments.only).await
 }

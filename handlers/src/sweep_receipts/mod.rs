@@ -9,9 +9,9 @@ use gavel_runtime::{
 use std::time::Duration;
 
 /// How long a reply is given again.
-pub const KEEP_REPLIES: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub const KEEP_REPLIES: Duration = Duration::from_hours(30 * 24);
 /// How long a message is known again.
-pub const KEEP_INBOX: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub const KEEP_INBOX: Duration = Duration::from_hours(30 * 24);
 /// Rows forgotten at a time, so that no tick holds many locks for long.
 const BATCH: i64 = 10_000;
 
@@ -19,7 +19,7 @@ const BATCH: i64 = 10_000;
 pub struct SweepReceipts;
 
 impl schedule::TxHandler for SweepReceipts {
-    const SPEC: &'static Spec = &Spec::new("sweep_receipts", Trigger::Schedule(Duration::from_secs(60)))
+    const SPEC: &'static Spec = &Spec::new("sweep_receipts", Trigger::Schedule(Duration::from_mins(1)))
         .limits(Limits::DEFAULT.timeout(Duration::from_secs(20)));
 
     async fn handle(tx: &mut Tx) -> Result<()> {

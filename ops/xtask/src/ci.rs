@@ -15,26 +15,26 @@ use std::{
 pub(crate) fn run_all() -> anyhow::Result<()> {
     let began = Instant::now();
     let mut times = Vec::new();
-    let mut timed = |name: &'static str, step: &mut dyn FnMut() -> anyhow::Result<()>| {
+    let mut stage = |name: &'static str, step: &mut dyn FnMut() -> anyhow::Result<()>| {
         eprintln!("\n── {name}");
         let began = Instant::now();
         let result = step();
         times.push((name, began.elapsed()));
         result
     };
-    timed("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
-    timed("docker", &mut docker)?;
-    timed("every test, in containers", &mut || {
+    stage("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
+    stage("docker", &mut docker)?;
+    stage("every test, in containers", &mut || {
         Test::new(Services::Containers, &[]).run()
     })?;
-    timed("end to end, on processes", &mut || {
-        Test::new(Services::Processes, &["-E", "binary(travels)"]).run()
+    stage("end to end, on processes", &mut || {
+        Test::new(Services::Processes, &["-E", "test(travels::)"]).run()
     })?;
-    timed("clippy", &mut || {
+    stage("clippy", &mut || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     })?;
-    timed("cargo deny", &mut deny)?;
-    timed("sqlx prepare --check", &mut || {
+    stage("cargo deny", &mut deny)?;
+    stage("sqlx prepare --check", &mut || {
         let servers = Processes::start(&Layout::of("test")?, false)?;
         Sqlx { check: true }.run_on(&servers.urls)
     })?;
@@ -69,7 +69,7 @@ fn docker() -> anyhow::Result<()> {
         None => Ok(()),
         Some(status) => anyhow::bail!("dockerd ended ({status}); see {}", log.display()),
     };
-    wait_until("dockerd", Duration::from_secs(60), alive, engine_answers)?;
+    wait_until("dockerd", Duration::from_mins(1), alive, engine_answers)?;
     step.done(if is_root() {
         "dockerd started"
     } else {

@@ -38,8 +38,8 @@ pub(crate) struct Test {
 
 /// What holds the servers up until the tests are done.
 enum Held {
-    Containers(Containers),
-    Processes(Processes),
+    Containers(Box<Containers>),
+    Processes(Box<Processes>),
     Urls(Urls),
 }
 
@@ -66,7 +66,7 @@ impl Test {
         let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
         let servers = self.servers()?;
         let urls = servers.urls();
-        let bins = build_binaries(false)?;
+        let bins = build(&["--workspace", "--bins", "--tests"], false)?;
         let template = "gavel_template";
         let step = Step::begin("migrating the template database");
         migrate(&bins, &urls.database(template))?;
@@ -92,8 +92,8 @@ impl Test {
             Services::Processes
         };
         Ok(match self.services.unwrap_or(auto) {
-            Services::Containers => Held::Containers(Containers::start()?),
-            Services::Processes => Held::Processes(Processes::start(&Layout::of("test")?, false)?),
+            Services::Containers => Held::Containers(Box::new(Containers::start()?)),
+            Services::Processes => Held::Processes(Box::new(Processes::start(&Layout::of("test")?, false)?)),
             Services::Urls => Held::Urls(Urls {
                 postgres: variable("GAVEL_TEST_POSTGRES_URL")?,
                 amqp: variable("GAVEL_TEST_AMQP_URL")?,
@@ -108,13 +108,14 @@ fn variable(name: &str) -> anyhow::Result<String> {
     env::var(name).with_context(|| format!("{name} is missing: --services urls needs it"))
 }
 
-/// Builds bid-service, bid-worker and bidctl, and says where they are.
-pub(crate) fn build_binaries(release: bool) -> anyhow::Result<PathBuf> {
+/// Builds, and says where the binaries are.
+pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {
     let profile = if release { "release" } else { "dev" };
-    eprintln!("  … building bid-service, bid-worker and bidctl");
-    let mut cargo = Command::new("cargo");
-    run(cargo
-        .args(["build", "--package", "gavel", "--bins", "--profile", profile])
+    eprintln!("  … building (cargo build {})", what.join(" "));
+    run(Command::new("cargo")
+        .arg("build")
+        .args(what)
+        .args(["--profile", profile])
         .current_dir(crate::root()))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
     Ok(target.join(if release { "release" } else { "debug" }))

@@ -3,7 +3,7 @@ use crate::{
     install::{C_COMPILER, PROTOC, ensure, is_root},
     progress::{Step, run_quietly, wait_until},
     servers::{Child, Urls, layout::Layout, processes::Processes, reap},
-    test::{build_binaries, migrate},
+    test::{build, migrate},
 };
 use anyhow::Context;
 use clap::Args;
@@ -50,7 +50,7 @@ impl Up {
         ensure(&[C_COMPILER, PROTOC])?;
         let layout = Layout::of(LAYOUT)?;
         let mut servers = Processes::start(&layout, true)?;
-        let bins = build_binaries(self.release)?;
+        let bins = build(&["--package", "gavel", "--bins"], self.release)?;
         let variables = environment(&layout, &servers.urls, &bins)?;
         let step = Step::begin("migrating");
         migrate(&bins, &servers.urls.database("gavel"))?;
@@ -123,15 +123,15 @@ fn environment(layout: &Layout, urls: &Urls, bins: &Path) -> anyhow::Result<Vec<
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    let lines: String = variables
+    let lines: Vec<_> = variables
         .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let file = environment_file();
     fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
     fs::write(
         &file,
-        format!("# Written by `cargo xtask up`; read by bidctl.\n{lines}"),
+        format!("# Written by `cargo xtask up`; read by bidctl.\n{}\n", lines.join("\n")),
     )?;
     Ok(variables)
 }
@@ -154,7 +154,7 @@ impl System<'_> {
         let url = format!("http://{address}/readyz");
         wait_until(
             name,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
             || child.check(),
             || ureq::get(&url).call().is_ok(),
         )?;

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The first pause after a failed try; it doubles up to [`MAX_BACKOFF`].
 pub(crate) const BASE_BACKOFF: Duration = Duration::from_millis(200);
 /// The longest pause between tries.
-pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(60);
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
 /// A kind of job, as whoever enqueues it knows it: its arguments, kept as JSON. Fields are only ever added.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {

@@ -20,7 +20,7 @@ struct Kind {
 
 /// Runs jobs of this kind until the drain: as many loops as its concurrency. Only the first polls; whoever finds a job
 /// wakes one more, so an idle kind costs one query per poll and a busy one has all its loops at work.
-pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
+pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Erased) {
     let more = Arc::new(Notify::new());
     for index in 0..spec.limits.concurrency {
         let (runtime, more) = (runtime.clone(), more.clone());

@@ -10,7 +10,7 @@ use testcontainers::{
 };
 
 const USER: &str = "gavel";
-const START_TIMEOUT: Duration = Duration::from_secs(180);
+const START_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// They are removed when dropped.
 pub(crate) struct Containers {

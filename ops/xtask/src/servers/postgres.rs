@@ -41,7 +41,7 @@ pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Child> {
         let mut probe = Command::new(bin.join("pg_isready"));
         run_quietly(probe.args(["-h", "127.0.0.1", "-p", &port])).is_ok()
     };
-    wait_until("PostgreSQL", Duration::from_secs(60), || child.check(), ready)?;
+    wait_until("PostgreSQL", Duration::from_mins(1), || child.check(), ready)?;
     Ok(child)
 }
 

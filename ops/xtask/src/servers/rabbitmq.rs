@@ -37,7 +37,7 @@ pub(crate) fn start(layout: &Layout) -> anyhow::Result<RabbitMq> {
     let mut child = Child::start(layout, "rabbitmq", "TERM", &mut command)?;
     let log = layout.log("rabbitmq");
     let ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("Server startup complete"));
-    wait_until("RabbitMQ", Duration::from_secs(120), || child.check(), ready)?;
+    wait_until("RabbitMQ", Duration::from_mins(2), || child.check(), ready)?;
     Ok(RabbitMq {
         child,
         epmd_port: layout.epmd_port(),

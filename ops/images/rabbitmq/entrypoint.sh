@@ -1,0 +1,15 @@
+#!/bin/sh
+# Writes the default user into the configuration and becomes the server.
+set -eu
+cat > /etc/rabbitmq/rabbitmq.conf <<EOF
+default_user = ${RABBITMQ_DEFAULT_USER:-guest}
+default_pass = ${RABBITMQ_DEFAULT_PASS:-guest}
+loopback_users = none
+log.console = true
+log.console.level = info
+disk_free_limit.absolute = 50MB
+EOF
+export HOME=/var/lib/rabbitmq RABBITMQ_NODENAME=rabbit@localhost
+export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+sbwt none"
+chown -R rabbitmq:rabbitmq /var/lib/rabbitmq /etc/rabbitmq
+exec setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups -- /usr/lib/rabbitmq/bin/rabbitmq-server

@@ -1,0 +1,216 @@
+//! A client of the API, as a frontend would be one.
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use chrono::{DateTime, Utc};
+use gavel_proto::v1::{self, BidRefused};
+use poem::{Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse};
+use poem_grpc::{ClientConfig, Code, Request, Response, Status};
+use prost::Message;
+use prost_types::Timestamp;
+use std::sync::{Arc, Mutex};
+use uuid::Uuid;
+
+/// A failed call, with its typed detail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The gRPC code.
+    pub code: Code,
+    /// The text.
+    pub message: String,
+    /// Why a bid was refused.
+    pub refused: Option<BidRefused>,
+    /// What the reply says it can be found by.
+    pub correlation_id: Option<String>,
+}
+
+/// A connection, and the token it calls with.
+#[derive(Clone)]
+pub struct Api {
+    items: v1::ItemServiceClient,
+    bids: v1::BidServiceClient,
+    users: v1::UserServiceClient,
+    token: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+impl Api {
+    /// Calls the service at that address.
+    pub fn at(address: &str) -> Self {
+        let config = || {
+            ClientConfig::builder()
+                .uri(format!("http://{address}"))
+                .build()
+                .expect("a valid address")
+        };
+        Self {
+            items: v1::ItemServiceClient::new(config()).with(Capture),
+            bids: v1::BidServiceClient::new(config()).with(Capture),
+            users: v1::UserServiceClient::new(config()).with(Capture),
+            token: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The same connection with another token.
+    #[must_use]
+    pub fn with_token(&self, token: String) -> Self {
+        Self {
+            token: Some(token),
+            ..self.clone()
+        }
+    }
+
+    /// The same connection with one more header.
+    #[must_use]
+    pub fn with_header(&self, name: &str, value: &str) -> Self {
+        let mut headers = self.headers.clone();
+        headers.push((name.to_owned(), value.to_owned()));
+        Self {
+            headers,
+            ..self.clone()
+        }
+    }
+
+    /// Publishes an item.
+    pub async fn create_item(&self, request: v1::CreateItemRequest) -> Result<v1::Item, Failure> {
+        let (request, seen) = self.request(request);
+        let reply = settle(self.items.create_item(request).await, &seen)?;
+        Ok(reply.item.expect("the reply has an item"))
+    }
+
+    /// Publishes an item in euros at 10.00 that ends then.
+    pub async fn create(&self, title: &str, ends_at: DateTime<Utc>) -> v1::Item {
+        let request = v1::CreateItemRequest {
+            idempotency_key: Uuid::new_v4().to_string(),
+            title: title.to_owned(),
+            currency: "EUR".to_owned(),
+            start_price_minor: 1_000,
+            starts_at: None,
+            ends_at: Some(Timestamp {
+                seconds: ends_at.timestamp(),
+                nanos: ends_at.timestamp_subsec_nanos() as i32,
+            }),
+        };
+        self.create_item(request).await.expect("the item is published")
+    }
+
+    /// Reads an item.
+    pub async fn item(&self, item_id: &str) -> Result<v1::GetItemResponse, Failure> {
+        let (request, seen) = self.request(v1::GetItemRequest {
+            item_id: item_id.to_owned(),
+        });
+        settle(self.items.get_item(request).await, &seen)
+    }
+
+    /// Lists items.
+    pub async fn items(&self, request: v1::ListItemsRequest) -> Result<v1::ListItemsResponse, Failure> {
+        let (request, seen) = self.request(request);
+        settle(self.items.list_items(request).await, &seen)
+    }
+
+    /// Bids with that key.
+    pub async fn bid_with_key(&self, item: &str, amount: i64, key: &str) -> Result<v1::PlaceBidResponse, Failure> {
+        let (request, seen) = self.request(v1::PlaceBidRequest {
+            item_id: item.to_owned(),
+            max_amount_minor: amount,
+            idempotency_key: key.to_owned(),
+        });
+        settle(self.bids.place_bid(request).await, &seen)
+    }
+
+    /// Bids.
+    pub async fn bid(&self, item: &str, amount: i64) -> Result<v1::PlaceBidResponse, Failure> {
+        self.bid_with_key(item, amount, &Uuid::new_v4().to_string()).await
+    }
+
+    /// Lists bids.
+    pub async fn bids(&self, request: v1::ListBidsRequest) -> Result<v1::ListBidsResponse, Failure> {
+        let (request, seen) = self.request(request);
+        settle(self.bids.list_bids(request).await, &seen)
+    }
+
+    /// A user's figures; the caller's where empty.
+    pub async fn stats(&self, user: &str) -> Result<v1::GetUserStatsResponse, Failure> {
+        let (request, seen) = self.request(v1::GetUserStatsRequest {
+            user_id: user.to_owned(),
+        });
+        settle(self.users.get_user_stats(request).await, &seen)
+    }
+
+    fn request<T>(&self, message: T) -> (Request<T>, Seen) {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in &self.headers {
+            request.metadata_mut().insert(name, value.clone());
+        }
+        let seen = Seen::default();
+        request.set_data(seen.clone());
+        (request, seen)
+    }
+}
+
+/// The reply's headers, which the client library drops when a call fails.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Option<poem::http::HeaderMap>>>);
+
+struct Capture;
+
+impl<E: Endpoint<Output = HttpResponse>> Middleware<E> for Capture {
+    type Output = CaptureEndpoint<E>;
+
+    fn transform(&self, inner: E) -> Self::Output {
+        CaptureEndpoint(inner)
+    }
+}
+
+struct CaptureEndpoint<E>(E);
+
+impl<E: Endpoint<Output = HttpResponse>> Endpoint for CaptureEndpoint<E> {
+    type Output = HttpResponse;
+
+    async fn call(&self, request: HttpRequest) -> poem::Result<HttpResponse> {
+        let seen = request.data::<Seen>().cloned();
+        let response = self.0.call(request).await?;
+        if let Some(Seen(slot)) = seen {
+            *slot.lock().expect("nobody panics here") = Some(response.headers().clone());
+        }
+        Ok(response)
+    }
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Result<T, Failure> {
+    let status = match result {
+        Ok(response) => return Ok(response.into_inner()),
+        Err(status) => status,
+    };
+    let headers = slot.lock().expect("nobody panics here").take().unwrap_or_default();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let details = header("grpc-status-details-bin").and_then(|text| STANDARD_NO_PAD.decode(text).ok());
+    let rpc_status = details.map(|bytes| RpcStatus::decode(&bytes[..]).expect("details are a google.rpc.Status"));
+    let refused = rpc_status
+        .and_then(|status| status.details.into_iter().next())
+        .map(|any| {
+            assert_eq!(any.type_url, "type.googleapis.com/gavel.v1.BidRefused");
+            BidRefused::decode(&any.value[..]).expect("the detail is a BidRefused")
+        });
+    Err(Failure {
+        code: status.code(),
+        message: status.message().unwrap_or_default().to_owned(),
+        refused,
+        correlation_id: header("x-correlation-id").map(ToOwned::to_owned),
+    })
+}

@@ -1,0 +1,132 @@
+//! One of Gavel's binaries, running.
+use crate::eventually;
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+/// A process, with everything it has said so far. Killed when dropped.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<thread::JoinHandle<()>>,
+}
+
+/// Where the binaries of this run are.
+pub fn binary(name: &str) -> PathBuf {
+    Path::new(&crate::servers::variable("GAVEL_TEST_BIN_DIR")).join(name)
+}
+
+impl Process {
+    /// Starts it with exactly these variables.
+    pub fn start(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(variables.iter().cloned());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {}: {error}", program.display()));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let readers = vec![
+            collect(child.stdout.take().expect("stdout is piped"), lines.clone()),
+            collect(child.stderr.take().expect("stderr is piped"), lines.clone()),
+        ];
+        Self { child, lines, readers }
+    }
+
+    /// Everything it has printed.
+    pub fn output(&self) -> Vec<String> {
+        self.lines.lock().expect("no reader panics").clone()
+    }
+
+    /// Its log lines.
+    pub fn log(&self) -> Vec<Value> {
+        self.output()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// Waits until it listens; returns its address, such as `127.0.0.1:4000`.
+    pub async fn address(&self) -> String {
+        let ready = || async {
+            let log = self.log();
+            let line = log.iter().find(|line| line["msg"] == "ready").cloned();
+            line.and_then(|line| Some(line["address"].as_str()?.trim_start_matches("socket://").to_owned()))
+                .ok_or_else(|| self.output())
+        };
+        eventually("the process listens", ready, Result::is_ok)
+            .await
+            .expect("it listens")
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        let killed = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(killed.expect("kill runs").success(), "the process is gone already");
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = Mutex::new(&mut self.child);
+        let look = || async {
+            child
+                .lock()
+                .expect("one waiter")
+                .try_wait()
+                .expect("it can be waited for")
+        };
+        let status = eventually("the process ends", look, Option::is_some)
+            .await
+            .expect("it ended");
+        for reader in self.readers.drain(..) {
+            reader.join().expect("no reader panics");
+        }
+        status
+    }
+
+    /// Resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let output = self.output();
+            eprintln!("--- the last lines of process {}:", self.child.id());
+            for line in &output[output.len().saturating_sub(40)..] {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<Vec<String>>>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            into.lock().expect("no reader panics").push(line);
+        }
+    })
+}

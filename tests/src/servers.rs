@@ -1,0 +1,38 @@
+//! The servers of this run, as `cargo xtask test` hands them over.
+use std::env;
+
+/// Where they are, with an administrator's rights.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// Without a database's name.
+    pub postgres: String,
+    /// The migrated database that each test's is cloned from.
+    pub template: String,
+    /// Without a vhost's name.
+    pub amqp: String,
+    /// RabbitMQ's management API.
+    pub rabbitmq_api: String,
+    /// Shared; tests differ by key prefix.
+    pub redis: String,
+}
+
+impl Servers {
+    /// From the environment.
+    ///
+    /// # Panics
+    /// When the variables are not set: then the tests were not started by `cargo xtask test`.
+    pub fn of_this_run() -> Self {
+        Self {
+            postgres: variable("GAVEL_TEST_POSTGRES_URL"),
+            template: variable("GAVEL_TEST_TEMPLATE"),
+            amqp: variable("GAVEL_TEST_AMQP_URL"),
+            rabbitmq_api: variable("GAVEL_TEST_RABBITMQ_API_URL"),
+            redis: variable("GAVEL_TEST_REDIS_URL"),
+        }
+    }
+}
+
+/// A variable that `cargo xtask test` sets.
+pub(crate) fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `cargo xtask test`"))
+}

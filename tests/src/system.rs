@@ -1,0 +1,206 @@
+//! A whole Gavel for one test.
+use crate::{Api, Process, process::binary, proxy::Proxy, servers::Servers};
+use chrono::Utc;
+use gavel_runtime::auth::{self, Claims};
+use secrecy::SecretString;
+use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// What a test wants to be different.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// The processes reach RabbitMQ and Redis through wires that can be cut.
+    pub proxied: bool,
+}
+
+/// A database, a vhost, a key prefix and a signing key of its own.
+pub struct System {
+    /// The test's own connections to the database.
+    pub db: PgPool,
+    /// The test's own URL of the vhost.
+    pub amqp_url: String,
+    /// The wire to RabbitMQ, where asked for.
+    pub broker_wire: Option<Proxy>,
+    /// The wire to Redis, where asked for.
+    pub cache_wire: Option<Proxy>,
+    name: String,
+    key: SecretString,
+    variables: Vec<(String, String)>,
+}
+
+impl System {
+    /// With everything as usual.
+    pub async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// With something different.
+    pub async fn with(options: Options) -> Self {
+        let servers = Servers::of_this_run();
+        let name = format!("gavel_test_{}", Uuid::new_v4().simple());
+        clone_database(&servers, &name).await;
+        make_vhost(&servers, &name).await;
+        let (broker_wire, cache_wire) = if options.proxied {
+            (
+                Some(wire(&servers.amqp, 5672).await),
+                Some(wire(&servers.redis, 6379).await),
+            )
+        } else {
+            (None, None)
+        };
+        let through = |url: &str, wire: &Option<Proxy>| match wire {
+            Some(wire) => url.replace(&host_of(url), &wire.address.to_string()),
+            None => url.to_owned(),
+        };
+        let database_url = format!("{}/{name}", servers.postgres);
+        let (key, public_key) = keys(&name);
+        let variables = [
+            ("DATABASE_URL", database_url.clone()),
+            ("AMQP_URL", format!("{}/{name}", through(&servers.amqp, &broker_wire))),
+            ("REDIS_URL", through(&servers.redis, &cache_wire)),
+            ("GAVEL_CACHE_PREFIX", name.clone()),
+            ("GAVEL_JWT_PUBLIC_KEY", public_key),
+            ("GAVEL_LISTEN", "127.0.0.1:0".to_owned()),
+            ("RUST_BACKTRACE", "1".to_owned()),
+        ];
+        Self {
+            db: PgPoolOptions::new()
+                .max_connections(4)
+                .connect(&database_url)
+                .await
+                .expect("the database answers"),
+            amqp_url: format!("{}/{name}", servers.amqp),
+            broker_wire,
+            cache_wire,
+            name,
+            key,
+            variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+
+    /// The variables that its processes run with, and these in addition.
+    pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let more = more
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let kept = self
+            .variables
+            .iter()
+            .filter(|(name, _)| !more.clone().any(|(other, _)| other == *name));
+        kept.cloned().chain(more.clone()).collect()
+    }
+
+    /// A service, and a client of it.
+    pub async fn service(&self) -> (Process, Api) {
+        self.service_with(&[]).await
+    }
+
+    /// A service with variables in addition.
+    pub async fn service_with(&self, variables: &[(&str, &str)]) -> (Process, Api) {
+        let process = Process::start(&binary("bid-service"), &[], &self.variables(variables));
+        let api = Api::at(&process.address().await);
+        (process, api)
+    }
+
+    /// A worker that runs everything.
+    pub async fn worker(&self) -> Process {
+        self.worker_with(&[], &[]).await
+    }
+
+    /// A worker with arguments and variables in addition.
+    pub async fn worker_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        let process = self.start_worker(arguments, variables);
+        process.address().await;
+        process
+    }
+
+    /// As [`System::worker_with`], without waiting: for a worker that is meant to die.
+    pub fn start_worker(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        Process::start(&binary("bid-worker"), arguments, &self.variables(variables))
+    }
+
+    /// A token that the test's processes accept.
+    pub fn token(&self, user: &str, role: &str) -> String {
+        let now = Utc::now().timestamp();
+        self.sign(&Claims {
+            sub: user.to_owned(),
+            role: role.to_owned(),
+            iss: "gavel".to_owned(),
+            aud: "gavel".to_owned(),
+            iat: now,
+            exp: now + 3_600,
+        })
+    }
+
+    /// A token with any claims.
+    pub fn sign(&self, claims: &Claims) -> String {
+        auth::mint(&self.key, claims).expect("the key signs")
+    }
+
+    /// The name of the database, the vhost and the key prefix.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What a worker of this test's own would use: the vhost's URL as its processes see it.
+    pub fn variable(&self, name: &str) -> &str {
+        self.variables
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
+    }
+}
+
+/// Cloning a template takes milliseconds; migrating would take a hundred times that.
+async fn clone_database(servers: &Servers, name: &str) {
+    let mut admin = PgConnection::connect(&format!("{}/postgres", servers.postgres))
+        .await
+        .expect("PostgreSQL answers");
+    let create = format!("CREATE DATABASE {name} TEMPLATE {}", servers.template);
+    admin.execute(create.as_str()).await.expect("the template is cloned");
+    admin.close().await.expect("closed");
+}
+
+async fn make_vhost(servers: &Servers, name: &str) {
+    let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
+    let made = reqwest::Client::new()
+        .put(url)
+        .send()
+        .await
+        .expect("RabbitMQ's API answers");
+    assert!(made.status().is_success(), "RabbitMQ made no vhost: {}", made.status());
+}
+
+/// `host:port` of a URL, whatever stands before it.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('/').next().unwrap_or(rest);
+    rest.rsplit('@').next().unwrap_or(rest).to_owned()
+}
+
+async fn wire(url: &str, default_port: u16) -> Proxy {
+    let host = host_of(url);
+    Proxy::to(if host.contains(':') {
+        host
+    } else {
+        format!("{host}:{default_port}")
+    })
+    .await
+}
+
+fn keys(name: &str) -> (SecretString, String) {
+    let dir: PathBuf = std::env::temp_dir().join(name);
+    let dir_text = dir.to_string_lossy().into_owned();
+    let made = std::process::Command::new(binary("bidctl"))
+        .args(["keygen", "--dir", &dir_text])
+        .output();
+    assert!(made.expect("bidctl runs").status.success(), "bidctl keygen failed");
+    let read = |file: &str| std::fs::read_to_string(dir.join(file)).expect("the key is there");
+    let keys = (
+        SecretString::from(read("jwt-signing-key.pem")),
+        read("jwt-public-key.pem"),
+    );
+    std::fs::remove_dir_all(&dir).expect("removed");
+    keys
+}

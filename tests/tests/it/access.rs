@@ -1,0 +1,157 @@
+//! Who may do what: every method, every kind of caller.
+use chrono::{TimeDelta, Utc};
+use gavel_proto::v1;
+use gavel_runtime::{auth::Claims, spec::Trigger};
+use gavel_tests::{Api, Failure, System};
+use poem_grpc::Code;
+
+/// The methods that exist, and how each is called by whom. A method missing here fails the last test.
+const METHODS: [&str; 6] = [
+    "CreateItem",
+    "GetItem",
+    "ListItems",
+    "PlaceBid",
+    "ListBids",
+    "GetUserStats",
+];
+
+async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
+    match method {
+        "CreateItem" => {
+            let request = v1::CreateItemRequest {
+                idempotency_key: uuid::Uuid::new_v4().to_string(),
+                title: "A lamp".to_owned(),
+                currency: "EUR".to_owned(),
+                start_price_minor: 100,
+                starts_at: None,
+                ends_at: Some(prost_types::Timestamp {
+                    seconds: Utc::now().timestamp() + 3_600,
+                    nanos: 0,
+                }),
+            };
+            api.create_item(request).await.map(drop)
+        }
+        "GetItem" => api.item(item_id).await.map(drop),
+        "ListItems" => api.items(v1::ListItemsRequest::default()).await.map(drop),
+        "PlaceBid" => api.bid(item_id, 1_000_000).await.map(drop),
+        "ListBids" => api
+            .bids(v1::ListBidsRequest {
+                item_id: item_id.to_owned(),
+                ..Default::default()
+            })
+            .await
+            .map(drop),
+        "GetUserStats" => api.stats("alice").await.map(drop),
+        other => panic!("{other} is not in this table"),
+    }
+}
+
+fn claims(exp: i64) -> Claims {
+    Claims {
+        sub: "alice".to_owned(),
+        role: "bidder".to_owned(),
+        iss: "gavel".to_owned(),
+        aud: "gavel".to_owned(),
+        iat: Utc::now().timestamp(),
+        exp,
+    }
+}
+
+async fn item(system: &System, api: &Api) -> String {
+    api.with_token(system.token("sam", "seller"))
+        .create("A lamp", Utc::now() + TimeDelta::hours(1))
+        .await
+        .item_id
+}
+
+#[tokio::test]
+async fn an_invalid_token_is_refused_by_every_method_and_none_by_those_that_need_one() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item_id = item(&system, &api).await;
+    let now = Utc::now().timestamp();
+    let valid = claims(now + 60);
+    let forger = System::new().await;
+    let callers = [
+        ("expired", api.with_token(system.sign(&claims(now - 60)))),
+        (
+            "another audience's",
+            api.with_token(system.sign(&Claims {
+                aud: "elsewhere".to_owned(),
+                ..valid.clone()
+            })),
+        ),
+        (
+            "another issuer's",
+            api.with_token(system.sign(&Claims {
+                iss: "stranger".to_owned(),
+                ..valid.clone()
+            })),
+        ),
+        ("forged", api.with_token(forger.sign(&valid))),
+        ("garbage", api.with_token("garbage".to_owned())),
+    ];
+    for method in METHODS {
+        for (who, caller) in &callers {
+            let failure = call(method, caller, &item_id)
+                .await
+                .expect_err("an invalid token is never ignored");
+            assert_eq!(
+                failure.code,
+                Code::Unauthenticated,
+                "{method} with a token that is {who}: {failure:?}"
+            );
+        }
+        let public = matches!(method, "GetItem" | "ListItems" | "ListBids");
+        let anonymous = call(method, &api, &item_id).await.err().map(|failure| failure.code);
+        assert_eq!(
+            anonymous,
+            (!public).then_some(Code::Unauthenticated),
+            "{method} without a token"
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_the_table_says_and_nothing_else() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item_id = item(&system, &api).await;
+    let by = |user: &str, role: &str| api.with_token(system.token(user, role));
+    let no_role = by("alice", "nobody");
+    let (other, seller, ops) = (by("mallory", "bidder"), by("sam", "seller"), by("olga", "ops"));
+    let denied = Some(Code::PermissionDenied);
+    for (method, caller, expected) in [
+        ("CreateItem", &no_role, denied),
+        ("CreateItem", &other, denied),
+        ("CreateItem", &seller, None),
+        ("CreateItem", &ops, None),
+        ("PlaceBid", &no_role, denied),
+        ("PlaceBid", &seller, denied),
+        ("PlaceBid", &ops, denied),
+        ("PlaceBid", &other, None),
+        ("GetUserStats", &other, denied),
+        ("GetUserStats", &seller, denied),
+        ("GetUserStats", &ops, None),
+    ] {
+        let got = call(method, caller, &item_id).await.err().map(|failure| failure.code);
+        assert_eq!(got, expected, "{method}");
+    }
+}
+
+#[test]
+fn no_method_is_missing_from_these_tables() {
+    let app = gavel::app();
+    let methods = app
+        .registrations()
+        .iter()
+        .filter_map(|registration| match registration.spec.trigger {
+            Trigger::Rpc(method) => method.rsplit('/').next(),
+            _ => None,
+        });
+    let mut registered: Vec<_> = methods.collect();
+    registered.sort_unstable();
+    let mut covered = METHODS;
+    covered.sort_unstable();
+    assert_eq!(registered, covered);
+}

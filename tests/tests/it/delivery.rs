@@ -1,0 +1,113 @@
+//! Every message three times, out of order, through workers that are killed: everything counts once.
+use chrono::{TimeDelta, Utc};
+use gavel_tests::{Api, System, broker::Broker, eventually};
+use std::collections::BTreeMap;
+
+const ITEMS: usize = 6;
+const TAP: &str = "tap";
+const QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project_item"];
+
+#[tokio::test]
+async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_count_once() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    // Only the relay and the closing job run: the consumers get the messages from this test's hand.
+    let makers = system.worker_with(&["--only", "relay_outbox,close_item"], &[]).await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    broker.tap(TAP).await;
+    let expected = sell_items(&system, &api).await;
+    // Per item: created, three bids, closed.
+    let messages = broker.take(TAP, ITEMS * 5).await;
+    drop(makers);
+    for queue in QUEUES {
+        broker.purge(queue).await;
+    }
+
+    let mut shuffled: Vec<_> = messages.iter().chain(&messages).chain(&messages).collect();
+    // A fixed permutation that tears copies and order apart: 3 · ITEMS · 5 and 37 have no common factor.
+    let count = shuffled.len();
+    shuffled = (0..count).map(|index| shuffled[index * 37 % count]).collect();
+    for message in shuffled {
+        broker.replay(message).await;
+    }
+    // Each worker dies after some commit, before it acknowledges the message.
+    for deaths in [1, 4, 9] {
+        let fault = format!("apply_user_stats.before_ack=abort@{deaths}");
+        let mut worker = system.start_worker(&[], &[("GAVEL_FAULT", &fault)]);
+        assert!(!worker.ended().await.success(), "the worker was meant to die");
+    }
+    consume_everything(&system, &broker).await;
+
+    let rows: Vec<(String, i64, i64, i64)> =
+        sqlx::query_as("SELECT user_id, bids_placed, items_won, total_spent_minor FROM user_stats ORDER BY user_id")
+            .fetch_all(&system.db)
+            .await
+            .expect("the statistics");
+    let found: BTreeMap<_, _> = rows
+        .into_iter()
+        .map(|(user, bids, won, spent)| (user, (bids, won, spent)))
+        .collect();
+    assert_eq!(found, expected);
+    let in_ledger: i64 = sqlx::query_scalar("SELECT sum(amount_minor)::bigint FROM spend_ledger")
+        .fetch_one(&system.db)
+        .await
+        .expect("the ledger");
+    assert_eq!(in_ledger, expected.values().map(|(_, _, spent)| spent).sum::<i64>());
+    for message in messages
+        .iter()
+        .filter(|message| message.routing_key.as_str() == "item.closed")
+    {
+        let event = <gavel_proto::events_v1::ItemEvent as prost::Message>::decode(&message.data[..]).expect("an event");
+        let item_id = event.item.expect("an item").item_id;
+        let shown = eventually(
+            "the read model converges on the newest version",
+            || api.item(&item_id),
+            |reply| {
+                reply
+                    .as_ref()
+                    .is_ok_and(|reply| reply.item.as_ref().is_some_and(|item| item.version == 5))
+            },
+        );
+        assert_eq!(
+            shown.await.expect("the item is there").source(),
+            gavel_proto::v1::ReadSource::ReadModel
+        );
+    }
+}
+
+/// Sells a few items; returns what each bidder must be found to have done: bids, wins, spend.
+async fn sell_items(system: &System, api: &Api) -> BTreeMap<String, (i64, i64, i64)> {
+    let seller = api.with_token(system.token("sam", "seller"));
+    let mut expected: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
+    for n in 0..ITEMS {
+        let item = seller
+            .create(&format!("Lamp {n}"), Utc::now() + TimeDelta::milliseconds(1_500))
+            .await;
+        for (turn, bidder) in ["alice", "bob", "carol"].iter().cycle().skip(n).take(3).enumerate() {
+            let amount = 1_000 + n as i64 * 10_000 + turn as i64 * 2_000;
+            let bidder_api = api.with_token(system.token(bidder, "bidder"));
+            bidder_api.bid(&item.item_id, amount).await.expect("accepted");
+            let entry = expected.entry((*bidder).to_owned()).or_default();
+            entry.0 += 1;
+            if turn == 2 {
+                entry.1 += 1;
+                entry.2 += amount;
+            }
+        }
+    }
+    expected
+}
+
+/// Runs workers until one that has drained leaves nothing behind: then every message has been handled and acknowledged.
+async fn consume_everything(system: &System, broker: &Broker) {
+    loop {
+        let mut worker = system.worker().await;
+        let waiting = || async { broker.waiting(QUEUES[0]).await + broker.waiting(QUEUES[1]).await };
+        eventually("no message waits", waiting, |left| *left == 0).await;
+        worker.terminate();
+        assert_eq!(worker.ended().await.code(), Some(0));
+        if waiting().await == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Gavel tested from outside, one file per promise. Started by `cargo xtask test`, which brings the servers.
+
+mod access;
+mod architecture;
+mod contention;
+mod correlation;
+mod deadlines;
+mod delivery;
+mod drain;
+mod idempotency;
+mod listing;
+mod outages;
+mod poison;
+mod probe;
+mod relay;
+mod startup;
+mod travels;

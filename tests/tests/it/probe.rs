@@ -1,0 +1,192 @@
+//! What the runtime does with jobs that fail, schedules in several replicas, and registrations that are wrong. None of
+//! it is about auctions.
+use gavel_runtime::{
+    App, Result, Tx, schedule,
+    spec::{Limits, Spec, Trigger},
+};
+use gavel_tests::{Process, System, eventually};
+use sqlxmq::JobBuilder;
+use std::{path::Path, time::Duration};
+
+async fn prepared() -> System {
+    let system = System::new().await;
+    for statement in [
+        "CREATE TABLE notes (text text NOT NULL)",
+        "CREATE TABLE ticks (tick_at timestamptz NOT NULL)",
+        "CREATE SEQUENCE tries",
+    ] {
+        sqlx::query(statement).execute(&system.db).await.expect("prepared");
+    }
+    system
+}
+
+fn worker(system: &System) -> Process {
+    Process::start(
+        Path::new(env!("CARGO_BIN_EXE_probe-worker")),
+        &[],
+        &system.variables(&[]),
+    )
+}
+
+/// Enqueues as any program with the crate sqlxmq would.
+async fn enqueue(system: &System, kind: &str, how: &str) {
+    let mut job = JobBuilder::new(kind);
+    job.set_channel_name(kind)
+        .set_retries(2)
+        .set_json(&serde_json::json!({ "how": how }))
+        .expect("JSON");
+    job.spawn(&system.db).await.expect("enqueued");
+}
+
+async fn count(system: &System, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&system.db).await.expect("counted")
+}
+
+const QUEUED: &str = "SELECT count(*) FROM mq_msgs WHERE channel_name = 'misbehave'";
+
+#[tokio::test]
+async fn a_jobs_effect_its_event_and_its_completion_are_one() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    enqueue(&system, "misbehave", "work").await;
+    eventually(
+        "the event is consumed",
+        || count(&system, "SELECT count(*) FROM notes WHERE text = 'heard'"),
+        |n| *n == 1,
+    )
+    .await;
+    assert_eq!(
+        count(&system, "SELECT count(*) FROM notes WHERE text = 'work'").await,
+        1
+    );
+    assert_eq!(count(&system, QUEUED).await, 0);
+    assert_eq!(
+        count(&system, "SELECT count(*) FROM mq_payloads").await,
+        0,
+        "nothing is left of it"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_fails_is_tried_again_and_one_that_never_works_is_buried_with_its_error() {
+    let system = prepared().await;
+    let mut process = worker(&system);
+    enqueue(&system, "misbehave", "fail twice").await;
+    eventually(
+        "the third try works",
+        || count(&system, "SELECT count(*) FROM notes"),
+        |n| *n == 1,
+    )
+    .await;
+    for (how, error, attempts) in [
+        ("be hopeless", "this can't be done", 1),
+        ("panic", "as asked", 3),
+        ("hang", "out of time", 3),
+        ("swallow an error", "aborted", 3),
+        ("be unavailable", "nothing answers", 3),
+    ] {
+        enqueue(&system, "misbehave", how).await;
+        let dead = || async {
+            sqlx::query_as::<_, (String, i32)>("SELECT last_error, attempts FROM dead_jobs WHERE args->>'how' = $1")
+                .bind(how)
+                .fetch_optional(&system.db)
+                .await
+                .expect("looked")
+        };
+        let (last_error, tried) = eventually("the job is dead", dead, Option::is_some)
+            .await
+            .expect("dead");
+        assert!(last_error.contains(error), "{how}: {last_error}");
+        assert_eq!(tried, attempts, "{how}");
+    }
+    assert_eq!(count(&system, QUEUED).await, 0);
+    assert_eq!(
+        count(&system, "SELECT count(*) FROM notes").await,
+        1,
+        "no failed try left anything"
+    );
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_kind_nobody_registered_waits_untouched() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    enqueue(&system, "of_a_later_version", "work").await;
+    enqueue(&system, "misbehave", "work").await;
+    eventually("the known kind is done", || count(&system, QUEUED), |n| *n == 0).await;
+    let attempts: i32 = sqlx::query_scalar("SELECT attempts FROM mq_msgs WHERE channel_name = 'of_a_later_version'")
+        .fetch_one(&system.db)
+        .await
+        .expect("it is there");
+    assert_eq!(attempts, 3, "two retries and the first try: none is used up");
+}
+
+#[tokio::test]
+async fn a_tick_happens_once_across_replicas() {
+    let system = prepared().await;
+    let _workers = [worker(&system), worker(&system), worker(&system)];
+    eventually(
+        "a few ticks",
+        || count(&system, "SELECT count(*) FROM ticks"),
+        |n| *n >= 4,
+    )
+    .await;
+    let (all, distinct): (i64, i64) = sqlx::query_as("SELECT count(*), count(DISTINCT tick_at) FROM ticks")
+        .fetch_one(&system.db)
+        .await
+        .expect("counted");
+    assert_eq!(all, distinct, "a tick happened twice");
+}
+
+struct First;
+struct Second;
+struct Broken;
+
+macro_rules! ticking {
+    ($handler:ty, $spec:expr) => {
+        impl schedule::TxHandler for $handler {
+            const SPEC: &'static Spec = &$spec;
+            async fn handle(_: &mut Tx) -> Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+ticking!(First, Spec::new("twin", Trigger::Schedule(Duration::from_secs(1))));
+ticking!(Second, Spec::new("twin", Trigger::Schedule(Duration::from_secs(2))));
+ticking!(
+    Broken,
+    Spec::new("Bad Name", Trigger::Job).limits(Limits::DEFAULT.timeout(Duration::ZERO))
+);
+
+#[test]
+fn a_duplicate_or_invalid_registration_is_refused_by_name() {
+    let app = || App::new("probe", &gavel::EXPAND);
+    assert!(app().schedule_tx::<First>().checked().is_ok());
+    let twins = app()
+        .schedule_tx::<First>()
+        .schedule_tx::<Second>()
+        .checked()
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(twins.contains("\"twin\": registered twice"), "{twins}");
+    let broken = app().schedule_tx::<Broken>().checked().err().expect("refused");
+    assert_eq!(broken.faults.len(), 3, "{broken}");
+    assert!(
+        broken.faults.iter().all(|fault| fault.contains("\"Bad Name\"")),
+        "{broken}"
+    );
+    let orphaned = app()
+        .grpc(gavel_proto::DESCRIPTORS, |_, route| route)
+        .checked()
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(
+        orphaned.contains("gavel.v1.BidService/PlaceBid has no handler"),
+        "{orphaned}"
+    );
+}

@@ -1,0 +1,83 @@
+//! What is wrong at the start is said at the start, all of it.
+use gavel_tests::{Process, System, process::binary};
+
+#[tokio::test]
+async fn a_missing_configuration_is_listed_whole() {
+    for (name, also) in [("bid-service", "GAVEL_JWT_PUBLIC_KEY"), ("bid-worker", "GAVEL_LISTEN")] {
+        let variables = [("GAVEL_LISTEN".to_owned(), "nowhere".to_owned())];
+        let mut process = Process::start(&binary(name), &[], &variables);
+        assert!(!process.ended().await.success());
+        let output = process.output().join("\n");
+        for missing in ["DATABASE_URL", "AMQP_URL", "REDIS_URL", "GAVEL_LISTEN", also] {
+            assert!(output.contains(missing), "{name} does not name {missing}: {output}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_process_refuses_a_schema_older_than_it_needs_and_names_what_is_missing() {
+    let system = System::new().await;
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 6")
+        .execute(&system.db)
+        .await
+        .expect("forgotten");
+    for name in ["bid-service", "bid-worker"] {
+        let mut process = Process::start(&binary(name), &[], &system.variables(&[]));
+        assert!(!process.ended().await.success());
+        let output = process.output().join("\n");
+        assert!(
+            output.contains("0006_create_dead_jobs is missing") && output.contains("Apply the migrations"),
+            "{output}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_schema_lost_while_running_turns_readiness_off_and_says_which() {
+    let system = System::new().await;
+    let (service, _) = system.service().await;
+    sqlx::query("UPDATE _sqlx_migrations SET checksum = 'x' WHERE version = 4")
+        .execute(&system.db)
+        .await
+        .expect("done");
+    let url = format!("http://{}/readyz", service.address().await);
+    let reply = reqwest::get(url).await.expect("answered");
+    assert_eq!(reply.status(), 503);
+    let told = reply.text().await.expect("text");
+    assert!(
+        told.contains("0004_create_user_stats was applied in another form"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn migrating_again_changes_nothing_and_many_at_once_take_turns() {
+    let system = System::new().await;
+    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+        sqlx::query(statement).execute(&system.db).await.expect("emptied");
+    }
+    let migrate = || Process::start(&binary("bidctl"), &["migrate", "--json"], &system.variables(&[]));
+    let mut applied = 0;
+    for mut process in [migrate(), migrate(), migrate()] {
+        assert!(process.ended().await.success(), "{:?}", process.output());
+        applied += process.output().join("\n").matches("_create_").count();
+    }
+    let known: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
+        .fetch_one(&system.db)
+        .await
+        .expect("counted");
+    assert_eq!(known, 6);
+    assert_eq!(applied, 5, "five create something, each applied by one of the three");
+}
+
+#[tokio::test]
+async fn an_unknown_handler_is_named_with_those_that_exist() {
+    let system = System::new().await;
+    let mut worker = system.start_worker(&["--only", "mow_lawn"], &[]);
+    assert!(!worker.ended().await.success());
+    let output = worker.output().join("\n");
+    assert!(
+        output.contains("\"mow_lawn\"") && output.contains("relay_outbox"),
+        "{output}"
+    );
+}
