@@ -12,11 +12,9 @@ const CONTRACTS: [&str; 5] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let protoc = env::var_os("PROTOC").unwrap_or_else(|| "protoc".into());
     if Command::new(&protoc).arg("--version").output().is_err() {
-        return Err(
-            "protoc is not installed: run `cargo xtask setup`, or install the package protobuf-compiler, \
+        return Err("protoc is not installed: run `cargo xtask setup`, or install the package protobuf-compiler, \
                     or name a binary in PROTOC"
-                .into(),
-        );
+            .into());
     }
     for contract in CONTRACTS {
         println!("cargo::rerun-if-changed={contract}");

@@ -11,27 +11,18 @@ const DEFAULT_PAGE_SIZE: i32 = 20;
 const MAX_PAGE_SIZE: i32 = 100;
 
 pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
-    Timestamp {
-        seconds: time.timestamp(),
-        nanos: time.timestamp_subsec_nanos().try_into().unwrap_or_default(),
-    }
+    Timestamp { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().try_into().unwrap_or_default() }
 }
 
 /// Times are kept in microseconds, as PostgreSQL keeps them.
 pub(crate) fn time(field: &str, given: Timestamp) -> Result<DateTime<Utc>> {
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(given.seconds, nanos / 1_000 * 1_000));
-    parsed.ok_or_else(|| {
-        Error::invalid(format!(
-            "{field} is no point in time: {given:?}; allowed: years 1 to 9999"
-        ))
-    })
+    parsed.ok_or_else(|| Error::invalid(format!("{field} is no point in time: {given:?}; allowed: years 1 to 9999")))
 }
 
 pub(crate) fn uuid(field: &str, given: &str) -> Result<Uuid> {
-    given
-        .parse()
-        .map_err(|_| Error::invalid(format!("{field} {given:?} is not a UUID")))
+    given.parse().map_err(|_| Error::invalid(format!("{field} {given:?} is not a UUID")))
 }
 
 /// A user from a token or a request.
@@ -41,18 +32,14 @@ pub(crate) fn user(given: &str) -> Result<UserId> {
 
 /// A user from our own tables: anything malformed there is our fault.
 pub(crate) fn stored_user(stored: &str) -> Result<UserId> {
-    stored
-        .parse()
-        .map_err(|error: gavel_rules::InvalidUserId| Error::internal(error))
+    stored.parse().map_err(|error: gavel_rules::InvalidUserId| Error::internal(error))
 }
 
 pub(crate) fn page_size(given: i32) -> Result<i64> {
     match given {
         0 => Ok(DEFAULT_PAGE_SIZE.into()),
         1..=MAX_PAGE_SIZE => Ok(given.into()),
-        _ => Err(Error::invalid(format!(
-            "page_size {given} is out of range; allowed: 1 to {MAX_PAGE_SIZE}"
-        ))),
+        _ => Err(Error::invalid(format!("page_size {given} is out of range; allowed: 1 to {MAX_PAGE_SIZE}"))),
     }
 }
 
@@ -73,24 +60,10 @@ mod tests {
 
     #[test]
     fn times_outside_the_calendar_are_named() {
-        let error = time(
-            "ends_at",
-            Timestamp {
-                seconds: i64::MAX,
-                nanos: 0,
-            },
-        )
-        .unwrap_err();
+        let error = time("ends_at", Timestamp { seconds: i64::MAX, nanos: 0 }).unwrap_err();
         assert!(error.message().contains("ends_at"));
         assert!(time("ends_at", Timestamp { seconds: 0, nanos: -1 }).is_err());
-        let exact = time(
-            "ends_at",
-            Timestamp {
-                seconds: 1,
-                nanos: 1_999,
-            },
-        )
-        .unwrap();
+        let exact = time("ends_at", Timestamp { seconds: 1, nanos: 1_999 }).unwrap();
         assert_eq!(timestamp(exact).nanos, 1_000);
     }
 

@@ -82,13 +82,7 @@ impl fmt::Display for RegistrationErrors {
 impl App {
     /// An application without handlers. Its name starts those of its exchanges and queues.
     pub fn new(name: &'static str, migrator: &'static Migrator) -> Self {
-        Self {
-            name,
-            migrator,
-            registrations: Vec::new(),
-            services: None,
-            faults: Vec::new(),
-        }
+        Self { name, migrator, registrations: Vec::new(), services: None, faults: Vec::new() }
     }
 
     /// A gRPC call that changes something.
@@ -114,10 +108,7 @@ impl App {
     pub fn job_tx<H: job::TxHandler>(mut self) -> Self {
         let (spec, kind, retries) = (H::SPEC, H::Job::KIND, H::Job::RETRIES);
         if spec.name != kind || spec.limits.retries != retries {
-            let differs = format!(
-                "its job says kind {kind:?} and {retries} retries, its spec {}",
-                spec.limits.retries
-            );
+            let differs = format!("its job says kind {kind:?} and {retries} retries, its spec {}", spec.limits.retries);
             self.faults.push(format!("handler {:?}: {differs}", spec.name));
         }
         self.register(H::SPEC, "job", Run::Job(job::erased::<H>))
@@ -158,10 +149,7 @@ impl App {
     fn register(mut self, spec: &'static Spec, expected: &str, run: Run) -> Self {
         let kind = spec.trigger.kind();
         if kind != expected {
-            self.faults.push(format!(
-                "handler {:?}: registered as {expected}, but its trigger is {kind}",
-                spec.name
-            ));
+            self.faults.push(format!("handler {:?}: registered as {expected}, but its trigger is {kind}", spec.name));
         }
         self.registrations.push(Registration { spec, run });
         self
@@ -194,21 +182,12 @@ impl App {
         if let Some(services) = &self.services {
             faults.extend(contract_faults(services.descriptors, &self.registrations));
         }
-        if faults.is_empty() {
-            Ok(self)
-        } else {
-            Err(RegistrationErrors { faults })
-        }
+        if faults.is_empty() { Ok(self) } else { Err(RegistrationErrors { faults }) }
     }
 
     /// The worker's handlers of those names; all of them where none is named.
     pub(crate) fn workers(&self, only: &[String]) -> anyhow::Result<Vec<Registration>> {
-        let workers: Vec<_> = self
-            .registrations
-            .iter()
-            .filter(|r| r.spec.trigger.is_workers())
-            .copied()
-            .collect();
+        let workers: Vec<_> = self.registrations.iter().filter(|r| r.spec.trigger.is_workers()).copied().collect();
         let known = |name: &String| workers.iter().any(|worker| worker.spec.name == name);
         if let Some(unknown) = only.iter().find(|name| !known(name)) {
             let names: Vec<_> = workers.iter().map(|worker| worker.spec.name).collect();
@@ -230,18 +209,12 @@ impl App {
     }
 
     pub(crate) fn routes(&self, runtime: &Runtime, route: Route) -> Route {
-        let mut route = self
-            .registrations
-            .iter()
-            .fold(route, |route, registration| match registration.run {
-                Run::Http(mount) => mount(runtime, route),
-                _ => route,
-            });
+        let mut route = self.registrations.iter().fold(route, |route, registration| match registration.run {
+            Run::Http(mount) => mount(runtime, route),
+            _ => route,
+        });
         if let Some(services) = &self.services {
-            let grpc = (services.mount)(runtime, RouteGrpc::new())
-                .into_endpoint()
-                .map_to_response()
-                .with(Front);
+            let grpc = (services.mount)(runtime, RouteGrpc::new()).into_endpoint().map_to_response().with(Front);
             route = route.nest_no_strip("/", grpc);
         }
         route
@@ -249,10 +222,7 @@ impl App {
 
     /// The topology this application declares, for tools that look at the broker.
     pub fn topology(&self) -> Topology {
-        Topology::of(
-            self.name,
-            self.registrations.iter().map(|registration| registration.spec),
-        )
+        Topology::of(self.name, self.registrations.iter().map(|registration| registration.spec))
     }
 }
 
@@ -275,16 +245,9 @@ fn contract_faults(descriptors: &[u8], registrations: &[Registration]) -> Vec<St
         if let Trigger::Rpc(method) = spec.trigger
             && !methods.remove(method)
         {
-            faults.push(format!(
-                "handler {:?}: the contracts have no method {method}",
-                spec.name
-            ));
+            faults.push(format!("handler {:?}: the contracts have no method {method}", spec.name));
         }
     }
-    faults.extend(
-        methods
-            .into_iter()
-            .map(|method| format!("method {method} has no handler")),
-    );
+    faults.extend(methods.into_iter().map(|method| format!("method {method} has no handler")));
     faults
 }

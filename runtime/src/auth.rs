@@ -33,10 +33,9 @@ impl Access {
     pub fn check(self, caller: Option<&Caller>) -> Result<()> {
         match (self, caller) {
             (Self::Public, _) | (Self::Authenticated, Some(_)) => Ok(()),
-            (Self::Authenticated | Self::Roles(_), None) => Err(Error::new(
-                Class::Unauthenticated,
-                "a bearer token is required: authorization: Bearer <JWT>",
-            )),
+            (Self::Authenticated | Self::Roles(_), None) => {
+                Err(Error::new(Class::Unauthenticated, "a bearer token is required: authorization: Bearer <JWT>"))
+            }
             (Self::Roles(roles), Some(caller)) if roles.contains(&caller.role.as_str()) => Ok(()),
             (Self::Roles(roles), Some(caller)) => Err(Error::new(
                 Class::Denied,
@@ -78,29 +77,21 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
         validation.leeway = 5;
-        Ok(Self {
-            key: DecodingKey::from_ed_pem(public_key_pem.as_bytes())?,
-            validation,
-        })
+        Ok(Self { key: DecodingKey::from_ed_pem(public_key_pem.as_bytes())?, validation })
     }
 
     /// Who the `authorization` header speaks for; none where there is no header.
     pub fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
         let Some(header) = authorization else { return Ok(None) };
         let refuse = |why: &str| Error::new(Class::Unauthenticated, format!("the bearer token is not valid: {why}"));
-        let token = header
-            .strip_prefix("Bearer ")
-            .ok_or_else(|| refuse("the header must be `Bearer <JWT>`"))?;
+        let token = header.strip_prefix("Bearer ").ok_or_else(|| refuse("the header must be `Bearer <JWT>`"))?;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(refuse("it is too long"));
         }
         let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|error| refuse(&error.to_string()))?
             .claims;
-        Ok(Some(Caller {
-            subject: claims.sub,
-            role: claims.role,
-        }))
+        Ok(Some(Caller { subject: claims.sub, role: claims.role }))
     }
 }
 

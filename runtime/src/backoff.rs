@@ -24,10 +24,7 @@ mod tests {
         let (base, cap) = (Duration::from_millis(100), Duration::from_secs(5));
         for (attempt, full_ms) in [(1, 100), (2, 200), (3, 400), (40, 5_000), (u32::MAX, 5_000)] {
             let waited = pause(attempt, base, cap).as_millis();
-            assert!(
-                (full_ms / 2..=full_ms).contains(&waited),
-                "attempt {attempt} waits {waited} ms"
-            );
+            assert!((full_ms / 2..=full_ms).contains(&waited), "attempt {attempt} waits {waited} ms");
         }
     }
 }

@@ -77,9 +77,7 @@ impl Cache {
 
     pub(crate) async fn check(&self) -> Result<()> {
         let mut connection = self.connection.clone();
-        bounded(redis::cmd("PING").query_async::<String>(&mut connection))
-            .await
-            .map(drop)
+        bounded(redis::cmd("PING").query_async::<String>(&mut connection)).await.map(drop)
     }
 
     fn full(&self, key: &str) -> String {

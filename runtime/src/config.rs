@@ -14,9 +14,7 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} problem(s):", self.problems.len())?;
-        self.problems
-            .iter()
-            .try_for_each(|problem| write!(f, "\n  - {problem}"))
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
     }
 }
 
@@ -38,10 +36,7 @@ impl Env {
     /// The given variables.
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        Self {
-            variables,
-            problems: Vec::new(),
-        }
+        Self { variables, problems: Vec::new() }
     }
 
     /// A variable that may be absent.
@@ -50,8 +45,7 @@ impl Env {
         match value.parse() {
             Ok(parsed) => Some(parsed),
             Err(error) => {
-                self.problems
-                    .push(format!("{name} is {value:?}: {error}; allowed: {allowed}"));
+                self.problems.push(format!("{name} is {value:?}: {error}; allowed: {allowed}"));
                 None
             }
         }
@@ -96,23 +90,14 @@ impl Env {
         let secret = self.secret(name, what);
         let fits = |url: &str| schemes.iter().any(|scheme| url.starts_with(&format!("{scheme}://")));
         if self.problems.len() == found && !fits(secret.expose_secret()) {
-            self.problems.push(format!(
-                "{name} is no such URL; allowed: {}://…, {what}",
-                schemes.join("://… or ")
-            ));
+            self.problems.push(format!("{name} is no such URL; allowed: {}://…, {what}", schemes.join("://… or ")));
         }
         secret
     }
 
     /// All problems at once, if there are any.
     pub fn finish(self) -> Result<(), ConfigError> {
-        if self.problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError {
-                problems: self.problems,
-            })
-        }
+        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.problems }) }
     }
 }
 
@@ -162,9 +147,7 @@ impl ProcessConfig {
     /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`.
     pub fn from_env(env: &mut Env, default_listen: SocketAddr) -> Self {
         Self {
-            listen: env
-                .optional("GAVEL_LISTEN", "an address and port, such as 0.0.0.0:8080")
-                .unwrap_or(default_listen),
+            listen: env.optional("GAVEL_LISTEN", "an address and port, such as 0.0.0.0:8080").unwrap_or(default_listen),
             grace: Duration::from_millis(env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000)).into()),
             drain_delay: Duration::from_millis(env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000)).into()),
         }
@@ -186,10 +169,8 @@ impl TokenConfig {
     /// `GAVEL_JWT_PUBLIC_KEY` (or `_FILE`), `GAVEL_JWT_ISSUER`, `GAVEL_JWT_AUDIENCE`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
-            public_key_pem: env.secret(
-                "GAVEL_JWT_PUBLIC_KEY",
-                "the Ed25519 public key (PEM) that tokens are checked with",
-            ),
+            public_key_pem: env
+                .secret("GAVEL_JWT_PUBLIC_KEY", "the Ed25519 public key (PEM) that tokens are checked with"),
             issuer: env.text("GAVEL_JWT_ISSUER", "gavel"),
             audience: env.text("GAVEL_JWT_AUDIENCE", "gavel"),
         }
@@ -202,11 +183,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     fn env(pairs: &[(&str, &str)]) -> Env {
-        Env::new(
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        )
+        Env::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
     }
 
     #[test]

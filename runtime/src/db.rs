@@ -25,11 +25,7 @@ pub(crate) struct Pools {
 impl Pools {
     pub(crate) fn lazy(backends: &Backends, process: &str) -> anyhow::Result<Self> {
         let options = connect_options(&backends.database_url)?.application_name(process);
-        let pool = |size: u32| {
-            PgPoolOptions::new()
-                .max_connections(size)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-        };
+        let pool = |size: u32| PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
         let reads = options.clone().options([
             ("default_transaction_read_only", "on".to_owned()),
             ("statement_timeout", READ_STATEMENT_TIMEOUT_MS.to_string()),
@@ -49,8 +45,5 @@ impl Pools {
 /// Options for that URL, with what every connection of ours sets.
 pub(crate) fn connect_options(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose_secret()).context("DATABASE_URL can't be read")?;
-    Ok(options.options([(
-        "idle_in_transaction_session_timeout",
-        IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string(),
-    )]))
+    Ok(options.options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string())]))
 }

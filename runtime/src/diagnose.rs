@@ -44,59 +44,32 @@ pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Findi
 }
 
 fn finding(what: &'static str, check: &Check) -> Finding {
-    Finding {
-        what,
-        ok: check.up,
-        detail: check.problem.clone().unwrap_or_else(|| "answers".to_owned()),
-    }
+    Finding { what, ok: check.up, detail: check.problem.clone().unwrap_or_else(|| "answers".to_owned()) }
 }
 
 async fn backlogs(runtime: &Runtime) -> anyhow::Result<[Finding; 3]> {
     sample_backlog(runtime).await?;
     let backlog = &runtime.metrics().backlog;
-    let (events, age_ms) = (
-        backlog.outbox_events.load(Ordering::Relaxed),
-        backlog.outbox_oldest_age_ms.load(Ordering::Relaxed),
-    );
-    let (due, dead) = (
-        backlog.jobs_due.load(Ordering::Relaxed),
-        backlog.jobs_dead.load(Ordering::Relaxed),
-    );
+    let (events, age_ms) =
+        (backlog.outbox_events.load(Ordering::Relaxed), backlog.outbox_oldest_age_ms.load(Ordering::Relaxed));
+    let (due, dead) = (backlog.jobs_due.load(Ordering::Relaxed), backlog.jobs_dead.load(Ordering::Relaxed));
     Ok([
         Finding {
             what: "outbox",
             ok: age_ms < LATE_OUTBOX_MS,
             detail: format!("{events} events wait, the oldest for {age_ms} ms"),
         },
-        Finding {
-            what: "jobs due",
-            ok: true,
-            detail: format!("{due}"),
-        },
-        Finding {
-            what: "jobs dead",
-            ok: dead == 0,
-            detail: format!("{dead}"),
-        },
+        Finding { what: "jobs due", ok: true, detail: format!("{due}") },
+        Finding { what: "jobs dead", ok: dead == 0, detail: format!("{dead}") },
     ])
 }
 
 async fn parked(runtime: &Runtime) -> anyhow::Result<Finding> {
     let connection = runtime.broker().connect("doctor").await?;
     let channel = connection.create_channel().await?;
-    let look = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
+    let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let queue = runtime.topology().parking_queue();
-    let count = channel
-        .queue_declare(queue.as_str().into(), look, FieldTable::default())
-        .await?
-        .message_count();
+    let count = channel.queue_declare(queue.as_str().into(), look, FieldTable::default()).await?.message_count();
     connection.close(200, "done".into()).await?;
-    Ok(Finding {
-        what: "parked messages",
-        ok: count == 0,
-        detail: format!("{count}"),
-    })
+    Ok(Finding { what: "parked messages", ok: count == 0, detail: format!("{count}") })
 }

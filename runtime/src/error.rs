@@ -114,13 +114,7 @@ pub struct Error {
 impl Error {
     /// An error of that class. The message is shown to the caller, except for [`Class::Internal`].
     pub fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            detail: None,
-            source: None,
-            transient_conflict: false,
-        }
+        Self { class, message: message.into(), detail: None, source: None, transient_conflict: false }
     }
 
     /// [`Class::Invalid`], from anything that says what is wrong and what is allowed.
@@ -142,10 +136,7 @@ impl Error {
     #[must_use]
     pub fn with_detail<M: prost::Name>(mut self, detail: &M) -> Self {
         let value = detail.encode_to_vec();
-        self.detail = Some(prost_types::Any {
-            type_url: format!("type.googleapis.com/{}", M::full_name()),
-            value,
-        });
+        self.detail = Some(prost_types::Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value });
         self
     }
 
@@ -207,11 +198,8 @@ impl std::error::Error for Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as Sql;
-        let sqlstate = error
-            .as_database_error()
-            .and_then(sqlx::error::DatabaseError::code)
-            .unwrap_or_default()
-            .into_owned();
+        let sqlstate =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
         let (class, message) = match &error {
             Sql::PoolTimedOut => (Class::Exhausted, "no database connection became free in time"),
             Sql::Io(_) | Sql::Tls(_) | Sql::PoolClosed | Sql::WorkerCrashed => {
@@ -221,10 +209,7 @@ impl From<sqlx::Error> for Error {
             _ => (Class::Internal, "internal error"),
         };
         let transient_conflict = matches!(sqlstate.as_str(), "40001" | "40P01");
-        Self {
-            transient_conflict,
-            ..Self::new(class, message).with_source(error)
-        }
+        Self { transient_conflict, ..Self::new(class, message).with_source(error) }
     }
 }
 
@@ -246,9 +231,7 @@ fn class_of_sqlstate(code: &str) -> (Class, &'static str) {
 
 /// Whether `error` is the violation of the constraint of that name.
 pub fn violates(error: &sqlx::Error, constraint: &str) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(|db| db.constraint() == Some(constraint))
+    error.as_database_error().is_some_and(|db| db.constraint() == Some(constraint))
 }
 
 #[cfg(test)]

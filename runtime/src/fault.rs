@@ -34,11 +34,7 @@ static PLANS: OnceLock<HashMap<String, Plan>> = OnceLock::new();
 /// # Errors
 /// Says which part of the variable can't be read, and what is allowed.
 pub fn arm(plan: &str) -> Result<(), String> {
-    let plans = plan
-        .split(',')
-        .filter(|part| !part.is_empty())
-        .map(parse)
-        .collect::<Result<_, _>>()?;
+    let plans = plan.split(',').filter(|part| !part.is_empty()).map(parse).collect::<Result<_, _>>()?;
     PLANS.set(plans).map_err(|_| "faults are armed already".to_owned())
 }
 
@@ -52,14 +48,7 @@ fn parse(part: &str) -> Result<(String, Plan), String> {
         _ => return Err(refuse()),
     };
     let at_hit = hit.parse().ok().filter(|hit| *hit > 0).ok_or_else(refuse)?;
-    Ok((
-        site.to_owned(),
-        Plan {
-            action,
-            at_hit,
-            hits: AtomicU64::new(0),
-        },
-    ))
+    Ok((site.to_owned(), Plan { action, at_hit, hits: AtomicU64::new(0) }))
 }
 
 /// A place that can fail. `stage` says where in the handler's run it lies.
@@ -87,10 +76,7 @@ mod tests {
     #[test]
     fn a_plan_is_read_or_refused_by_name() {
         let (site, plan) = parse("relay.after_confirm=abort@3").unwrap();
-        assert_eq!(
-            (site.as_str(), plan.action, plan.at_hit),
-            ("relay.after_confirm", Action::Abort, 3)
-        );
+        assert_eq!((site.as_str(), plan.action, plan.at_hit), ("relay.after_confirm", Action::Abort, 3));
         for bad in ["x", "x=abort", "x=melt@1", "x=abort@0", "x=abort@many"] {
             assert!(parse(bad).unwrap_err().contains(bad));
         }

@@ -30,10 +30,7 @@ struct Outcome {
 
 impl Slot {
     pub(crate) fn fill(&self, correlation_id: &str, error: Option<&Error>) {
-        let outcome = Outcome {
-            correlation_id: correlation_id.to_owned(),
-            status: error.map(RpcStatus::of),
-        };
+        let outcome = Outcome { correlation_id: correlation_id.to_owned(), status: error.map(RpcStatus::of) };
         // Filled once per call; a second time would be the same call's.
         let _ = self.0.set(outcome);
     }
@@ -65,14 +62,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for FrontEndpoint<E> {
         let slot = Slot::default();
         request.extensions_mut().insert(slot.clone());
         if let Some(timeout) = request.headers().get("grpc-timeout").and_then(grpc_timeout) {
-            request
-                .extensions_mut()
-                .insert(ClientDeadline(Instant::now() + timeout));
+            request.extensions_mut().insert(ClientDeadline(Instant::now() + timeout));
         }
         let body: BoxBody<Bytes, io::Error> = request.take_body().into();
-        request.set_body(Body::from(
-            Limited::new(body, MAX_REQUEST_BYTES).map_err(io::Error::other).boxed(),
-        ));
+        request.set_body(Body::from(Limited::new(body, MAX_REQUEST_BYTES).map_err(io::Error::other).boxed()));
         let mut response = self.inner.call(request).await?;
         write_out(response.headers_mut(), slot.0.get());
         Ok(response)
@@ -90,11 +83,7 @@ fn write_out(headers: &mut HeaderMap, outcome: Option<&Outcome>) {
         // poem-grpc calls what it can't decode internal; the caller is at fault.
         if headers.get("grpc-status").is_some_and(|status| status == "13") {
             put(headers, "grpc-status", "3");
-            let told = headers
-                .get("grpc-message")
-                .and_then(|told| told.to_str().ok())
-                .unwrap_or("")
-                .to_owned();
+            let told = headers.get("grpc-message").and_then(|told| told.to_str().ok()).unwrap_or("").to_owned();
             put(headers, "grpc-message", &format!("the request can't be read: {told}"));
         }
         return;
@@ -103,11 +92,7 @@ fn write_out(headers: &mut HeaderMap, outcome: Option<&Outcome>) {
     if let Some(status) = &outcome.status {
         put(headers, "grpc-message", &percent_encoded(&status.message));
         if !status.details.is_empty() {
-            put(
-                headers,
-                "grpc-status-details-bin",
-                &STANDARD_NO_PAD.encode(status.encode_to_vec()),
-            );
+            put(headers, "grpc-status-details-bin", &STANDARD_NO_PAD.encode(status.encode_to_vec()));
         }
     }
 }
@@ -115,16 +100,14 @@ fn write_out(headers: &mut HeaderMap, outcome: Option<&Outcome>) {
 /// gRPC over HTTP/2: printable ASCII stays, `%` and the rest are escaped.
 fn percent_encoded(message: &str) -> String {
     use std::fmt::Write;
-    message
-        .bytes()
-        .fold(String::with_capacity(message.len()), |mut out, byte| {
-            if (0x20..0x7f).contains(&byte) && byte != b'%' {
-                out.push(char::from(byte));
-            } else {
-                let _ = write!(out, "%{byte:02X}");
-            }
-            out
-        })
+    message.bytes().fold(String::with_capacity(message.len()), |mut out, byte| {
+        if (0x20..0x7f).contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
 }
 
 /// gRPC over HTTP/2: at most eight digits and a unit.

@@ -40,14 +40,8 @@ pub(crate) struct Check {
 impl Check {
     async fn of(required: bool, check: impl Future<Output = Result<(), String>>) -> Self {
         let result = tokio::time::timeout(CHECK_TIMEOUT, check).await;
-        let problem = result
-            .unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")))
-            .err();
-        Self {
-            up: problem.is_none(),
-            required,
-            problem,
-        }
+        let problem = result.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}"))).err();
+        Self { up: problem.is_none(), required, problem }
     }
 
     fn permits(&self) -> bool {
@@ -60,35 +54,20 @@ pub(crate) async fn readiness(runtime: &Runtime, needs: Needs) -> Readiness {
     let pool = &runtime.pools().reads;
     let (database, schema, broker, cache) = tokio::join!(
         Check::of(true, async {
-            sqlx::query("SELECT 1")
-                .execute(pool)
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
+            sqlx::query("SELECT 1").execute(pool).await.map(drop).map_err(|error| error.to_string())
         }),
         Check::of(true, async {
-            let gaps = schema::gaps(pool, runtime.migrator())
-                .await
-                .map_err(|error| error.to_string())?;
+            let gaps = schema::gaps(pool, runtime.migrator()).await.map_err(|error| error.to_string())?;
             if gaps.is_empty() { Ok(()) } else { Err(joined(&gaps)) }
         }),
         Check::of(needs == Needs::DatabaseAndBroker, async {
             runtime.publisher().check().await.map_err(|error| format!("{error:#}"))
         }),
-        Check::of(false, async {
-            runtime.cache().check().await.map_err(|error| error.to_string())
-        }),
+        Check::of(false, async { runtime.cache().check().await.map_err(|error| error.to_string()) }),
     );
     let draining = runtime.tasks().draining().is_cancelled();
     let ready = !draining && [&database, &schema, &broker, &cache].into_iter().all(Check::permits);
-    Readiness {
-        ready,
-        draining,
-        database,
-        schema,
-        broker,
-        cache,
-    }
+    Readiness { ready, draining, database, schema, broker, cache }
 }
 
 /// All gaps in one line.

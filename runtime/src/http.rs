@@ -39,11 +39,8 @@ pub(crate) fn mount<H: IoHandler>(runtime: &Runtime, route: Route) -> Route {
 
 async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let invocation = Invocation::continuing(
-        header(CORRELATION_HEADER),
-        header(TRACEPARENT_HEADER),
-        H::SPEC.limits.timeout,
-    );
+    let invocation =
+        Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), H::SPEC.limits.timeout);
     let correlation_id = invocation.correlation_id.clone();
     let result = call::<H>(runtime, invocation, request).await;
     let (status, body) = match result.and_then(|reply| serde_json::to_value(reply).map_err(Error::internal)) {
@@ -51,10 +48,7 @@ async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
         Err(error) => {
             let status = StatusCode::from_u16(error.class().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let code = error.class().name();
-            (
-                status,
-                json!({ "code": code, "message": error.message(), "correlation_id": correlation_id }),
-            )
+            (status, json!({ "code": code, "message": error.message(), "correlation_id": correlation_id }))
         }
     };
     Response::builder()

@@ -53,9 +53,7 @@ impl Invocation {
 /// An id from outside goes into log lines and headers: only what can't break either is taken.
 fn is_correlation_id(id: &str) -> bool {
     (1..=MAX_CORRELATION_ID_BYTES).contains(&id.len())
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// A new span in the parent's trace, or in a new trace.

@@ -30,10 +30,7 @@ pub(crate) async fn invoke<T: Send + 'static>(
         let limit = invocation.remaining() + BACKSTOP;
         let result = match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Error::internal(anyhow::anyhow!(
-                "the handler panicked: {}",
-                text_of(&*panic)
-            ))),
+            Ok(Err(panic)) => Err(Error::internal(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)))),
             Err(_) => Err(Error::new(Class::DeadlineExceeded, "the handler ran out of time")),
         };
         inner.metrics().end(observed, outcome_of(&result));
@@ -64,9 +61,5 @@ fn report<T>(result: &Result<T>) {
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("?")
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
 }

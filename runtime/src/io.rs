@@ -10,10 +10,7 @@ pub struct Io {
 
 impl Io {
     pub(crate) fn new(runtime: &Runtime, invocation: Invocation) -> Self {
-        Self {
-            runtime: runtime.clone(),
-            invocation,
-        }
+        Self { runtime: runtime.clone(), invocation }
     }
 
     /// The pool for reads: its sessions are read-only.

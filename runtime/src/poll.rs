@@ -66,10 +66,7 @@ async fn work(runtime: &Runtime, spec: &'static Spec, handler: Erased, idle: Dur
         (failures, pause) = match once(runtime, spec, handler).await {
             Ok(Progress::Worked) => (0, Duration::ZERO),
             Ok(Progress::Idle) => (0, backoff::jitter(idle)),
-            Err(_) => (
-                failures.saturating_add(1),
-                backoff::pause(failures.saturating_add(1), idle, MAX_PAUSE),
-            ),
+            Err(_) => (failures.saturating_add(1), backoff::pause(failures.saturating_add(1), idle, MAX_PAUSE)),
         };
     }
 }

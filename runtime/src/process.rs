@@ -105,10 +105,7 @@ async fn live(
     let close_listener = CancellationToken::new();
     let routes = server::operational_routes(&runtime, needs, routes);
     let (listener, stop) = (config.clone(), close_listener.clone());
-    let serving = runtime
-        .clone()
-        .tasks()
-        .spawn(async move { server::serve(acceptor, routes, &listener, stop).await });
+    let serving = runtime.clone().tasks().spawn(async move { server::serve(acceptor, routes, &listener, stop).await });
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
@@ -125,11 +122,7 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
     runtime.tasks().draining().cancel();
     tokio::time::sleep(config.drain_delay).await;
     close_listener.cancel();
-    if !runtime
-        .tasks()
-        .drain(until.saturating_duration_since(Instant::now()))
-        .await
-    {
+    if !runtime.tasks().drain(until.saturating_duration_since(Instant::now())).await {
         bail!("work was still under way after {:?} (GAVEL_GRACE_MS)", config.grace);
     }
     runtime.pools().close().await;
@@ -150,10 +143,7 @@ async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
         }
     };
     if !gaps.is_empty() {
-        bail!(
-            "the schema is older than this binary needs: {}. Apply the migrations first",
-            health::joined(&gaps)
-        );
+        bail!("the schema is older than this binary needs: {}. Apply the migrations first", health::joined(&gaps));
     }
     Ok(())
 }
@@ -173,9 +163,7 @@ pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error>
     .await?;
     let backlog = &runtime.metrics().backlog;
     backlog.outbox_events.store(sample.outbox_events, Ordering::Relaxed);
-    backlog
-        .outbox_oldest_age_ms
-        .store(sample.outbox_oldest_age_ms, Ordering::Relaxed);
+    backlog.outbox_oldest_age_ms.store(sample.outbox_oldest_age_ms, Ordering::Relaxed);
     backlog.jobs_due.store(sample.jobs_due, Ordering::Relaxed);
     backlog.jobs_dead.store(sample.jobs_dead, Ordering::Relaxed);
     Ok(())
@@ -184,12 +172,7 @@ pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error>
 impl Backlog {
     /// What can't be sampled is not reported: an error must not look like an empty queue.
     fn forget(&self) {
-        for gauge in [
-            &self.outbox_events,
-            &self.outbox_oldest_age_ms,
-            &self.jobs_due,
-            &self.jobs_dead,
-        ] {
+        for gauge in [&self.outbox_events, &self.outbox_oldest_age_ms, &self.jobs_due, &self.jobs_dead] {
             gauge.store(-1, Ordering::Relaxed);
         }
     }

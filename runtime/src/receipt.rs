@@ -55,10 +55,7 @@ pub(crate) async fn find(executor: impl PgExecutor<'_>, call: &CallKey) -> Resul
     .await?;
     let Some(found) = found else { return Ok(None) };
     if found.request_hash != call.request_hash {
-        let message = format!(
-            "idempotency key {} was used with another request; allowed: a new key",
-            call.key
-        );
+        let message = format!("idempotency key {} was used with another request; allowed: a new key", call.key);
         return Err(Error::new(Class::Conflict, message));
     }
     if found.status_code == 0 {
@@ -73,10 +70,9 @@ pub(crate) async fn find(executor: impl PgExecutor<'_>, call: &CallKey) -> Resul
 pub(crate) async fn record(tx: &mut Tx, call: &CallKey, outcome: &Outcome) -> Result<bool> {
     let (status_code, reply) = match outcome {
         Ok(reply) => (0_i16, reply.clone()),
-        Err(refusal) => (
-            i16::try_from(refusal.class().grpc_code()).unwrap_or(i16::MAX),
-            RpcStatus::of(refusal).encode_to_vec(),
-        ),
+        Err(refusal) => {
+            (i16::try_from(refusal.class().grpc_code()).unwrap_or(i16::MAX), RpcStatus::of(refusal).encode_to_vec())
+        }
     };
     let written = sqlx::query!(
         "INSERT INTO idempotency_keys (principal, operation, idempotency_key, request_hash, status_code, reply)
@@ -107,13 +103,9 @@ pub(crate) async fn is_in_inbox(tx: &mut Tx, consumer: &str, message_id: Uuid) -
 
 /// Writes a message's receipt. False when another delivery was first: this transaction must be rolled back.
 pub(crate) async fn put_in_inbox(tx: &mut Tx, consumer: &str, message_id: Uuid) -> Result<bool> {
-    let written = sqlx::query!(
-        "INSERT INTO inbox (consumer, message_id) VALUES ($1, $2)",
-        consumer,
-        message_id
-    )
-    .execute(tx.conn())
-    .await;
+    let written = sqlx::query!("INSERT INTO inbox (consumer, message_id) VALUES ($1, $2)", consumer, message_id)
+        .execute(tx.conn())
+        .await;
     first(written, "inbox_pkey")
 }
 

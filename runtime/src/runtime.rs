@@ -52,9 +52,7 @@ impl Runtime {
             tasks: Tasks::default(),
             verifier,
             migrator,
-            doors: specs
-                .map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency))))
-                .collect(),
+            doors: specs.map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency)))).collect(),
         })))
     }
 
@@ -96,10 +94,7 @@ impl Runtime {
         let door = self.0.doors.get(spec.name).ok_or_else(unregistered)?;
         door.clone().try_acquire_owned().map_err(|_| {
             let most = spec.limits.concurrency;
-            Error::new(
-                Class::Exhausted,
-                format!("{} runs {most} times at once already; try again", spec.name),
-            )
+            Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name))
         })
     }
 

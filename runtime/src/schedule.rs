@@ -68,7 +68,9 @@ async fn tick(runtime: &Runtime, spec: &'static Spec, handler: Erased, every: Du
     }
     invoke(runtime, spec, invocation, async move {
         let left = tx.invocation().remaining();
-        bounded(left, handler(&mut tx)).await?;
+        if let Err(error) = bounded(left, handler(&mut tx)).await {
+            return Err(tx.fail(error).await);
+        }
         ensure_alive(&mut tx).await?;
         tx.commit().await
     })
@@ -77,9 +79,5 @@ async fn tick(runtime: &Runtime, spec: &'static Spec, handler: Erased, every: Du
 
 /// The receipt was written first, so a swallowed error would go unnoticed by COMMIT: any statement notices.
 async fn ensure_alive(tx: &mut Tx) -> Result<()> {
-    sqlx::query("SELECT 1")
-        .execute(tx.conn())
-        .await
-        .map(drop)
-        .map_err(Error::from)
+    sqlx::query("SELECT 1").execute(tx.conn()).await.map(drop).map_err(Error::from)
 }

@@ -34,14 +34,12 @@ impl std::fmt::Display for Gap {
 
 /// What the database lacks for a binary built with `migrator`. Empty when it has all of it, or more.
 pub async fn gaps(pool: &PgPool, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
-    let applied = match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
-        .fetch_all(pool)
-        .await
-    {
-        Ok(rows) => rows,
-        Err(error) if is_undefined_table(&error) => Vec::new(),
-        Err(error) => return Err(error),
-    };
+    let applied =
+        match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(pool).await {
+            Ok(rows) => rows,
+            Err(error) if is_undefined_table(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
     let applied: HashMap<i64, Vec<u8>> = applied.into_iter().collect();
     Ok(migrator.iter().filter_map(|known| gap(&applied, known)).collect())
 }
@@ -68,13 +66,8 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
     use secrecy::ExposeSecret;
     use sqlx::migrate::MigrateDatabase;
     let url = database_url.expose_secret();
-    if !sqlx::Postgres::database_exists(url)
-        .await
-        .context("can't look for the database")?
-    {
-        sqlx::Postgres::create_database(url)
-            .await
-            .context("can't create the database")?;
+    if !sqlx::Postgres::database_exists(url).await.context("can't look for the database")? {
+        sqlx::Postgres::create_database(url).await.context("can't create the database")?;
     }
     Ok(())
 }
@@ -86,9 +79,7 @@ pub async fn migrate(database_url: &SecretString, migrator: &'static Migrator) -
     let options = db::connect_options(database_url)?
         .application_name("gavel-migrate")
         .options([("lock_timeout", LOCK_TIMEOUT_MS.to_string())]);
-    let mut conn = PgConnection::connect_with(&options)
-        .await
-        .context("can't connect to migrate")?;
+    let mut conn = PgConnection::connect_with(&options).await.context("can't connect to migrate")?;
     let result = migrate_over(&mut conn, migrator).await;
     conn.close().await.ok();
     result
@@ -107,17 +98,10 @@ async fn migrate_over(conn: &mut PgConnection, migrator: &'static Migrator) -> a
     for attempt in 1..=TRIES {
         match quiet.run_direct(conn).await {
             Ok(()) => {
-                return Ok(migrator
-                    .iter()
-                    .filter(|m| !before.contains(&m.version))
-                    .map(name)
-                    .collect());
+                return Ok(migrator.iter().filter(|m| !before.contains(&m.version)).map(name).collect());
             }
             Err(error) if attempt < TRIES && is_lock_timeout(&error) => {
-                tracing::warn!(
-                    attempt,
-                    "a lock was not granted within {LOCK_TIMEOUT_MS} ms; trying again"
-                );
+                tracing::warn!(attempt, "a lock was not granted within {LOCK_TIMEOUT_MS} ms; trying again");
                 tokio::time::sleep(backoff::pause(attempt, PAUSES.0, PAUSES.1)).await;
             }
             Err(error) => return Err(error).context("a migration failed; nothing of it was kept"),
@@ -129,10 +113,8 @@ async fn migrate_over(conn: &mut PgConnection, migrator: &'static Migrator) -> a
 /// Polls, never blocks: a session that waits for an advisory lock holds a snapshot that stops concurrent index builds.
 async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
     for attempt in 1..=TRIES {
-        let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(ADVISORY_LOCK)
-            .fetch_one(&mut *conn)
-            .await?;
+        let mine: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(ADVISORY_LOCK).fetch_one(&mut *conn).await?;
         if mine {
             return Ok(());
         }
@@ -143,10 +125,7 @@ async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
-    match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
-        .fetch_all(conn)
-        .await
-    {
+    match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
         Err(error) if is_undefined_table(&error) => Ok(Vec::new()),
         result => result,
     }
@@ -155,9 +134,7 @@ async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Err
 fn is_lock_timeout(error: &sqlx::migrate::MigrateError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        let sql = error
-            .downcast_ref::<sqlx::Error>()
-            .and_then(sqlx::Error::as_database_error);
+        let sql = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
         if sql.and_then(sqlx::error::DatabaseError::code) == Some(Cow::Borrowed("55P03")) {
             return true;
         }

@@ -45,10 +45,7 @@ pub(crate) fn operational_routes(runtime: &Runtime, needs: Needs, route: Route) 
     route
         .at("/healthz", poem::get(poem::endpoint::make_sync(|_| "ok\n")))
         .at("/readyz", poem::get(make(move || readyz(ready.clone(), needs))))
-        .at(
-            "/metrics",
-            poem::get(poem::endpoint::make_sync(move |_| render(&metrics))),
-        )
+        .at("/metrics", poem::get(poem::endpoint::make_sync(move |_| render(&metrics))))
 }
 
 fn make<F: Future<Output = Response> + Send>(
@@ -59,16 +56,9 @@ fn make<F: Future<Output = Response> + Send>(
 
 async fn readyz(runtime: Runtime, needs: Needs) -> Response {
     let readiness = health::readiness(&runtime, needs).await;
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::to_string_pretty(&readiness).unwrap_or_default();
-    Response::builder()
-        .status(status)
-        .content_type("application/json")
-        .body(body + "\n")
+    Response::builder().status(status).content_type("application/json").body(body + "\n")
 }
 
 fn render(runtime: &Runtime) -> Response {
@@ -87,12 +77,7 @@ pub(crate) struct NoDelay(TcpAcceptor);
 impl NoDelay {
     /// Where it listens: the port the system chose, where port 0 was asked for.
     pub(crate) fn address(&self) -> String {
-        self.0
-            .local_addr()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.0.local_addr().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }
 

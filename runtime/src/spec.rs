@@ -22,11 +22,7 @@ pub struct Limits {
 
 impl Limits {
     /// Two seconds, three retries, 64 at once.
-    pub const DEFAULT: Self = Self {
-        timeout: Duration::from_secs(2),
-        retries: 3,
-        concurrency: 64,
-    };
+    pub const DEFAULT: Self = Self { timeout: Duration::from_secs(2), retries: 3, concurrency: 64 };
 
     /// With another time-out.
     #[must_use]
@@ -109,11 +105,7 @@ pub struct Spec {
 impl Spec {
     /// A handler with the default limits.
     pub const fn new(name: &'static str, trigger: Trigger) -> Self {
-        Self {
-            name,
-            trigger,
-            limits: Limits::DEFAULT,
-        }
+        Self { name, trigger, limits: Limits::DEFAULT }
     }
 
     /// With other limits.
@@ -129,23 +121,15 @@ impl Spec {
         if !is_snake_case(self.name) {
             say("its name must be 1 to 48 of a-z 0-9 _, starting with a letter".to_owned());
         }
-        let Limits {
-            timeout,
-            retries,
-            concurrency,
-        } = self.limits;
+        let Limits { timeout, retries, concurrency } = self.limits;
         if timeout.is_zero() || timeout > MAX_TIMEOUT {
-            say(format!(
-                "time-out {timeout:?} is out of range; allowed: above 0 up to {MAX_TIMEOUT:?}"
-            ));
+            say(format!("time-out {timeout:?} is out of range; allowed: above 0 up to {MAX_TIMEOUT:?}"));
         }
         if retries > MAX_RETRIES {
             say(format!("{retries} retries are too many; allowed: up to {MAX_RETRIES}"));
         }
         if concurrency == 0 || concurrency > MAX_CONCURRENCY {
-            say(format!(
-                "concurrency {concurrency} is out of range; allowed: 1 to {MAX_CONCURRENCY}"
-            ));
+            say(format!("concurrency {concurrency} is out of range; allowed: 1 to {MAX_CONCURRENCY}"));
         }
         match self.trigger {
             Trigger::Rpc(method) if method.split('/').filter(|part| !part.is_empty()).count() != 2 => {
@@ -168,9 +152,7 @@ impl Spec {
 fn is_snake_case(name: &str) -> bool {
     (1..=48).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 #[cfg(test)]
@@ -184,31 +166,17 @@ mod tests {
     #[test]
     fn each_fault_names_the_handler_and_what_is_allowed() {
         assert_eq!(faults("fine_1", Trigger::Job, Limits::DEFAULT), Vec::<String>::new());
-        let all = faults(
-            "Bad",
-            Trigger::Rpc("x"),
-            Limits {
-                timeout: Duration::ZERO,
-                retries: 101,
-                concurrency: 0,
-            },
-        );
+        let all = faults("Bad", Trigger::Rpc("x"), Limits { timeout: Duration::ZERO, retries: 101, concurrency: 0 });
         assert_eq!(all.len(), 5, "{all:#?}");
         assert!(
-            all.iter()
-                .all(|fault| fault.contains("\"Bad\"") && fault.contains("must") || fault.contains("allowed"))
+            all.iter().all(|fault| fault.contains("\"Bad\"") && fault.contains("must") || fault.contains("allowed"))
         );
     }
 
     #[test]
     fn each_trigger_is_checked() {
         let short = Duration::from_micros(1);
-        for trigger in [
-            Trigger::Http("x"),
-            Trigger::Message(&[]),
-            Trigger::Schedule(short),
-            Trigger::Poll(short),
-        ] {
+        for trigger in [Trigger::Http("x"), Trigger::Message(&[]), Trigger::Schedule(short), Trigger::Poll(short)] {
             assert_eq!(faults("a", trigger, Limits::DEFAULT).len(), 1, "{trigger}");
         }
     }

@@ -15,8 +15,9 @@ use std::{
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries.
-const DEFAULT_FILTER: &str = "warn,gavel=info,gavel_runtime=info";
+/// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries. Every broken connection to the
+/// broker is reported by whoever builds the next one, so the client library is silent.
+const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info";
 
 /// Starts logging for this process. Call it once, first.
 pub fn init(process: &'static str) -> anyhow::Result<()> {
@@ -56,9 +57,7 @@ pub(crate) struct Backlog {
 impl Metrics {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let registry = prometheus::Registry::new();
-        let exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .build()?;
+        let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let meter = provider.meter("gavel");
         let unsampled = || AtomicI64::new(-1);
@@ -78,9 +77,7 @@ impl Metrics {
             duration_s: meter
                 .f64_histogram("gavel_handler_duration_seconds")
                 .with_description("How long a run took")
-                .with_boundaries(vec![
-                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-                ])
+                .with_boundaries(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
                 .build(),
             in_flight: meter
                 .i64_up_down_counter("gavel_handler_in_flight")
@@ -95,10 +92,7 @@ impl Metrics {
     pub(crate) fn begin(&self, handler: &'static str, trigger: &'static str) -> Observed {
         let labels = [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger)];
         self.in_flight.add(1, &labels);
-        Observed {
-            labels,
-            began: Instant::now(),
-        }
+        Observed { labels, began: Instant::now() }
     }
 
     /// Marks the end of a run.
@@ -125,24 +119,10 @@ pub(crate) struct Observed {
 fn register_gauges(meter: &Meter, backlog: &Arc<Backlog>) {
     type Sample = fn(&Backlog) -> &AtomicI64;
     let gauges: [(&'static str, &'static str, Sample); 4] = [
-        (
-            "gavel_outbox_events",
-            "Events committed and not yet confirmed, counted up to 10001",
-            |b| &b.outbox_events,
-        ),
-        ("gavel_outbox_oldest_age_ms", "Age of the oldest of them", |b| {
-            &b.outbox_oldest_age_ms
-        }),
-        (
-            "gavel_jobs_due",
-            "Jobs that are due and not yet done, counted up to 10001",
-            |b| &b.jobs_due,
-        ),
-        (
-            "gavel_jobs_dead",
-            "Jobs that failed for good, counted up to 10001",
-            |b| &b.jobs_dead,
-        ),
+        ("gavel_outbox_events", "Events committed and not yet confirmed, counted up to 10001", |b| &b.outbox_events),
+        ("gavel_outbox_oldest_age_ms", "Age of the oldest of them", |b| &b.outbox_oldest_age_ms),
+        ("gavel_jobs_due", "Jobs that are due and not yet done, counted up to 10001", |b| &b.jobs_due),
+        ("gavel_jobs_dead", "Jobs that failed for good, counted up to 10001", |b| &b.jobs_dead),
     ];
     for (name, description, sample) in gauges {
         let backlog = backlog.clone();

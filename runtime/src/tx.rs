@@ -45,14 +45,7 @@ impl Event {
         routing_key: &'static str,
         message: &M,
     ) -> Self {
-        Self {
-            event_id,
-            key,
-            version,
-            routing_key,
-            message_type: M::full_name(),
-            payload: message.encode_to_vec(),
-        }
+        Self { event_id, key, version, routing_key, message_type: M::full_name(), payload: message.encode_to_vec() }
     }
 }
 
@@ -67,11 +60,7 @@ impl Tx {
         let left_ms = invocation.remaining().as_millis().max(1);
         let begin = format!("BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {left_ms}");
         let mut tx = match (&mut *conn).execute(begin.as_str()).await {
-            Ok(_) => Self {
-                conn,
-                invocation,
-                ended: true,
-            },
+            Ok(_) => Self { conn, invocation, ended: true },
             Err(error) => {
                 conn.close_on_drop();
                 return Err(error.into());
@@ -136,6 +125,15 @@ impl Tx {
         }
     }
 
+    /// Undoes everything because of `error`. Out of time, the connection may be in the middle of a statement: it is
+    /// closed instead.
+    pub(crate) async fn fail(self, error: Error) -> Error {
+        if error.class() != Class::DeadlineExceeded {
+            self.rollback().await;
+        }
+        error
+    }
+
     /// Undoes everything.
     pub(crate) async fn rollback(mut self) {
         self.ended = self.conn().execute("ROLLBACK").await.is_ok();
@@ -160,9 +158,9 @@ pub(crate) async fn bounded<T>(limit: Duration, work: impl Future<Output = Resul
 
 /// FNV-1a: the same key lands in the same shard in every version of this code.
 fn shard_of(key: &str) -> i16 {
-    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = key
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     i16::try_from(hash % OUTBOX_SHARDS).unwrap_or_default()
 }
 

@@ -35,12 +35,7 @@ pub struct Api {
 impl Api {
     /// Calls the service at that address.
     pub fn at(address: &str) -> Self {
-        let config = || {
-            ClientConfig::builder()
-                .uri(format!("http://{address}"))
-                .build()
-                .expect("a valid address")
-        };
+        let config = || ClientConfig::builder().uri(format!("http://{address}")).build().expect("a valid address");
         Self {
             items: v1::ItemServiceClient::new(config()).with(Capture),
             bids: v1::BidServiceClient::new(config()).with(Capture),
@@ -53,10 +48,7 @@ impl Api {
     /// The same connection with another token.
     #[must_use]
     pub fn with_token(&self, token: String) -> Self {
-        Self {
-            token: Some(token),
-            ..self.clone()
-        }
+        Self { token: Some(token), ..self.clone() }
     }
 
     /// The same connection with one more header.
@@ -64,10 +56,7 @@ impl Api {
     pub fn with_header(&self, name: &str, value: &str) -> Self {
         let mut headers = self.headers.clone();
         headers.push((name.to_owned(), value.to_owned()));
-        Self {
-            headers,
-            ..self.clone()
-        }
+        Self { headers, ..self.clone() }
     }
 
     /// Publishes an item.
@@ -85,19 +74,14 @@ impl Api {
             currency: "EUR".to_owned(),
             start_price_minor: 1_000,
             starts_at: None,
-            ends_at: Some(Timestamp {
-                seconds: ends_at.timestamp(),
-                nanos: ends_at.timestamp_subsec_nanos() as i32,
-            }),
+            ends_at: Some(Timestamp { seconds: ends_at.timestamp(), nanos: ends_at.timestamp_subsec_nanos() as i32 }),
         };
         self.create_item(request).await.expect("the item is published")
     }
 
     /// Reads an item.
     pub async fn item(&self, item_id: &str) -> Result<v1::GetItemResponse, Failure> {
-        let (request, seen) = self.request(v1::GetItemRequest {
-            item_id: item_id.to_owned(),
-        });
+        let (request, seen) = self.request(v1::GetItemRequest { item_id: item_id.to_owned() });
         settle(self.items.get_item(request).await, &seen)
     }
 
@@ -130,18 +114,14 @@ impl Api {
 
     /// A user's figures; the caller's where empty.
     pub async fn stats(&self, user: &str) -> Result<v1::GetUserStatsResponse, Failure> {
-        let (request, seen) = self.request(v1::GetUserStatsRequest {
-            user_id: user.to_owned(),
-        });
+        let (request, seen) = self.request(v1::GetUserStatsRequest { user_id: user.to_owned() });
         settle(self.users.get_user_stats(request).await, &seen)
     }
 
     fn request<T>(&self, message: T) -> (Request<T>, Seen) {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
-            request
-                .metadata_mut()
-                .insert("authorization", format!("Bearer {token}"));
+            request.metadata_mut().insert("authorization", format!("Bearer {token}"));
         }
         for (name, value) in &self.headers {
             request.metadata_mut().insert(name, value.clone());
@@ -201,12 +181,10 @@ fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Result<T
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let details = header("grpc-status-details-bin").and_then(|text| STANDARD_NO_PAD.decode(text).ok());
     let rpc_status = details.map(|bytes| RpcStatus::decode(&bytes[..]).expect("details are a google.rpc.Status"));
-    let refused = rpc_status
-        .and_then(|status| status.details.into_iter().next())
-        .map(|any| {
-            assert_eq!(any.type_url, "type.googleapis.com/gavel.v1.BidRefused");
-            BidRefused::decode(&any.value[..]).expect("the detail is a BidRefused")
-        });
+    let refused = rpc_status.and_then(|status| status.details.into_iter().next()).map(|any| {
+        assert_eq!(any.type_url, "type.googleapis.com/gavel.v1.BidRefused");
+        BidRefused::decode(&any.value[..]).expect("the detail is a BidRefused")
+    });
     Err(Failure {
         code: status.code(),
         message: status.message().unwrap_or_default().to_owned(),

@@ -1,14 +1,17 @@
 //! The test's own look at the broker.
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-        QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
+
+/// The exchange of events.
+const EVENTS: &str = "gavel.events";
 
 /// A connection to the test's vhost.
 pub struct Broker {
@@ -19,30 +22,23 @@ pub struct Broker {
 impl Broker {
     /// Connects.
     pub async fn connect(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default())
-            .await
-            .expect("the broker answers");
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker answers");
         let channel = connection.create_channel().await.expect("a channel");
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("confirms");
-        Self {
-            _connection: connection,
-            channel,
-        }
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        Self { _connection: connection, channel }
     }
 
-    /// A queue that gets a copy of every event from now on.
+    /// A queue that gets a copy of every event from now on, whether a process of Gavel's has come by yet or not.
     pub async fn tap(&self, queue: &str) {
+        let exchange = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declare =
+            self.channel.exchange_declare(EVENTS.into(), ExchangeKind::Topic, exchange, FieldTable::default());
+        declare.await.expect("the exchange is as Gavel declares it");
         let (name, durable) = (ShortString::from(queue), QueueDeclareOptions::durable());
-        self.channel
-            .queue_declare(name.clone(), durable, FieldTable::default())
-            .await
-            .expect("declared");
+        self.channel.queue_declare(name.clone(), durable, FieldTable::default()).await.expect("declared");
         let bound = self.channel.queue_bind(
             name,
-            "gavel.events".into(),
+            EVENTS.into(),
             "#".into(),
             QueueBindOptions::default(),
             FieldTable::default(),
@@ -52,23 +48,15 @@ impl Broker {
 
     /// Takes that many messages from the queue.
     pub async fn take(&self, queue: &str, count: usize) -> Vec<Delivery> {
-        let consume = self.channel.basic_consume(
-            queue.into(),
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
+        let consume =
+            self.channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
         let mut deliveries = consume.await.expect("consuming");
         let mut taken = Vec::with_capacity(count);
         while taken.len() < count {
             let next = tokio::time::timeout(std::time::Duration::from_secs(40), deliveries.next()).await;
             let delivery = next.unwrap_or_else(|_| panic!("{} of {count} messages came", taken.len()));
             let delivery = delivery.expect("the consumer lives").expect("a delivery");
-            delivery
-                .acker
-                .ack(BasicAckOptions::default())
-                .await
-                .expect("acknowledged");
+            delivery.acker.ack(BasicAckOptions::default()).await.expect("acknowledged");
             taken.push(delivery);
         }
         taken
@@ -76,67 +64,39 @@ impl Broker {
 
     /// Messages waiting in the queue, those being handled not counted.
     pub async fn waiting(&self, queue: &str) -> u32 {
-        let look = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = self
-            .channel
-            .queue_declare(queue.into(), look, FieldTable::default())
-            .await
-            .expect("the queue is there");
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue =
+            self.channel.queue_declare(queue.into(), look, FieldTable::default()).await.expect("the queue is there");
         queue.message_count()
     }
 
     /// Empties the queue.
     pub async fn purge(&self, queue: &str) {
-        self.channel
-            .queue_purge(queue.into(), QueuePurgeOptions::default())
-            .await
-            .expect("purged");
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purged");
     }
 
     /// Looks at one message without a wait.
     pub async fn get(&self, queue: &str) -> Option<Delivery> {
-        let message = self
-            .channel
-            .basic_get(queue.into(), BasicGetOptions { no_ack: true })
-            .await
-            .expect("asked");
+        let message = self.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.expect("asked");
         message.map(|message| message.delivery)
     }
 
     /// Publishes bytes as an event.
     pub async fn publish(&self, routing_key: &str, message_id: &str, payload: &[u8]) {
-        let properties = BasicProperties::default()
-            .with_message_id(message_id.into())
-            .with_delivery_mode(2);
+        let properties = BasicProperties::default().with_message_id(message_id.into()).with_delivery_mode(2);
         self.publish_with(routing_key, properties, payload).await;
     }
 
     /// Publishes what was delivered once more.
     pub async fn replay(&self, delivery: &Delivery) {
-        self.publish_with(
-            delivery.routing_key.as_str(),
-            delivery.properties.clone(),
-            &delivery.data,
-        )
-        .await;
+        self.publish_with(delivery.routing_key.as_str(), delivery.properties.clone(), &delivery.data).await;
     }
 
     async fn publish_with(&self, routing_key: &str, properties: BasicProperties, payload: &[u8]) {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
-        let sent = self
-            .channel
-            .basic_publish("gavel.events".into(), routing_key.into(), options, payload, properties);
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let sent = self.channel.basic_publish(EVENTS.into(), routing_key.into(), options, payload, properties);
         let confirmation = sent.await.expect("published").await.expect("confirmed");
-        assert!(
-            confirmation.is_ack() && confirmation.take_message().is_none(),
-            "the message has no queue"
-        );
+        assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the message has no queue");
     }
 }
 

@@ -48,10 +48,7 @@ impl Process {
 
     /// Its log lines.
     pub fn log(&self) -> Vec<Value> {
-        self.output()
-            .iter()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        self.output().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Waits until it listens; returns its address, such as `127.0.0.1:4000`.
@@ -62,9 +59,7 @@ impl Process {
             line.and_then(|line| Some(line["address"].as_str()?.trim_start_matches("socket://").to_owned()))
                 .ok_or_else(|| self.output())
         };
-        eventually("the process listens", ready, Result::is_ok)
-            .await
-            .expect("it listens")
+        eventually("the process listens", ready, Result::is_ok).await.expect("it listens")
     }
 
     /// Kills it as `kill -9` does.
@@ -75,25 +70,15 @@ impl Process {
 
     /// Asks it to stop.
     pub fn terminate(&self) {
-        let killed = Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
-            .status();
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(killed.expect("kill runs").success(), "the process is gone already");
     }
 
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
         let child = Mutex::new(&mut self.child);
-        let look = || async {
-            child
-                .lock()
-                .expect("one waiter")
-                .try_wait()
-                .expect("it can be waited for")
-        };
-        let status = eventually("the process ends", look, Option::is_some)
-            .await
-            .expect("it ended");
+        let look = || async { child.lock().expect("one waiter").try_wait().expect("it can be waited for") };
+        let status = eventually("the process ends", look, Option::is_some).await.expect("it ended");
         for reader in self.readers.drain(..) {
             reader.join().expect("no reader panics");
         }
@@ -104,8 +89,7 @@ impl Process {
     pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-            .unwrap_or_default()
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
     }
 }
 

@@ -42,10 +42,7 @@ impl System {
         clone_database(&servers, &name).await;
         make_vhost(&servers, &name).await;
         let (broker_wire, cache_wire) = if options.proxied {
-            (
-                Some(wire(&servers.amqp, 5672).await),
-                Some(wire(&servers.redis, 6379).await),
-            )
+            (Some(wire(&servers.amqp, 5672).await), Some(wire(&servers.redis, 6379).await))
         } else {
             (None, None)
         };
@@ -65,11 +62,7 @@ impl System {
             ("RUST_BACKTRACE", "1".to_owned()),
         ];
         Self {
-            db: PgPoolOptions::new()
-                .max_connections(4)
-                .connect(&database_url)
-                .await
-                .expect("the database answers"),
+            db: PgPoolOptions::new().max_connections(4).connect(&database_url).await.expect("the database answers"),
             amqp_url: format!("{}/{name}", servers.amqp),
             broker_wire,
             cache_wire,
@@ -81,13 +74,8 @@ impl System {
 
     /// The variables that its processes run with, and these in addition.
     pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
-        let more = more
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let kept = self
-            .variables
-            .iter()
-            .filter(|(name, _)| !more.clone().any(|(other, _)| other == *name));
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let kept = self.variables.iter().filter(|(name, _)| !more.clone().any(|(other, _)| other == *name));
         kept.cloned().chain(more.clone()).collect()
     }
 
@@ -145,18 +133,13 @@ impl System {
 
     /// What a worker of this test's own would use: the vhost's URL as its processes see it.
     pub fn variable(&self, name: &str) -> &str {
-        self.variables
-            .iter()
-            .find(|(known, _)| known == name)
-            .map_or("", |(_, value)| value)
+        self.variables.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 }
 
 /// Cloning a template takes milliseconds; migrating would take a hundred times that.
 async fn clone_database(servers: &Servers, name: &str) {
-    let mut admin = PgConnection::connect(&format!("{}/postgres", servers.postgres))
-        .await
-        .expect("PostgreSQL answers");
+    let mut admin = PgConnection::connect(&format!("{}/postgres", servers.postgres)).await.expect("PostgreSQL answers");
     let create = format!("CREATE DATABASE {name} TEMPLATE {}", servers.template);
     admin.execute(create.as_str()).await.expect("the template is cloned");
     admin.close().await.expect("closed");
@@ -164,11 +147,7 @@ async fn clone_database(servers: &Servers, name: &str) {
 
 async fn make_vhost(servers: &Servers, name: &str) {
     let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
-    let made = reqwest::Client::new()
-        .put(url)
-        .send()
-        .await
-        .expect("RabbitMQ's API answers");
+    let made = reqwest::Client::new().put(url).send().await.expect("RabbitMQ's API answers");
     assert!(made.status().is_success(), "RabbitMQ made no vhost: {}", made.status());
 }
 
@@ -181,26 +160,16 @@ fn host_of(url: &str) -> String {
 
 async fn wire(url: &str, default_port: u16) -> Proxy {
     let host = host_of(url);
-    Proxy::to(if host.contains(':') {
-        host
-    } else {
-        format!("{host}:{default_port}")
-    })
-    .await
+    Proxy::to(if host.contains(':') { host } else { format!("{host}:{default_port}") }).await
 }
 
 fn keys(name: &str) -> (SecretString, String) {
     let dir: PathBuf = std::env::temp_dir().join(name);
     let dir_text = dir.to_string_lossy().into_owned();
-    let made = std::process::Command::new(binary("bidctl"))
-        .args(["keygen", "--dir", &dir_text])
-        .output();
+    let made = std::process::Command::new(binary("bidctl")).args(["keygen", "--dir", &dir_text]).output();
     assert!(made.expect("bidctl runs").status.success(), "bidctl keygen failed");
     let read = |file: &str| std::fs::read_to_string(dir.join(file)).expect("the key is there");
-    let keys = (
-        SecretString::from(read("jwt-signing-key.pem")),
-        read("jwt-public-key.pem"),
-    );
+    let keys = (SecretString::from(read("jwt-signing-key.pem")), read("jwt-public-key.pem"));
     std::fs::remove_dir_all(&dir).expect("removed");
     keys
 }

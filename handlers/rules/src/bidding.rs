@@ -22,8 +22,7 @@ pub struct Auction {
 impl Auction {
     /// The lowest amount a new bid may have, in minor units.
     pub fn next_minimum_minor(&self) -> i64 {
-        self.ladder
-            .next_minimum_minor(self.start_price_minor, self.standing.as_ref().map(|(price, _)| *price))
+        self.ladder.next_minimum_minor(self.start_price_minor, self.standing.as_ref().map(|(price, _)| *price))
     }
 }
 
@@ -92,31 +91,22 @@ pub enum RefusalReason {
 pub fn decide(auction: &Auction, bid: &Bid, now: DateTime<Utc>) -> Result<Acceptance, Refusal> {
     let minimum_minor = auction.next_minimum_minor();
     if let Some(reason) = objection(auction, bid, minimum_minor, now) {
-        return Err(Refusal {
-            reason,
-            next_minimum_minor: minimum_minor,
-        });
+        return Err(Refusal { reason, next_minimum_minor: minimum_minor });
     }
     let previous = auction.standing.as_ref().map(|(_, leader)| leader);
     Ok(Acceptance {
         price_minor: bid.amount_minor,
-        next_minimum_minor: auction
-            .ladder
-            .next_minimum_minor(auction.start_price_minor, Some(bid.amount_minor)),
+        next_minimum_minor: auction.ladder.next_minimum_minor(auction.start_price_minor, Some(bid.amount_minor)),
         outbid: previous.filter(|leader| **leader != bid.bidder).cloned(),
     })
 }
 
 fn objection(auction: &Auction, bid: &Bid, minimum_minor: i64, now: DateTime<Utc>) -> Option<RefusalReason> {
     if now < auction.starts_at {
-        return Some(RefusalReason::NotStarted {
-            starts_at: auction.starts_at,
-        });
+        return Some(RefusalReason::NotStarted { starts_at: auction.starts_at });
     }
     if now >= auction.ends_at {
-        return Some(RefusalReason::Ended {
-            ends_at: auction.ends_at,
-        });
+        return Some(RefusalReason::Ended { ends_at: auction.ends_at });
     }
     if bid.bidder == auction.seller {
         return Some(RefusalReason::SellerMayNotBid);
@@ -153,10 +143,7 @@ mod tests {
     }
 
     fn bid(name: &str, amount_minor: i64) -> Bid {
-        Bid {
-            bidder: user(name),
-            amount_minor,
-        }
+        Bid { bidder: user(name), amount_minor }
     }
 
     fn reason(auction: &Auction, bid: &Bid, micros: i64) -> RefusalReason {
@@ -166,16 +153,10 @@ mod tests {
     #[test]
     fn a_bid_counts_from_the_start_until_just_before_the_end() {
         let (auction, bid) = (auction(None), bid("bob", 1_000));
-        assert_eq!(
-            reason(&auction, &bid, 999),
-            RefusalReason::NotStarted { starts_at: at(1_000) }
-        );
+        assert_eq!(reason(&auction, &bid, 999), RefusalReason::NotStarted { starts_at: at(1_000) });
         assert!(decide(&auction, &bid, at(1_000)).is_ok());
         assert!(decide(&auction, &bid, at(1_999)).is_ok());
-        assert_eq!(
-            reason(&auction, &bid, 2_000),
-            RefusalReason::Ended { ends_at: at(2_000) }
-        );
+        assert_eq!(reason(&auction, &bid, 2_000), RefusalReason::Ended { ends_at: at(2_000) });
     }
 
     #[test]
@@ -197,15 +178,9 @@ mod tests {
     #[test]
     fn the_seller_and_amounts_above_the_ceiling_are_refused() {
         let auction = auction(None);
-        assert_eq!(
-            reason(&auction, &bid("sam", 5_000), 1_500),
-            RefusalReason::SellerMayNotBid
-        );
+        assert_eq!(reason(&auction, &bid("sam", 5_000), 1_500), RefusalReason::SellerMayNotBid);
         assert!(decide(&auction, &bid("bob", BID_CEILING_MINOR), at(1_500)).is_ok());
-        assert_eq!(
-            reason(&auction, &bid("bob", BID_CEILING_MINOR + 1), 1_500),
-            RefusalReason::AboveCeiling
-        );
+        assert_eq!(reason(&auction, &bid("bob", BID_CEILING_MINOR + 1), 1_500), RefusalReason::AboveCeiling);
     }
 
     proptest! {

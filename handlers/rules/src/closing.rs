@@ -27,15 +27,10 @@ pub struct NotDue {
 /// Decides the outcome at `now`, read as for a bid.
 pub fn close(auction: &Auction, now: DateTime<Utc>) -> Result<Outcome, NotDue> {
     if now < auction.ends_at {
-        return Err(NotDue {
-            ends_at: auction.ends_at,
-        });
+        return Err(NotDue { ends_at: auction.ends_at });
     }
     Ok(match &auction.standing {
-        Some((price_minor, leader)) => Outcome::Sold {
-            winner: leader.clone(),
-            hammer_price_minor: *price_minor,
-        },
+        Some((price_minor, leader)) => Outcome::Sold { winner: leader.clone(), hammer_price_minor: *price_minor },
         None => Outcome::Unsold,
     })
 }
@@ -57,14 +52,8 @@ mod tests {
             starts_at: DateTime::UNIX_EPOCH,
             ends_at,
         };
-        assert_eq!(
-            close(&auction, ends_at - TimeDelta::microseconds(1)),
-            Err(NotDue { ends_at })
-        );
-        let sold = Outcome::Sold {
-            winner: "ann".parse().unwrap(),
-            hammer_price_minor: 250,
-        };
+        assert_eq!(close(&auction, ends_at - TimeDelta::microseconds(1)), Err(NotDue { ends_at }));
+        let sold = Outcome::Sold { winner: "ann".parse().unwrap(), hammer_price_minor: 250 };
         assert_eq!(close(&auction, ends_at), Ok(sold));
         auction.standing = None;
         assert_eq!(close(&auction, ends_at), Ok(Outcome::Unsold));

@@ -82,17 +82,9 @@ impl Listing {
         }
         let start_price_minor = money::amount(start_price_minor)?;
         if start_price_minor > money::BID_CEILING_MINOR {
-            return Err(InvalidListing::StartPriceAboveCeiling {
-                given: start_price_minor,
-            });
+            return Err(InvalidListing::StartPriceAboveCeiling { given: start_price_minor });
         }
-        Ok(Self {
-            title: title.to_owned(),
-            currency: currency.parse()?,
-            start_price_minor,
-            starts_at,
-            ends_at,
-        })
+        Ok(Self { title: title.to_owned(), currency: currency.parse()?, start_price_minor, starts_at, ends_at })
     }
 
     /// Checks the times against `now`, the database's clock, and returns when bidding starts.
@@ -123,24 +115,12 @@ mod tests {
     fn times_are_judged_against_the_given_clock() {
         assert_eq!(listing(10, None).check_times(NOW), Ok(NOW));
         assert_eq!(listing(10, Some(5)).check_times(NOW), Ok(NOW + TimeDelta::seconds(5)));
-        assert_eq!(
-            listing(0, None).check_times(NOW),
-            Err(InvalidListing::EndsTooEarly { now: NOW })
-        );
-        assert_eq!(
-            listing(5, Some(5)).check_times(NOW),
-            Err(InvalidListing::EndsTooEarly { now: NOW })
-        );
-        assert_eq!(
-            listing(-1, Some(-5)).check_times(NOW),
-            Err(InvalidListing::EndsTooEarly { now: NOW })
-        );
+        assert_eq!(listing(0, None).check_times(NOW), Err(InvalidListing::EndsTooEarly { now: NOW }));
+        assert_eq!(listing(5, Some(5)).check_times(NOW), Err(InvalidListing::EndsTooEarly { now: NOW }));
+        assert_eq!(listing(-1, Some(-5)).check_times(NOW), Err(InvalidListing::EndsTooEarly { now: NOW }));
         let far = MAX_DURATION_DAYS * 86_400;
         assert!(listing(far, None).check_times(NOW).is_ok());
-        assert_eq!(
-            listing(far + 1, None).check_times(NOW),
-            Err(InvalidListing::EndsTooLate { now: NOW })
-        );
+        assert_eq!(listing(far + 1, None).check_times(NOW), Err(InvalidListing::EndsTooLate { now: NOW }));
     }
 
     #[test]
@@ -148,19 +128,10 @@ mod tests {
         assert_eq!(listing(1, None).title, "A lamp");
         let new = |title: &str, price| Listing::new(title, "EUR", price, None, NOW);
         assert_eq!(new("  ", 1).unwrap_err(), InvalidListing::Title { given: 0 });
-        assert_eq!(
-            new(&"x".repeat(201), 1).unwrap_err(),
-            InvalidListing::Title { given: 201 }
-        );
+        assert_eq!(new(&"x".repeat(201), 1).unwrap_err(), InvalidListing::Title { given: 201 });
         assert_eq!(new("a\u{7}b", 1).unwrap_err(), InvalidListing::TitleText);
-        assert_eq!(
-            new("x", 0).unwrap_err(),
-            InvalidListing::StartPrice(InvalidAmount { given: 0 })
-        );
+        assert_eq!(new("x", 0).unwrap_err(), InvalidListing::StartPrice(InvalidAmount { given: 0 }));
         let above = money::BID_CEILING_MINOR + 1;
-        assert_eq!(
-            new("x", above).unwrap_err(),
-            InvalidListing::StartPriceAboveCeiling { given: above }
-        );
+        assert_eq!(new("x", above).unwrap_err(), InvalidListing::StartPriceAboveCeiling { given: above });
     }
 }

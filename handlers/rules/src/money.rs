@@ -11,9 +11,7 @@ pub const MAX_AMOUNT_MINOR: i64 = 1_000_000_000_000;
 pub const BID_CEILING_MINOR: i64 = 2_000_000_000;
 
 /// Currencies in which an item may be listed. All have two decimals, which is what the step ladder is made for.
-const LISTED: [&str; 12] = [
-    "AUD", "CAD", "CHF", "CZK", "DKK", "EUR", "GBP", "NOK", "NZD", "PLN", "SEK", "USD",
-];
+const LISTED: [&str; 12] = ["AUD", "CAD", "CHF", "CZK", "DKK", "EUR", "GBP", "NOK", "NZD", "PLN", "SEK", "USD"];
 
 /// An ISO 4217 code that Gavel lists items in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,9 +43,7 @@ impl FromStr for Currency {
 
     fn from_str(code: &str) -> Result<Self, InvalidCurrency> {
         let listed = LISTED.iter().find(|listed| **listed == code);
-        listed.map(|code| Self(code)).ok_or_else(|| InvalidCurrency {
-            given: code.chars().take(16).collect(),
-        })
+        listed.map(|code| Self(code)).ok_or_else(|| InvalidCurrency { given: code.chars().take(16).collect() })
     }
 }
 
@@ -61,11 +57,7 @@ pub struct InvalidAmount {
 
 /// Checks that `minor` is an amount: 1 to [`MAX_AMOUNT_MINOR`].
 pub const fn amount(minor: i64) -> Result<i64, InvalidAmount> {
-    if minor >= 1 && minor <= MAX_AMOUNT_MINOR {
-        Ok(minor)
-    } else {
-        Err(InvalidAmount { given: minor })
-    }
+    if minor >= 1 && minor <= MAX_AMOUNT_MINOR { Ok(minor) } else { Err(InvalidAmount { given: minor }) }
 }
 
 #[cfg(test)]

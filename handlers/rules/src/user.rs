@@ -34,13 +34,7 @@ impl FromStr for UserId {
         let valid = text.len() <= 64
             && text.starts_with(plain)
             && text.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'));
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidUserId {
-                given: text.chars().take(64).collect(),
-            })
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidUserId { given: text.chars().take(64).collect() }) }
     }
 }
 

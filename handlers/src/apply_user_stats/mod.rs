@@ -13,18 +13,13 @@ use gavel_runtime::{
 pub struct ApplyUserStats;
 
 impl message::TxHandler for ApplyUserStats {
-    const SPEC: &'static Spec = &Spec::new(
-        "apply_user_stats",
-        Trigger::Message(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]),
-    )
-    .limits(Limits::DEFAULT.concurrency(4));
+    const SPEC: &'static Spec =
+        &Spec::new("apply_user_stats", Trigger::Message(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]))
+            .limits(Limits::DEFAULT.concurrency(4));
     type Message = ItemEvent;
 
     async fn handle(tx: &mut Tx, event: &ItemEvent) -> Result<()> {
-        let item = event
-            .item
-            .as_ref()
-            .ok_or_else(|| Error::invalid("the event carries no item"))?;
+        let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
         match &event.fact {
             Some(Fact::BidAccepted(bid)) => sql::add_bid(tx, &bid.bidder_id, &item.currency).await,
             Some(Fact::Closed(closed)) if !closed.winner_id.is_empty() => {

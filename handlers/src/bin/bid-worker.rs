@@ -42,11 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let app = gavel::app();
     if arguments.list {
-        for handler in app
-            .registrations()
-            .iter()
-            .filter(|handler| handler.spec.trigger.is_workers())
-        {
+        for handler in app.registrations().iter().filter(|handler| handler.spec.trigger.is_workers()) {
             println!("{:<20} {}", handler.spec.name, handler.spec.trigger);
         }
         return Ok(());

@@ -33,20 +33,12 @@ impl job::TxHandler for CloseItem {
                 return tx.enqueue(job, (ends_at - now).to_std().unwrap_or_default()).await;
             }
         };
-        let item = ItemRow {
-            closed_at: Some(now),
-            version: item.version + 1,
-            ..item
-        };
+        let item = ItemRow { closed_at: Some(now), version: item.version + 1, ..item };
         sql::record(tx, &item).await?;
         let fact = match outcome {
-            Outcome::Sold {
-                winner,
-                hammer_price_minor,
-            } => ItemClosed {
-                winner_id: winner.to_string(),
-                hammer_price_minor,
-            },
+            Outcome::Sold { winner, hammer_price_minor } => {
+                ItemClosed { winner_id: winner.to_string(), hammer_price_minor }
+            }
             Outcome::Unsold => ItemClosed::default(),
         };
         tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?).await

@@ -40,21 +40,10 @@ impl rpc::TxHandler for CreateItem {
 
     fn parse(request: v1::CreateItemRequest, caller: &Caller) -> Result<Command> {
         let starts_at = request.starts_at.map(|at| time("starts_at", at)).transpose()?;
-        let ends_at = request
-            .ends_at
-            .ok_or_else(|| Error::invalid("ends_at is missing; allowed: a point in time"))?;
+        let ends_at = request.ends_at.ok_or_else(|| Error::invalid("ends_at is missing; allowed: a point in time"))?;
         let ends_at = time("ends_at", ends_at)?;
-        let listing = Listing::new(
-            &request.title,
-            &request.currency,
-            request.start_price_minor,
-            starts_at,
-            ends_at,
-        );
-        Ok(Command {
-            seller: user(&caller.subject)?,
-            listing: listing.map_err(Error::invalid)?,
-        })
+        let listing = Listing::new(&request.title, &request.currency, request.start_price_minor, starts_at, ends_at);
+        Ok(Command { seller: user(&caller.subject)?, listing: listing.map_err(Error::invalid)? })
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CreateItemResponse> {
@@ -77,13 +66,10 @@ impl rpc::TxHandler for CreateItem {
             closed_at: None,
         };
         sql::insert(tx, &item).await?;
-        tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?)
-            .await?;
+        tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?).await?;
         // The queue counts delays from the transaction's begin.
         let due_in = (item.ends_at - clock.transaction_began).to_std().unwrap_or_default();
         tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in).await?;
-        Ok(v1::CreateItemResponse {
-            item: Some(crate::item::shown(item.state()?, item.version)),
-        })
+        Ok(v1::CreateItemResponse { item: Some(crate::item::shown(item.state()?, item.version)) })
     }
 }

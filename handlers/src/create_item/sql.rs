@@ -9,10 +9,7 @@ pub(super) struct Clock {
 }
 
 pub(super) async fn clock(tx: &mut Tx) -> Result<Clock> {
-    let clock = sqlx::query_as!(
-        Clock,
-        r#"SELECT clock_timestamp() AS "now!", now() AS "transaction_began!""#,
-    );
+    let clock = sqlx::query_as!(Clock, r#"SELECT clock_timestamp() AS "now!", now() AS "transaction_began!""#,);
     Ok(clock.fetch_one(tx.conn()).await?)
 }
 

@@ -36,10 +36,7 @@ impl rpc::IoHandler for GetItem {
         let state = row.state()?;
         // A fill passes the same gate as an event: it can't put an older state over a newer one. That it may fail is
         // why the database was asked.
-        let _ = io
-            .cache()
-            .put_if_newer(&cache_key(&state.item_id), row.version, &state.encode_to_vec())
-            .await;
+        let _ = io.cache().put_if_newer(&cache_key(&state.item_id), row.version, &state.encode_to_vec()).await;
         Ok(reply(shown(state, row.version), v1::ReadSource::Database))
     }
 }
@@ -47,15 +44,10 @@ impl rpc::IoHandler for GetItem {
 /// None when there is nothing to be had there, whatever the reason: the database has it.
 async fn from_read_model(io: &Io, item_id: Uuid) -> Option<v1::Item> {
     let held = io.cache().get(&cache_key(&item_id.to_string())).await;
-    let Versioned { version, value } = held
-        .inspect_err(|error| tracing::info!(%error, "read the database"))
-        .ok()??;
+    let Versioned { version, value } = held.inspect_err(|error| tracing::info!(%error, "read the database")).ok()??;
     Some(shown(ItemState::decode(&value[..]).ok()?, version))
 }
 
 fn reply(item: v1::Item, source: v1::ReadSource) -> v1::GetItemResponse {
-    v1::GetItemResponse {
-        item: Some(item),
-        source: source.into(),
-    }
+    v1::GetItemResponse { item: Some(item), source: source.into() }
 }

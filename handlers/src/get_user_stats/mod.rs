@@ -26,10 +26,7 @@ impl rpc::IoHandler for GetUserStats {
         match request.user_id.as_str() {
             "" => user(&caller.subject),
             other if other == caller.subject || caller.role == "ops" => user(other),
-            _ => Err(Error::new(
-                Class::Denied,
-                "these are another user's figures; allowed: your own, or role ops",
-            )),
+            _ => Err(Error::new(Class::Denied, "these are another user's figures; allowed: your own, or role ops")),
         }
     }
 
@@ -43,10 +40,6 @@ impl rpc::IoHandler for GetUserStats {
             total_spent_minor: row.total_spent_minor,
         };
         let stats = rows.into_iter().map(shown).collect();
-        Ok(v1::GetUserStatsResponse {
-            user_id: user.to_string(),
-            stats,
-            updated_at,
-        })
+        Ok(v1::GetUserStatsResponse { user_id: user.to_string(), stats, updated_at })
     }
 }

@@ -85,9 +85,7 @@ impl ItemRow {
 
     /// What everyone may see.
     pub fn state(&self) -> Result<ItemState> {
-        let next_minimum = self
-            .ladder()?
-            .next_minimum_minor(self.start_price_minor, self.price_minor);
+        let next_minimum = self.ladder()?.next_minimum_minor(self.start_price_minor, self.price_minor);
         Ok(ItemState {
             item_id: self.item_id.to_string(),
             title: self.title.clone(),
@@ -114,12 +112,7 @@ impl ItemRow {
             item: Some(self.state()?),
             fact: Some(fact),
         };
-        Ok(Event::new(
-            event_id,
-            (self.item_id.to_string(), self.version),
-            routing_key,
-            &message,
-        ))
+        Ok(Event::new(event_id, (self.item_id.to_string(), self.version), routing_key, &message))
     }
 }
 
@@ -130,11 +123,7 @@ pub fn cache_key(item_id: &str) -> String {
 
 /// The API's view of a public state.
 pub fn shown(state: ItemState, version: i64) -> v1::Item {
-    let status = if state.closed_at.is_some() {
-        v1::ItemStatus::Closed
-    } else {
-        v1::ItemStatus::Open
-    };
+    let status = if state.closed_at.is_some() { v1::ItemStatus::Closed } else { v1::ItemStatus::Open };
     v1::Item {
         item_id: state.item_id,
         title: state.title,

@@ -35,11 +35,7 @@ impl rpc::IoHandler for ListBids {
         let token = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
         let before = token.map(str::parse).transpose();
         let before = before.map_err(|_| Error::invalid("page_token is not one this service gave out"))?;
-        Ok(Query {
-            item_id: uuid("item_id", &request.item_id)?,
-            size: page_size(request.page_size)?,
-            before,
-        })
+        Ok(Query { item_id: uuid("item_id", &request.item_id)?, size: page_size(request.page_size)?, before })
     }
 
     async fn handle(io: &Io, query: &Query) -> Result<v1::ListBidsResponse> {
@@ -56,9 +52,6 @@ impl rpc::IoHandler for ListBids {
             amount_minor: row.amount_minor.into(),
             decided_at: Some(timestamp(row.decided_at)),
         };
-        Ok(v1::ListBidsResponse {
-            bids: rows.into_iter().map(shown).collect(),
-            next_page_token,
-        })
+        Ok(v1::ListBidsResponse { bids: rows.into_iter().map(shown).collect(), next_page_token })
     }
 }

@@ -38,27 +38,17 @@ impl rpc::IoHandler for ListItems {
             Ok(v1::ItemStatus::Open) => Some(false),
             Ok(v1::ItemStatus::Closed) => Some(true),
             Err(_) => {
-                return Err(Error::invalid(format!(
-                    "status {} is unknown; allowed: 0, 1, 2",
-                    request.status
-                )));
+                return Err(Error::invalid(format!("status {} is unknown; allowed: 0, 1, 2", request.status)));
             }
         };
         let after = token.map(|token| uuid("page_token", token)).transpose()?;
-        Ok(Query {
-            size: page_size(request.page_size)?,
-            after,
-            closed,
-        })
+        Ok(Query { size: page_size(request.page_size)?, after, closed })
     }
 
     async fn handle(io: &Io, query: &Query) -> Result<v1::ListItemsResponse> {
         let rows = sql::page(io.reads(), query.after, query.closed, query.size + 1).await?;
         let (rows, next_page_token) = page(rows, query.size, |row| row.item_id.to_string());
-        let items = rows
-            .iter()
-            .map(|row| Ok(shown(row.state()?, row.version)))
-            .collect::<Result<_>>()?;
+        let items = rows.iter().map(|row| Ok(shown(row.state()?, row.version))).collect::<Result<_>>()?;
         Ok(v1::ListItemsResponse { items, next_page_token })
     }
 }

@@ -29,11 +29,8 @@ pub struct Command {
 }
 
 impl rpc::TxHandler for PlaceBid {
-    const SPEC: &'static Spec = &Spec::new("place_bid", Trigger::Rpc("gavel.v1.BidService/PlaceBid")).limits(
-        Limits::DEFAULT
-            .timeout(std::time::Duration::from_secs(5))
-            .concurrency(1_024),
-    );
+    const SPEC: &'static Spec = &Spec::new("place_bid", Trigger::Rpc("gavel.v1.BidService/PlaceBid"))
+        .limits(Limits::DEFAULT.timeout(std::time::Duration::from_secs(5)).concurrency(1_024));
     const ACCESS: Access = Access::Roles(&["bidder"]);
     type Request = v1::PlaceBidRequest;
     type Command = Command;
@@ -45,14 +42,8 @@ impl rpc::TxHandler for PlaceBid {
 
     fn parse(request: v1::PlaceBidRequest, caller: &Caller) -> Result<Command> {
         let amount_minor = gavel_rules::amount(request.max_amount_minor).map_err(Error::invalid)?;
-        let bid = Bid {
-            bidder: user(&caller.subject)?,
-            amount_minor,
-        };
-        Ok(Command {
-            item_id: uuid("item_id", &request.item_id)?,
-            bid,
-        })
+        let bid = Bid { bidder: user(&caller.subject)?, amount_minor };
+        Ok(Command { item_id: uuid("item_id", &request.item_id)?, bid })
     }
 
     async fn handle(tx: &mut Tx, Command { item_id, bid }: &Command) -> Result<v1::PlaceBidResponse> {

@@ -19,13 +19,8 @@ impl message::IoHandler for ProjectItem {
     type Message = ItemEvent;
 
     async fn handle(io: &Io, event: &ItemEvent) -> Result<()> {
-        let item = event
-            .item
-            .as_ref()
-            .ok_or_else(|| Error::invalid("the event carries no item"))?;
-        io.cache()
-            .put_if_newer(&cache_key(&item.item_id), event.version, &item.encode_to_vec())
-            .await?;
+        let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
+        io.cache().put_if_newer(&cache_key(&item.item_id), event.version, &item.encode_to_vec()).await?;
         Ok(())
     }
 }

@@ -53,9 +53,7 @@ pub(super) async fn pending(tx: &mut Tx, shard: i16, limit: i64) -> Result<Vec<P
 }
 
 pub(super) async fn delete(tx: &mut Tx, published: &[i64]) -> Result<()> {
-    sqlx::query!("DELETE FROM outbox WHERE outbox_id = ANY($1)", published)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query!("DELETE FROM outbox WHERE outbox_id = ANY($1)", published).execute(tx.conn()).await?;
     Ok(())
 }
 

@@ -24,18 +24,12 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     };
     stage("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
     stage("docker", &mut docker)?;
-    stage("every test, in containers", &mut || {
-        Test::new(Services::Containers, &[]).run()
-    })?;
-    stage("end to end, on processes", &mut || {
-        Test::new(Services::Processes, &["-E", "test(travels::)"]).run()
-    })?;
-    stage("clippy", &mut || {
-        run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
-    })?;
+    stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
+    stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
+    stage("clippy", &mut || run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
     stage("cargo deny", &mut deny)?;
     stage("sqlx prepare --check", &mut || {
-        let servers = Processes::start(&Layout::of("test")?, false)?;
+        let servers = Processes::start(Layout::claim("test")?, false)?;
         Sqlx { check: true }.run_on(&servers.urls)
     })?;
     eprintln!("\nall of it passed in {:.0} s:", began.elapsed().as_secs_f64());
@@ -60,21 +54,13 @@ fn docker() -> anyhow::Result<()> {
     let step = Step::begin("starting dockerd");
     let log = std::env::temp_dir().join("gavel-dockerd.log");
     let file = File::create(&log)?;
-    let mut dockerd = as_root("dockerd")
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()?;
+    let mut dockerd = as_root("dockerd").stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
     let alive = || match dockerd.try_wait()? {
         None => Ok(()),
         Some(status) => anyhow::bail!("dockerd ended ({status}); see {}", log.display()),
     };
     wait_until("dockerd", Duration::from_mins(1), alive, engine_answers)?;
-    step.done(if is_root() {
-        "dockerd started"
-    } else {
-        "dockerd started through sudo"
-    });
+    step.done(if is_root() { "dockerd started" } else { "dockerd started through sudo" });
     Ok(())
 }
 
@@ -83,20 +69,11 @@ fn deny() -> anyhow::Result<()> {
     let deny = cargo_tool("cargo-deny", "cargo-deny", &["--debug"])?;
     let check = |what: &[&str]| {
         let mut command = Command::new(&deny);
-        run(command
-            .args(["--workspace", "check"])
-            .args(what)
-            .current_dir(crate::root()))
+        run(command.args(["--workspace", "check"]).args(what).current_dir(crate::root()))
     };
     check(&["bans", "licenses", "sources"])?;
     let mut fetch = Command::new(&deny);
-    if fetch
-        .args(["fetch", "db"])
-        .current_dir(crate::root())
-        .output()?
-        .status
-        .success()
-    {
+    if fetch.args(["fetch", "db"]).current_dir(crate::root()).output()?.status.success() {
         check(&["advisories"])
     } else {
         eprintln!("  ! the advisory database can't be fetched from here: vulnerabilities were not checked");

@@ -36,10 +36,7 @@ impl Images {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         install(&[DOCKER])?;
         let wanted = all();
-        let missing: Vec<_> = wanted
-            .into_iter()
-            .filter(|(_, name)| self.force || !is_there(name))
-            .collect();
+        let missing: Vec<_> = wanted.into_iter().filter(|(_, name)| self.force || !is_there(name)).collect();
         if missing.is_empty() {
             eprintln!("  ✓ all images are there (--force builds them again)");
             return Ok(());
@@ -50,10 +47,7 @@ impl Images {
 
 /// Pulls the images that are missing, or builds stand-ins for them.
 pub(crate) fn ensure() -> anyhow::Result<()> {
-    let missing: Vec<_> = all()
-        .into_iter()
-        .filter(|(_, name)| !is_there(name) && !pulled(name))
-        .collect();
+    let missing: Vec<_> = all().into_iter().filter(|(_, name)| !is_there(name) && !pulled(name)).collect();
     if missing.is_empty() { Ok(()) } else { build(&missing) }
 }
 
@@ -68,11 +62,7 @@ fn is_there(image: &str) -> bool {
 fn pulled(image: &str) -> bool {
     let step = Step::begin(format!("pulling {image}"));
     let pulled = run_quietly(Command::new("docker").args(["pull", "--quiet", image])).is_ok();
-    step.done(if pulled {
-        format!("{image} pulled")
-    } else {
-        format!("{image} can't be pulled; a stand-in is built")
-    });
+    step.done(if pulled { format!("{image} pulled") } else { format!("{image} can't be pulled; a stand-in is built") });
     pulled
 }
 
@@ -107,10 +97,7 @@ fn docker_build(kind: &str, name: &str) -> anyhow::Result<()> {
     let step = Step::begin(format!("building {name} (ops/images/{kind})"));
     let context = crate::root().join("ops/images").join(kind);
     let mut docker = Command::new("docker");
-    docker
-        .args(["build", "--network", "host", "--tag", name])
-        .arg(context)
-        .env("DOCKER_BUILDKIT", "0");
+    docker.args(["build", "--network", "host", "--tag", name]).arg(context).env("DOCKER_BUILDKIT", "0");
     run_quietly(&mut docker)?;
     step.done(format!("{name} built"));
     Ok(())

@@ -20,36 +20,24 @@ pub(crate) const PROTOC: Need = Need {
     found: || on_path("protoc").is_some() && Path::new("/usr/include/google/protobuf/timestamp.proto").exists(),
     packages: &["protobuf-compiler", "libprotobuf-dev"],
 };
-pub(crate) const C_COMPILER: Need = Need {
-    what: "a C compiler",
-    found: || on_path("cc").is_some(),
-    packages: &["gcc", "libc6-dev"],
-};
-pub(crate) const POSTGRESQL: Need = Need {
-    what: "PostgreSQL",
-    found: || postgresql_bin().is_some(),
-    packages: &["postgresql"],
-};
+pub(crate) const C_COMPILER: Need =
+    Need { what: "a C compiler", found: || on_path("cc").is_some(), packages: &["gcc", "libc6-dev"] };
+pub(crate) const POSTGRESQL: Need =
+    Need { what: "PostgreSQL", found: || postgresql_bin().is_some(), packages: &["postgresql"] };
 pub(crate) const RABBITMQ: Need = Need {
     what: "RabbitMQ",
     found: || Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
     packages: &["rabbitmq-server"],
 };
-pub(crate) const REDIS: Need = Need {
-    what: "Redis",
-    found: || on_path("redis-server").is_some(),
-    packages: &["redis-server"],
-};
+pub(crate) const REDIS: Need =
+    Need { what: "Redis", found: || on_path("redis-server").is_some(), packages: &["redis-server"] };
 pub(crate) const DOCKER: Need = Need {
     what: "Docker",
     found: || on_path("docker").is_some() && on_path("dockerd").is_some(),
     packages: &["docker.io"],
 };
-pub(crate) const DEBOOTSTRAP: Need = Need {
-    what: "debootstrap",
-    found: || on_path("debootstrap").is_some(),
-    packages: &["debootstrap"],
-};
+pub(crate) const DEBOOTSTRAP: Need =
+    Need { what: "debootstrap", found: || on_path("debootstrap").is_some(), packages: &["debootstrap"] };
 
 /// What building and running without containers needs.
 pub(crate) fn everything() -> anyhow::Result<()> {
@@ -65,10 +53,7 @@ pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
     let names = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
     if on_path("apt-get").is_none() {
-        bail!(
-            "{names} missing, and this is no Debian or Ubuntu: install {} by hand",
-            packages.join(" ")
-        );
+        bail!("{names} missing, and this is no Debian or Ubuntu: install {} by hand", packages.join(" "));
     }
     let step = Step::begin(format!("installing {names} (apt-get install {})", packages.join(" ")));
     {
@@ -77,11 +62,7 @@ pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
         apt(&[&["install", "-y", "--no-install-recommends"], &packages[..]].concat())?;
     }
     if let Some(need) = missing.iter().find(|need| !(need.found)()) {
-        bail!(
-            "{} is still missing after installing {}",
-            need.what,
-            need.packages.join(" ")
-        );
+        bail!("{} is still missing after installing {}", need.what, need.packages.join(" "));
     }
     step.done(format!("{names} installed"));
     Ok(())
@@ -128,10 +109,7 @@ impl Drop for NoAutostart {
 }
 
 pub(crate) fn is_root() -> bool {
-    fs::read_to_string("/proc/self/status")
-        .unwrap_or_default()
-        .lines()
-        .any(|line| line.starts_with("Uid:\t0\t"))
+    fs::read_to_string("/proc/self/status").unwrap_or_default().lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
@@ -162,11 +140,7 @@ pub(crate) fn cargo_tool(krate: &str, binary: &str, arguments: &[&str]) -> anyho
     if !installed.exists() {
         let step = Step::begin(format!("installing {krate} into target/tools (once)"));
         let mut cargo = Command::new("cargo");
-        cargo
-            .args(["install", "--locked", "--root"])
-            .arg(&tools)
-            .args(arguments)
-            .arg(krate);
+        cargo.args(["install", "--locked", "--root"]).arg(&tools).args(arguments).arg(krate);
         run_quietly(&mut cargo)?;
         step.done(format!("{krate} installed"));
     }

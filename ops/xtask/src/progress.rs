@@ -38,18 +38,10 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 /// Runs a command to its end; its output is shown only when it fails.
 pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
     let shown = shown(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("can't run {shown}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("can't run {shown}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
-        bail!(
-            "{shown} failed: {}\n{}{}",
-            output.status,
-            text(&output.stdout),
-            text(&output.stderr)
-        );
+        bail!("{shown} failed: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
     }
     Ok(text(&output.stdout))
 }

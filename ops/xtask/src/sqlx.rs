@@ -17,42 +17,26 @@ pub(crate) struct Sqlx {
 
 impl Sqlx {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let servers = Processes::start(&Layout::of("test")?, false)?;
+        let servers = Processes::start(Layout::claim("test")?, false)?;
         self.run_on(&servers.urls)
     }
 
     pub(crate) fn run_on(&self, urls: &Urls) -> anyhow::Result<()> {
         ensure(&[PROTOC])?;
-        let options = [
-            "--debug",
-            "--version",
-            "~0.8",
-            "--no-default-features",
-            "--features",
-            "postgres,rustls",
-        ];
+        let options = ["--debug", "--version", "~0.8", "--no-default-features", "--features", "postgres,rustls"];
         let sqlx = cargo_tool("sqlx-cli", "cargo-sqlx", &options)?;
         let database = urls.database(&format!("gavel_sqlx_{}", std::process::id()));
         let step = Step::begin("migrating a database for .sqlx");
         // By sqlx itself: bidctl can't be built while .sqlx is out of date.
-        for arguments in [
-            &["database", "create"][..],
-            &["migrate", "run", "--source", "migrations/expand"],
-        ] {
+        for arguments in [&["database", "create"][..], &["migrate", "run", "--source", "migrations/expand"]] {
             let mut command = Command::new(&sqlx);
             run_quietly(
-                command
-                    .arg("sqlx")
-                    .args(arguments)
-                    .args(["--database-url", &database])
-                    .current_dir(crate::root()),
+                command.arg("sqlx").args(arguments).args(["--database-url", &database]).current_dir(crate::root()),
             )?;
         }
         step.done("migrated");
         let mut prepare = Command::new(&sqlx);
-        prepare
-            .args(["sqlx", "prepare", "--workspace", "--database-url", &database])
-            .current_dir(crate::root());
+        prepare.args(["sqlx", "prepare", "--workspace", "--database-url", &database]).current_dir(crate::root());
         if self.check {
             prepare.arg("--check");
         }

@@ -55,10 +55,7 @@ impl Held {
 
 impl Test {
     pub(crate) fn new(services: Services, nextest: &[&str]) -> Self {
-        Self {
-            services: Some(services),
-            nextest: nextest.iter().map(ToString::to_string).collect(),
-        }
+        Self { services: Some(services), nextest: nextest.iter().map(ToString::to_string).collect() }
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
@@ -86,14 +83,10 @@ impl Test {
     }
 
     fn servers(&self) -> anyhow::Result<Held> {
-        let auto = if containers::engine_answers() {
-            Services::Containers
-        } else {
-            Services::Processes
-        };
+        let auto = if containers::engine_answers() { Services::Containers } else { Services::Processes };
         Ok(match self.services.unwrap_or(auto) {
             Services::Containers => Held::Containers(Box::new(Containers::start()?)),
-            Services::Processes => Held::Processes(Box::new(Processes::start(&Layout::of("test")?, false)?)),
+            Services::Processes => Held::Processes(Box::new(Processes::start(Layout::claim("test")?, false)?)),
             Services::Urls => Held::Urls(Urls {
                 postgres: variable("GAVEL_TEST_POSTGRES_URL")?,
                 amqp: variable("GAVEL_TEST_AMQP_URL")?,
@@ -112,11 +105,7 @@ fn variable(name: &str) -> anyhow::Result<String> {
 pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {
     let profile = if release { "release" } else { "dev" };
     eprintln!("  … building (cargo build {})", what.join(" "));
-    run(Command::new("cargo")
-        .arg("build")
-        .args(what)
-        .args(["--profile", profile])
-        .current_dir(crate::root()))?;
+    run(Command::new("cargo").arg("build").args(what).args(["--profile", profile]).current_dir(crate::root()))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
     Ok(target.join(if release { "release" } else { "debug" }))
 }
@@ -124,10 +113,5 @@ pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {
 /// Creates the database when it is missing and migrates it.
 pub(crate) fn migrate(bins: &std::path::Path, database_url: &str) -> anyhow::Result<()> {
     let mut bidctl = Command::new(bins.join("bidctl"));
-    run_quietly(
-        bidctl
-            .args(["migrate", "--create-database"])
-            .env("DATABASE_URL", database_url),
-    )
-    .map(drop)
+    run_quietly(bidctl.args(["migrate", "--create-database"]).env("DATABASE_URL", database_url)).map(drop)
 }

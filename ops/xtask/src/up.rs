@@ -48,27 +48,19 @@ impl Up {
             let _ = interrupt.send(());
         })?;
         ensure(&[C_COMPILER, PROTOC])?;
-        let layout = Layout::of(LAYOUT)?;
-        let mut servers = Processes::start(&layout, true)?;
+        let mut servers = Processes::start(Layout::claim(LAYOUT)?, true)?;
         let bins = build(&["--package", "gavel", "--bins"], self.release)?;
-        let variables = environment(&layout, &servers.urls, &bins)?;
+        let variables = environment(&servers.layout, &servers.urls, &bins)?;
         let step = Step::begin("migrating");
         migrate(&bins, &servers.urls.database("gavel"))?;
         step.done("migrated");
-        let system = System {
-            layout: &layout,
-            bins: &bins,
-            variables: &variables,
-        };
-        let mut worker = system.start("bid-worker", layout.worker_port())?;
-        let mut service = system.start("bid-service", layout.service_port())?;
+        let system = System { layout: &servers.layout, bins: &bins, variables: &variables };
+        let mut worker = system.start("bid-worker", servers.layout.worker_port())?;
+        let mut service = system.start("bid-service", servers.layout.service_port())?;
         let item = system.seed()?;
         system.greet(&item)?;
         loop {
-            if !matches!(
-                interrupted.recv_timeout(Duration::from_millis(300)),
-                Err(mpsc::RecvTimeoutError::Timeout)
-            ) {
+            if !matches!(interrupted.recv_timeout(Duration::from_millis(300)), Err(mpsc::RecvTimeoutError::Timeout)) {
                 break;
             }
             servers.check()?;
@@ -123,16 +115,10 @@ fn environment(layout: &Layout, urls: &Urls, bins: &Path) -> anyhow::Result<Vec<
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    let lines: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let lines: Vec<_> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let file = environment_file();
     fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
-    fs::write(
-        &file,
-        format!("# Written by `cargo xtask up`; read by bidctl.\n{}\n", lines.join("\n")),
-    )?;
+    fs::write(&file, format!("# Written by `cargo xtask up`; read by bidctl.\n{}\n", lines.join("\n")))?;
     Ok(variables)
 }
 
@@ -147,21 +133,11 @@ impl System<'_> {
         let step = Step::begin(format!("starting {name}"));
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(self.bins.join(name));
-        command
-            .envs(self.variables.iter().cloned())
-            .env("GAVEL_LISTEN", &address);
+        command.envs(self.variables.iter().cloned()).env("GAVEL_LISTEN", &address);
         let mut child = Child::start(self.layout, name, "TERM", &mut command)?;
         let url = format!("http://{address}/readyz");
-        wait_until(
-            name,
-            Duration::from_mins(1),
-            || child.check(),
-            || ureq::get(&url).call().is_ok(),
-        )?;
-        step.done(format!(
-            "{name} on http://{address}, its log in {}",
-            self.layout.log(name).display()
-        ));
+        wait_until(name, Duration::from_mins(1), || child.check(), || ureq::get(&url).call().is_ok())?;
+        step.done(format!("{name} on http://{address}, its log in {}", self.layout.log(name).display()));
         Ok(child)
     }
 
@@ -182,23 +158,16 @@ impl System<'_> {
             step.done(format!("{} items published", SEED.len()));
         }
         let items = self.open_items()?;
-        let latest = items
-            .into_iter()
-            .max_by_key(|item| item["ends_at"].as_str().map(ToOwned::to_owned));
+        let latest = items.into_iter().max_by_key(|item| item["ends_at"].as_str().map(ToOwned::to_owned));
         latest.context("no item is open")
     }
 
     fn open_items(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        Ok(serde_json::from_str(
-            &self.bidctl(&["--json", "item", "list", "--status", "open"])?,
-        )?)
+        Ok(serde_json::from_str(&self.bidctl(&["--json", "item", "list", "--status", "open"])?)?)
     }
 
     fn greet(&self, item: &serde_json::Value) -> anyhow::Result<()> {
-        let (id, minimum) = (
-            item["item_id"].as_str().unwrap_or_default(),
-            &item["next_minimum_minor"],
-        );
+        let (id, minimum) = (item["item_id"].as_str().unwrap_or_default(), &item["next_minimum_minor"]);
         let token = self.bidctl(&["token", "--user", "alice", "--role", "bidder", "--minutes", "720"])?;
         let bidctl = self.bins.join("bidctl");
         let here = std::env::current_dir()?;
@@ -215,11 +184,7 @@ impl System<'_> {
              \x20 {bidctl} stats --user alice\n\n\
              `{bidctl} --help` and `{bidctl} doctor` tell more. Ctrl-C stops everything; `cargo xtask up` again finds the \
              data as it was.",
-            if is_root() {
-                " (as root: PostgreSQL runs as the user postgres)"
-            } else {
-                ""
-            },
+            if is_root() { " (as root: PostgreSQL runs as the user postgres)" } else { "" },
             self.layout.worker_port(),
             token.trim(),
         );

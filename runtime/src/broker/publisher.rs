@@ -63,12 +63,7 @@ struct Link {
 
 impl Publisher {
     pub(crate) fn new(url: BrokerUrl, topology: Topology, process: &str) -> Self {
-        Self {
-            url,
-            topology,
-            link: Arc::default(),
-            name: format!("{process} publisher"),
-        }
+        Self { url, topology, link: Arc::default(), name: format!("{process} publisher") }
     }
 
     /// Publishes events in their order, all in flight at once, and says of each what became of it.
@@ -80,9 +75,7 @@ impl Publisher {
     pub(crate) async fn park(&self, message: Outgoing) -> Result<(), PublishError> {
         let exchange = self.topology.parking_exchange();
         let mut results = self.publish(&exchange, &[message]).await;
-        results
-            .pop()
-            .unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
+        results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
     /// Whether the broker can be reached now: connects where there is no connection. While a batch is in flight the
@@ -103,10 +96,7 @@ impl Publisher {
                 messages.iter().map(|_| Err(unconfirmed.clone())).collect()
             }
         };
-        if results
-            .iter()
-            .any(|result| matches!(result, Err(PublishError::Unconfirmed(_))))
-        {
+        if results.iter().any(|result| matches!(result, Err(PublishError::Unconfirmed(_)))) {
             // What is in flight on a link in doubt would confuse the next batch: build a new one.
             *link = None;
         }
@@ -123,25 +113,16 @@ impl Publisher {
         *link = None;
         let connection = self.url.connect(&self.name).await?;
         let channel = connection.create_channel().await?;
-        self.topology
-            .declare(&channel)
-            .await
-            .context("the topology can't be declared")?;
+        self.topology.declare(&channel).await.context("the topology can't be declared")?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        *link = Some(Link {
-            connection,
-            channel: channel.clone(),
-        });
+        *link = Some(Link { connection, channel: channel.clone() });
         Ok(channel)
     }
 }
 
 async fn publish_over(channel: &Channel, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
     let mut confirms = Vec::with_capacity(messages.len());
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
+    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     for message in messages {
         let key = short(&message.routing_key);
         let sent = channel.basic_publish(short(exchange), key, mandatory, &message.payload, properties(message));
@@ -177,19 +158,12 @@ fn verdict(
         Ok(Confirmation::Ack(message)) => (Ok(()), message),
         Ok(Confirmation::Nack(message)) => (Err(PublishError::Refused), message),
         Ok(Confirmation::NotRequested) => {
-            return Err(PublishError::Unconfirmed(
-                "the channel is not in confirm mode".to_owned(),
-            ));
+            return Err(PublishError::Unconfirmed("the channel is not in confirm mode".to_owned()));
         }
         Err(error) => return Err(PublishError::Unconfirmed(error)),
     };
     if let Some(message) = message {
-        let id = message
-            .delivery
-            .properties
-            .message_id()
-            .as_ref()
-            .map(ToString::to_string);
+        let id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
         returned.insert(id.unwrap_or_default(), message.reply_text.to_string());
     }
     result

@@ -29,10 +29,7 @@ impl Topology {
             Trigger::Message(keys) => Some((spec.name, keys)),
             _ => None,
         });
-        Self {
-            app,
-            consumers: consumers.collect(),
-        }
+        Self { app, consumers: consumers.collect() }
     }
 
     /// The topic exchange of events.
@@ -74,13 +71,8 @@ impl Topology {
 }
 
 async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
-    let durable = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    channel
-        .exchange_declare(short(name), kind, durable, FieldTable::default())
-        .await
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(short(name), kind, durable, FieldTable::default()).await
 }
 
 async fn declare_queue(channel: &Channel, name: &str, dead_letter_exchange: Option<&str>) -> lapin::Result<()> {
@@ -94,15 +86,10 @@ async fn declare_queue(channel: &Channel, name: &str, dead_letter_exchange: Opti
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
     }
-    channel
-        .queue_declare(short(name), QueueDeclareOptions::durable(), arguments)
-        .await
-        .map(drop)
+    channel.queue_declare(short(name), QueueDeclareOptions::durable(), arguments).await.map(drop)
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
     let (queue, exchange, key) = (short(queue), short(exchange), short(key));
-    channel
-        .queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default())
-        .await
+    channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await
 }

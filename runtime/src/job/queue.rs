@@ -60,9 +60,7 @@ pub(super) async fn complete(tx: &mut Tx, id: Uuid) -> Result<()> {
     if deleted == 1 {
         Ok(())
     } else {
-        Err(Error::internal(anyhow::anyhow!(
-            "job {id} is gone: it was completed elsewhere"
-        )))
+        Err(Error::internal(anyhow::anyhow!("job {id} is gone: it was completed elsewhere")))
     }
 }
 

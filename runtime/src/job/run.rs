@@ -73,24 +73,10 @@ async fn run_one(runtime: &Runtime, Kind { spec, handler }: Kind, more: &Notify)
         return Ok(false);
     };
     more.notify_one();
-    let headers: Headers = job
-        .headers
-        .as_deref()
-        .and_then(|h| serde_json::from_slice(h).ok())
-        .unwrap_or_default();
-    let invocation = Invocation::continuing(
-        headers.correlation_id.as_deref(),
-        headers.traceparent.as_deref(),
-        timeout,
-    );
+    let headers: Headers = job.headers.as_deref().and_then(|h| serde_json::from_slice(h).ok()).unwrap_or_default();
+    let invocation = Invocation::continuing(headers.correlation_id.as_deref(), headers.traceparent.as_deref(), timeout);
     tx.adopt(invocation.clone());
-    let done = invoke(
-        runtime,
-        spec,
-        invocation.clone(),
-        handle(spec, handler, tx, job.clone()),
-    )
-    .await;
+    let done = invoke(runtime, spec, invocation.clone(), handle(spec, handler, tx, job.clone())).await;
     if let Err(error) = done {
         settle_failure(runtime, spec, &job, &invocation, &error).await?;
     }
@@ -99,13 +85,19 @@ async fn run_one(runtime: &Runtime, Kind { spec, handler }: Kind, more: &Notify)
 
 async fn handle(spec: &'static Spec, handler: Erased, mut tx: Tx, job: Claimed) -> Result<()> {
     fault::point(spec.name, "after_claim");
-    let left = tx.invocation().remaining();
-    bounded(left, handler(&mut tx, job.args.unwrap_or_default())).await?;
-    queue::complete(&mut tx, job.id).await?;
+    if let Err(error) = work_and_complete(handler, &mut tx, job).await {
+        return Err(tx.fail(error).await);
+    }
     fault::point(spec.name, "before_commit");
     tx.commit().await?;
     fault::point(spec.name, "after_commit");
     Ok(())
+}
+
+async fn work_and_complete(handler: Erased, tx: &mut Tx, job: Claimed) -> Result<()> {
+    let left = tx.invocation().remaining();
+    bounded(left, handler(tx, job.args.unwrap_or_default())).await?;
+    queue::complete(tx, job.id).await
 }
 
 async fn settle_failure(
@@ -121,15 +113,7 @@ async fn settle_failure(
     let last_try = job.attempts <= 1 || error.class().disposition() == Disposition::GiveUp;
     if last_try {
         tracing::error!(handler = spec.name, job_id = %job.id, %error, "the job is dead");
-        return queue::bury(
-            pool,
-            job,
-            spec.name,
-            &invocation.correlation_id,
-            tried,
-            &error.to_string(),
-        )
-        .await;
+        return queue::bury(pool, job, spec.name, &invocation.correlation_id, tried, &error.to_string()).await;
     }
     queue::retry_later(pool, job, u32::try_from(tried).unwrap_or(1)).await
 }

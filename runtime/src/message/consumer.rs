@@ -61,19 +61,33 @@ async fn in_transaction(
     handle: for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>,
     received: &Received,
 ) -> Result<()> {
+    match first_time(consumer, &mut tx, handle, received).await {
+        Ok(true) => {
+            fault::point(consumer, "before_commit");
+            tx.commit().await
+        }
+        Ok(false) => {
+            tx.rollback().await;
+            Ok(())
+        }
+        Err(error) => Err(tx.fail(error).await),
+    }
+}
+
+/// Handles the message, with its receipt as the last statement. False when it was handled before, or elsewhere meanwhile.
+async fn first_time(
+    consumer: &str,
+    tx: &mut Tx,
+    handle: for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>,
+    received: &Received,
+) -> Result<bool> {
     let id = received.id()?;
-    if receipt::is_in_inbox(&mut tx, consumer, id).await? {
-        tx.rollback().await;
-        return Ok(());
+    if receipt::is_in_inbox(tx, consumer, id).await? {
+        return Ok(false);
     }
     let left = tx.invocation().remaining();
-    bounded(left, handle(&mut tx, received)).await?;
-    if !receipt::put_in_inbox(&mut tx, consumer, id).await? {
-        tx.rollback().await;
-        return Ok(());
-    }
-    fault::point(consumer, "before_commit");
-    tx.commit().await
+    bounded(left, handle(tx, received)).await?;
+    receipt::put_in_inbox(tx, consumer, id).await
 }
 
 /// Consumes until the drain.
@@ -86,11 +100,7 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) 
             return;
         };
         failures += 1;
-        tracing::warn!(
-            handler = spec.name,
-            error = format!("{error:#}"),
-            "the consumer will connect again"
-        );
+        tracing::warn!(handler = spec.name, error = format!("{error:#}"), "the consumer will connect again");
         tasks.pause(backoff::pause(failures, PAUSES.0, PAUSES.1)).await;
     }
 }
@@ -99,19 +109,11 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) 
 async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> anyhow::Result<()> {
     let connection = runtime.broker().connect(consumer.spec.name).await?;
     let channel = connection.create_channel().await?;
-    runtime
-        .topology()
-        .declare(&channel)
-        .await
-        .context("the topology can't be declared")?;
+    runtime.topology().declare(&channel).await.context("the topology can't be declared")?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let (queue, tag) = (runtime.topology().queue(consumer.spec.name), consumer.spec.name);
-    let consume = channel.basic_consume(
-        queue.as_str().into(),
-        tag.into(),
-        BasicConsumeOptions::default(),
-        FieldTable::default(),
-    );
+    let consume =
+        channel.basic_consume(queue.as_str().into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut deliveries = consume.await?;
     *failures = 0;
     let in_flight = TaskTracker::new();
@@ -123,15 +125,8 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
             () = runtime.tasks().draining().cancelled() => break,
             delivery = deliveries.next() => delivery,
         };
-        let Some(delivery) = delivery else {
-            bail!("RabbitMQ cancelled the consumer")
-        };
-        let handled = handle(
-            runtime.clone(),
-            consumer,
-            delivery.context("the delivery failed")?,
-            slot,
-        );
+        let Some(delivery) = delivery else { bail!("RabbitMQ cancelled the consumer") };
+        let handled = handle(runtime.clone(), consumer, delivery.context("the delivery failed")?, slot);
         runtime.tasks().spawn(in_flight.track_future(handled));
     }
     leave(connection, channel, tag, &in_flight).await;

@@ -44,8 +44,7 @@ impl Received {
 
     /// The id that the inbox knows it by.
     pub(crate) fn id(&self) -> Result<Uuid> {
-        self.message_id
-            .ok_or_else(|| Error::invalid("the message has no id; allowed: a UUID as AMQP message-id"))
+        self.message_id.ok_or_else(|| Error::invalid("the message has no id; allowed: a UUID as AMQP message-id"))
     }
 
     pub(crate) fn decode<M: prost::Message + Default>(&self) -> Result<M> {

@@ -78,17 +78,10 @@ async fn call_io<H: IoHandler>(runtime: &Runtime, incoming: &Incoming, request: 
 fn call_key<H: TxHandler>(request: &H::Request, caller: &Caller) -> Result<CallKey> {
     let given = H::idempotency_key(request);
     let key = given.parse().map_err(|_| {
-        Error::invalid(format!(
-            "idempotency_key {given:?} is not a UUID; allowed: one UUID per intent"
-        ))
+        Error::invalid(format!("idempotency_key {given:?} is not a UUID; allowed: one UUID per intent"))
     })?;
     let request_hash = Sha256::digest(request.encode_to_vec()).into();
-    Ok(CallKey {
-        principal: caller.subject.clone(),
-        operation: H::SPEC.name,
-        key,
-        request_hash,
-    })
+    Ok(CallKey { principal: caller.subject.clone(), operation: H::SPEC.name, key, request_hash })
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.
@@ -129,10 +122,11 @@ async fn attempt_once(
     let mut tx = Tx::begin(pool, invocation.clone()).await?;
     match receipt::find(tx.conn(), call).await {
         Ok(None) => {}
-        known => {
+        Ok(Some(known)) => {
             tx.rollback().await;
-            return known;
+            return Ok(Some(known));
         }
+        Err(error) => return Err(tx.fail(error).await),
     }
     let outcome = match bounded(invocation.remaining(), handle(&mut tx)).await {
         Ok(reply) => Ok(reply),
@@ -142,12 +136,7 @@ async fn attempt_once(
             tx = Tx::begin(pool, invocation.clone()).await?;
             Err(refusal)
         }
-        // Out of time the connection may be in the middle of a statement: dropping the transaction closes it.
-        Err(error) if error.class() == Class::DeadlineExceeded => return Err(error),
-        Err(error) => {
-            tx.rollback().await;
-            return Err(error);
-        }
+        Err(error) => return Err(tx.fail(error).await),
     };
     if !receipt::record(&mut tx, call, &outcome).await? {
         tx.rollback().await;
@@ -169,13 +158,11 @@ struct Incoming {
 impl Incoming {
     fn of<T>(runtime: &Runtime, spec: &Spec, request: &Request<T>) -> Self {
         let header = |name| request.metadata().get(name);
-        let left = request.data::<ClientDeadline>().map_or(Duration::MAX, |deadline| {
-            deadline.0.saturating_duration_since(Instant::now())
-        });
+        let left = request
+            .data::<ClientDeadline>()
+            .map_or(Duration::MAX, |deadline| deadline.0.saturating_duration_since(Instant::now()));
         let timeout = left.min(spec.limits.timeout);
-        let caller = runtime
-            .verifier()
-            .map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
+        let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
         Self {
             invocation: Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout),
             caller,
@@ -194,18 +181,12 @@ impl Incoming {
     }
 
     fn as_called_by(&self, caller: Option<Caller>) -> Invocation {
-        Invocation {
-            caller,
-            ..self.invocation.clone()
-        }
+        Invocation { caller, ..self.invocation.clone() }
     }
 
     fn answer<T>(self, result: Result<T>) -> Result<Response<T>, Status> {
         let correlation_id = &self.invocation.correlation_id;
-        self.slot.fill(
-            correlation_id,
-            result.as_ref().err().map(|error| shown(error, correlation_id)).as_ref(),
-        );
+        self.slot.fill(correlation_id, result.as_ref().err().map(|error| shown(error, correlation_id)).as_ref());
         result.map(Response::new).map_err(|error| {
             let shown = shown(&error, correlation_id);
             Status::new(Code::from(shown.class().grpc_code())).with_message(shown.message())

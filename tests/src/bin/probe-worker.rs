@@ -12,18 +12,13 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 async fn note(tx: &mut Tx, text: &str) -> Result<()> {
-    sqlx::query("INSERT INTO notes (text) VALUES ($1)")
-        .bind(text)
-        .execute(tx.conn())
-        .await?;
+    sqlx::query("INSERT INTO notes (text) VALUES ($1)").bind(text).execute(tx.conn()).await?;
     Ok(())
 }
 
 /// Counts tries past any rollback.
 async fn tries(tx: &mut Tx) -> Result<i64> {
-    Ok(sqlx::query_scalar("SELECT nextval('tries')")
-        .fetch_one(tx.conn())
-        .await?)
+    Ok(sqlx::query_scalar("SELECT nextval('tries')").fetch_one(tx.conn()).await?)
 }
 
 /// What each job does.

@@ -6,14 +6,7 @@ use gavel_tests::{Api, Failure, System};
 use poem_grpc::Code;
 
 /// The methods that exist, and how each is called by whom. A method missing here fails the last test.
-const METHODS: [&str; 6] = [
-    "CreateItem",
-    "GetItem",
-    "ListItems",
-    "PlaceBid",
-    "ListBids",
-    "GetUserStats",
-];
+const METHODS: [&str; 6] = ["CreateItem", "GetItem", "ListItems", "PlaceBid", "ListBids", "GetUserStats"];
 
 async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
     match method {
@@ -24,23 +17,16 @@ async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
                 currency: "EUR".to_owned(),
                 start_price_minor: 100,
                 starts_at: None,
-                ends_at: Some(prost_types::Timestamp {
-                    seconds: Utc::now().timestamp() + 3_600,
-                    nanos: 0,
-                }),
+                ends_at: Some(prost_types::Timestamp { seconds: Utc::now().timestamp() + 3_600, nanos: 0 }),
             };
             api.create_item(request).await.map(drop)
         }
         "GetItem" => api.item(item_id).await.map(drop),
         "ListItems" => api.items(v1::ListItemsRequest::default()).await.map(drop),
         "PlaceBid" => api.bid(item_id, 1_000_000).await.map(drop),
-        "ListBids" => api
-            .bids(v1::ListBidsRequest {
-                item_id: item_id.to_owned(),
-                ..Default::default()
-            })
-            .await
-            .map(drop),
+        "ListBids" => {
+            api.bids(v1::ListBidsRequest { item_id: item_id.to_owned(), ..Default::default() }).await.map(drop)
+        }
         "GetUserStats" => api.stats("alice").await.map(drop),
         other => panic!("{other} is not in this table"),
     }
@@ -58,10 +44,7 @@ fn claims(exp: i64) -> Claims {
 }
 
 async fn item(system: &System, api: &Api) -> String {
-    api.with_token(system.token("sam", "seller"))
-        .create("A lamp", Utc::now() + TimeDelta::hours(1))
-        .await
-        .item_id
+    api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id
 }
 
 #[tokio::test]
@@ -74,41 +57,19 @@ async fn an_invalid_token_is_refused_by_every_method_and_none_by_those_that_need
     let forger = System::new().await;
     let callers = [
         ("expired", api.with_token(system.sign(&claims(now - 60)))),
-        (
-            "another audience's",
-            api.with_token(system.sign(&Claims {
-                aud: "elsewhere".to_owned(),
-                ..valid.clone()
-            })),
-        ),
-        (
-            "another issuer's",
-            api.with_token(system.sign(&Claims {
-                iss: "stranger".to_owned(),
-                ..valid.clone()
-            })),
-        ),
+        ("another audience's", api.with_token(system.sign(&Claims { aud: "elsewhere".to_owned(), ..valid.clone() }))),
+        ("another issuer's", api.with_token(system.sign(&Claims { iss: "stranger".to_owned(), ..valid.clone() }))),
         ("forged", api.with_token(forger.sign(&valid))),
         ("garbage", api.with_token("garbage".to_owned())),
     ];
     for method in METHODS {
         for (who, caller) in &callers {
-            let failure = call(method, caller, &item_id)
-                .await
-                .expect_err("an invalid token is never ignored");
-            assert_eq!(
-                failure.code,
-                Code::Unauthenticated,
-                "{method} with a token that is {who}: {failure:?}"
-            );
+            let failure = call(method, caller, &item_id).await.expect_err("an invalid token is never ignored");
+            assert_eq!(failure.code, Code::Unauthenticated, "{method} with a token that is {who}: {failure:?}");
         }
         let public = matches!(method, "GetItem" | "ListItems" | "ListBids");
         let anonymous = call(method, &api, &item_id).await.err().map(|failure| failure.code);
-        assert_eq!(
-            anonymous,
-            (!public).then_some(Code::Unauthenticated),
-            "{method} without a token"
-        );
+        assert_eq!(anonymous, (!public).then_some(Code::Unauthenticated), "{method} without a token");
     }
 }
 
@@ -142,13 +103,10 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
 #[test]
 fn no_method_is_missing_from_these_tables() {
     let app = gavel::app();
-    let methods = app
-        .registrations()
-        .iter()
-        .filter_map(|registration| match registration.spec.trigger {
-            Trigger::Rpc(method) => method.rsplit('/').next(),
-            _ => None,
-        });
+    let methods = app.registrations().iter().filter_map(|registration| match registration.spec.trigger {
+        Trigger::Rpc(method) => method.rsplit('/').next(),
+        _ => None,
+    });
     let mut registered: Vec<_> = methods.collect();
     registered.sort_unstable();
     let mut covered = METHODS;

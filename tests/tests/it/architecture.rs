@@ -8,32 +8,18 @@ use std::{
 };
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .expect("the checkout")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
 }
 
 /// The crates that `package` names as ordinary dependencies.
 fn dependencies(package: &str) -> BTreeSet<String> {
-    let cargo = Command::new("cargo")
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .current_dir(root())
-        .output();
+    let cargo =
+        Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(root()).output();
     let metadata: Value = serde_json::from_slice(&cargo.expect("cargo runs").stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
-    let found = packages
-        .iter()
-        .find(|p| p["name"] == package)
-        .unwrap_or_else(|| panic!("no package {package}"));
-    let ordinary = found["dependencies"]
-        .as_array()
-        .expect("dependencies")
-        .iter()
-        .filter(|d| d["kind"].is_null());
-    ordinary
-        .map(|d| d["name"].as_str().expect("a name").to_owned())
-        .collect()
+    let found = packages.iter().find(|p| p["name"] == package).unwrap_or_else(|| panic!("no package {package}"));
+    let ordinary = found["dependencies"].as_array().expect("dependencies").iter().filter(|d| d["kind"].is_null());
+    ordinary.map(|d| d["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
@@ -58,10 +44,7 @@ fn forbid(package: &str, forbidden: &[&str]) {
 
 #[test]
 fn dependencies_point_one_way() {
-    forbid(
-        "gavel-rules",
-        &["tokio", "sqlx", "gavel-runtime", "gavel-proto", "gavel", "uuid", "rand"],
-    );
+    forbid("gavel-rules", &["tokio", "sqlx", "gavel-runtime", "gavel-proto", "gavel", "uuid", "rand"]);
     forbid("gavel-runtime", &["gavel-proto", "gavel", "gavel-rules"]);
     forbid("gavel-proto", &["gavel-runtime", "gavel", "gavel-rules", "sqlx"]);
     forbid("gavel", &["lapin", "redis", "gavel-tests"]);
@@ -70,9 +53,8 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn the_runtime_knows_no_auction_noun() {
-    let nouns = [
-        "auction", "auctions", "bid", "bids", "bidder", "item", "items", "seller", "hammer", "price", "bidctl",
-    ];
+    let nouns =
+        ["auction", "auctions", "bid", "bids", "bidder", "item", "items", "seller", "hammer", "price", "bidctl"];
     for path in sources(&root().join("runtime/src")) {
         let text = fs::read_to_string(&path).expect("text");
         for (index, line) in text.lines().enumerate() {
@@ -95,24 +77,13 @@ fn use_cases_dont_import_each_other() {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| lib.contains(&format!("::<{name}::")))
         .collect();
-    assert!(
-        use_cases.len() >= 12,
-        "use cases are folders that app() registers: {use_cases:?}"
-    );
+    assert!(use_cases.len() >= 12, "use cases are folders that app() registers: {use_cases:?}");
     for one in &use_cases {
         for path in sources(&src.join(one)) {
             let text = fs::read_to_string(&path).expect("text");
             for other in use_cases.iter().filter(|other| *other != one) {
-                let imports = [
-                    format!("crate::{other}"),
-                    format!("super::{other}"),
-                    format!("    {other}::"),
-                ];
-                assert!(
-                    !imports.iter().any(|import| text.contains(import)),
-                    "{} imports {other}",
-                    path.display()
-                );
+                let imports = [format!("crate::{other}"), format!("super::{other}"), format!("    {other}::")];
+                assert!(!imports.iter().any(|import| text.contains(import)), "{} imports {other}", path.display());
             }
         }
     }
@@ -129,11 +100,7 @@ fn the_rules_read_no_clock_and_nothing_selects_everything() {
     for dir in ["handlers/src", "runtime/src"] {
         for path in sources(&root().join(dir)) {
             let text = fs::read_to_string(&path).expect("text").to_uppercase();
-            assert!(
-                !text.contains("SELECT *") && !text.contains("RETURNING *"),
-                "{} selects all",
-                path.display()
-            );
+            assert!(!text.contains("SELECT *") && !text.contains("RETURNING *"), "{} selects all", path.display());
         }
     }
 }
@@ -143,11 +110,7 @@ fn queries_live_in_sql_files_and_files_stay_small() {
     for path in sources(&root().join("handlers/src")) {
         let text = fs::read_to_string(&path).expect("text");
         let is_sql = path.file_name().is_some_and(|name| name == "sql.rs");
-        assert!(
-            is_sql || !text.contains("sqlx::query"),
-            "{} has a query; allowed in sql.rs",
-            path.display()
-        );
+        assert!(is_sql || !text.contains("sqlx::query"), "{} has a query; allowed in sql.rs", path.display());
     }
     for dir in ["handlers", "runtime/src", "proto/src", "ops/xtask/src", "tests"] {
         for path in sources(&root().join(dir)) {
@@ -165,10 +128,6 @@ fn migrations_are_numbered_without_gaps() {
         .collect();
     names.sort();
     for (index, name) in names.iter().enumerate() {
-        assert!(
-            name.starts_with(&format!("{:04}_", index + 1)),
-            "{name} should be number {}",
-            index + 1
-        );
+        assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name} should be number {}", index + 1);
     }
 }

@@ -11,9 +11,7 @@ async fn two_hundred_concurrent_bidders_leave_a_gapless_rising_ledger_and_one_le
     let system = System::new().await;
     let (_service, api) = system.service().await;
     let seller = api.with_token(system.token("sam", "seller"));
-    let item = seller
-        .create("A contested lamp", Utc::now() + TimeDelta::hours(1))
-        .await;
+    let item = seller.create("A contested lamp", Utc::now() + TimeDelta::hours(1)).await;
     let bids = (0..BIDDERS).map(|n| {
         let api = api.with_token(system.token(&format!("bidder-{n}"), "bidder"));
         let item_id = item.item_id.clone();
@@ -26,20 +24,11 @@ async fn two_hundred_concurrent_bidders_leave_a_gapless_rising_ledger_and_one_le
         match result {
             Ok(reply) => {
                 assert_eq!(reply.price_minor, amount);
-                assert!(
-                    acknowledged.insert(reply.sequence, (bidder, amount)).is_none(),
-                    "a sequence given twice"
-                );
+                assert!(acknowledged.insert(reply.sequence, (bidder, amount)).is_none(), "a sequence given twice");
             }
             Err(failure) => {
-                let refused = failure
-                    .refused
-                    .as_ref()
-                    .unwrap_or_else(|| panic!("not a refusal: {failure:?}"));
-                assert!(
-                    refused.next_minimum_minor > amount,
-                    "{bidder} was refused at {amount}: {failure:?}"
-                );
+                let refused = failure.refused.as_ref().unwrap_or_else(|| panic!("not a refusal: {failure:?}"));
+                assert!(refused.next_minimum_minor > amount, "{bidder} was refused at {amount}: {failure:?}");
             }
         }
     }
@@ -48,27 +37,16 @@ async fn two_hundred_concurrent_bidders_leave_a_gapless_rising_ledger_and_one_le
             .fetch_all(&system.db)
             .await
             .expect("the ledger");
-    let expected: Vec<_> = acknowledged
-        .into_iter()
-        .map(|(at, (who, amount))| (at, who, amount))
-        .collect();
-    let found: Vec<_> = ledger
-        .into_iter()
-        .map(|(at, who, amount)| (at, who, i64::from(amount)))
-        .collect();
+    let expected: Vec<_> = acknowledged.into_iter().map(|(at, (who, amount))| (at, who, amount)).collect();
+    let found: Vec<_> = ledger.into_iter().map(|(at, who, amount)| (at, who, i64::from(amount))).collect();
     assert_eq!(found, expected, "the ledger is what was acknowledged");
     assert!(found.len() > 1, "several bids were accepted");
     for (index, (sequence, _, _)) in found.iter().enumerate() {
         assert_eq!(*sequence, index as i64 + 2, "gapless after the creation's 1");
     }
-    assert!(
-        found.windows(2).all(|pair| pair[0].2 < pair[1].2),
-        "the price strictly rises"
-    );
-    let (leader, price): (String, i64) = sqlx::query_as("SELECT leader_id, price_minor FROM items")
-        .fetch_one(&system.db)
-        .await
-        .expect("the item");
+    assert!(found.windows(2).all(|pair| pair[0].2 < pair[1].2), "the price strictly rises");
+    let (leader, price): (String, i64) =
+        sqlx::query_as("SELECT leader_id, price_minor FROM items").fetch_one(&system.db).await.expect("the item");
     let (_, last_bidder, highest) = found.last().expect("an accepted bid");
     assert_eq!((&leader, price), (last_bidder, *highest));
 }

@@ -43,35 +43,22 @@ async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_
             .fetch_all(&system.db)
             .await
             .expect("the statistics");
-    let found: BTreeMap<_, _> = rows
-        .into_iter()
-        .map(|(user, bids, won, spent)| (user, (bids, won, spent)))
-        .collect();
+    let found: BTreeMap<_, _> = rows.into_iter().map(|(user, bids, won, spent)| (user, (bids, won, spent))).collect();
     assert_eq!(found, expected);
     let in_ledger: i64 = sqlx::query_scalar("SELECT sum(amount_minor)::bigint FROM spend_ledger")
         .fetch_one(&system.db)
         .await
         .expect("the ledger");
     assert_eq!(in_ledger, expected.values().map(|(_, _, spent)| spent).sum::<i64>());
-    for message in messages
-        .iter()
-        .filter(|message| message.routing_key.as_str() == "item.closed")
-    {
+    for message in messages.iter().filter(|message| message.routing_key.as_str() == "item.closed") {
         let event = <gavel_proto::events_v1::ItemEvent as prost::Message>::decode(&message.data[..]).expect("an event");
         let item_id = event.item.expect("an item").item_id;
         let shown = eventually(
             "the read model converges on the newest version",
             || api.item(&item_id),
-            |reply| {
-                reply
-                    .as_ref()
-                    .is_ok_and(|reply| reply.item.as_ref().is_some_and(|item| item.version == 5))
-            },
+            |reply| reply.as_ref().is_ok_and(|reply| reply.item.as_ref().is_some_and(|item| item.version == 5)),
         );
-        assert_eq!(
-            shown.await.expect("the item is there").source(),
-            gavel_proto::v1::ReadSource::ReadModel
-        );
+        assert_eq!(shown.await.expect("the item is there").source(), gavel_proto::v1::ReadSource::ReadModel);
     }
 }
 
@@ -80,9 +67,7 @@ async fn sell_items(system: &System, api: &Api) -> BTreeMap<String, (i64, i64, i
     let seller = api.with_token(system.token("sam", "seller"));
     let mut expected: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
     for n in 0..ITEMS {
-        let item = seller
-            .create(&format!("Lamp {n}"), Utc::now() + TimeDelta::milliseconds(1_500))
-            .await;
+        let item = seller.create(&format!("Lamp {n}"), Utc::now() + TimeDelta::milliseconds(1_500)).await;
         for (turn, bidder) in ["alice", "bob", "carol"].iter().cycle().skip(n).take(3).enumerate() {
             let amount = 1_000 + n as i64 * 10_000 + turn as i64 * 2_000;
             let bidder_api = api.with_token(system.token(bidder, "bidder"));

@@ -24,10 +24,7 @@ async fn sigterm_under_load_loses_no_acknowledged_bid_and_exits_cleanly_within_t
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     for n in 0..16 {
-        let item = seller
-            .create(&format!("Lamp {n}"), Utc::now() + TimeDelta::hours(1))
-            .await
-            .item_id;
+        let item = seller.create(&format!("Lamp {n}"), Utc::now() + TimeDelta::hours(1)).await.item_id;
         let api = api.with_token(system.token(&format!("bidder-{n}"), "bidder"));
         let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
         clients.push(tokio::spawn(async move {
@@ -61,26 +58,15 @@ async fn sigterm_under_load_loses_no_acknowledged_bid_and_exits_cleanly_within_t
     let (service_status, worker_status) = (service.ended().await, worker.ended().await);
     assert!(began.elapsed() < GRACE, "drained within the grace period");
     stop.store(true, Ordering::Relaxed);
-    assert_eq!(
-        (service_status.code(), worker_status.code()),
-        (Some(0), Some(0)),
-        "{:?}",
-        service.output().last()
-    );
+    assert_eq!((service_status.code(), worker_status.code()), (Some(0), Some(0)), "{:?}", service.output().last());
 
     let mut kept = BTreeSet::new();
     for client in clients {
         kept.extend(client.await.expect("no client panics"));
     }
-    let ledger: Vec<String> = sqlx::query_scalar("SELECT bid_id::text FROM bids")
-        .fetch_all(&system.db)
-        .await
-        .expect("the ledger");
+    let ledger: Vec<String> =
+        sqlx::query_scalar("SELECT bid_id::text FROM bids").fetch_all(&system.db).await.expect("the ledger");
     let ledger: BTreeSet<_> = ledger.into_iter().collect();
-    assert!(
-        kept.is_subset(&ledger),
-        "acknowledged and lost: {:?}",
-        kept.difference(&ledger).collect::<Vec<_>>()
-    );
+    assert!(kept.is_subset(&ledger), "acknowledged and lost: {:?}", kept.difference(&ledger).collect::<Vec<_>>());
     assert!(kept.len() > 200);
 }

@@ -12,22 +12,12 @@ async fn lists_are_newest_first_and_pages_join_without_gap_or_overlap() {
     let seller = api.with_token(system.token("sam", "seller"));
     let mut ids = Vec::new();
     for n in 0..5 {
-        ids.insert(
-            0,
-            seller
-                .create(&format!("Lamp {n}"), Utc::now() + TimeDelta::hours(1))
-                .await
-                .item_id,
-        );
+        ids.insert(0, seller.create(&format!("Lamp {n}"), Utc::now() + TimeDelta::hours(1)).await.item_id);
     }
     let mut listed = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListItemsRequest {
-            page_size: 2,
-            page_token,
-            status: v1::ItemStatus::Open.into(),
-        };
+        let request = v1::ListItemsRequest { page_size: 2, page_token, status: v1::ItemStatus::Open.into() };
         let page = api.items(request).await.expect("a page");
         assert!(page.items.len() <= 2);
         listed.extend(page.items.into_iter().map(|item| item.item_id));
@@ -42,31 +32,17 @@ async fn lists_are_newest_first_and_pages_join_without_gap_or_overlap() {
     for amount in [1_000, 2_000, 3_000] {
         alice.bid(&ids[0], amount).await.expect("accepted");
     }
-    let request = |page_token| v1::ListBidsRequest {
-        item_id: ids[0].clone(),
-        page_size: 2,
-        page_token,
-    };
+    let request = |page_token| v1::ListBidsRequest { item_id: ids[0].clone(), page_size: 2, page_token };
     let first = api.bids(request(String::new())).await.expect("a page");
     let second = api.bids(request(first.next_page_token.clone())).await.expect("a page");
-    let amounts: Vec<_> = first
-        .bids
-        .iter()
-        .chain(&second.bids)
-        .map(|bid| (bid.sequence, bid.amount_minor))
-        .collect();
+    let amounts: Vec<_> = first.bids.iter().chain(&second.bids).map(|bid| (bid.sequence, bid.amount_minor)).collect();
     assert_eq!(amounts, [(4, 3_000), (3, 2_000), (2, 1_000)]);
     assert_eq!(second.next_page_token, "");
 
     let url = format!("http://{}/items/{}", service.address().await, ids[0]);
     let shown: Value = reqwest::get(&url).await.expect("answered").json().await.expect("JSON");
-    assert_eq!(
-        (&shown["price_minor"], &shown["leader"]),
-        (&3_000.into(), &"alice".into())
-    );
-    let missing = reqwest::get(url.replace(&ids[0], &uuid::Uuid::nil().to_string()))
-        .await
-        .expect("answered");
+    assert_eq!((&shown["price_minor"], &shown["leader"]), (&3_000.into(), &"alice".into()));
+    let missing = reqwest::get(url.replace(&ids[0], &uuid::Uuid::nil().to_string())).await.expect("answered");
     assert_eq!(missing.status(), 404);
     let told: Value = missing.json().await.expect("JSON");
     assert_eq!(told["code"], "not_found");
@@ -83,56 +59,19 @@ async fn what_is_wrong_with_an_item_is_named() {
         currency: "EUR".to_owned(),
         start_price_minor: 1_000,
         starts_at: None,
-        ends_at: Some(prost_types::Timestamp {
-            seconds: Utc::now().timestamp() + 60,
-            nanos: 0,
-        }),
+        ends_at: Some(prost_types::Timestamp { seconds: Utc::now().timestamp() + 60, nanos: 0 }),
     };
     let past = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
     for (request, named) in [
-        (
-            v1::CreateItemRequest {
-                title: String::new(),
-                ..valid.clone()
-            },
-            "title",
-        ),
-        (
-            v1::CreateItemRequest {
-                currency: "BTC".to_owned(),
-                ..valid.clone()
-            },
-            "EUR",
-        ),
-        (
-            v1::CreateItemRequest {
-                start_price_minor: 0,
-                ..valid.clone()
-            },
-            "1 to",
-        ),
-        (
-            v1::CreateItemRequest {
-                ends_at: None,
-                ..valid.clone()
-            },
-            "ends_at",
-        ),
-        (
-            v1::CreateItemRequest {
-                ends_at: past,
-                ..valid.clone()
-            },
-            "after now",
-        ),
+        (v1::CreateItemRequest { title: String::new(), ..valid.clone() }, "title"),
+        (v1::CreateItemRequest { currency: "BTC".to_owned(), ..valid.clone() }, "EUR"),
+        (v1::CreateItemRequest { start_price_minor: 0, ..valid.clone() }, "1 to"),
+        (v1::CreateItemRequest { ends_at: None, ..valid.clone() }, "ends_at"),
+        (v1::CreateItemRequest { ends_at: past, ..valid.clone() }, "after now"),
     ] {
         let failure = seller.create_item(request).await.expect_err("invalid");
         assert_eq!(failure.code, Code::InvalidArgument, "{failure:?}");
-        assert!(
-            failure.message.contains(named),
-            "{named} is not in {:?}",
-            failure.message
-        );
+        assert!(failure.message.contains(named), "{named} is not in {:?}", failure.message);
     }
 }
 
@@ -142,28 +81,15 @@ async fn what_does_not_exist_or_can_not_be_is_named_and_counted() {
     let (service, api) = system.service().await;
     let alice = api.with_token(system.token("alice", "bidder"));
     let nowhere = uuid::Uuid::nil().to_string();
-    assert_eq!(
-        alice.bid(&nowhere, 1_000).await.expect_err("no item").code,
-        Code::NotFound
-    );
-    assert_eq!(
-        alice.bid("nonsense", 1_000).await.expect_err("no UUID").code,
-        Code::InvalidArgument
-    );
-    assert_eq!(
-        alice.bid(&nowhere, -5).await.expect_err("no amount").code,
-        Code::InvalidArgument
-    );
+    assert_eq!(alice.bid(&nowhere, 1_000).await.expect_err("no item").code, Code::NotFound);
+    assert_eq!(alice.bid("nonsense", 1_000).await.expect_err("no UUID").code, Code::InvalidArgument);
+    assert_eq!(alice.bid(&nowhere, -5).await.expect_err("no amount").code, Code::InvalidArgument);
     assert_eq!(api.item(&nowhere).await.expect_err("no item").code, Code::NotFound);
     let huge = api.item(&"x".repeat(100_000)).await.expect_err("too large");
     assert_eq!(huge.code, Code::InvalidArgument, "{huge:?}");
-    let health = reqwest::get(format!("http://{}/healthz", service.address().await))
-        .await
-        .expect("answered");
+    let health = reqwest::get(format!("http://{}/healthz", service.address().await)).await.expect("answered");
     assert_eq!(health.status(), 200);
-    let metrics = reqwest::get(format!("http://{}/metrics", service.address().await))
-        .await
-        .expect("answered");
+    let metrics = reqwest::get(format!("http://{}/metrics", service.address().await)).await.expect("answered");
     let metrics = metrics.text().await.expect("text");
     let line = metrics.lines().find(|line| {
         line.starts_with("gavel_handler_invocations_total") && line.contains("place_bid") && line.contains("not_found")

@@ -21,20 +21,13 @@ async fn prepared() -> System {
 }
 
 fn worker(system: &System) -> Process {
-    Process::start(
-        Path::new(env!("CARGO_BIN_EXE_probe-worker")),
-        &[],
-        &system.variables(&[]),
-    )
+    Process::start(Path::new(env!("CARGO_BIN_EXE_probe-worker")), &[], &system.variables(&[]))
 }
 
 /// Enqueues as any program with the crate sqlxmq would.
 async fn enqueue(system: &System, kind: &str, how: &str) {
     let mut job = JobBuilder::new(kind);
-    job.set_channel_name(kind)
-        .set_retries(2)
-        .set_json(&serde_json::json!({ "how": how }))
-        .expect("JSON");
+    job.set_channel_name(kind).set_retries(2).set_json(&serde_json::json!({ "how": how })).expect("JSON");
     job.spawn(&system.db).await.expect("enqueued");
 }
 
@@ -55,16 +48,9 @@ async fn a_jobs_effect_its_event_and_its_completion_are_one() {
         |n| *n == 1,
     )
     .await;
-    assert_eq!(
-        count(&system, "SELECT count(*) FROM notes WHERE text = 'work'").await,
-        1
-    );
+    assert_eq!(count(&system, "SELECT count(*) FROM notes WHERE text = 'work'").await, 1);
     assert_eq!(count(&system, QUEUED).await, 0);
-    assert_eq!(
-        count(&system, "SELECT count(*) FROM mq_payloads").await,
-        0,
-        "nothing is left of it"
-    );
+    assert_eq!(count(&system, "SELECT count(*) FROM mq_payloads").await, 0, "nothing is left of it");
 }
 
 #[tokio::test]
@@ -72,12 +58,7 @@ async fn a_job_that_fails_is_tried_again_and_one_that_never_works_is_buried_with
     let system = prepared().await;
     let mut process = worker(&system);
     enqueue(&system, "misbehave", "fail twice").await;
-    eventually(
-        "the third try works",
-        || count(&system, "SELECT count(*) FROM notes"),
-        |n| *n == 1,
-    )
-    .await;
+    eventually("the third try works", || count(&system, "SELECT count(*) FROM notes"), |n| *n == 1).await;
     for (how, error, attempts) in [
         ("be hopeless", "this can't be done", 1),
         ("panic", "as asked", 3),
@@ -93,18 +74,12 @@ async fn a_job_that_fails_is_tried_again_and_one_that_never_works_is_buried_with
                 .await
                 .expect("looked")
         };
-        let (last_error, tried) = eventually("the job is dead", dead, Option::is_some)
-            .await
-            .expect("dead");
+        let (last_error, tried) = eventually("the job is dead", dead, Option::is_some).await.expect("dead");
         assert!(last_error.contains(error), "{how}: {last_error}");
         assert_eq!(tried, attempts, "{how}");
     }
     assert_eq!(count(&system, QUEUED).await, 0);
-    assert_eq!(
-        count(&system, "SELECT count(*) FROM notes").await,
-        1,
-        "no failed try left anything"
-    );
+    assert_eq!(count(&system, "SELECT count(*) FROM notes").await, 1, "no failed try left anything");
     process.terminate();
     assert_eq!(process.ended().await.code(), Some(0));
 }
@@ -127,12 +102,7 @@ async fn a_kind_nobody_registered_waits_untouched() {
 async fn a_tick_happens_once_across_replicas() {
     let system = prepared().await;
     let _workers = [worker(&system), worker(&system), worker(&system)];
-    eventually(
-        "a few ticks",
-        || count(&system, "SELECT count(*) FROM ticks"),
-        |n| *n >= 4,
-    )
-    .await;
+    eventually("a few ticks", || count(&system, "SELECT count(*) FROM ticks"), |n| *n >= 4).await;
     let (all, distinct): (i64, i64) = sqlx::query_as("SELECT count(*), count(DISTINCT tick_at) FROM ticks")
         .fetch_one(&system.db)
         .await
@@ -156,37 +126,17 @@ macro_rules! ticking {
 }
 ticking!(First, Spec::new("twin", Trigger::Schedule(Duration::from_secs(1))));
 ticking!(Second, Spec::new("twin", Trigger::Schedule(Duration::from_secs(2))));
-ticking!(
-    Broken,
-    Spec::new("Bad Name", Trigger::Job).limits(Limits::DEFAULT.timeout(Duration::ZERO))
-);
+ticking!(Broken, Spec::new("Bad Name", Trigger::Job).limits(Limits::DEFAULT.timeout(Duration::ZERO)));
 
 #[test]
 fn a_duplicate_or_invalid_registration_is_refused_by_name() {
     let app = || App::new("probe", &gavel::EXPAND);
     assert!(app().schedule_tx::<First>().checked().is_ok());
-    let twins = app()
-        .schedule_tx::<First>()
-        .schedule_tx::<Second>()
-        .checked()
-        .err()
-        .expect("refused")
-        .to_string();
+    let twins = app().schedule_tx::<First>().schedule_tx::<Second>().checked().err().expect("refused").to_string();
     assert!(twins.contains("\"twin\": registered twice"), "{twins}");
     let broken = app().schedule_tx::<Broken>().checked().err().expect("refused");
     assert_eq!(broken.faults.len(), 3, "{broken}");
-    assert!(
-        broken.faults.iter().all(|fault| fault.contains("\"Bad Name\"")),
-        "{broken}"
-    );
-    let orphaned = app()
-        .grpc(gavel_proto::DESCRIPTORS, |_, route| route)
-        .checked()
-        .err()
-        .expect("refused")
-        .to_string();
-    assert!(
-        orphaned.contains("gavel.v1.BidService/PlaceBid has no handler"),
-        "{orphaned}"
-    );
+    assert!(broken.faults.iter().all(|fault| fault.contains("\"Bad Name\"")), "{broken}");
+    let orphaned = app().grpc(gavel_proto::DESCRIPTORS, |_, route| route).checked().err().expect("refused").to_string();
+    assert!(orphaned.contains("gavel.v1.BidService/PlaceBid has no handler"), "{orphaned}");
 }

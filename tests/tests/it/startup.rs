@@ -17,10 +17,7 @@ async fn a_missing_configuration_is_listed_whole() {
 #[tokio::test]
 async fn a_process_refuses_a_schema_older_than_it_needs_and_names_what_is_missing() {
     let system = System::new().await;
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 6")
-        .execute(&system.db)
-        .await
-        .expect("forgotten");
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 6").execute(&system.db).await.expect("forgotten");
     for name in ["bid-service", "bid-worker"] {
         let mut process = Process::start(&binary(name), &[], &system.variables(&[]));
         assert!(!process.ended().await.success());
@@ -44,10 +41,7 @@ async fn a_schema_lost_while_running_turns_readiness_off_and_says_which() {
     let reply = reqwest::get(url).await.expect("answered");
     assert_eq!(reply.status(), 503);
     let told = reply.text().await.expect("text");
-    assert!(
-        told.contains("0004_create_user_stats was applied in another form"),
-        "{told}"
-    );
+    assert!(told.contains("0004_create_user_stats was applied in another form"), "{told}");
 }
 
 #[tokio::test]
@@ -62,10 +56,8 @@ async fn migrating_again_changes_nothing_and_many_at_once_take_turns() {
         assert!(process.ended().await.success(), "{:?}", process.output());
         applied += process.output().join("\n").matches("_create_").count();
     }
-    let known: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
-        .fetch_one(&system.db)
-        .await
-        .expect("counted");
+    let known: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(&system.db).await.expect("counted");
     assert_eq!(known, 6);
     assert_eq!(applied, 5, "five create something, each applied by one of the three");
 }
@@ -76,8 +68,5 @@ async fn an_unknown_handler_is_named_with_those_that_exist() {
     let mut worker = system.start_worker(&["--only", "mow_lawn"], &[]);
     assert!(!worker.ended().await.success());
     let output = worker.output().join("\n");
-    assert!(
-        output.contains("\"mow_lawn\"") && output.contains("relay_outbox"),
-        "{output}"
-    );
+    assert!(output.contains("\"mow_lawn\"") && output.contains("relay_outbox"), "{output}");
 }

@@ -13,41 +13,22 @@ async fn a_bid_travels_from_the_call_to_the_read_model_and_the_statistics() {
     let bob = api.with_token(system.token("bob", "bidder"));
     let ends_at = Utc::now() + TimeDelta::seconds(4);
     let item = seller.create("A lamp", ends_at).await;
-    assert_eq!(
-        (item.version, item.next_minimum_minor, item.price_minor),
-        (1, 1_000, None)
-    );
+    assert_eq!((item.version, item.next_minimum_minor, item.price_minor), (1, 1_000, None));
 
-    let first = alice
-        .bid(&item.item_id, 1_000)
-        .await
-        .expect("the start price is enough");
-    assert_eq!(
-        (first.sequence, first.price_minor, first.next_minimum_minor),
-        (2, 1_000, 1_050)
-    );
+    let first = alice.bid(&item.item_id, 1_000).await.expect("the start price is enough");
+    assert_eq!((first.sequence, first.price_minor, first.next_minimum_minor), (2, 1_000, 1_050));
     let second = bob.bid(&item.item_id, 2_500).await.expect("above the minimum");
-    assert_eq!(
-        (second.sequence, second.price_minor, second.next_minimum_minor),
-        (3, 2_500, 2_600)
-    );
+    assert_eq!((second.sequence, second.price_minor, second.next_minimum_minor), (3, 2_500, 2_600));
 
     let shown = eventually(
         "the read model has the second bid",
         || api.item(&item.item_id),
-        |reply| {
-            reply
-                .as_ref()
-                .is_ok_and(|reply| reply.item.as_ref().is_some_and(|item| item.version == 3))
-        },
+        |reply| reply.as_ref().is_ok_and(|reply| reply.item.as_ref().is_some_and(|item| item.version == 3)),
     )
     .await
     .expect("the item is there");
     let shown_item = shown.item.clone().expect("an item");
-    assert_eq!(
-        (shown_item.leader.as_str(), shown_item.price_minor, shown_item.bid_count),
-        ("bob", Some(2_500), 2)
-    );
+    assert_eq!((shown_item.leader.as_str(), shown_item.price_minor, shown_item.bid_count), ("bob", Some(2_500), 2));
 
     the_winner_is_announced_and_charged(&api, &bob, &item.item_id).await;
     is_over_and_was_closed_on_time(&system, &alice, &item.item_id).await;
@@ -57,11 +38,7 @@ async fn the_winner_is_announced_and_charged(api: &Api, bob: &Api, item_id: &str
     let closed = eventually(
         "the auction is closed in the read model",
         || api.item(item_id),
-        |reply| {
-            reply
-                .as_ref()
-                .is_ok_and(|reply| reply.item.as_ref().is_some_and(|i| i.status() == ItemStatus::Closed))
-        },
+        |reply| reply.as_ref().is_ok_and(|reply| reply.item.as_ref().is_some_and(|i| i.status() == ItemStatus::Closed)),
     )
     .await
     .expect("the item is there");
@@ -71,22 +48,13 @@ async fn the_winner_is_announced_and_charged(api: &Api, bob: &Api, item_id: &str
     let stats = eventually(
         "bob's win is counted",
         || bob.stats(""),
-        |reply| {
-            reply
-                .as_ref()
-                .is_ok_and(|reply| reply.stats.iter().any(|stats| stats.items_won > 0))
-        },
+        |reply| reply.as_ref().is_ok_and(|reply| reply.stats.iter().any(|stats| stats.items_won > 0)),
     )
     .await
     .expect("bob may see it");
     let euros = &stats.stats[0];
     assert_eq!(
-        (
-            euros.currency.as_str(),
-            euros.bids_placed,
-            euros.items_won,
-            euros.total_spent_minor
-        ),
+        (euros.currency.as_str(), euros.bids_placed, euros.items_won, euros.total_spent_minor),
         ("EUR", 1, 1, 2_500)
     );
 }

@@ -31,9 +31,7 @@ impl PlaceBid {
         };
         let token = settings.token("bidder")?;
         let reply = client.place_bid(client::request(request, Some(&token))).await;
-        let reply = reply
-            .map_err(|status| client::explained(settings, &status))?
-            .into_inner();
+        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         let outcome = match reply.outcome() {
             v1::BidOutcome::Leading => "accepted, leading",
             v1::BidOutcome::Outbid => "accepted, outbid",

@@ -7,22 +7,15 @@ use poem_grpc::{ClientConfig, Code, Request, Status};
 /// What every client of ours is built with.
 pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
     let uri = settings.url.as_str();
-    ClientConfig::builder()
-        .uri(uri)
-        .build()
-        .with_context(|| format!("{uri:?} is no URL of a service"))
+    ClientConfig::builder().uri(uri).build().with_context(|| format!("{uri:?} is no URL of a service"))
 }
 
 /// A request with the caller's token and a correlation id of its own.
 pub(crate) fn request<T>(message: T, token: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert(CORRELATION_HEADER, ids::random().to_string());
+    request.metadata_mut().insert(CORRELATION_HEADER, ids::random().to_string());
     if let Some(token) = token {
-        request
-            .metadata_mut()
-            .insert("authorization", format!("Bearer {token}"));
+        request.metadata_mut().insert("authorization", format!("Bearer {token}"));
     }
     request
 }
@@ -33,10 +26,7 @@ pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
     match status.code() {
         Code::FailedPrecondition => anyhow!("refused: {message}"),
         Code::Internal if message.contains("onnect") => {
-            anyhow!(
-                "{} does not answer ({message}); is bid-service running? `cargo xtask up` starts one",
-                settings.url
-            )
+            anyhow!("{} does not answer ({message}); is bid-service running? `cargo xtask up` starts one", settings.url)
         }
         code => anyhow!("{code:?}: {message}"),
     }

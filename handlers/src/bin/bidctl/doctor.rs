@@ -8,43 +8,22 @@ pub(crate) async fn run(settings: &Settings, output: Output) -> anyhow::Result<E
     let mut findings = vec![service(settings).await];
     findings.extend(diagnose(gavel::app(), &settings.backends()?).await?);
     let mark = |finding: &Finding| if finding.ok { "ok" } else { "WRONG" }.to_owned();
-    let rows: Vec<_> = findings
-        .iter()
-        .map(|f| vec![mark(f), f.what.to_owned(), f.detail.clone()])
-        .collect();
+    let rows: Vec<_> = findings.iter().map(|f| vec![mark(f), f.what.to_owned(), f.detail.clone()]).collect();
     output.table(&json!(findings), &["", "what", "detail"], &rows);
-    Ok(if findings.iter().all(|finding| finding.ok) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What the service says of itself.
 async fn service(settings: &Settings) -> Finding {
     let url = format!("{}/readyz", settings.url.trim_end_matches('/'));
-    let asked = reqwest::Client::new()
-        .get(&url)
-        .timeout(Duration::from_secs(5))
-        .send()
-        .await;
+    let asked = reqwest::Client::new().get(&url).timeout(Duration::from_secs(5)).send().await;
     let (ok, detail) = match asked {
         Ok(reply) if reply.status().is_success() => (true, format!("{} is ready", settings.url)),
         Ok(reply) => {
             let status = reply.status();
-            (
-                false,
-                format!(
-                    "{url} says {status}: {}",
-                    reply.text().await.unwrap_or_default().replace(['\n', ' '], "")
-                ),
-            )
+            (false, format!("{url} says {status}: {}", reply.text().await.unwrap_or_default().replace(['\n', ' '], "")))
         }
         Err(error) => (false, format!("{url} does not answer: {error}")),
     };
-    Finding {
-        what: "service",
-        ok,
-        detail,
-    }
+    Finding { what: "service", ok, detail }
 }

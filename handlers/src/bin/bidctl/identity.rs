@@ -29,9 +29,7 @@ pub(crate) struct Token {
 
 impl Token {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let Some(user) = &settings.user else {
-            bail!("whose token? Give --user NAME")
-        };
+        let Some(user) = &settings.user else { bail!("whose token? Give --user NAME") };
         println!("{}", mint(settings, user, &self.role, self.minutes)?);
         Ok(())
     }
@@ -41,10 +39,8 @@ impl Token {
 pub(crate) fn mint(settings: &Settings, user: &str, role: &str, minutes: u32) -> anyhow::Result<String> {
     let user: UserId = user.parse()?;
     let mut env = settings.env();
-    let key = env.secret(
-        "GAVEL_JWT_SIGNING_KEY",
-        "the Ed25519 private key that `cargo xtask up` or `bidctl keygen` makes",
-    );
+    let key =
+        env.secret("GAVEL_JWT_SIGNING_KEY", "the Ed25519 private key that `cargo xtask up` or `bidctl keygen` makes");
     env.finish()?;
     let now = clock::wall().timestamp();
     let claims = Claims {
@@ -68,22 +64,14 @@ pub(crate) struct Keygen {
 impl Keygen {
     pub(crate) fn run(&self, output: Output) -> anyhow::Result<()> {
         let key = SigningKey::generate(&mut OsRng);
-        let (private, public) = (
-            self.dir.join("jwt-signing-key.pem"),
-            self.dir.join("jwt-public-key.pem"),
-        );
+        let (private, public) = (self.dir.join("jwt-signing-key.pem"), self.dir.join("jwt-public-key.pem"));
         fs::create_dir_all(&self.dir)?;
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&private)
-            .with_context(|| {
-                format!(
-                    "can't write {}: an existing key is never overwritten",
-                    private.display()
-                )
-            })?;
+            .with_context(|| format!("can't write {}: an existing key is never overwritten", private.display()))?;
         file.write_all(key.to_pkcs8_pem(LineEnding::LF)?.as_bytes())?;
         fs::write(&public, key.verifying_key().to_public_key_pem(LineEnding::LF)?)?;
         let (private, public) = (private.display().to_string(), public.display().to_string());

@@ -77,16 +77,11 @@ impl Create {
             currency: self.currency.clone(),
             start_price_minor: self.start_price_minor,
             starts_at: None,
-            ends_at: Some(Timestamp {
-                seconds: ends_at.timestamp(),
-                nanos: 0,
-            }),
+            ends_at: Some(Timestamp { seconds: ends_at.timestamp(), nanos: 0 }),
         };
         let token = settings.token("seller")?;
         let reply = client.create_item(client::request(request, Some(&token))).await;
-        let reply = reply
-            .map_err(|status| client::explained(settings, &status))?
-            .into_inner();
+        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         let item = reply.item.context("the reply has no item")?;
         output.record(&as_json(&item), &lines(&item));
         Ok(())
@@ -100,28 +95,12 @@ impl List {
             Some("closed") => v1::ItemStatus::Closed,
             _ => v1::ItemStatus::Unspecified,
         };
-        let request = v1::ListItemsRequest {
-            page_size: self.limit,
-            page_token: String::new(),
-            status: status.into(),
-        };
+        let request = v1::ListItemsRequest { page_size: self.limit, page_token: String::new(), status: status.into() };
         let token = settings.token_if_any("bidder")?;
         let reply = client.list_items(client::request(request, token.as_deref())).await;
-        let items = reply
-            .map_err(|status| client::explained(settings, &status))?
-            .into_inner()
-            .items;
+        let items = reply.map_err(|status| client::explained(settings, &status))?.into_inner().items;
         let rows: Vec<_> = items.iter().map(row).collect();
-        let header = [
-            "item",
-            "title",
-            "price",
-            "next minimum",
-            "leader",
-            "bids",
-            "status",
-            "ends",
-        ];
+        let header = ["item", "title", "price", "next minimum", "leader", "bids", "status", "ends"];
         output.table(&items.iter().map(as_json).collect(), &header, &rows);
         Ok(())
     }
@@ -129,14 +108,10 @@ impl List {
 
 impl Show {
     async fn run(&self, client: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let request = v1::GetItemRequest {
-            item_id: self.item_id.clone(),
-        };
+        let request = v1::GetItemRequest { item_id: self.item_id.clone() };
         let token = settings.token_if_any("bidder")?;
         let reply = client.get_item(client::request(request, token.as_deref())).await;
-        let reply = reply
-            .map_err(|status| client::explained(settings, &status))?
-            .into_inner();
+        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         let source = match reply.source() {
             v1::ReadSource::ReadModel => "the read model (Redis)",
             v1::ReadSource::Database => "the database",
@@ -153,9 +128,7 @@ impl Show {
 }
 
 fn row(item: &v1::Item) -> Vec<String> {
-    let price = item
-        .price_minor
-        .map_or_else(|| "-".to_owned(), |price| money(price, &item.currency));
+    let price = item.price_minor.map_or_else(|| "-".to_owned(), |price| money(price, &item.currency));
     vec![
         item.item_id.clone(),
         item.title.clone(),
@@ -169,16 +142,7 @@ fn row(item: &v1::Item) -> Vec<String> {
 }
 
 fn lines(item: &v1::Item) -> Vec<(&'static str, String)> {
-    let names = [
-        "item",
-        "title",
-        "price",
-        "next minimum",
-        "leader",
-        "bids",
-        "status",
-        "ends",
-    ];
+    let names = ["item", "title", "price", "next minimum", "leader", "bids", "status", "ends"];
     let mut lines: Vec<_> = names.into_iter().zip(row(item)).collect();
     lines.insert(2, ("seller", item.seller.clone()));
     lines.push(("version", item.version.to_string()));

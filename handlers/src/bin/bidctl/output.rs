@@ -28,10 +28,7 @@ impl Output {
             return;
         }
         let width = |column: usize| {
-            let cells = rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count());
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
             cells.chain([header[column].len()]).max().unwrap_or_default()
         };
         let widths: Vec<usize> = (0..header.len()).map(width).collect();

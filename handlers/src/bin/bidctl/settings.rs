@@ -20,23 +20,13 @@ impl Settings {
         let mut variables = development_file()?;
         variables.extend(env::vars());
         let get = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
-        let url = url
-            .or_else(|| get("GAVEL_URL"))
-            .unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let url = url.or_else(|| get("GAVEL_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned());
         let token = token.or_else(|| get("GAVEL_TOKEN"));
-        Ok(Self {
-            variables,
-            url,
-            user,
-            token,
-        })
+        Ok(Self { variables, url, user, token })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.variables
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     pub(crate) fn env(&self) -> Env {
@@ -63,27 +53,15 @@ impl Settings {
 
     /// As [`Settings::token`], for calls that anyone may make.
     pub(crate) fn token_if_any(&self, role: &str) -> anyhow::Result<Option<String>> {
-        if self.user.is_none() && self.token.is_none() {
-            Ok(None)
-        } else {
-            self.token(role).map(Some)
-        }
+        if self.user.is_none() && self.token.is_none() { Ok(None) } else { self.token(role).map(Some) }
     }
 }
 
 fn development_file() -> anyhow::Result<HashMap<String, String>> {
     let here = env::current_dir()?;
-    let found: Option<PathBuf> = here
-        .ancestors()
-        .map(|dir| dir.join(DEVELOPMENT_FILE))
-        .find(|file| file.is_file());
+    let found: Option<PathBuf> = here.ancestors().map(|dir| dir.join(DEVELOPMENT_FILE)).find(|file| file.is_file());
     let Some(file) = found else { return Ok(HashMap::new()) };
     let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-    let pairs = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='));
-    Ok(pairs
-        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
-        .collect())
+    let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    Ok(pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect())
 }

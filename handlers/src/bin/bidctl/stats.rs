@@ -19,13 +19,9 @@ impl Stats {
         let client = v1::UserServiceClient::new(client::config(settings)?);
         let role = if self.of.is_some() { "ops" } else { "bidder" };
         let token = settings.token(role)?;
-        let request = v1::GetUserStatsRequest {
-            user_id: self.of.clone().unwrap_or_default(),
-        };
+        let request = v1::GetUserStatsRequest { user_id: self.of.clone().unwrap_or_default() };
         let reply = client.get_user_stats(client::request(request, Some(&token))).await;
-        let reply = reply
-            .map_err(|status| client::explained(settings, &status))?
-            .into_inner();
+        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         let as_json = |stats: &v1::CurrencyStats| {
             json!({
                 "currency": stats.currency, "bids_placed": stats.bids_placed, "items_won": stats.items_won,
@@ -34,12 +30,7 @@ impl Stats {
         };
         let as_row = |stats: &v1::CurrencyStats| {
             let spent = money(stats.total_spent_minor, &stats.currency);
-            vec![
-                reply.user_id.clone(),
-                stats.bids_placed.to_string(),
-                stats.items_won.to_string(),
-                spent,
-            ]
+            vec![reply.user_id.clone(), stats.bids_placed.to_string(), stats.items_won.to_string(), spent]
         };
         let json = json!({
             "user_id": reply.user_id,

@@ -32,21 +32,11 @@ impl Child {
     ) -> anyhow::Result<Self> {
         let log = layout.log(name);
         let file = fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let process = command.spawn().with_context(|| format!("can't start {name}"))?;
         let pid_file = layout.pid_file(name);
         fs::write(&pid_file, process.id().to_string())?;
-        Ok(Self {
-            name,
-            process,
-            log,
-            pid_file,
-            stop_signal,
-        })
+        Ok(Self { name, process, log, pid_file, stop_signal })
     }
 
     /// Fails with the end of its log when it is gone.
@@ -54,12 +44,7 @@ impl Child {
         let Some(status) = self.process.try_wait()? else {
             return Ok(());
         };
-        bail!(
-            "{} ended ({status}); the end of {}:\n{}",
-            self.name,
-            self.log.display(),
-            self.log_tail()
-        );
+        bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), self.log_tail());
     }
 
     fn log_tail(&self) -> String {
@@ -103,11 +88,8 @@ pub(crate) fn reap(layout: &Layout) -> anyhow::Result<Vec<String>> {
             continue;
         }
         let pid: Option<u32> = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-        let name = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        if let Some(pid) = pid.filter(|pid| is_ours(*pid, layout, &name)) {
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        if let Some(pid) = pid.filter(|pid| is_ours(*pid, layout)) {
             signal("TERM", pid);
             let until = Instant::now() + PATIENCE;
             while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < until {
@@ -121,13 +103,14 @@ pub(crate) fn reap(layout: &Layout) -> anyhow::Result<Vec<String>> {
     Ok(reaped)
 }
 
-fn is_ours(pid: u32, layout: &Layout, name: &str) -> bool {
+fn is_ours(pid: u32, layout: &Layout) -> bool {
+    // Servers run inside their set's directory, and some rewrite their command line.
+    if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&layout.dir)) {
+        return true;
+    }
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let line = String::from_utf8_lossy(&line).replace('\0', " ");
-    let marks = [
-        layout.dir.to_string_lossy().into_owned(),
-        layout.id.clone(),
-        format!("{}/target/", crate::root().display()),
-    ];
-    !line.is_empty() && (marks.iter().any(|mark| line.contains(mark)) || line.contains(name))
+    let marks =
+        [layout.dir.to_string_lossy().into_owned(), layout.id.clone(), format!("{}/target/", crate::root().display())];
+    marks.iter().any(|mark| line.contains(mark))
 }

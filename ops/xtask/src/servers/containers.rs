@@ -22,18 +22,12 @@ pub(crate) struct Containers {
 
 /// Which image to run, as `name:tag`: from the environment, or the default.
 pub(crate) fn image(variable: &str, default: &str) -> String {
-    env::var(variable)
-        .ok()
-        .filter(|image| !image.is_empty())
-        .unwrap_or_else(|| default.to_owned())
+    env::var(variable).ok().filter(|image| !image.is_empty()).unwrap_or_else(|| default.to_owned())
 }
 
 /// Whether a Docker engine answers.
 pub(crate) fn engine_answers() -> bool {
-    Command::new("docker")
-        .arg("info")
-        .output()
-        .is_ok_and(|output| output.status.success())
+    Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
 }
 
 impl Containers {
@@ -44,11 +38,7 @@ impl Containers {
         let postgres = postgres()?;
         let redis = redis()?;
         let port = |container: &Container<GenericImage>, port: u16| -> anyhow::Result<String> {
-            Ok(format!(
-                "{}:{}",
-                container.get_host()?,
-                container.get_host_port_ipv4(port.tcp())?
-            ))
+            Ok(format!("{}:{}", container.get_host()?, container.get_host_port_ipv4(port.tcp())?))
         };
         let urls = Urls {
             postgres: format!("postgres://{USER}:{USER}@{}", port(&postgres, 5432)?),
@@ -57,12 +47,7 @@ impl Containers {
             redis: format!("redis://{}", port(&redis, 6379)?),
         };
         step.done("containers started");
-        Ok(Self {
-            _postgres: postgres,
-            _rabbitmq: rabbitmq,
-            _redis: redis,
-            urls,
-        })
+        Ok(Self { _postgres: postgres, _rabbitmq: rabbitmq, _redis: redis, urls })
     }
 }
 
@@ -80,15 +65,7 @@ fn postgres() -> anyhow::Result<Container<GenericImage>> {
         .with_wait_for(WaitFor::message_on_stderr(ready))
         .with_env_var("POSTGRES_USER", USER)
         .with_env_var("POSTGRES_PASSWORD", USER)
-        .with_cmd([
-            "postgres",
-            "-c",
-            "fsync=off",
-            "-c",
-            "synchronous_commit=off",
-            "-c",
-            "max_connections=400",
-        ])
+        .with_cmd(["postgres", "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "max_connections=400"])
         .with_startup_timeout(START_TIMEOUT)
         .start()
         .context("the PostgreSQL container does not start")

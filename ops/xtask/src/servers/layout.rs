@@ -1,12 +1,14 @@
 //! Where a checkout's private servers live. Every checkout has directories and ports of its own, so several run side by
 //! side.
+use super::reap;
 use crate::install::is_root;
 use anyhow::{Context, bail};
 use std::{
     collections::hash_map::DefaultHasher,
-    fs,
+    fs::{self, File},
     hash::{Hash, Hasher},
     net::TcpListener,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +27,20 @@ pub(crate) struct Layout {
     first_port: u16,
 }
 
+/// A set that no other process of ours uses while this lives.
+pub(crate) struct Claimed {
+    layout: Layout,
+    _lock: File,
+}
+
+impl Deref for Claimed {
+    type Target = Layout;
+
+    fn deref(&self) -> &Layout {
+        &self.layout
+    }
+}
+
 impl Layout {
     /// The set of that name: the ports it had before if their file is still there, otherwise free ones.
     pub(crate) fn of(name: &'static str) -> anyhow::Result<Self> {
@@ -34,14 +50,29 @@ impl Layout {
         let hash = hasher.finish();
         let id = format!("{name}-{:08x}", hash & 0xffff_ffff);
         // PostgreSQL refuses to run as root and another user may not enter root's checkout.
-        let dir = if is_root() {
-            PathBuf::from(format!("/var/tmp/gavel-{id}"))
-        } else {
-            root.join(".gavel").join(name)
-        };
+        let dir =
+            if is_root() { PathBuf::from(format!("/var/tmp/gavel-{id}")) } else { root.join(".gavel").join(name) };
         fs::create_dir_all(dir.join("log")).with_context(|| format!("can't create {}", dir.display()))?;
-        let first_port = ports(&dir, hash)?;
+        let known = fs::read_to_string(dir.join("ports")).ok().and_then(|text| text.trim().parse().ok());
+        let first_port = known.map_or_else(|| free_ports(&dir, hash), Ok)?;
         Ok(Self { id, dir, first_port })
+    }
+
+    /// The set of that name for this process alone, ready to be started: what a killed run left behind is stopped, and
+    /// ports that somebody else has taken meanwhile are given up for others.
+    pub(crate) fn claim(name: &'static str) -> anyhow::Result<Claimed> {
+        let mut layout = Self::of(name)?;
+        let lock = File::create(layout.dir.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another `cargo xtask` of this checkout is using the servers in {}", layout.dir.display());
+        }
+        for stale in reap(&layout)? {
+            eprintln!("  ! stopped {stale}, left by a run that was killed");
+        }
+        if !are_free(layout.first_port) {
+            layout.first_port = free_ports(&layout.dir, layout.first_port.into())?;
+        }
+        Ok(Claimed { layout, _lock: lock })
     }
 
     fn port(&self, offset: u16) -> u16 {
@@ -81,17 +112,17 @@ impl Layout {
     }
 }
 
-fn ports(dir: &Path, hash: u64) -> anyhow::Result<u16> {
-    let file = dir.join("ports");
-    if let Some(port) = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()) {
-        return Ok(port);
-    }
+fn are_free(first: u16) -> bool {
+    (first..first + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+}
+
+/// Finds free ports, from a place that differs between checkouts, and remembers them.
+fn free_ports(dir: &Path, hash: u64) -> anyhow::Result<u16> {
     for attempt in 0..BLOCKS {
         let block = u16::try_from((hash.wrapping_add(attempt)) % BLOCKS).unwrap_or_default();
         let first = 20_000 + block * PORTS;
-        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (first..first + PORTS).all(free) {
-            fs::write(&file, first.to_string())?;
+        if are_free(first) {
+            fs::write(dir.join("ports"), first.to_string())?;
             return Ok(first);
         }
     }

@@ -19,21 +19,11 @@ pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Child> {
     }
     let port = layout.postgres_port().to_string();
     let mut command = as_server_user(&bin.join("postgres"));
-    command
-        .arg("-D")
-        .arg(&data)
-        .args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
+    command.arg("-D").arg(&data).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
     // No socket in a shared directory: nothing global.
     command.args(["-c", "unix_socket_directories=", "-c", "max_connections=400"]);
     if !durable {
-        command.args([
-            "-c",
-            "fsync=off",
-            "-c",
-            "synchronous_commit=off",
-            "-c",
-            "full_page_writes=off",
-        ]);
+        command.args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
     }
     // SIGINT is PostgreSQL's fast shutdown.
     let mut child = Child::start(layout, "postgres", "INT", command.current_dir(&layout.dir))?;
@@ -51,15 +41,7 @@ fn make_data_directory(bin: &Path, data: &Path) -> anyhow::Result<()> {
         run_quietly(Command::new("chown").arg(SERVER_USER).arg(data))?;
     }
     let mut initdb = as_server_user(&bin.join("initdb"));
-    initdb.arg("-D").arg(data).args([
-        "-U",
-        "gavel",
-        "--auth=trust",
-        "-E",
-        "UTF8",
-        "--locale=C.UTF-8",
-        "--no-sync",
-    ]);
+    initdb.arg("-D").arg(data).args(["-U", "gavel", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
     run_quietly(initdb.current_dir("/")).map(drop)
 }
 
@@ -69,8 +51,6 @@ fn as_server_user(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new(on_path("setpriv").unwrap_or_else(|| "setpriv".into()));
-    command
-        .args(["--reuid", SERVER_USER, "--regid", SERVER_USER, "--init-groups", "--"])
-        .arg(program);
+    command.args(["--reuid", SERVER_USER, "--regid", SERVER_USER, "--init-groups", "--"]).arg(program);
     command
 }

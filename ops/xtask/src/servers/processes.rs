@@ -1,10 +1,10 @@
 //! One set of private server processes.
 use super::{
     Child, Urls,
-    layout::Layout,
+    layout::{Claimed, Layout},
     postgres,
     rabbitmq::{self, RabbitMq},
-    reap, redis,
+    redis,
 };
 use crate::{
     install::{POSTGRESQL, RABBITMQ, REDIS, ensure},
@@ -19,38 +19,27 @@ pub(crate) struct Processes {
     pub(crate) rabbitmq: RabbitMq,
     pub(crate) redis: Child,
     pub(crate) urls: Urls,
+    pub(crate) layout: Claimed,
 }
 
 impl Processes {
-    /// Installs what is missing, stops what an earlier run left, and starts all three at once.
-    pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Self> {
+    /// Installs what is missing and starts all three at once.
+    pub(crate) fn start(layout: Claimed, durable: bool) -> anyhow::Result<Self> {
         ensure(&[POSTGRESQL, RABBITMQ, REDIS])?;
-        for stale in reap(layout)? {
-            eprintln!("  ! stopped {stale}, left by a run that was killed");
-        }
         let step = Step::begin("starting PostgreSQL, RabbitMQ and Redis");
         let (postgres, rabbitmq, redis) = thread::scope(|scope| {
-            let postgres = scope.spawn(|| postgres::start(layout, durable));
-            let rabbitmq = scope.spawn(|| rabbitmq::start(layout));
-            let redis = redis::start(layout);
+            let postgres = scope.spawn(|| postgres::start(&layout, durable));
+            let rabbitmq = scope.spawn(|| rabbitmq::start(&layout));
+            let redis = redis::start(&layout);
             let panicked = |_| anyhow!("a server's thread panicked");
-            (
-                postgres.join().map_err(panicked),
-                rabbitmq.join().map_err(panicked),
-                redis,
-            )
+            (postgres.join().map_err(panicked), rabbitmq.join().map_err(panicked), redis)
         });
-        let started = Self {
-            postgres: postgres??,
-            rabbitmq: rabbitmq??,
-            redis: redis?,
-            urls: urls(layout),
-        };
+        let started = Self { postgres: postgres??, rabbitmq: rabbitmq??, redis: redis?, urls: urls(&layout), layout };
         step.done(format!(
             "PostgreSQL on port {}, RabbitMQ on {}, Redis on {}",
-            layout.postgres_port(),
-            layout.amqp_port(),
-            layout.redis_port()
+            started.layout.postgres_port(),
+            started.layout.amqp_port(),
+            started.layout.redis_port()
         ));
         Ok(started)
     }

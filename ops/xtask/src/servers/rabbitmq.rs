@@ -30,18 +30,12 @@ pub(crate) fn start(layout: &Layout) -> anyhow::Result<RabbitMq> {
         .env("RABBITMQ_MNESIA_BASE", home.join("data"))
         .env("RABBITMQ_LOG_BASE", home.join("log"))
         .env("RABBITMQ_PID_FILE", home.join("server.pid"))
-        .env(
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
-        );
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none");
     let mut child = Child::start(layout, "rabbitmq", "TERM", &mut command)?;
     let log = layout.log("rabbitmq");
     let ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("Server startup complete"));
     wait_until("RabbitMQ", Duration::from_mins(2), || child.check(), ready)?;
-    Ok(RabbitMq {
-        child,
-        epmd_port: layout.epmd_port(),
-    })
+    Ok(RabbitMq { child, epmd_port: layout.epmd_port() })
 }
 
 fn configuration(layout: &Layout) -> String {

@@ -9,16 +9,7 @@ pub(crate) fn start(layout: &Layout) -> anyhow::Result<Child> {
     let port = layout.redis_port();
     let mut command = Command::new("redis-server");
     command
-        .args([
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(&home);
     let mut child = Child::start(layout, "redis", "TERM", command.current_dir(&home))?;
