@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use poem::Route;
 use secrecy::ExposeSecret;
 use std::{
+    process::ExitCode,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -22,6 +23,17 @@ use tokio_util::sync::CancellationToken;
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the backlog's gauges are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// How a process ends: what went wrong on standard error, in one piece, and an exit code.
+pub fn exit(process: &str, result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{process}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Runs a process that serves routes, until SIGTERM or SIGINT.
 /// `process` is its name in logs, in PostgreSQL and in RabbitMQ.

@@ -70,6 +70,13 @@ impl Broker {
         queue.message_count()
     }
 
+    /// Takes a route away.
+    pub async fn unbind(&self, queue: &str, routing_key: &str) {
+        let (queue, key) = (ShortString::from(queue), ShortString::from(routing_key));
+        let unbound = self.channel.queue_unbind(queue, EVENTS.into(), key, FieldTable::default()).await;
+        unbound.expect("unbound");
+    }
+
     /// Empties the queue.
     pub async fn purge(&self, queue: &str) {
         self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purged");

@@ -4,6 +4,7 @@ use gavel_runtime::{
     config::{Backends, Env, ProcessConfig, TokenConfig},
     process,
 };
+use std::process::ExitCode;
 
 /// Gavel's API server: gRPC over h2c (ItemService, BidService, UserService), GET /items/ID as JSON, /healthz, /readyz and
 /// /metrics, all on one port. Stateless: run as many as you like. SIGTERM drains it.
@@ -32,7 +33,11 @@ It refuses to start against a schema older than it needs: run `bidctl migrate` f
 down: bids are taken all the same, events wait in the outbox, reads go to the database.";
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    process::exit("bid-service", run().await)
+}
+
+async fn run() -> anyhow::Result<()> {
     Arguments::parse();
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);

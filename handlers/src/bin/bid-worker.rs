@@ -4,6 +4,7 @@ use gavel_runtime::{
     config::{Backends, Env, ProcessConfig},
     process,
 };
+use std::process::ExitCode;
 
 /// Gavel's worker: relays the outbox to RabbitMQ, applies events to user statistics and the read model, closes auctions,
 /// sweeps old receipts. Run as many as you like: they share the work. SIGTERM drains it.
@@ -38,7 +39,11 @@ Examples:
   bid-worker --only apply_user_stats,project_item";
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    process::exit("bid-worker", run().await)
+}
+
+async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let app = gavel::app();
     if arguments.list {

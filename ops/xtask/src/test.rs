@@ -64,9 +64,9 @@ impl Test {
         let servers = self.servers()?;
         let urls = servers.urls();
         let bins = build(&["--workspace", "--bins", "--tests"], false)?;
-        let template = "gavel_template";
+        let template = format!("gavel_template_{}", std::process::id());
         let step = Step::begin("migrating the template database");
-        migrate(&bins, &urls.database(template))?;
+        migrate(&bins, &urls.database(&template))?;
         step.done("template migrated");
         let mut command = Command::new(nextest);
         command
@@ -74,7 +74,7 @@ impl Test {
             .args(&self.nextest)
             .current_dir(crate::root())
             .env("GAVEL_TEST_POSTGRES_URL", &urls.postgres)
-            .env("GAVEL_TEST_TEMPLATE", template)
+            .env("GAVEL_TEST_TEMPLATE", &template)
             .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
             .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
             .env("GAVEL_TEST_REDIS_URL", &urls.redis)

@@ -23,6 +23,9 @@ use std::{
 /// Pauses before a transaction that was rolled back over a concurrent change runs again.
 const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
+/// The longest text of an error, in bytes.
+const MAX_MESSAGE_BYTES: usize = 1_000;
+
 /// Serves one call of a handler that changes something.
 pub async fn serve_tx<H: TxHandler>(
     runtime: &Runtime,
@@ -196,9 +199,11 @@ impl Incoming {
 
 /// What the caller may see: of an internal error, where to find it in the log.
 fn shown(error: &Error, correlation_id: &str) -> Error {
-    let message = match error.class() {
+    let mut message = match error.class() {
         Class::Internal => format!("internal error; correlation id {correlation_id}"),
         _ => error.message().to_owned(),
     };
+    // It quotes what it was given, and travels in a header.
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
     Error::new(error.class(), message).with_any(error.detail().cloned())
 }

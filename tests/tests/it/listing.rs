@@ -85,6 +85,9 @@ async fn what_does_not_exist_or_can_not_be_is_named_and_counted() {
     assert_eq!(alice.bid("nonsense", 1_000).await.expect_err("no UUID").code, Code::InvalidArgument);
     assert_eq!(alice.bid(&nowhere, -5).await.expect_err("no amount").code, Code::InvalidArgument);
     assert_eq!(api.item(&nowhere).await.expect_err("no item").code, Code::NotFound);
+    let long = api.item(&"x".repeat(50_000)).await.expect_err("no UUID");
+    assert_eq!(long.code, Code::InvalidArgument);
+    assert!((900..=1_000).contains(&long.message.len()), "quoted, and cut: {}", long.message.len());
     let huge = api.item(&"x".repeat(100_000)).await.expect_err("too large");
     assert_eq!(huge.code, Code::InvalidArgument, "{huge:?}");
     let health = reqwest::get(format!("http://{}/healthz", service.address().await)).await.expect("answered");

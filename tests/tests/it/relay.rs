@@ -1,5 +1,6 @@
 //! A relay that dies between the broker's confirm and its own commit.
 use chrono::{TimeDelta, Utc};
+use gavel_proto::events_v1::ItemEvent;
 use gavel_tests::{System, broker::Broker, eventually};
 
 #[tokio::test]
@@ -34,4 +35,46 @@ async fn a_relay_killed_between_confirm_and_commit_publishes_again_and_nothing_c
     eventually("the outbox is empty and the bid counted", counted, |seen| *seen == (0, 1)).await;
     let stats = alice.stats("").await.expect("alice may see it");
     assert_eq!(stats.stats[0].bids_placed, 1);
+}
+
+#[tokio::test]
+async fn an_event_without_a_route_waits_with_its_error_and_goes_out_when_there_is_one() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let _relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    let seller = api.with_token(system.token("sam", "seller"));
+    seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let left = || async {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM outbox").fetch_one(&system.db).await.expect("counted")
+    };
+    eventually("the first event finds its route", left, |left| *left == 0).await;
+
+    broker.unbind("gavel.project_item", "item.created").await;
+    let second = seller.create("A second lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    alice.bid(&second.item_id, 1_000).await.expect("accepted");
+    let held = || async {
+        sqlx::query_as::<_, (String, Option<String>)>("SELECT routing_key, last_error FROM outbox ORDER BY version")
+            .fetch_all(&system.db)
+            .await
+            .expect("looked")
+    };
+    let held = eventually("the event is returned", held, |rows| rows.first().is_some_and(|row| row.1.is_some())).await;
+    assert_eq!(held[0].0, "item.created");
+    assert!(held[0].1.as_ref().is_some_and(|error| error.contains("no queue is bound")), "{held:?}");
+    let third = seller.create("A third lamp", Utc::now() + TimeDelta::hours(1)).await;
+    assert_ne!(third.item_id, second.item_id);
+
+    broker.tap("tap").await;
+    eventually("everything goes out", left, |left| *left == 0).await;
+    let mut versions = Vec::new();
+    while let Some(message) = broker.get("tap").await {
+        let event = <ItemEvent as prost::Message>::decode(&message.data[..]).expect("an event");
+        if event.item.as_ref().is_some_and(|item| item.item_id == second.item_id) {
+            versions.push(event.version);
+        }
+    }
+    assert_eq!(versions.last(), Some(&2), "the bid is heard last: {versions:?}");
+    assert!(versions.contains(&1), "after the creation: {versions:?}");
 }

@@ -103,6 +103,17 @@ impl Layout {
         self.port(7)
     }
 
+    /// Deletes what the servers keep.
+    pub(crate) fn wipe_data(&self) -> anyhow::Result<()> {
+        for server in ["postgres", "rabbitmq", "redis"] {
+            let data = self.dir.join(server);
+            if data.exists() {
+                fs::remove_dir_all(&data).with_context(|| format!("can't delete {}", data.display()))?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn log(&self, of: &str) -> PathBuf {
         self.dir.join("log").join(format!("{of}.log"))
     }

@@ -23,9 +23,12 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Installs what is missing and starts all three at once.
+    /// Installs what is missing and starts all three at once. What is not durable starts empty.
     pub(crate) fn start(layout: Claimed, durable: bool) -> anyhow::Result<Self> {
         ensure(&[POSTGRESQL, RABBITMQ, REDIS])?;
+        if !durable {
+            layout.wipe_data()?;
+        }
         let step = Step::begin("starting PostgreSQL, RabbitMQ and Redis");
         let (postgres, rabbitmq, redis) = thread::scope(|scope| {
             let postgres = scope.spawn(|| postgres::start(&layout, durable));
