@@ -179,7 +179,7 @@ impl System<'_> {
              \x20 the worker's /readyz and /metrics        http://127.0.0.1:{}\n\
              \x20 a bidder's token, valid for 12 hours     {}\n\n\
              Try, in another terminal:\n\n\
-             \x20 {bidctl} bid --user alice {id} {minimum}\n\
+             \x20 {bidctl} bid --wait --user alice {id} {minimum}\n\
              \x20 {bidctl} item show {id}\n\
              \x20 {bidctl} stats --user alice\n\n\
              `{bidctl} --help` and `{bidctl} doctor` tell more. Ctrl-C stops everything; `cargo xtask up` again finds the \
