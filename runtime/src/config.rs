@@ -146,10 +146,16 @@ pub struct ProcessConfig {
 impl ProcessConfig {
     /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`.
     pub fn from_env(env: &mut Env, default_listen: SocketAddr) -> Self {
+        let grace_ms = env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000));
+        let delay_ms = env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000));
+        if delay_ms >= grace_ms {
+            let problem = format!("GAVEL_DRAIN_DELAY_MS is {delay_ms}; allowed: less than GAVEL_GRACE_MS, {grace_ms}");
+            env.problems.push(problem);
+        }
         Self {
             listen: env.optional("GAVEL_LISTEN", "an address and port, such as 0.0.0.0:8080").unwrap_or(default_listen),
-            grace: Duration::from_millis(env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000)).into()),
-            drain_delay: Duration::from_millis(env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000)).into()),
+            grace: Duration::from_millis(grace_ms.into()),
+            drain_delay: Duration::from_millis(delay_ms.into()),
         }
     }
 }

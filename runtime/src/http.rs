@@ -59,15 +59,13 @@ async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
 }
 
 async fn call<H: IoHandler>(runtime: &Runtime, invocation: Invocation, request: &Request) -> Result<H::Reply> {
-    let query: H::Query = request
-        .path_params()
-        .map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")))?;
-    let permit = runtime.admit(H::SPEC)?;
-    let io = Io::new(runtime, invocation.clone());
-    let remaining = invocation.remaining();
+    let query = request.path_params::<H::Query>();
+    let (inner, run_as) = (runtime.clone(), invocation.clone());
     let run = async move {
-        let _permit = permit;
-        bounded(remaining, H::handle(&io, &query)).await
+        let query = query.map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")))?;
+        let _permit = inner.admit(H::SPEC)?;
+        let io = Io::new(&inner, run_as.clone());
+        bounded(run_as.remaining(), H::handle(&io, &query)).await
     };
     invoke(runtime, H::SPEC, invocation, run).await
 }

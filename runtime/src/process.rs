@@ -128,7 +128,8 @@ async fn live(
     Ok(())
 }
 
-/// Readiness off, then (after the balancer has noticed) the listener, consumers and loops; what is under way is finished.
+/// Readiness off, consumers and loops stop; after the balancer has noticed, the listener closes; what is under way is
+/// finished.
 async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &CancellationToken) -> anyhow::Result<()> {
     let until = Instant::now() + config.grace;
     runtime.tasks().draining().cancel();
@@ -167,9 +168,10 @@ pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error>
              (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 10001) o) AS "outbox_events!",
              (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint
               FROM (SELECT created_at FROM outbox ORDER BY outbox_id LIMIT 1) o) AS "outbox_oldest_age_ms!",
-             (SELECT count(*) FROM (SELECT 1 FROM mq_msgs WHERE attempt_at <= now() AND id <> uuid_nil()
-                                    AND channel_name <> '' LIMIT 10001) j) AS "jobs_due!",
+             (SELECT count(*) FROM (SELECT 1 FROM mq_msgs WHERE channel_name = ANY($1) AND attempt_at <= now()
+                                    LIMIT 10001) j) AS "jobs_due!",
              (SELECT count(*) FROM (SELECT 1 FROM dead_jobs LIMIT 10001) d) AS "jobs_dead!""#,
+        runtime.job_kinds(),
     )
     .fetch_one(&runtime.pools().reads)
     .await?;

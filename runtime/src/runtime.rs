@@ -6,7 +6,7 @@ use crate::{
     cache::Cache,
     config::Backends,
     db::Pools,
-    spec::Spec,
+    spec::{Spec, Trigger},
     tasks::Tasks,
     telemetry::Metrics,
 };
@@ -29,6 +29,7 @@ struct Inner {
     verifier: Option<Verifier>,
     migrator: &'static Migrator,
     doors: HashMap<&'static str, Arc<Semaphore>>,
+    job_kinds: Vec<String>,
 }
 
 impl Runtime {
@@ -42,6 +43,8 @@ impl Runtime {
         specs: impl Iterator<Item = &'static Spec>,
     ) -> anyhow::Result<Self> {
         let broker = BrokerUrl::of(backends);
+        let specs: Vec<_> = specs.collect();
+        let jobs = specs.iter().filter(|spec| spec.trigger == Trigger::Job);
         Ok(Self(Arc::new(Inner {
             pools: Pools::lazy(backends, process)?,
             publisher: Publisher::new(broker.clone(), topology.clone(), process),
@@ -52,7 +55,8 @@ impl Runtime {
             tasks: Tasks::default(),
             verifier,
             migrator,
-            doors: specs.map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency)))).collect(),
+            job_kinds: jobs.map(|spec| spec.name.to_owned()).collect(),
+            doors: specs.iter().map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency)))).collect(),
         })))
     }
 
@@ -96,6 +100,11 @@ impl Runtime {
             let most = spec.limits.concurrency;
             Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name))
         })
+    }
+
+    /// The kinds of jobs that this application knows.
+    pub(crate) fn job_kinds(&self) -> &[String] {
+        &self.0.job_kinds
     }
 
     pub(crate) fn migrator(&self) -> &'static Migrator {

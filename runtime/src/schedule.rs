@@ -59,7 +59,8 @@ fn until_next(every: Duration) -> Duration {
 async fn tick(runtime: &Runtime, spec: &'static Spec, handler: Erased, every: Duration) -> Result<()> {
     let invocation = Invocation::start(spec.limits.timeout);
     let mut tx = Tx::begin(&runtime.pools().transactions, invocation.clone()).await?;
-    match receipt::take_tick(&mut tx, spec.name, every.as_secs_f64()).await {
+    let taken = receipt::take_tick(&mut tx, spec.name, every.as_secs_f64());
+    match bounded(invocation.remaining(), taken).await {
         Ok(true) => {}
         not_taken => {
             tx.rollback().await;

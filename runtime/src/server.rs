@@ -33,9 +33,11 @@ pub(crate) async fn serve(
     config: &ProcessConfig,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    // A peer that never finishes its request is cut off while there is still time to end in order.
+    let patience = config.grace.saturating_sub(config.drain_delay).mul_f64(0.8);
     Server::new_with_acceptor(acceptor)
         .http2_max_concurrent_streams(MAX_STREAMS)
-        .run_with_graceful_shutdown(routes, async move { stop.cancelled().await }, Some(config.grace))
+        .run_with_graceful_shutdown(routes, async move { stop.cancelled().await }, Some(patience))
         .await
 }
 

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Shards of the outbox, a constant of its schema.
 const OUTBOX_SHARDS: u64 = 16;
 
+/// A connection that does not answer a rollback within this time is closed.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// An open transaction.
 pub struct Tx {
     conn: PoolConnection<Postgres>,
@@ -56,17 +59,13 @@ impl Tx {
         if left.is_zero() {
             return Err(Error::new(Class::DeadlineExceeded, "no time was left to begin"));
         }
-        let mut conn = bounded(left, async { Ok(pool.acquire().await?) }).await?;
-        let left_ms = invocation.remaining().as_millis().max(1);
+        let conn = bounded(left, async { Ok(pool.acquire().await?) }).await?;
+        // From here on the connection is closed unless the transaction ends: also when this very statement is cut off.
+        let mut tx = Self { conn, invocation, ended: false };
+        let left = tx.invocation.remaining();
+        let left_ms = left.as_millis().max(1);
         let begin = format!("BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {left_ms}");
-        let mut tx = match (&mut *conn).execute(begin.as_str()).await {
-            Ok(_) => Self { conn, invocation, ended: true },
-            Err(error) => {
-                conn.close_on_drop();
-                return Err(error.into());
-            }
-        };
-        tx.ended = false;
+        bounded(left, async { Ok(tx.conn().execute(begin.as_str()).await?) }).await?;
         Ok(tx)
     }
 
@@ -136,7 +135,8 @@ impl Tx {
 
     /// Undoes everything.
     pub(crate) async fn rollback(mut self) {
-        self.ended = self.conn().execute("ROLLBACK").await.is_ok();
+        let undone = tokio::time::timeout(ROLLBACK_TIMEOUT, self.conn().execute("ROLLBACK")).await;
+        self.ended = matches!(undone, Ok(Ok(_)));
     }
 }
 

@@ -4,8 +4,8 @@ use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -59,15 +59,17 @@ impl Broker {
             delivery.acker.ack(BasicAckOptions::default()).await.expect("acknowledged");
             taken.push(delivery);
         }
+        let cancelled = self.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()).await;
+        cancelled.expect("the next who takes gets what is left");
         taken
     }
 
-    /// Messages waiting in the queue, those being handled not counted.
-    pub async fn waiting(&self, queue: &str) -> u32 {
+    /// Messages waiting in the queue (those being handled not counted), and consumers of it.
+    pub async fn depth(&self, queue: &str) -> (u32, u32) {
         let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue =
-            self.channel.queue_declare(queue.into(), look, FieldTable::default()).await.expect("the queue is there");
-        queue.message_count()
+        let asked = self.channel.queue_declare(queue.into(), look, FieldTable::default()).await;
+        let queue = asked.expect("the queue is there");
+        (queue.message_count(), queue.consumer_count())
     }
 
     /// Takes a route away.

@@ -1,11 +1,14 @@
 //! A whole Gavel for one test.
-use crate::{Api, Process, process::binary, proxy::Proxy, servers::Servers};
+use crate::{Api, Process, broker::Broker, eventually, process::binary, proxy::Proxy, servers::Servers};
 use chrono::Utc;
 use gavel_runtime::auth::{self, Claims};
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::path::PathBuf;
 use uuid::Uuid;
+
+/// The queues of the consuming handlers.
+pub const CONSUMER_QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project_item"];
 
 /// What a test wants to be different.
 #[derive(Debug, Clone, Copy, Default)]
@@ -106,6 +109,22 @@ impl System {
     /// As [`System::worker_with`], without waiting: for a worker that is meant to die.
     pub fn start_worker(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         Process::start(&binary("bid-worker"), arguments, &self.variables(variables))
+    }
+
+    /// Runs workers until one finds nothing to do: then every message has been handled and acknowledged, however many
+    /// deaths it took.
+    pub async fn consume_everything(&self, broker: &Broker) {
+        loop {
+            let mut worker = self.worker().await;
+            let depths = || async { [broker.depth(CONSUMER_QUEUES[0]).await, broker.depth(CONSUMER_QUEUES[1]).await] };
+            eventually("no message waits", depths, |depths| depths.iter().all(|depth| *depth == (0, 1))).await;
+            worker.terminate();
+            assert_eq!(worker.ended().await.code(), Some(0), "{:?}", worker.output().last());
+            // What it had taken and not begun is back in the queue by the time the next one consumes.
+            if !worker.log().iter().any(|line| line["trigger"] == "message" && !line["outcome"].is_null()) {
+                return;
+            }
+        }
     }
 
     /// A token that the test's processes accept.

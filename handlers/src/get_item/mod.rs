@@ -29,23 +29,24 @@ impl rpc::IoHandler for GetItem {
     }
 
     async fn handle(io: &Io, item_id: &Uuid) -> Result<v1::GetItemResponse> {
-        if let Some(item) = from_read_model(io, *item_id).await {
+        let key = cache_key(&item_id.to_string());
+        let held = io.cache().get(&key).await.inspect_err(|error| tracing::info!(%error, "read the database"));
+        if let Some(item) = held.as_ref().ok().and_then(Option::as_ref).and_then(decoded) {
             return Ok(reply(item, v1::ReadSource::ReadModel));
         }
         let row = item::read(io.reads(), *item_id).await?;
         let state = row.state()?;
-        // A fill passes the same gate as an event: it can't put an older state over a newer one. That it may fail is
-        // why the database was asked.
-        let _ = io.cache().put_if_newer(&cache_key(&state.item_id), row.version, &state.encode_to_vec()).await;
+        if held.is_ok() {
+            // A fill passes the same gate as an event: it can't put an older state over a newer one. It may fail: the
+            // next reader tries again.
+            let _ = io.cache().put_if_newer(&key, row.version, &state.encode_to_vec()).await;
+        }
         Ok(reply(shown(state, row.version), v1::ReadSource::Database))
     }
 }
 
-/// None when there is nothing to be had there, whatever the reason: the database has it.
-async fn from_read_model(io: &Io, item_id: Uuid) -> Option<v1::Item> {
-    let held = io.cache().get(&cache_key(&item_id.to_string())).await;
-    let Versioned { version, value } = held.inspect_err(|error| tracing::info!(%error, "read the database")).ok()??;
-    Some(shown(ItemState::decode(&value[..]).ok()?, version))
+fn decoded(held: &Versioned) -> Option<v1::Item> {
+    Some(shown(ItemState::decode(&held.value[..]).ok()?, held.version))
 }
 
 fn reply(item: v1::Item, source: v1::ReadSource) -> v1::GetItemResponse {

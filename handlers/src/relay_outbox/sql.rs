@@ -15,7 +15,8 @@ pub(super) struct Pending {
     pub(super) traceparent: String,
 }
 
-/// Leases the shard that has something to publish and was served longest ago.
+/// Leases the shard that has something to publish now and was served longest ago. What waits, and what waits behind it,
+/// does not count: it would keep the other shards from their turn.
 pub(super) async fn lease_shard(tx: &mut Tx, lease: Uuid, lasts: Duration) -> Result<Option<i16>> {
     let shard = sqlx::query_scalar!(
         "UPDATE outbox_shards SET lease_token = $1, leased_until = clock_timestamp() + make_interval(secs => $2)
@@ -23,7 +24,9 @@ pub(super) async fn lease_shard(tx: &mut Tx, lease: Uuid, lasts: Duration) -> Re
            SELECT s.shard FROM outbox_shards s
            WHERE s.leased_until <= clock_timestamp()
              AND EXISTS (SELECT 1 FROM outbox o WHERE o.shard = s.shard
-                         AND (o.retry_at IS NULL OR o.retry_at <= clock_timestamp()))
+                         AND NOT EXISTS (SELECT 1 FROM outbox earlier
+                                         WHERE earlier.key = o.key AND earlier.version <= o.version
+                                           AND earlier.retry_at > clock_timestamp()))
            ORDER BY s.leased_until
            LIMIT 1
            FOR UPDATE SKIP LOCKED)

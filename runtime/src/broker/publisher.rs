@@ -1,18 +1,22 @@
 //! Publishing with confirms: a message counts as published when the broker has said so, and not before.
 use super::{BrokerUrl, Topology, short};
 use crate::invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// A confirm that has not come by then counts as lost: the connection may be blocked by an alarm.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// A batch that is not confirmed by then counts as lost: the connection may be blocked by an alarm.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -53,6 +57,8 @@ pub struct Publisher {
     url: BrokerUrl,
     topology: Topology,
     link: Arc<Mutex<Option<Link>>>,
+    /// What came of the last contact with the broker.
+    last: Arc<std::sync::Mutex<Result<(), String>>>,
     name: String,
 }
 
@@ -63,7 +69,13 @@ struct Link {
 
 impl Publisher {
     pub(crate) fn new(url: BrokerUrl, topology: Topology, process: &str) -> Self {
-        Self { url, topology, link: Arc::default(), name: format!("{process} publisher") }
+        Self {
+            url,
+            topology,
+            link: Arc::default(),
+            last: Arc::new(std::sync::Mutex::new(Ok(()))),
+            name: format!("{process} publisher"),
+        }
     }
 
     /// Publishes events in their order, all in flight at once, and says of each what became of it.
@@ -78,28 +90,43 @@ impl Publisher {
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
-    /// Whether the broker can be reached now: connects where there is no connection. While a batch is in flight the
-    /// broker is being talked to, which says as much.
+    /// Whether the broker can be reached now: connects where there is no connection. While others use it, what they
+    /// found last.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
         let Ok(mut link) = self.link.try_lock() else {
-            return Ok(());
+            return self.last().clone().map_err(anyhow::Error::msg);
         };
-        self.connected(&mut link).await.map(drop)
+        let connected = self.connected(&mut link).await.map(drop);
+        *self.last() = connected.as_ref().map(drop).map_err(|error| format!("{error:#}"));
+        connected
+    }
+
+    fn last(&self) -> MutexGuard<'_, Result<(), String>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let mut link = self.link.lock().await;
-        let results = match self.connected(&mut link).await {
-            Ok(channel) => publish_over(&channel, exchange, messages).await,
-            Err(error) => {
-                let unconfirmed = PublishError::Unconfirmed(format!("{error:#}"));
-                messages.iter().map(|_| Err(unconfirmed.clone())).collect()
-            }
+        let publish = async {
+            let channel = self.connected(&mut link).await.map_err(|error| format!("{error:#}"))?;
+            Ok(publish_over(&channel, exchange, messages).await)
         };
-        if results.iter().any(|result| matches!(result, Err(PublishError::Unconfirmed(_)))) {
-            // What is in flight on a link in doubt would confuse the next batch: build a new one.
+        let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish).await;
+        let published = published.unwrap_or_else(|_| Err(format!("not within {PUBLISH_TIMEOUT:?}")));
+        let results = published.unwrap_or_else(|why| {
+            let unconfirmed = PublishError::Unconfirmed(why);
+            messages.iter().map(|_| Err(unconfirmed.clone())).collect()
+        });
+        let doubt = results.iter().find_map(|result| match result {
+            Err(PublishError::Unconfirmed(why)) => Some(why.clone()),
+            _ => None,
+        });
+        if doubt.is_some() && !link.as_ref().is_some_and(|link| link.connection.status().blocked()) {
+            // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an alarm
+            // blocks it: a new one would be blocked as well, and this one can't even say goodbye.
             *link = None;
         }
+        *self.last() = doubt.map_or(Ok(()), Err);
         results
     }
 
@@ -108,6 +135,7 @@ impl Publisher {
             && connection.status().connected()
             && channel.status().connected()
         {
+            ensure!(!connection.status().blocked(), "RabbitMQ blocks publishers: a memory or disk alarm");
             return Ok(channel.clone());
         }
         *link = None;
@@ -132,10 +160,7 @@ async fn publish_over(channel: &Channel, exchange: &str, messages: &[Outgoing]) 
     let mut results = Vec::with_capacity(messages.len());
     for confirm in confirms {
         let confirmation = match confirm {
-            Ok(confirm) => match tokio::time::timeout(CONFIRM_TIMEOUT, confirm).await {
-                Ok(confirmation) => confirmation.map_err(|error| error.to_string()),
-                Err(_) => Err(format!("not within {CONFIRM_TIMEOUT:?}")),
-            },
+            Ok(confirm) => confirm.await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         results.push(verdict(confirmation, &mut returned));

@@ -11,10 +11,12 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-/// Deliveries of one message before the broker itself dead-letters it to the parking queue. Far above what a handler's
-/// own retries use: it only catches a message that kills its consumer each time. Explicit, because RabbitMQ 4 would
-/// otherwise stop at 20 and drop the message.
+/// Deliveries of one message before the broker itself dead-letters it to the parking queue. A handler's own retries use
+/// one; what counts is a consumer that dies, with every message it holds. Explicit, because RabbitMQ 4 would otherwise
+/// stop at 20 and drop the message.
 const DELIVERY_LIMIT: i32 = 100;
+/// The same for the parking queue, where being looked at and put back counts as a delivery and nothing may be dropped.
+const PARKING_DELIVERY_LIMIT: i32 = 1_000_000;
 
 /// The names of one application's exchanges and queues.
 #[derive(Debug, Clone)]
@@ -79,8 +81,9 @@ async fn declare_queue(channel: &Channel, name: &str, dead_letter_exchange: Opti
     let text = |value: &str| AMQPValue::LongString(value.into());
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), text("quorum"));
+    let limit = if dead_letter_exchange.is_some() { DELIVERY_LIMIT } else { PARKING_DELIVERY_LIMIT };
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
     if let Some(exchange) = dead_letter_exchange {
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
         arguments.insert("x-dead-letter-exchange".into(), text(exchange));
         // Without these two, dead-lettering from a quorum queue may lose the message.
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));

@@ -9,6 +9,10 @@ use tokio::sync::Notify;
 
 /// How long an idle kind goes without looking. A job due sooner, and known, is taken on time.
 const POLL: Duration = Duration::from_millis(100);
+/// The other loops of a kind look this many times less often than the first.
+const OTHERS_POLL: u32 = 4;
+/// A statement on the queue that takes longer finds the database gone.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a broken database is left alone.
 const BROKEN: Duration = Duration::from_secs(1);
 
@@ -18,47 +22,46 @@ struct Kind {
     handler: Erased,
 }
 
-/// Runs jobs of this kind until the drain: as many loops as its concurrency. Only the first polls; whoever finds a job
-/// wakes one more, so an idle kind costs one query per poll and a busy one has all its loops at work.
+/// Runs jobs of this kind until the drain: as many loops as its concurrency. Whoever finds a job wakes one more, so a busy
+/// kind has all its loops at work. All of them poll, for the case that the first is held up by a slow job, but the others
+/// less often, so an idle kind costs little.
 pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Erased) {
     let more = Arc::new(Notify::new());
     for index in 0..spec.limits.concurrency {
         let (runtime, more) = (runtime.clone(), more.clone());
+        let poll = if index == 0 { POLL } else { POLL * OTHERS_POLL };
         let tasks = runtime.tasks().clone();
-        tasks.spawn(async move { work(&runtime, Kind { spec, handler }, &more, index == 0).await });
+        tasks.spawn(async move { work(&runtime, Kind { spec, handler }, &more, poll).await });
     }
 }
 
-async fn work(runtime: &Runtime, kind: Kind, more: &Notify, polls: bool) {
+async fn work(runtime: &Runtime, kind: Kind, more: &Notify, poll: Duration) {
     let draining = runtime.tasks().draining().clone();
     while !draining.is_cancelled() {
-        if !polls {
-            tokio::select! {
-                () = draining.cancelled() => return,
-                () = more.notified() => {}
+        let pause = match run_all_due(runtime, kind, more).await {
+            Ok(()) => idle_pause(runtime, kind.spec, poll).await,
+            Err(error) => {
+                tracing::warn!(handler = kind.spec.name, %error, "can't claim jobs");
+                backoff::jitter(BROKEN)
             }
-        }
-        loop {
-            match run_one(runtime, kind, more).await {
-                Ok(true) if !draining.is_cancelled() => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(handler = kind.spec.name, %error, "can't claim jobs");
-                    runtime.tasks().pause(backoff::jitter(BROKEN)).await;
-                    break;
-                }
-            }
-        }
-        if polls {
-            runtime.tasks().pause(idle_pause(runtime, kind.spec).await).await;
+        };
+        tokio::select! {
+            _ = runtime.tasks().pause(pause) => {}
+            () = more.notified() => {}
         }
     }
+}
+
+async fn run_all_due(runtime: &Runtime, kind: Kind, more: &Notify) -> Result<()> {
+    while run_one(runtime, kind, more).await? && !runtime.tasks().draining().is_cancelled() {}
+    Ok(())
 }
 
 /// Until the next job is due, at most a poll. Jitter keeps replicas from polling in step, but never makes a job late.
-async fn idle_pause(runtime: &Runtime, spec: &Spec) -> Duration {
-    let poll = backoff::jitter(POLL);
-    match queue::until_next(&runtime.pools().transactions, spec.name).await {
+async fn idle_pause(runtime: &Runtime, spec: &Spec, poll: Duration) -> Duration {
+    let poll = backoff::jitter(poll);
+    let next = queue::until_next(&runtime.pools().transactions, spec.name);
+    match bounded(QUEUE_TIMEOUT, next).await {
         Ok(Some(due_in)) => due_in.min(poll),
         _ => poll,
     }
@@ -68,7 +71,7 @@ async fn idle_pause(runtime: &Runtime, spec: &Spec) -> Duration {
 async fn run_one(runtime: &Runtime, Kind { spec, handler }: Kind, more: &Notify) -> Result<bool> {
     let timeout = spec.limits.timeout;
     let mut tx = Tx::begin(&runtime.pools().transactions, Invocation::start(timeout)).await?;
-    let Some(job) = queue::claim(&mut tx, spec.name).await? else {
+    let Some(job) = bounded(QUEUE_TIMEOUT, queue::claim(&mut tx, spec.name)).await? else {
         tx.rollback().await;
         return Ok(false);
     };
@@ -78,7 +81,7 @@ async fn run_one(runtime: &Runtime, Kind { spec, handler }: Kind, more: &Notify)
     tx.adopt(invocation.clone());
     let done = invoke(runtime, spec, invocation.clone(), handle(spec, handler, tx, job.clone())).await;
     if let Err(error) = done {
-        settle_failure(runtime, spec, &job, &invocation, &error).await?;
+        bounded(QUEUE_TIMEOUT, settle_failure(runtime, spec, &job, &invocation, &error)).await?;
     }
     Ok(true)
 }

@@ -16,8 +16,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-/// Messages delivered ahead and not yet acknowledged. Without it the client would buffer the whole queue.
-const PREFETCH: u16 = 200;
+/// Messages delivered ahead, for each that is handled at the same time. Without a limit the client would buffer the whole
+/// queue; with a high one, a consumer that dies would count a delivery against many messages that are not to blame.
+const PREFETCH_PER_SLOT: usize = 2;
 /// Pauses grow from the first to the second, between connections and between tries of one message.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -110,7 +111,8 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
     let connection = runtime.broker().connect(consumer.spec.name).await?;
     let channel = connection.create_channel().await?;
     runtime.topology().declare(&channel).await.context("the topology can't be declared")?;
-    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let prefetch = u16::try_from(consumer.spec.limits.concurrency * PREFETCH_PER_SLOT).unwrap_or(u16::MAX);
+    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let (queue, tag) = (runtime.topology().queue(consumer.spec.name), consumer.spec.name);
     let consume =
         channel.basic_consume(queue.as_str().into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default());

@@ -46,15 +46,14 @@ pub async fn serve_io<H: IoHandler>(
     incoming.answer(result)
 }
 
+/// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.
 async fn call_tx<H: TxHandler>(runtime: &Runtime, incoming: &Incoming, request: H::Request) -> Result<H::Reply> {
-    let (invocation, caller) = incoming.admit(H::ACCESS)?;
-    let caller = caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
-    let permit = runtime.admit(H::SPEC)?;
-    let call = call_key::<H>(&request, &caller)?;
-    let command = Arc::new(H::parse(request, &caller)?);
-    let inner = runtime.clone();
+    let (inner, admission, invocation) = (runtime.clone(), incoming.admission(H::ACCESS), incoming.invocation.clone());
     let run = async move {
-        let _permit = permit;
+        let caller = admission?.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
+        let _permit = inner.admit(H::SPEC)?;
+        let call = call_key::<H>(&request, &caller)?;
+        let command = Arc::new(H::parse(request, &caller)?);
         let handle: Box<Erased> = Box::new(move |tx| {
             let command = command.clone();
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
@@ -63,19 +62,19 @@ async fn call_tx<H: TxHandler>(runtime: &Runtime, incoming: &Incoming, request: 
         fault::point(H::SPEC.name, "before_reply");
         H::Reply::decode(&reply[..]).map_err(Error::internal)
     };
-    invoke(runtime, H::SPEC, incoming.as_called_by(Some(caller)), run).await
+    invoke(runtime, H::SPEC, incoming.invocation.clone(), run).await
 }
 
 async fn call_io<H: IoHandler>(runtime: &Runtime, incoming: &Incoming, request: H::Request) -> Result<H::Reply> {
-    let (invocation, caller) = incoming.admit(H::ACCESS)?;
-    let permit = runtime.admit(H::SPEC)?;
-    let query = H::parse(request, caller.as_ref())?;
-    let io = Io::new(runtime, invocation.clone());
+    let (inner, admission, invocation) = (runtime.clone(), incoming.admission(H::ACCESS), incoming.invocation.clone());
     let run = async move {
-        let _permit = permit;
+        let caller = admission?;
+        let _permit = inner.admit(H::SPEC)?;
+        let query = H::parse(request, caller.as_ref())?;
+        let io = Io::new(&inner, invocation.clone());
         bounded(invocation.remaining(), H::handle(&io, &query)).await
     };
-    invoke(runtime, H::SPEC, incoming.as_called_by(caller), run).await
+    invoke(runtime, H::SPEC, incoming.invocation.clone(), run).await
 }
 
 fn call_key<H: TxHandler>(request: &H::Request, caller: &Caller) -> Result<CallKey> {
@@ -166,25 +165,19 @@ impl Incoming {
             .map_or(Duration::MAX, |deadline| deadline.0.saturating_duration_since(Instant::now()));
         let timeout = left.min(spec.limits.timeout);
         let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
-        Self {
-            invocation: Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout),
-            caller,
-            slot: request.data::<Slot>().cloned().unwrap_or_default(),
-        }
+        let mut invocation = Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
+        invocation.caller = caller.as_ref().ok().cloned().flatten();
+        Self { invocation, caller, slot: request.data::<Slot>().cloned().unwrap_or_default() }
     }
 
     /// Who calls, if they may.
-    fn admit(&self, access: Access) -> Result<(Invocation, Option<Caller>)> {
+    fn admission(&self, access: Access) -> Result<Option<Caller>> {
         let caller = match &self.caller {
             Ok(caller) => caller.clone(),
             Err(error) => return Err(Error::new(error.class(), error.message().to_owned())),
         };
         access.check(caller.as_ref())?;
-        Ok((self.as_called_by(caller.clone()), caller))
-    }
-
-    fn as_called_by(&self, caller: Option<Caller>) -> Invocation {
-        Invocation { caller, ..self.invocation.clone() }
+        Ok(caller)
     }
 
     fn answer<T>(self, result: Result<T>) -> Result<Response<T>, Status> {

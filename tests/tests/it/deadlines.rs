@@ -14,8 +14,9 @@ async fn a_panicking_bid_is_an_internal_error_with_a_correlation_id_and_leaves_n
     let correlation_id = failure.correlation_id.clone().expect("something to look for in the log");
     assert_eq!(failure.code, Code::Internal);
     assert!(failure.message.contains(&correlation_id) && !failure.message.contains("fault"), "{}", failure.message);
-    let told = service.log().iter().any(|line| line["correlation_id"] == correlation_id && line["level"] == 50);
-    assert!(told, "the log has the cause");
+    let told =
+        || async { service.log().iter().any(|line| line["correlation_id"] == correlation_id && line["level"] == 50) };
+    eventually("the log has the cause", told, |told| *told).await;
     let reply = alice.bid_with_key(&item.item_id, 1_000, &key).await.expect("the same key, once more");
     assert_eq!(reply.sequence, 2, "the panicking try left nothing");
 }

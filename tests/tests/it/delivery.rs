@@ -1,11 +1,10 @@
 //! Every message three times, out of order, through workers that are killed: everything counts once.
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{Api, System, broker::Broker, eventually};
+use gavel_tests::{Api, System, broker::Broker, eventually, system::CONSUMER_QUEUES};
 use std::collections::BTreeMap;
 
 const ITEMS: usize = 6;
 const TAP: &str = "tap";
-const QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project_item"];
 
 #[tokio::test]
 async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_count_once() {
@@ -19,7 +18,7 @@ async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_
     // Per item: created, three bids, closed.
     let messages = broker.take(TAP, ITEMS * 5).await;
     drop(makers);
-    for queue in QUEUES {
+    for queue in CONSUMER_QUEUES {
         broker.purge(queue).await;
     }
 
@@ -36,7 +35,7 @@ async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_
         let mut worker = system.start_worker(&[], &[("GAVEL_FAULT", &fault)]);
         assert!(!worker.ended().await.success(), "the worker was meant to die");
     }
-    consume_everything(&system, &broker).await;
+    system.consume_everything(&broker).await;
 
     let rows: Vec<(String, i64, i64, i64)> =
         sqlx::query_as("SELECT user_id, bids_placed, items_won, total_spent_minor FROM user_stats ORDER BY user_id")
@@ -67,7 +66,7 @@ async fn sell_items(system: &System, api: &Api) -> BTreeMap<String, (i64, i64, i
     let seller = api.with_token(system.token("sam", "seller"));
     let mut expected: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
     for n in 0..ITEMS {
-        let item = seller.create(&format!("Lamp {n}"), Utc::now() + TimeDelta::milliseconds(1_500)).await;
+        let item = seller.create(&format!("Lamp {n}"), Utc::now() + TimeDelta::seconds(5)).await;
         for (turn, bidder) in ["alice", "bob", "carol"].iter().cycle().skip(n).take(3).enumerate() {
             let amount = 1_000 + n as i64 * 10_000 + turn as i64 * 2_000;
             let bidder_api = api.with_token(system.token(bidder, "bidder"));
@@ -81,18 +80,4 @@ async fn sell_items(system: &System, api: &Api) -> BTreeMap<String, (i64, i64, i
         }
     }
     expected
-}
-
-/// Runs workers until one that has drained leaves nothing behind: then every message has been handled and acknowledged.
-async fn consume_everything(system: &System, broker: &Broker) {
-    loop {
-        let mut worker = system.worker().await;
-        let waiting = || async { broker.waiting(QUEUES[0]).await + broker.waiting(QUEUES[1]).await };
-        eventually("no message waits", waiting, |left| *left == 0).await;
-        worker.terminate();
-        assert_eq!(worker.ended().await.code(), Some(0));
-        if waiting().await == 0 {
-            return;
-        }
-    }
 }

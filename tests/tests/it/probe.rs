@@ -6,7 +6,7 @@ use gavel_runtime::{
 };
 use gavel_tests::{Process, System, eventually};
 use sqlxmq::JobBuilder;
-use std::{path::Path, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 async fn prepared() -> System {
     let system = System::new().await;
@@ -21,7 +21,11 @@ async fn prepared() -> System {
 }
 
 fn worker(system: &System) -> Process {
-    Process::start(Path::new(env!("CARGO_BIN_EXE_probe-worker")), &[], &system.variables(&[]))
+    Process::start(&probe(), &[], &system.variables(&[]))
+}
+
+fn probe() -> PathBuf {
+    env!("CARGO_BIN_EXE_probe-worker").into()
 }
 
 /// Enqueues as any program with the crate sqlxmq would.
@@ -40,17 +44,30 @@ const QUEUED: &str = "SELECT count(*) FROM mq_msgs WHERE channel_name = 'misbeha
 #[tokio::test]
 async fn a_jobs_effect_its_event_and_its_completion_are_one() {
     let system = prepared().await;
-    let _worker = worker(&system);
     enqueue(&system, "misbehave", "work").await;
-    eventually(
-        "the event is consumed",
-        || count(&system, "SELECT count(*) FROM notes WHERE text = 'heard'"),
-        |n| *n == 1,
-    )
-    .await;
+    let state = || async {
+        sqlx::query_as::<_, (i64, i64, i64)>(
+            "SELECT (SELECT count(*) FROM notes WHERE text = 'work'), (SELECT count(*) FROM outbox),
+                    (SELECT count(*) FROM mq_payloads)",
+        )
+        .fetch_one(&system.db)
+        .await
+        .expect("counted")
+    };
+    // Out of the broker's reach, so that the event stays where it can be seen.
+    let doomed = |stage: &str| {
+        let fault = format!("misbehave.{stage}=abort@1");
+        let variables = system.variables(&[("GAVEL_FAULT", &fault), ("AMQP_URL", "amqp://127.0.0.1:1")]);
+        Process::start(&probe(), &[], &variables)
+    };
+    assert!(!doomed("before_commit").ended().await.success());
+    assert_eq!(state().await, (0, 0, 1), "died before its commit: the job waits and nothing else is there");
+    assert!(!doomed("after_commit").ended().await.success());
+    assert_eq!(state().await, (1, 1, 0), "died after its commit: effect and event are there, the job is gone");
+    let _worker = worker(&system);
+    let heard = || count(&system, "SELECT count(*) FROM notes WHERE text = 'heard'");
+    eventually("the event is consumed", heard, |n| *n == 1).await;
     assert_eq!(count(&system, "SELECT count(*) FROM notes WHERE text = 'work'").await, 1);
-    assert_eq!(count(&system, QUEUED).await, 0);
-    assert_eq!(count(&system, "SELECT count(*) FROM mq_payloads").await, 0, "nothing is left of it");
 }
 
 #[tokio::test]

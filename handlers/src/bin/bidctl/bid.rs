@@ -8,8 +8,6 @@ use anyhow::bail;
 use clap::Args;
 use gavel_proto::v1;
 use gavel_runtime::ids;
-use poem_grpc::Status;
-use prost_types::Timestamp;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -27,7 +25,7 @@ pub(crate) struct PlaceBid {
     /// The idempotency key, a UUID: the same key never bids twice
     #[arg(long)]
     key: Option<String>,
-    /// Wait until the bid's event has gone through RabbitMQ to the read model and the statistics, and say how long it took
+    /// Wait until Redis shows the bid and the statistics, fed through RabbitMQ, count it, and say how long that took
     #[arg(long)]
     wait: bool,
 }
@@ -42,6 +40,7 @@ impl PlaceBid {
             idempotency_key: idempotency_key.clone(),
         };
         let token = settings.token("bidder")?;
+        let before = if self.wait { self.counted(settings, &token).await? } else { 0 };
         let reply = client.place_bid(client::request(request, Some(&token))).await;
         let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         let outcome = match reply.outcome() {
@@ -64,11 +63,11 @@ impl PlaceBid {
             ("idempotency key", idempotency_key),
         ];
         if self.wait {
-            let (read_model_ms, statistics_ms) = self.consequences(settings, &token, &reply).await?;
+            let (read_model_ms, statistics_ms) = self.consequences(settings, &token, &reply, before).await?;
             json["read_model_after_ms"] = read_model_ms.into();
             json["statistics_after_ms"] = statistics_ms.into();
-            lines.push(("event relayed", format!("in the read model {read_model_ms} ms after the reply")));
-            lines.push(("", format!("in the statistics {statistics_ms} ms after the reply")));
+            lines.push(("in the read model", format!("{read_model_ms} ms after the reply")));
+            lines.push(("in the statistics", format!("{statistics_ms} ms after the reply (relayed through RabbitMQ)")));
         }
         output.record(&json, &lines);
         Ok(())
@@ -80,43 +79,38 @@ impl PlaceBid {
         settings: &Settings,
         token: &str,
         bid: &v1::PlaceBidResponse,
+        counted_before: i64,
     ) -> anyhow::Result<(u64, u64)> {
         let began = Instant::now();
         let items = v1::ItemServiceClient::new(client::config(settings)?);
         let in_read_model = async || {
             let request = v1::GetItemRequest { item_id: self.item_id.clone() };
-            let reply = items.get_item(client::request(request, Some(token))).await?.into_inner();
+            let reply = items.get_item(client::request(request, Some(token))).await;
+            let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
             let version = reply.item.as_ref().map_or(0, |item| item.version);
             Ok(reply.source() == v1::ReadSource::ReadModel && version >= bid.sequence)
         };
-        let read_model_ms = until(settings, began, "the read model", in_read_model).await?;
-        let users = v1::UserServiceClient::new(client::config(settings)?);
-        let counted = async || {
-            let request = v1::GetUserStatsRequest::default();
-            let reply = users.get_user_stats(client::request(request, Some(token))).await?.into_inner();
-            // Both by the database's clock: figures as new as the bid include it.
-            Ok(reply.updated_at.map(instant) >= bid.decided_at.map(instant))
-        };
-        let statistics_ms = until(settings, began, "the statistics", counted).await?;
+        let read_model_ms = until(began, "the read model", in_read_model).await?;
+        let counted = async || Ok(self.counted(settings, token).await? > counted_before);
+        let statistics_ms = until(began, "the statistics", counted).await?;
         Ok((read_model_ms, statistics_ms))
+    }
+
+    /// How many of the caller's bids the statistics know, over all currencies.
+    async fn counted(&self, settings: &Settings, token: &str) -> anyhow::Result<i64> {
+        let users = v1::UserServiceClient::new(client::config(settings)?);
+        let reply = users.get_user_stats(client::request(v1::GetUserStatsRequest::default(), Some(token))).await;
+        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
+        Ok(reply.stats.iter().map(|stats| stats.bids_placed).sum())
     }
 }
 
-async fn until(
-    settings: &Settings,
-    began: Instant,
-    what: &str,
-    knows: impl AsyncFn() -> Result<bool, Status>,
-) -> anyhow::Result<u64> {
-    while !knows().await.map_err(|status| client::explained(settings, &status))? {
+async fn until(began: Instant, what: &str, knows: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<u64> {
+    while !knows().await? {
         if began.elapsed() > PATIENCE {
             bail!("the bid is accepted, but {what} does not know of it after {PATIENCE:?}: is bid-worker running?");
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(u64::try_from(began.elapsed().as_millis())?)
-}
-
-fn instant(at: Timestamp) -> (i64, i32) {
-    (at.seconds, at.nanos)
 }

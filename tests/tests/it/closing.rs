@@ -1,0 +1,42 @@
+//! An auction closes once, whoever dies while closing it.
+use chrono::{TimeDelta, Utc};
+use gavel_tests::{System, broker::Broker, eventually};
+
+#[tokio::test]
+async fn a_worker_killed_while_closing_leaves_one_close_one_event_and_one_sale() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let ends_at = Utc::now() + TimeDelta::seconds(2);
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", ends_at).await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    alice.bid(&item.item_id, 1_500).await.expect("accepted");
+    for stage in ["after_claim", "before_commit"] {
+        let fault = format!("close_item.{stage}=abort@1");
+        let mut worker = system.start_worker(&["--only", "close_item"], &[("GAVEL_FAULT", &fault)]);
+        assert!(!worker.ended().await.success(), "the worker was meant to die at {stage}");
+        let closed: i64 = sqlx::query_scalar("SELECT count(*) FROM items WHERE closed_at IS NOT NULL")
+            .fetch_one(&system.db)
+            .await
+            .expect("counted");
+        assert_eq!(closed, 0, "nothing of it is left after {stage}");
+    }
+    let mut worker =
+        system.start_worker(&["--only", "close_item"], &[("GAVEL_FAULT", "close_item.after_commit=abort@1")]);
+    assert!(!worker.ended().await.success(), "the worker was meant to die after its commit");
+    let left_behind = sqlx::query_as::<_, (i64, i64, i64)>(
+        "SELECT (SELECT count(*) FROM items WHERE closed_at >= ends_at),
+                (SELECT count(*) FROM outbox WHERE routing_key = 'item.closed'),
+                (SELECT count(*) FROM mq_payloads)",
+    );
+    let left_behind = left_behind.fetch_one(&system.db).await.expect("counted");
+    assert_eq!(left_behind, (1, 1, 0), "closed, announced, and the job is gone");
+
+    let _relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let left = || async {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM outbox").fetch_one(&system.db).await.expect("counted")
+    };
+    eventually("the outbox is empty", left, |left| *left == 0).await;
+    system.consume_everything(&Broker::connect(&system.amqp_url).await).await;
+    let stats = alice.stats("").await.expect("alice may see it").stats.remove(0);
+    assert_eq!((stats.bids_placed, stats.items_won, stats.total_spent_minor), (1, 1, 1_500));
+}
