@@ -1,7 +1,7 @@
 //! What CI runs.
 use crate::{
     install::{DOCKER, as_root, cargo_tool, ensure, is_root},
-    progress::{Step, run, wait_until},
+    progress::{Step, run, run_quietly, wait_until},
     servers::{containers::engine_answers, layout::Layout, processes::Processes},
     sqlx::Sqlx,
     test::{Services, Test},
@@ -54,7 +54,14 @@ fn docker() -> anyhow::Result<()> {
     let step = Step::begin("starting dockerd");
     let log = std::env::temp_dir().join("gavel-dockerd.log");
     let file = File::create(&log)?;
-    let mut dockerd = as_root("dockerd").stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+    // Its socket is for this user's group too, where that is not root's.
+    let group = run_quietly(Command::new("id").arg("-gn"))?.trim().to_owned();
+    let mut dockerd = as_root("dockerd")
+        .args(["--group", &group])
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()?;
     let alive = || match dockerd.try_wait()? {
         None => Ok(()),
         Some(status) => anyhow::bail!("dockerd ended ({status}); see {}", log.display()),

@@ -7,6 +7,7 @@ use crate::{
     progress::{Step, run_quietly},
     servers::containers::image,
 };
+use anyhow::bail;
 use clap::Args;
 use std::{fs, process::Command};
 
@@ -14,14 +15,17 @@ const SUITE: &str = "trixie";
 const BASE: &str = "gavel-debian:trixie";
 const SERVERS: &str = "gavel-servers:trixie";
 
+/// What the stand-ins are: the versions that trixie has.
+const DEFAULTS: [&str; 3] = ["postgres:17", "rabbitmq:4.0", "redis:8.0"];
+
 pub(crate) fn postgres() -> String {
-    image("GAVEL_POSTGRES_IMAGE", "postgres:17")
+    image("GAVEL_POSTGRES_IMAGE", DEFAULTS[0])
 }
 pub(crate) fn rabbitmq() -> String {
-    image("GAVEL_RABBITMQ_IMAGE", "rabbitmq:4.0")
+    image("GAVEL_RABBITMQ_IMAGE", DEFAULTS[1])
 }
 pub(crate) fn redis() -> String {
-    image("GAVEL_REDIS_IMAGE", "redis:8.0")
+    image("GAVEL_REDIS_IMAGE", DEFAULTS[2])
 }
 
 /// Builds the stand-ins, under the names that tests look for.
@@ -45,9 +49,13 @@ impl Images {
     }
 }
 
-/// Pulls the images that are missing, or builds stand-ins for them.
+/// Pulls the images that are missing, or builds stand-ins for those of the default names. Another name stands for another
+/// version, and nothing stands in for that.
 pub(crate) fn ensure() -> anyhow::Result<()> {
     let missing: Vec<_> = all().into_iter().filter(|(_, name)| !is_there(name) && !pulled(name)).collect();
+    if let Some((kind, name)) = missing.iter().find(|(_, name)| !DEFAULTS.contains(&name.as_str())) {
+        bail!("the image {name} for {kind} can't be pulled; stand-ins are built for {} only", DEFAULTS.join(", "));
+    }
     if missing.is_empty() { Ok(()) } else { build(&missing) }
 }
 

@@ -3,7 +3,6 @@ use crate::progress::{Step, run_quietly};
 use anyhow::{Context, bail};
 use std::{
     env, fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -85,26 +84,28 @@ pub(crate) fn as_root(program: &str) -> Command {
     sudo
 }
 
-/// Debian starts a server when it installs it. While this lives (as root), it does not: our servers are private.
-struct NoAutostart(Option<PathBuf>);
+/// Debian starts a server when it installs it. While this lives, it does not: our servers are private.
+struct NoAutostart;
+
+/// How a policy that is there already is known to be ours, left by a run that was killed.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_MARK: &str = "written by cargo xtask";
 
 impl NoAutostart {
-    fn begin() -> anyhow::Result<Self> {
-        let policy = PathBuf::from("/usr/sbin/policy-rc.d");
-        if !is_root() || policy.exists() {
-            return Ok(Self(None));
+    /// None where the machine has a policy of its own, which is kept.
+    fn begin() -> anyhow::Result<Option<Self>> {
+        if fs::read_to_string(POLICY).is_ok_and(|policy| !policy.contains(POLICY_MARK)) {
+            return Ok(None);
         }
-        fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
-        fs::set_permissions(&policy, fs::Permissions::from_mode(0o755))?;
-        Ok(Self(Some(policy)))
+        let script = format!("printf '#!/bin/sh\n# {POLICY_MARK}\nexit 101\n' > {POLICY} && chmod 755 {POLICY}");
+        run_quietly(as_root("sh").args(["-c", &script]))?;
+        Ok(Some(Self))
     }
 }
 
 impl Drop for NoAutostart {
     fn drop(&mut self) {
-        if let Some(policy) = &self.0 {
-            let _ = fs::remove_file(policy);
-        }
+        let _ = run_quietly(as_root("rm").args(["-f", POLICY]));
     }
 }
 

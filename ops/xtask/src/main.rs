@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::mpsc,
 };
 
 /// Run, test and check Gavel.
@@ -43,21 +44,31 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Up(up) => up.run(),
-        Command::Down(down) => down.run(),
-        Command::Test(test) => test.run(),
-        Command::Setup => install::everything(),
-        Command::Images(images) => images.run(),
-        Command::Sqlx(sqlx) => sqlx.run(),
-        Command::Ci => ci::run_all(),
-    };
+    let command = Arguments::parse().command;
+    // Ctrl-C ends what runs in the foreground, such as cargo; we go on just long enough to stop the servers in order.
+    let (interrupt, interrupted) = mpsc::channel();
+    let handled = ctrlc::set_handler(move || {
+        let _ = interrupt.send(());
+    });
+    let result = handled.map_err(anyhow::Error::from).and_then(|()| run(command, &interrupted));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nxtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()> {
+    match command {
+        Command::Up(up) => up.run(interrupted),
+        Command::Down(down) => down.run(),
+        Command::Test(test) => test.run(),
+        Command::Setup => install::everything(),
+        Command::Images(images) => images.run(),
+        Command::Sqlx(sqlx) => sqlx.run(),
+        Command::Ci => ci::run_all(),
     }
 }
 

@@ -42,11 +42,7 @@ pub(crate) struct Down {
 }
 
 impl Up {
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let (interrupt, interrupted) = mpsc::channel();
-        ctrlc::set_handler(move || {
-            let _ = interrupt.send(());
-        })?;
+    pub(crate) fn run(&self, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC])?;
         let mut servers = Processes::start(Layout::claim(LAYOUT)?, true)?;
         let bins = build(&["--package", "gavel", "--bins"], self.release)?;
@@ -83,7 +79,6 @@ impl Down {
             for stopped in reap(&layout)? {
                 eprintln!("  ✓ {stopped} stopped");
             }
-            let _ = run_quietly(Command::new("epmd").args(["-port", &layout.epmd_port().to_string(), "-kill"]));
             if self.wipe {
                 fs::remove_dir_all(&layout.dir).with_context(|| format!("can't delete {}", layout.dir.display()))?;
                 eprintln!("  ✓ {} deleted", layout.dir.display());
@@ -133,7 +128,7 @@ impl System<'_> {
         let step = Step::begin(format!("starting {name}"));
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(self.bins.join(name));
-        command.envs(self.variables.iter().cloned()).env("GAVEL_LISTEN", &address);
+        command.current_dir(&self.layout.dir).envs(self.variables.iter().cloned()).env("GAVEL_LISTEN", &address);
         let mut child = Child::start(self.layout, name, "TERM", &mut command)?;
         let url = format!("http://{address}/readyz");
         wait_until(name, Duration::from_mins(1), || child.check(), || ureq::get(&url).call().is_ok())?;

@@ -53,16 +53,19 @@ impl Child {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Asks it to stop and waits; kills it when it does not.
+    /// Asks it to stop and waits; kills it, and what it has started, when it does not.
     pub(crate) fn stop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
-            signal(self.stop_signal, self.process.id());
+            let pid = self.process.id();
+            signal(self.stop_signal, &pid.to_string());
             let until = Instant::now() + PATIENCE;
             while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < until {
                 thread::sleep(Duration::from_millis(20));
             }
-            let _ = self.process.kill();
-            let _ = self.process.wait();
+            if matches!(self.process.try_wait(), Ok(None)) {
+                signal("KILL", &format!("-{pid}"));
+                let _ = self.process.wait();
+            }
         }
         let _ = fs::remove_file(&self.pid_file);
     }
@@ -74,32 +77,37 @@ impl Drop for Child {
     }
 }
 
-fn signal(signal: &str, pid: u32) {
-    let _ = run_quietly(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
+/// To a process, or with a minus before its id to its whole group.
+fn signal(signal: &str, target: &str) {
+    let _ = run_quietly(Command::new("kill").args([&format!("-{signal}"), "--", target]));
 }
 
-/// Stops what an earlier run of ours, killed in the middle, has left behind. A pid that meanwhile belongs to another
-/// program is recognised by its command line and left alone.
+/// Stops what an earlier run of ours, killed in the middle, has left behind: our own processes before their servers. A pid
+/// that meanwhile belongs to another program is recognised and left alone.
 pub(crate) fn reap(layout: &Layout) -> anyhow::Result<Vec<String>> {
+    let entries = fs::read_dir(&layout.dir)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "pid"));
+    // bid-service and bid-worker come before postgres, rabbitmq and redis.
+    files.sort();
     let mut reaped = Vec::new();
-    for entry in fs::read_dir(&layout.dir)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "pid") {
-            continue;
-        }
+    for path in files {
         let pid: Option<u32> = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         if let Some(pid) = pid.filter(|pid| is_ours(*pid, layout)) {
-            signal("TERM", pid);
+            // SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients.
+            signal(if name == "postgres" { "INT" } else { "TERM" }, &pid.to_string());
             let until = Instant::now() + PATIENCE;
             while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < until {
                 thread::sleep(Duration::from_millis(50));
             }
-            signal("KILL", pid);
+            signal("KILL", &format!("-{pid}"));
             reaped.push(name);
         }
         fs::remove_file(&path)?;
     }
+    // RabbitMQ's port mapper puts itself in the background; this one is the set's own.
+    let _ = run_quietly(Command::new("epmd").args(["-port", &layout.epmd_port().to_string(), "-kill"]));
     Ok(reaped)
 }
 
