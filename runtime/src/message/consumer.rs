@@ -124,6 +124,7 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
         // A slot first: what is not being handled stays in the prefetch, and goes back to the queue at a drain.
         let slot = slots.clone().acquire_owned().await?;
         let delivery = tokio::select! {
+            biased;
             () = runtime.tasks().draining().cancelled() => break,
             delivery = deliveries.next() => delivery,
         };
