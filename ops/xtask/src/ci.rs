@@ -52,6 +52,10 @@ fn docker() -> anyhow::Result<()> {
         return Ok(());
     }
     let step = Step::begin("starting dockerd");
+    if run_quietly(Command::new("pidof").arg("dockerd")).is_err() {
+        // An engine that was killed leaves its pid file, and a new one refuses to start if another program has that pid.
+        run_quietly(as_root("rm").args(["-f", "/var/run/docker.pid"]))?;
+    }
     let log = std::env::temp_dir().join("gavel-dockerd.log");
     let file = File::create(&log)?;
     // Its socket is for this user's group too, where that is not root's.

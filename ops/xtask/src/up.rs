@@ -50,9 +50,10 @@ impl Up {
         let step = Step::begin("migrating");
         migrate(&bins, &servers.urls.database("gavel"))?;
         step.done("migrated");
-        let system = System { layout: &servers.layout, bins: &bins, variables: &variables };
-        let mut worker = system.start("bid-worker", servers.layout.worker_port())?;
-        let mut service = system.start("bid-service", servers.layout.service_port())?;
+        let layout = servers.layout.clone();
+        let system = System { layout: &layout, bins: &bins, variables: &variables };
+        let mut worker = system.start("bid-worker", layout.worker_port())?;
+        let mut service = system.start("bid-service", layout.service_port())?;
         let item = system.seed()?;
         system.greet(&item)?;
         loop {
@@ -60,8 +61,8 @@ impl Up {
                 break;
             }
             servers.check()?;
-            worker.check()?;
-            service.check()?;
+            system.keep_running(&mut worker, layout.worker_port())?;
+            system.keep_running(&mut service, layout.service_port())?;
         }
         let step = Step::begin("stopping");
         service.stop();
@@ -80,8 +81,11 @@ impl Down {
                 eprintln!("  ✓ {stopped} stopped");
             }
             if self.wipe {
+                let had_data = layout.dir.join("log").read_dir()?.next().is_some();
                 fs::remove_dir_all(&layout.dir).with_context(|| format!("can't delete {}", layout.dir.display()))?;
-                eprintln!("  ✓ {} deleted", layout.dir.display());
+                if had_data {
+                    eprintln!("  ✓ {} deleted", layout.dir.display());
+                }
             }
         }
         let _ = fs::remove_file(environment_file());
@@ -134,6 +138,19 @@ impl System<'_> {
         wait_until(name, Duration::from_mins(1), || child.check(), || ureq::get(&url).call().is_ok())?;
         step.done(format!("{name} on http://{address}, its log in {}", self.layout.log(name).display()));
         Ok(child)
+    }
+
+    /// Starts a process that died again, as an orchestrator would: nothing is lost, and one may try.
+    fn keep_running(&self, child: &mut Child, port: u16) -> anyhow::Result<()> {
+        let Err(error) = child.check() else { return Ok(()) };
+        if !child.had_settled() {
+            return Err(error);
+        }
+        let what = error.to_string();
+        eprintln!("  ! {}; starting it again", what.split(';').next().unwrap_or_default());
+        child.stop();
+        *child = self.start(child.name, port)?;
+        Ok(())
     }
 
     fn bidctl(&self, arguments: &[&str]) -> anyhow::Result<String> {

@@ -21,6 +21,7 @@ pub(crate) struct PlaceBid {
     /// The item's id
     item_id: String,
     /// What you are willing to pay, in minor units: 1500 is 15.00
+    #[arg(allow_negative_numbers = true)]
     amount_minor: i64,
     /// The idempotency key, a UUID: the same key never bids twice
     #[arg(long)]
@@ -56,7 +57,7 @@ impl PlaceBid {
         let mut lines = vec![
             ("bid", reply.bid_id.clone()),
             ("outcome", outcome.to_owned()),
-            ("sequence", reply.sequence.to_string()),
+            ("sequence (the item's version)", reply.sequence.to_string()),
             ("price (minor units)", reply.price_minor.to_string()),
             ("next minimum", reply.next_minimum_minor.to_string()),
             ("decided at", decided_at),

@@ -26,7 +26,11 @@ pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
     match status.code() {
         Code::FailedPrecondition => anyhow!("refused: {message}"),
         Code::Internal if message.contains("onnect") => {
-            anyhow!("{} does not answer ({message}); is bid-service running? `cargo xtask up` starts one", settings.url)
+            let hint = if settings.in_checkout { "" } else { "; there is no .gavel/dev.env here or above" };
+            anyhow!(
+                "{} does not answer ({message}); is bid-service running? `cargo xtask up` starts one{hint}",
+                settings.url
+            )
         }
         code => anyhow!("{code:?}: {message}"),
     }

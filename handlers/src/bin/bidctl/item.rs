@@ -31,7 +31,7 @@ pub(crate) struct Create {
     #[arg(long, default_value = "EUR")]
     currency: String,
     /// The lowest first bid, in minor units: 1000 is 10.00
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     start_price_minor: i64,
     /// When bidding ends, from now: 90s, 10m, 2h, 3d
     #[arg(long, value_parser = duration)]
@@ -129,11 +129,13 @@ impl Show {
 
 fn row(item: &v1::Item) -> Vec<String> {
     let price = item.price_minor.map_or_else(|| "-".to_owned(), |price| money(price, &item.currency));
+    let closed = item.next_minimum_minor == 0;
+    let next_minimum = if closed { "-".to_owned() } else { money(item.next_minimum_minor, &item.currency) };
     vec![
         item.item_id.clone(),
         item.title.clone(),
         price,
-        money(item.next_minimum_minor, &item.currency),
+        next_minimum,
         item.leader.clone(),
         item.bid_count.to_string(),
         status(item).to_owned(),

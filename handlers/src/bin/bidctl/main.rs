@@ -62,7 +62,14 @@ enum Command {
 
 const HELP: &str = "\
 Settings come from flags, then from the environment, then from .gavel/dev.env in this directory or one above it, which
-`cargo xtask up` writes.
+`cargo xtask up` writes. Secrets may come from files: NAME_FILE instead of NAME.
+
+  GAVEL_URL               where bid-service listens          http://127.0.0.1:8080
+  GAVEL_TOKEN             the bearer token to call with
+  GAVEL_JWT_SIGNING_KEY   Ed25519 private key, PEM           for token and --user
+  GAVEL_JWT_ISSUER, GAVEL_JWT_AUDIENCE                       gavel
+  DATABASE_URL            PostgreSQL                         for migrate and doctor
+  AMQP_URL, REDIS_URL     RabbitMQ and Redis                 for doctor
 
 Examples:
   bidctl item create --user sam --title 'A brass lamp' --start-price-minor 1000 --ends-in 10m

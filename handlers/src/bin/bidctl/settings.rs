@@ -13,16 +13,19 @@ pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) user: Option<String>,
     token: Option<String>,
+    /// Whether `cargo xtask up` has left its settings here or above.
+    pub(crate) in_checkout: bool,
 }
 
 impl Settings {
     pub(crate) fn load(url: Option<String>, user: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
         let mut variables = development_file()?;
+        let in_checkout = !variables.is_empty();
         variables.extend(env::vars());
         let get = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
         let url = url.or_else(|| get("GAVEL_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned());
         let token = token.or_else(|| get("GAVEL_TOKEN"));
-        Ok(Self { variables, url, user, token })
+        Ok(Self { variables, url, user, token, in_checkout })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {

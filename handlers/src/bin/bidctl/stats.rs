@@ -10,7 +10,7 @@ use serde_json::json;
 
 #[derive(Args)]
 pub(crate) struct Stats {
-    /// Whose; needs role ops unless it is your own. The caller's where left out
+    /// Whose, the caller's own where left out. With --user, the development token is minted with role ops for this
     of: Option<String>,
 }
 

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A process that ends sooner than this did not start properly.
+const SETTLED: Duration = Duration::from_secs(3);
 /// A process asked to stop is killed after this long.
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -20,6 +22,8 @@ pub(crate) struct Child {
     log: PathBuf,
     pid_file: PathBuf,
     stop_signal: &'static str,
+    began: Instant,
+    stopped: bool,
 }
 
 impl Child {
@@ -31,12 +35,14 @@ impl Child {
         command: &mut Command,
     ) -> anyhow::Result<Self> {
         let log = layout.log(name);
+        // The log of the run before is kept beside it.
+        let _ = fs::rename(&log, log.with_extension("log.1"));
         let file = fs::File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let process = command.spawn().with_context(|| format!("can't start {name}"))?;
         let pid_file = layout.pid_file(name);
         fs::write(&pid_file, process.id().to_string())?;
-        Ok(Self { name, process, log, pid_file, stop_signal })
+        Ok(Self { name, process, log, pid_file, stop_signal, began: Instant::now(), stopped: false })
     }
 
     /// Fails with the end of its log when it is gone.
@@ -68,12 +74,20 @@ impl Child {
             }
         }
         let _ = fs::remove_file(&self.pid_file);
+        self.stopped = true;
+    }
+
+    /// Whether it has been there long enough for its end to be something else than a failed start.
+    pub(crate) fn had_settled(&self) -> bool {
+        self.began.elapsed() > SETTLED
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.stop();
+        if !self.stopped {
+            self.stop();
+        }
     }
 }
 
