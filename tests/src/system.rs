@@ -149,11 +149,6 @@ impl System {
     pub fn name(&self) -> &str {
         &self.name
     }
-
-    /// What a worker of this test's own would use: the vhost's URL as its processes see it.
-    pub fn variable(&self, name: &str) -> &str {
-        self.variables.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
-    }
 }
 
 /// Cloning a template takes milliseconds; migrating would take a hundred times that.
