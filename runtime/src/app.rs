@@ -8,7 +8,7 @@ use crate::{
     http,
     job::{self, Job},
     message, poll, rpc, schedule,
-    spec::{Spec, Trigger},
+    spec::{Durability, Spec, Trigger},
 };
 use anyhow::bail;
 use poem::{EndpointExt, IntoEndpoint, Route};
@@ -45,7 +45,7 @@ enum Run {
     Rpc,
     /// Mounts a route.
     Http(fn(&Runtime, Route) -> Route),
-    Job(job::Erased),
+    Job(job::Handler),
     Message(message::Erased),
     Schedule(schedule::Erased),
     Poll(poll::Erased),
@@ -103,15 +103,35 @@ impl App {
         self.register(H::SPEC, "http", Run::Http(http::mount::<H>))
     }
 
-    /// A kind of job.
+    /// A kind of job with pure database effects.
     #[must_use]
-    pub fn job_tx<H: job::TxHandler>(mut self) -> Self {
-        let (spec, kind, retries) = (H::SPEC, H::Job::KIND, H::Job::RETRIES);
+    pub fn job_tx<H: job::TxHandler>(self) -> Self {
+        self.job::<H::Job>(H::SPEC, job::by_tx::<H>(), true)
+    }
+
+    /// A kind of job with effects elsewhere.
+    #[must_use]
+    pub fn job_io<H: job::IoHandler>(self) -> Self {
+        self.job::<H::Job>(H::SPEC, job::by_io::<H>(), false)
+    }
+
+    fn job<J: Job>(mut self, spec: &'static Spec, handler: job::Handler, in_transaction: bool) -> Self {
+        let (kind, retries) = (J::KIND, J::RETRIES);
+        if let Trigger::Job(queue) = spec.trigger
+            && (queue.durability == Durability::Tx) != in_transaction
+        {
+            let allowed = if in_transaction { "Tx" } else { "Group or Inline" };
+            self.faults
+                .push(format!("handler {:?}: its durability is {:?}; allowed: {allowed}", spec.name, queue.durability));
+        }
+        if J::PER_KEY == Some(0) {
+            self.faults.push(format!("handler {:?}: PER_KEY of 0 runs nothing; allowed: from 1", spec.name));
+        }
         if spec.name != kind || spec.limits.retries != retries {
             let differs = format!("its job says kind {kind:?} and {retries} retries, its spec {}", spec.limits.retries);
             self.faults.push(format!("handler {:?}: {differs}", spec.name));
         }
-        self.register(H::SPEC, "job", Run::Job(job::erased::<H>))
+        self.register(spec, "job", Run::Job(handler))
     }
 
     /// A consumer with pure database effects.

@@ -114,12 +114,15 @@ pub struct Backends {
     pub transaction_pool_size: u32,
     /// Connections for reads.
     pub read_pool_size: u32,
+    /// How long a worker that says nothing keeps its jobs.
+    pub lease: Duration,
     /// Put before every cache key, so that several systems can share one Redis.
     pub cache_prefix: String,
 }
 
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_POOL_SIZE`, `GAVEL_READ_POOL_SIZE`, `GAVEL_CACHE_PREFIX`.
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_POOL_SIZE`, `GAVEL_READ_POOL_SIZE`, `GAVEL_LEASE_MS`,
+    /// `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
@@ -127,6 +130,7 @@ impl Backends {
             redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
             transaction_pool_size: env.number("GAVEL_POOL_SIZE", 16, (1, 500)),
             read_pool_size: env.number("GAVEL_READ_POOL_SIZE", 8, (1, 500)),
+            lease: Duration::from_millis(env.number("GAVEL_LEASE_MS", 15_000, (500, 600_000)).into()),
             cache_prefix: env.text("GAVEL_CACHE_PREFIX", "gavel"),
         }
     }

@@ -1,6 +1,7 @@
 //! What one run of a handler knows about itself: its correlation id, its place in a trace, its caller, its deadline.
 use crate::{auth::Caller, ids};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// The header, AMQP property and log field that follow one request through the whole system.
 pub const CORRELATION_HEADER: &str = "x-correlation-id";
@@ -20,6 +21,8 @@ pub struct Invocation {
     pub caller: Option<Caller>,
     /// When this run must be over.
     pub deadline: Instant,
+    /// Tripped when whoever wanted this run does not want it any more: a job that was cancelled.
+    pub cancelled: CancellationToken,
 }
 
 impl Invocation {
@@ -31,12 +34,18 @@ impl Invocation {
             traceparent: child_of(traceparent),
             caller: None,
             deadline: Instant::now() + timeout,
+            cancelled: CancellationToken::new(),
         }
     }
 
     /// Starts anew.
     pub fn start(timeout: Duration) -> Self {
         Self::continuing(None, None, timeout)
+    }
+
+    /// To be stopped by this token.
+    pub(crate) fn cancelled_by(self, cancelled: CancellationToken) -> Self {
+        Self { cancelled, ..self }
     }
 
     /// The time left, zero when there is none.

@@ -7,6 +7,15 @@ use tracing::{Instrument, Span, field::Empty};
 /// Past its deadline a run is given this long to roll back; then it is dropped and its connection closed.
 const BACKSTOP: Duration = Duration::from_secs(2);
 
+/// How a run ended.
+pub(crate) struct Finished<T> {
+    pub(crate) result: Result<T>,
+    /// Whether it ended by itself: a run that was cut off, or panicked, may have left a statement in the middle.
+    pub(crate) clean: bool,
+    /// Whether what it did may be committed: it ended by itself and gave a result.
+    pub(crate) committable: bool,
+}
+
 /// Runs `work` in a task of its own, which goes on to its end when the caller stops waiting: a client that hangs up
 /// never leaves a transaction half done.
 pub(crate) async fn invoke<T: Send + 'static>(
@@ -15,6 +24,36 @@ pub(crate) async fn invoke<T: Send + 'static>(
     invocation: Invocation,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
+    let inner = runtime.clone();
+    let run = async move { within(&inner, spec, &invocation, BACKSTOP, work).await.result };
+    match runtime.tasks().spawn(run).await {
+        Ok(result) => result,
+        Err(join) => Err(Error::internal(join)),
+    }
+}
+
+/// Runs `work` here, until its deadline.
+pub(crate) async fn observed<T>(
+    runtime: &Runtime,
+    spec: &'static Spec,
+    invocation: &Invocation,
+    work: impl Future<Output = Result<T>>,
+) -> Finished<T> {
+    within(runtime, spec, invocation, Duration::ZERO, work).await
+}
+
+/// Runs `work` here, until its deadline, with neither span nor metrics.
+pub(crate) async fn quietly<T>(invocation: &Invocation, work: impl Future<Output = Result<T>>) -> Finished<T> {
+    caught(invocation.remaining(), work).await
+}
+
+async fn within<T>(
+    runtime: &Runtime,
+    spec: &'static Spec,
+    invocation: &Invocation,
+    extra: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Finished<T> {
     let span = tracing::info_span!(
         "invocation",
         handler = spec.name,
@@ -24,22 +63,31 @@ pub(crate) async fn invoke<T: Send + 'static>(
         caller = invocation.caller.as_ref().map_or("", |caller| &caller.subject),
         outcome = Empty,
     );
-    let inner = runtime.clone();
-    let run = async move {
-        let observed = inner.metrics().begin(spec.name, spec.trigger.kind());
-        let limit = invocation.remaining() + BACKSTOP;
-        let result = match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Error::internal(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)))),
-            Err(_) => Err(Error::new(Class::DeadlineExceeded, "the handler ran out of time")),
-        };
-        inner.metrics().end(observed, outcome_of(&result));
-        report(&result);
-        result
+    let run = async {
+        let observed = runtime.metrics().begin(spec.name, spec.trigger.kind());
+        let finished = caught(invocation.remaining() + extra, work).await;
+        runtime.metrics().end(observed, outcome_of(&finished.result));
+        report(&finished.result);
+        finished
     };
-    match runtime.tasks().spawn(run.instrument(span)).await {
-        Ok(result) => result,
-        Err(join) => Err(Error::internal(join)),
+    run.instrument(span).await
+}
+
+async fn caught<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Finished<T> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(result)) => {
+            let committable = result.is_ok();
+            let clean = result.as_ref().err().is_none_or(|error| error.class() != Class::DeadlineExceeded);
+            Finished { result, clean, committable }
+        }
+        Ok(Err(panic)) => {
+            let error = Error::internal(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)));
+            Finished { result: Err(error), clean: false, committable: false }
+        }
+        Err(_) => {
+            let error = Error::new(Class::DeadlineExceeded, "the handler ran out of time");
+            Finished { result: Err(error), clean: false, committable: false }
+        }
     }
 }
 

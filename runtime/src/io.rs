@@ -35,7 +35,7 @@ impl Io {
 
     /// Begins a transaction to claim or to settle work in. End it with [`Io::commit`] before any other I/O.
     pub async fn begin(&self) -> Result<Tx> {
-        Tx::begin(&self.runtime.pools().transactions, self.invocation.clone()).await
+        Tx::begin(self.runtime.pools(), self.invocation.clone()).await
     }
 
     /// Commits a transaction begun with [`Io::begin`].

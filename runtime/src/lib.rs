@@ -51,6 +51,7 @@ mod receipt;
 mod runtime;
 mod server;
 mod tasks;
+mod timetable;
 
 pub use app::{App, RegistrationErrors};
 pub use error::{Class, Error, Result};

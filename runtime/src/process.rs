@@ -5,7 +5,7 @@ use crate::{
     auth::Verifier,
     config::{Backends, ProcessConfig, TokenConfig},
     health::{self, Needs},
-    schema, server,
+    job, schema, server,
     telemetry::{self, Backlog},
 };
 use anyhow::{Context, bail};
@@ -79,6 +79,7 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
         tracing::info!(handler = registration.spec.name, trigger = %registration.spec.trigger, "handler started");
         registration.start(runtime);
     }
+    job::start(runtime);
     // Early, so that what is published before a consumer's first connection finds its queue.
     let publisher = runtime.publisher().clone();
     runtime.tasks().spawn(async move {
@@ -163,15 +164,17 @@ async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
 
 /// Bounded counts: a backlog of millions costs no more to see than one of ten thousand.
 pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error> {
+    let kinds: Vec<String> = runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
     let sample = sqlx::query!(
         r#"SELECT
              (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 10001) o) AS "outbox_events!",
              (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint
               FROM (SELECT created_at FROM outbox ORDER BY outbox_id LIMIT 1) o) AS "outbox_oldest_age_ms!",
-             (SELECT count(*) FROM (SELECT 1 FROM mq_msgs WHERE channel_name = ANY($1) AND attempt_at <= now()
+             (SELECT count(*) FROM (SELECT 1 FROM mq_msgs WHERE channel_name = ANY($1)
+                                      AND priority BETWEEN 0 AND 3 AND attempt_at <= now() AND NOT blocked
                                     LIMIT 10001) j) AS "jobs_due!",
              (SELECT count(*) FROM (SELECT 1 FROM dead_jobs LIMIT 10001) d) AS "jobs_dead!""#,
-        runtime.job_kinds(),
+        &kinds,
     )
     .fetch_one(&runtime.pools().reads)
     .await?;

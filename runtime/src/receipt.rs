@@ -1,6 +1,7 @@
 //! Receipts. Looked for before the work, written as its last statement: written twice, the second transaction fails on
 //! the primary key and is rolled back whole.
 use crate::{Class, Error, Result, Tx, error::violates};
+use chrono::{DateTime, Utc};
 use prost::Message;
 use sqlx::PgExecutor;
 use uuid::Uuid;
@@ -109,18 +110,30 @@ pub(crate) async fn put_in_inbox(tx: &mut Tx, consumer: &str, message_id: Uuid) 
     first(written, "inbox_pkey")
 }
 
-/// Writes a schedule's tick, truncated to `every_s` seconds of the database's clock. False when it ran already.
-pub(crate) async fn take_tick(tx: &mut Tx, schedule: &str, every_s: f64) -> Result<bool> {
-    let taken = sqlx::query!(
-        "INSERT INTO schedule_ticks AS mine (schedule, tick_at)
-         VALUES ($1, to_timestamp(floor(extract(epoch FROM clock_timestamp())::float8 / $2) * $2))
-         ON CONFLICT (schedule) DO UPDATE SET tick_at = excluded.tick_at WHERE mine.tick_at < excluded.tick_at",
+/// Locks a schedule's row: its newest tick, and the database's time. None while another replica holds it. A schedule seen
+/// for the first time begins now.
+pub(crate) async fn lock_schedule(tx: &mut Tx, schedule: &str) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
+    sqlx::query!(
+        "INSERT INTO schedule_ticks (schedule, tick_at) VALUES ($1, clock_timestamp()) ON CONFLICT DO NOTHING",
         schedule,
-        every_s,
     )
     .execute(tx.conn())
     .await?;
-    Ok(taken.rows_affected() == 1)
+    let locked = sqlx::query!(
+        r#"SELECT tick_at, clock_timestamp() AS "now!" FROM schedule_ticks WHERE schedule = $1 FOR UPDATE SKIP LOCKED"#,
+        schedule,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(locked.map(|row| (row.tick_at, row.now)))
+}
+
+/// Writes the receipt of a schedule's tick, whose row is locked.
+pub(crate) async fn record_tick(tx: &mut Tx, schedule: &str, tick_at: DateTime<Utc>) -> Result<()> {
+    sqlx::query!("UPDATE schedule_ticks SET tick_at = $2 WHERE schedule = $1", schedule, tick_at)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
 }
 
 fn first(written: Result<sqlx::postgres::PgQueryResult, sqlx::Error>, constraint: &str) -> Result<bool> {

@@ -6,7 +6,8 @@ use crate::{
     cache::Cache,
     config::Backends,
     db::Pools,
-    spec::{Spec, Trigger},
+    job::Engine,
+    spec::Spec,
     tasks::Tasks,
     telemetry::Metrics,
 };
@@ -29,7 +30,8 @@ struct Inner {
     verifier: Option<Verifier>,
     migrator: &'static Migrator,
     doors: HashMap<&'static str, Arc<Semaphore>>,
-    job_kinds: Vec<String>,
+    jobs: Engine,
+    process: String,
 }
 
 impl Runtime {
@@ -44,18 +46,19 @@ impl Runtime {
     ) -> anyhow::Result<Self> {
         let broker = BrokerUrl::of(backends);
         let specs: Vec<_> = specs.collect();
-        let jobs = specs.iter().filter(|spec| spec.trigger == Trigger::Job);
+        let (tasks, jobs) = (Tasks::default(), Engine::new(&specs, backends.lease));
         Ok(Self(Arc::new(Inner {
-            pools: Pools::lazy(backends, process)?,
+            pools: Pools::lazy(backends, process, &jobs, &tasks)?,
             publisher: Publisher::new(broker.clone(), topology.clone(), process),
             broker,
             topology,
             cache: Cache::lazy(backends)?,
             metrics: Metrics::new()?,
-            tasks: Tasks::default(),
+            tasks,
             verifier,
             migrator,
-            job_kinds: jobs.map(|spec| spec.name.to_owned()).collect(),
+            jobs,
+            process: process.to_owned(),
             doors: specs.iter().map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency)))).collect(),
         })))
     }
@@ -102,9 +105,14 @@ impl Runtime {
         })
     }
 
-    /// The kinds of jobs that this application knows.
-    pub(crate) fn job_kinds(&self) -> &[String] {
-        &self.0.job_kinds
+    /// The kinds of jobs that this application knows, and those that it holds.
+    pub(crate) fn jobs(&self) -> &Engine {
+        &self.0.jobs
+    }
+
+    /// This process's name.
+    pub(crate) fn process(&self) -> &str {
+        &self.0.process
     }
 
     pub(crate) fn migrator(&self) -> &'static Migrator {

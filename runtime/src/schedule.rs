@@ -1,84 +1,123 @@
-//! Schedules: once per interval across all replicas.
+//! Schedules: each tick once across all replicas.
 //!
-//! Every replica wakes shortly after each multiple of the interval and tries to take that tick; taking it and the
-//! handler's effect are one transaction, so a tick whose handler failed is still there to be taken again.
+//! Every replica wakes at each tick and locks the schedule's row; one gets it. Taking the tick and the handler's effect
+//! are one transaction, so a tick whose handler failed, or whose worker died, is still there to be taken again.
 use crate::{
-    Error, Invocation, Result, Runtime, Tx, backoff, clock,
+    Invocation, Result, Runtime, Tx, backoff, clock,
     invoke::invoke,
     receipt,
     spec::{Spec, Trigger},
+    timetable::{Clockwork, Due},
     tx::bounded,
 };
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 
-/// A tick that failed is tried again after this long.
-const RETRY: Duration = Duration::from_secs(1);
+pub use crate::timetable::{CatchUp, Timetable};
+
+/// A tick that failed, or that another replica is running, is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest sleep: a clock that was set is noticed after this.
+const MAX_SLEEP: Duration = Duration::from_mins(1);
+
+/// One tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// When it was due: long ago, where a missed tick is caught up on.
+    pub due_at: DateTime<Utc>,
+}
 
 /// Something done regularly, with pure database effects.
 pub trait TxHandler: Send + Sync + 'static {
-    /// Name, interval and limits.
+    /// Name, timetable and limits.
     const SPEC: &'static Spec;
 
     /// Does it.
-    fn handle(tx: &mut Tx) -> impl Future<Output = Result<()>> + Send;
+    fn handle(tx: &mut Tx, tick: Tick) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// A handler with its types forgotten, so that the loop is compiled once.
-pub(crate) type Erased = for<'a> fn(&'a mut Tx) -> BoxFuture<'a, Result<()>>;
+pub(crate) type Erased = for<'a> fn(&'a mut Tx, Tick) -> BoxFuture<'a, Result<()>>;
 
-pub(crate) fn erased<H: TxHandler>(tx: &mut Tx) -> BoxFuture<'_, Result<()>> {
-    Box::pin(H::handle(tx))
+pub(crate) fn erased<H: TxHandler>(tx: &mut Tx, tick: Tick) -> BoxFuture<'_, Result<()>> {
+    Box::pin(H::handle(tx, tick))
+}
+
+/// What looking found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// Nothing is due.
+    Idle,
+    /// A tick ran or was passed over: there may be another.
+    Moved,
+    /// Another replica has it.
+    Taken,
 }
 
 /// Ticks until the drain.
 pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
-    let Trigger::Schedule(every) = spec.trigger else { return };
+    let Trigger::Schedule(timetable) = spec.trigger else { return };
+    let Ok(clockwork) = timetable.parse() else { return };
     let tasks = runtime.tasks().clone();
     let mut pause = Duration::ZERO;
     while tasks.pause(pause).await {
-        pause = match tick(&runtime, spec, handler, every).await {
-            Ok(()) => until_next(every),
+        pause = match look(&runtime, spec, handler, &clockwork).await {
+            Ok(Looked::Moved) => Duration::ZERO,
+            Ok(Looked::Idle) => until_next(&clockwork),
+            Ok(Looked::Taken) => LOOK_AGAIN,
             Err(error) => {
                 tracing::warn!(handler = spec.name, %error, "the tick will be tried again");
-                backoff::jitter(RETRY)
+                backoff::jitter(LOOK_AGAIN)
             }
         };
     }
 }
 
-/// Just past the next multiple of the interval: this process's clock only decides when to ask, the database's whether.
-fn until_next(every: Duration) -> Duration {
-    let now_ms = u128::try_from(clock::wall().timestamp_millis()).unwrap_or_default();
-    let into_ms = now_ms % every.as_millis().max(1);
-    let left = every.saturating_sub(Duration::from_millis(u64::try_from(into_ms).unwrap_or_default()));
-    left + backoff::jitter(Duration::from_millis(50))
+/// Just past the next tick: this process's clock only decides when to ask, the database's whether.
+fn until_next(clockwork: &Clockwork) -> Duration {
+    let now = clock::wall();
+    let left = clockwork.next_after(now).and_then(|next| (next - now).to_std().ok()).unwrap_or(MAX_SLEEP);
+    left.min(MAX_SLEEP) + backoff::jitter(Duration::from_millis(50))
 }
 
-/// Runs the handler if the tick is still to be had. Only a tick that was taken is an invocation.
-async fn tick(runtime: &Runtime, spec: &'static Spec, handler: Erased, every: Duration) -> Result<()> {
+/// Takes the tick that is due, if it is still to be had. Only a tick that runs is an invocation.
+async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, clockwork: &Clockwork) -> Result<Looked> {
     let invocation = Invocation::start(spec.limits.timeout);
-    let mut tx = Tx::begin(&runtime.pools().transactions, invocation.clone()).await?;
-    let taken = receipt::take_tick(&mut tx, spec.name, every.as_secs_f64());
-    match bounded(invocation.remaining(), taken).await {
-        Ok(true) => {}
-        not_taken => {
-            tx.rollback().await;
-            return not_taken.map(drop);
+    let mut tx = Tx::begin(runtime.pools(), invocation.clone()).await?;
+    let locked = match bounded(invocation.remaining(), receipt::lock_schedule(&mut tx, spec.name)).await {
+        Ok(locked) => locked,
+        Err(error) => return Err(tx.fail(error).await),
+    };
+    let Some((last, now)) = locked else {
+        tx.rollback().await;
+        return Ok(Looked::Taken);
+    };
+    match clockwork.due(last, now) {
+        Due::Nothing => tx.commit().await.map(|()| Looked::Idle),
+        Due::Skip(tick_at) => {
+            receipt::record_tick(&mut tx, spec.name, tick_at).await?;
+            tracing::info!(handler = spec.name, until = %tick_at, "missed ticks are passed over");
+            tx.commit().await.map(|()| Looked::Moved)
+        }
+        Due::Run(due_at) => {
+            let run = run_tick(spec.name, handler, tx, Tick { due_at });
+            invoke(runtime, spec, invocation, run).await.map(|()| Looked::Moved)
         }
     }
-    invoke(runtime, spec, invocation, async move {
-        let left = tx.invocation().remaining();
-        if let Err(error) = bounded(left, handler(&mut tx)).await {
-            return Err(tx.fail(error).await);
-        }
-        ensure_alive(&mut tx).await?;
-        tx.commit().await
-    })
-    .await
 }
 
-/// The receipt was written first, so a swallowed error would go unnoticed by COMMIT: any statement notices.
-async fn ensure_alive(tx: &mut Tx) -> Result<()> {
-    sqlx::query("SELECT 1").execute(tx.conn()).await.map(drop).map_err(Error::from)
+async fn run_tick(name: &'static str, handler: Erased, mut tx: Tx, tick: Tick) -> Result<()> {
+    let left = tx.invocation().remaining();
+    let work = async {
+        handler(&mut tx, tick).await?;
+        // The receipt comes last: in a transaction that a swallowed error has aborted it fails, where COMMIT would not.
+        receipt::record_tick(&mut tx, name, tick.due_at).await
+    };
+    match bounded(left, work).await {
+        Ok(()) => {}
+        Err(error) => return Err(tx.fail(error).await),
+    }
+    crate::fault::point(name, "before_commit");
+    tx.commit().await
 }

@@ -1,4 +1,5 @@
 //! What every registration has in common: a name, a trigger and limits, checked at start-up.
+use crate::timetable::Timetable;
 use std::{fmt, time::Duration};
 
 /// The longest time-out a handler may ask for.
@@ -7,6 +8,10 @@ pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 pub const MAX_RETRIES: u32 = 100;
 /// The highest concurrency a handler may ask for in one process.
 pub const MAX_CONCURRENCY: usize = 4_096;
+/// The most jobs that one claim may take.
+pub const MAX_BATCH: usize = 1_000;
+/// The longest time a finished job may wait for others to be acknowledged with it.
+pub const MAX_GROUP: Duration = Duration::from_millis(5);
 
 /// What a handler may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,99 @@ impl Limits {
     }
 }
 
+/// When the completion of a job is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// With the handler's effects, in its transaction: exactly once. For `Tx` handlers, and only for them.
+    Tx,
+    /// Up to this much later, together with others: a crash in between runs the job again. For `Io` handlers.
+    Group(Duration),
+    /// Before the handler's slot is free again, in a statement of its own. For `Io` handlers.
+    Inline,
+}
+
+/// At most `jobs` in any `per`, over all processes: a token bucket that holds `jobs` tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many, from 1.
+    pub jobs: u32,
+    /// In which time.
+    pub per: Duration,
+}
+
+/// How the jobs of one kind are claimed, limited and acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Queue {
+    /// When a completion is durable.
+    pub durability: Durability,
+    /// The most jobs that one claim takes, up to [`MAX_BATCH`]. A `Tx` batch is one transaction, which takes no further
+    /// job once it has run for [`BATCH_WINDOW`](crate::job::BATCH_WINDOW): slow jobs commit one by one whatever stands here.
+    pub batch: usize,
+    /// Runs at the same time over all processes; only [`Limits::concurrency`] per process where none.
+    pub across: Option<u32>,
+    /// How many may begin in a time, over all processes.
+    pub rate: Option<Rate>,
+    /// The longest pause between two tries.
+    pub max_backoff: Duration,
+}
+
+impl Queue {
+    /// For `Tx` handlers: batches of up to 500, pauses up to a minute, no limits across processes.
+    pub const TX: Self =
+        Self { durability: Durability::Tx, batch: 500, across: None, rate: None, max_backoff: Duration::from_mins(1) };
+    /// For `Io` handlers: the same, acknowledged in groups.
+    pub const IO: Self = Self { durability: Durability::Group(MAX_GROUP), ..Self::TX };
+
+    /// With another durability.
+    #[must_use]
+    pub const fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// With another batch size.
+    #[must_use]
+    pub const fn batch(self, batch: usize) -> Self {
+        Self { batch, ..self }
+    }
+
+    /// With a concurrency over all processes.
+    #[must_use]
+    pub const fn across(self, across: u32) -> Self {
+        Self { across: Some(across), ..self }
+    }
+
+    /// With a rate over all processes.
+    #[must_use]
+    pub const fn rate(self, jobs: u32, per: Duration) -> Self {
+        Self { rate: Some(Rate { jobs, per }), ..self }
+    }
+
+    /// With another longest pause.
+    #[must_use]
+    pub const fn max_backoff(self, max_backoff: Duration) -> Self {
+        Self { max_backoff, ..self }
+    }
+
+    fn faults(&self, mut say: impl FnMut(String)) {
+        if self.batch == 0 || self.batch > MAX_BATCH {
+            say(format!("a batch of {} is out of range; allowed: 1 to {MAX_BATCH}", self.batch));
+        }
+        if self.across == Some(0) {
+            say("a concurrency of 0 across processes runs nothing; allowed: from 1, or pause the queue".to_owned());
+        }
+        if let Some(Rate { jobs, per }) = self.rate
+            && (jobs == 0 || per.is_zero())
+        {
+            say(format!("a rate of {jobs} per {per:?} runs nothing; allowed: from 1, per more than 0"));
+        }
+        if let Durability::Group(gather) = self.durability
+            && gather > MAX_GROUP
+        {
+            say(format!("a group may gather for {MAX_GROUP:?} at most, not {gather:?}"));
+        }
+    }
+}
+
 /// What makes a handler run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
@@ -51,11 +149,11 @@ pub enum Trigger {
     /// An HTTP GET of this path.
     Http(&'static str),
     /// A job of the kind that is the handler's name.
-    Job,
+    Job(Queue),
     /// A message with one of these routing keys (`*` one word, `#` any number).
     Message(&'static [&'static str]),
     /// The clock, once across all replicas.
-    Schedule(Duration),
+    Schedule(Timetable),
     /// A loop in every replica, pausing this long when there is nothing to do.
     Poll(Duration),
 }
@@ -66,7 +164,7 @@ impl Trigger {
         match self {
             Self::Rpc(_) => "rpc",
             Self::Http(_) => "http",
-            Self::Job => "job",
+            Self::Job(_) => "job",
             Self::Message(_) => "message",
             Self::Schedule(_) => "schedule",
             Self::Poll(_) => "poll",
@@ -83,9 +181,9 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rpc(on) | Self::Http(on) => write!(f, "{} {on}", self.kind()),
-            Self::Job => f.write_str("job"),
+            Self::Job(_) => f.write_str("job"),
             Self::Message(keys) => write!(f, "message {}", keys.join(", ")),
-            Self::Schedule(every) => write!(f, "schedule every {every:?}"),
+            Self::Schedule(timetable) => write!(f, "schedule {timetable}"),
             Self::Poll(idle) => write!(f, "poll every {idle:?} when idle"),
         }
     }
@@ -137,8 +235,11 @@ impl Spec {
             }
             Trigger::Http(path) if !path.starts_with('/') => say(format!("path {path:?} must start with /")),
             Trigger::Message([]) => say("it has no routing key".to_owned()),
-            Trigger::Schedule(every) if every < Duration::from_secs(1) => {
-                say(format!("an interval of {every:?} is too short; allowed: from 1 s"));
+            Trigger::Job(queue) => queue.faults(say),
+            Trigger::Schedule(timetable) => {
+                if let Some(fault) = timetable.fault() {
+                    say(fault);
+                }
             }
             Trigger::Poll(idle) if idle < Duration::from_millis(1) => {
                 say(format!("an idle pause of {idle:?} is too short; allowed: from 1 ms"));
@@ -165,7 +266,7 @@ mod tests {
 
     #[test]
     fn each_fault_names_the_handler_and_what_is_allowed() {
-        assert_eq!(faults("fine_1", Trigger::Job, Limits::DEFAULT), Vec::<String>::new());
+        assert_eq!(faults("fine_1", Trigger::Job(Queue::TX), Limits::DEFAULT), Vec::<String>::new());
         let all = faults("Bad", Trigger::Rpc("x"), Limits { timeout: Duration::ZERO, retries: 101, concurrency: 0 });
         assert_eq!(all.len(), 5, "{all:#?}");
         assert!(
@@ -175,9 +276,20 @@ mod tests {
 
     #[test]
     fn each_trigger_is_checked() {
-        let short = Duration::from_micros(1);
-        for trigger in [Trigger::Http("x"), Trigger::Message(&[]), Trigger::Schedule(short), Trigger::Poll(short)] {
-            assert_eq!(faults("a", trigger, Limits::DEFAULT).len(), 1, "{trigger}");
+        let bad_group = Durability::Group(Duration::from_millis(6));
+        for trigger in [
+            Trigger::Http("x"),
+            Trigger::Message(&[]),
+            Trigger::Schedule(Timetable::cron("whenever")),
+            Trigger::Schedule(Timetable::cron("@daily").zone("Mars/Olympus")),
+            Trigger::Poll(Duration::from_micros(1)),
+            Trigger::Job(Queue::TX.batch(0)),
+            Trigger::Job(Queue::TX.across(0)),
+            Trigger::Job(Queue::TX.rate(0, Duration::from_secs(1))),
+            Trigger::Job(Queue::IO.durability(bad_group)),
+        ] {
+            let faults = faults("a", trigger, Limits::DEFAULT);
+            assert_eq!(faults.len(), 1, "{trigger}: {faults:?}");
         }
     }
 }

@@ -5,9 +5,10 @@
 //! no half-done transaction ever returns to the pool.
 use crate::{
     Class, Error, Invocation, Result,
-    job::{self, Job},
+    db::Pools,
+    job::{self, Enqueued, Job, Options, Waker},
 };
-use sqlx::{Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Executor, PgConnection, Postgres, pool::PoolConnection};
 use std::time::Duration;
 
 /// Shards of the outbox, a constant of its schema.
@@ -20,6 +21,8 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Tx {
     conn: PoolConnection<Postgres>,
     invocation: Invocation,
+    waker: Waker,
+    enqueued: Vec<&'static str>,
     ended: bool,
 }
 
@@ -54,14 +57,14 @@ impl Event {
 
 impl Tx {
     /// Begins, with the deadline's remaining time as the limit of every statement and of every wait for a lock.
-    pub(crate) async fn begin(pool: &PgPool, invocation: Invocation) -> Result<Self> {
+    pub(crate) async fn begin(pools: &Pools, invocation: Invocation) -> Result<Self> {
         let left = invocation.remaining();
         if left.is_zero() {
             return Err(Error::new(Class::DeadlineExceeded, "no time was left to begin"));
         }
-        let conn = bounded(left, async { Ok(pool.acquire().await?) }).await?;
+        let conn = bounded(left, async { Ok(pools.transactions.acquire().await?) }).await?;
         // From here on the connection is closed unless the transaction ends: also when this very statement is cut off.
-        let mut tx = Self { conn, invocation, ended: false };
+        let mut tx = Self { conn, invocation, waker: pools.waker.clone(), enqueued: Vec::new(), ended: false };
         let left = tx.invocation.remaining();
         let left_ms = left.as_millis().max(1);
         let begin = format!("BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {left_ms}");
@@ -101,9 +104,33 @@ impl Tx {
         Ok(())
     }
 
-    /// Enqueues a job to run after `delay`: if and only if this transaction commits.
-    pub async fn enqueue<J: Job>(&mut self, job: &J, delay: Duration) -> Result<()> {
-        job::enqueue(&mut self.conn, &self.invocation, job, delay).await
+    /// Enqueues a job: if and only if this transaction commits. A [`Duration`] in place of the options is a delay.
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] when its key or its delay is too long.
+    pub async fn enqueue<J: Job>(&mut self, job: &J, options: impl Into<Options>) -> Result<Enqueued> {
+        let options = options.into();
+        let enqueued = job::enqueue(&mut self.conn, &self.invocation, job, &options).await?;
+        self.remember(J::KIND, &options);
+        Ok(enqueued)
+    }
+
+    /// Enqueues many jobs of a kind, in one statement where they have no keys. Gives their ids, in their order.
+    ///
+    /// # Errors
+    /// As [`Tx::enqueue`].
+    pub async fn enqueue_many<J: Job>(&mut self, jobs: &[J], options: impl Into<Options>) -> Result<Vec<uuid::Uuid>> {
+        let options = options.into();
+        let ids = job::enqueue_many(&mut self.conn, &self.invocation, jobs, &options).await?;
+        self.remember(J::KIND, &options);
+        Ok(ids)
+    }
+
+    /// Workers are told after the commit, of what is due soon.
+    fn remember(&mut self, kind: &'static str, options: &Options) {
+        if options.delay < job::LOOKAHEAD && !self.enqueued.contains(&kind) {
+            self.enqueued.push(kind);
+        }
     }
 
     /// Takes on another run's ids, once a claim has told which run this is.
@@ -117,6 +144,7 @@ impl Tx {
         match self.conn().execute("COMMIT").await {
             Ok(_) => {
                 self.ended = true;
+                self.waker.enqueued(std::mem::take(&mut self.enqueued));
                 Ok(())
             }
             // Dropping closes the connection. Whether the commit took place is unknown; the receipt will tell a retry.

@@ -61,9 +61,20 @@ impl Process {
         eventually("the process listens", ready, Result::is_ok).await.expect("it listens")
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended: it is a zombie until somebody waits for it.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']) || rest.is_empty())
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it can be killed");
+        let _ = self.child.kill();
         self.child.wait().expect("it can be waited for");
     }
 

@@ -10,27 +10,27 @@ use gavel_proto::events_v1::{ItemClosed, item_event::Fact};
 use gavel_rules::{NotDue, Outcome};
 use gavel_runtime::{
     Result, Tx,
-    job::{self, Job},
-    spec::{Limits, Spec, Trigger},
+    job::{self, Job, Verdict},
+    spec::{Limits, Queue, Spec, Trigger},
 };
 
 /// The job's handler.
 pub struct CloseItem;
 
 impl job::TxHandler for CloseItem {
-    const SPEC: &'static Spec = &Spec::new(jobs::CloseItem::KIND, Trigger::Job)
+    const SPEC: &'static Spec = &Spec::new(jobs::CloseItem::KIND, Trigger::Job(Queue::TX))
         .limits(Limits::DEFAULT.retries(jobs::CloseItem::RETRIES).concurrency(4));
     type Job = jobs::CloseItem;
 
-    async fn handle(tx: &mut Tx, job: &jobs::CloseItem) -> Result<()> {
+    async fn handle(tx: &mut Tx, job: &jobs::CloseItem) -> Result<Verdict> {
         let Locked { item, now } = item::lock(tx, job.item_id).await?;
         if item.closed_at.is_some() {
-            return Ok(());
+            return Ok(Verdict::Done);
         }
         let outcome = match gavel_rules::close(&item.auction()?, now) {
             Ok(outcome) => outcome,
             Err(NotDue { ends_at }) => {
-                return tx.enqueue(job, (ends_at - now).to_std().unwrap_or_default()).await;
+                return Ok(Verdict::Snooze((ends_at - now).to_std().unwrap_or_default()));
             }
         };
         let item = ItemRow { closed_at: Some(now), version: item.version + 1, ..item };
@@ -41,6 +41,7 @@ impl job::TxHandler for CloseItem {
             }
             Outcome::Unsold => ItemClosed::default(),
         };
-        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?).await
+        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?).await?;
+        Ok(Verdict::Done)
     }
 }

@@ -3,7 +3,8 @@
 mod sql;
 
 use gavel_runtime::{
-    Result, Tx, schedule,
+    Result, Tx, job,
+    schedule::{self, Tick, Timetable},
     spec::{Limits, Spec, Trigger},
 };
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub const KEEP_REPLIES: Duration = Duration::from_hours(30 * 24);
 /// How long a message is known again.
 pub const KEEP_INBOX: Duration = Duration::from_hours(30 * 24);
+/// How long a dead job is kept.
+pub const KEEP_DEAD_JOBS: Duration = Duration::from_hours(90 * 24);
 /// Rows of each kind forgotten by one statement.
 const BATCH: i64 = 10_000;
 /// Statements of each kind in one tick: 200 000 rows a minute, more than a busy day brings.
@@ -21,10 +24,10 @@ const MAX_BATCHES: usize = 20;
 pub struct SweepReceipts;
 
 impl schedule::TxHandler for SweepReceipts {
-    const SPEC: &'static Spec = &Spec::new("sweep_receipts", Trigger::Schedule(Duration::from_mins(1)))
+    const SPEC: &'static Spec = &Spec::new("sweep_receipts", Trigger::Schedule(Timetable::cron("* * * * *")))
         .limits(Limits::DEFAULT.timeout(Duration::from_secs(50)));
 
-    async fn handle(tx: &mut Tx) -> Result<()> {
+    async fn handle(tx: &mut Tx, _: Tick) -> Result<()> {
         let (mut replies, mut messages) = (0, 0);
         for _ in 0..MAX_BATCHES {
             let (some_replies, some_messages) = (
@@ -36,7 +39,8 @@ impl schedule::TxHandler for SweepReceipts {
                 break;
             }
         }
-        tracing::info!(replies, messages, "old receipts forgotten");
+        let dead_jobs = job::forget_dead(tx, KEEP_DEAD_JOBS, BATCH).await?;
+        tracing::info!(replies, messages, dead_jobs, "old receipts forgotten");
         Ok(())
     }
 }

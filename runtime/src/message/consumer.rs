@@ -43,7 +43,7 @@ impl Consumer {
         invoke(runtime, self.spec, invocation, async move {
             match self.handler {
                 Erased::Tx(handle) => {
-                    let tx = Tx::begin(&inner.pools().transactions, run).await?;
+                    let tx = Tx::begin(inner.pools(), run).await?;
                     in_transaction(self.spec.name, tx, handle, &received).await
                 }
                 Erased::Io(handle) => {

@@ -120,7 +120,7 @@ async fn attempt_once(
     call: &CallKey,
     handle: &Erased,
 ) -> Result<Option<Outcome>> {
-    let pool = &runtime.pools().transactions;
+    let pool = runtime.pools();
     let mut tx = Tx::begin(pool, invocation.clone()).await?;
     match receipt::find(tx.conn(), call).await {
         Ok(None) => {}

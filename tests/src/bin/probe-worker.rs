@@ -4,9 +4,10 @@ use gavel_runtime::{
     App, Class, Error, Event, Result, Tx,
     config::{Backends, Env, ProcessConfig},
     ids,
-    job::{self, Job},
-    message, process, schedule,
-    spec::{Limits, Spec, Trigger},
+    job::{self, Attempt, Job, Options, Unique, Verdict},
+    message, process,
+    schedule::{self, Tick as Due, Timetable},
+    spec::{Limits, Queue, Spec, Trigger},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,14 +36,14 @@ impl Job for Do {
 struct Misbehave;
 
 impl job::TxHandler for Misbehave {
-    const SPEC: &'static Spec = &Spec::new("misbehave", Trigger::Job).limits(Limits {
+    const SPEC: &'static Spec = &Spec::new("misbehave", Trigger::Job(Queue::TX)).limits(Limits {
         timeout: Duration::from_millis(500),
         retries: 2,
         concurrency: 2,
     });
     type Job = Do;
 
-    async fn handle(tx: &mut Tx, job: &Do) -> Result<()> {
+    async fn handle(tx: &mut Tx, job: &Do) -> Result<Verdict> {
         note(tx, &job.how).await?;
         match job.how.as_str() {
             "work" => {
@@ -54,22 +55,116 @@ impl job::TxHandler for Misbehave {
                     message_type: "probe.Worked".to_owned(),
                     payload: Vec::new(),
                 };
-                tx.emit(event).await
+                tx.emit(event).await?;
+                Ok(Verdict::Done)
             }
             "fail twice" if tries(tx).await? < 3 => Err(Error::internal(std::io::Error::other("not yet"))),
             "be hopeless" => Err(Error::invalid("this can't be done")),
             "panic" => panic!("as asked"),
             "hang" => {
                 sqlx::query("SELECT pg_sleep(60)").execute(tx.conn()).await?;
-                Ok(())
+                Ok(Verdict::Done)
             }
             "swallow an error" => {
                 let _ = sqlx::query("SELECT 1 / 0").execute(tx.conn()).await;
-                Ok(())
+                Ok(Verdict::Done)
+            }
+            "retry once" if tries(tx).await? < 2 => {
+                Ok(Verdict::Retry { after: Some(Duration::ZERO), why: "not now".to_owned() })
+            }
+            "snooze once" if tries(tx).await? < 2 => Ok(Verdict::Snooze(Duration::from_millis(10))),
+            "give up" => Ok(Verdict::Dead { why: "no use".to_owned() }),
+            "kill" => std::process::abort(),
+            "enqueue in order" => {
+                for number in 0..10 {
+                    for key in ["left", "right"] {
+                        tx.enqueue(&InOrder { key: key.to_owned(), number }, Duration::ZERO).await?;
+                    }
+                }
+                Ok(Verdict::Done)
+            }
+            "enqueue uniquely" => {
+                let once = |how: &str| (Do { how: how.to_owned() }, Options::new().delay(Duration::from_secs(3_600)));
+                for (how, unique) in [
+                    ("first", Unique::Keep("k".to_owned())),
+                    ("second", Unique::Keep("k".to_owned())),
+                    ("third", Unique::Replace("k".to_owned())),
+                ] {
+                    let (job, options) = once(how);
+                    tx.enqueue(&job, options.unique(unique)).await?;
+                }
+                Ok(Verdict::Done)
             }
             "be unavailable" => Err(Error::new(Class::Unavailable, "nothing answers")),
-            _ => Ok(()),
+            _ => Ok(Verdict::Done),
         }
+    }
+}
+
+/// Numbers that must come in their order, per key.
+#[derive(Serialize, Deserialize)]
+struct InOrder {
+    key: String,
+    number: i32,
+}
+
+impl Job for InOrder {
+    const KIND: &'static str = "in_order";
+    const RETRIES: u32 = 5;
+    const PER_KEY: Option<u32> = Some(1);
+
+    fn key(&self) -> String {
+        self.key.clone()
+    }
+}
+
+impl job::TxHandler for InOrder {
+    const SPEC: &'static Spec =
+        &Spec::new("in_order", Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.retries(5).concurrency(4));
+    type Job = Self;
+
+    async fn handle(tx: &mut Tx, job: &Self) -> Result<Verdict> {
+        // The third fails at first: those behind it wait.
+        if job.number == 3 && tries(tx).await? < 4 {
+            return Err(Error::internal(std::io::Error::other("not yet")));
+        }
+        note(tx, &format!("{} {}", job.key, job.number)).await?;
+        Ok(Verdict::Done)
+    }
+}
+
+/// What each leased job does.
+#[derive(Serialize, Deserialize)]
+struct Carry {
+    how: String,
+}
+
+impl Job for Carry {
+    const KIND: &'static str = "carry";
+    const RETRIES: u32 = 2;
+}
+
+struct Carrier;
+
+impl job::IoHandler for Carrier {
+    const SPEC: &'static Spec = &Spec::new("carry", Trigger::Job(Queue::IO))
+        .limits(Limits::DEFAULT.retries(2).concurrency(4).timeout(Duration::from_secs(20)));
+    type Job = Carry;
+
+    async fn handle(attempt: &Attempt, job: &Carry) -> Result<Verdict> {
+        match job.how.as_str() {
+            "take a while" => tokio::time::sleep(Duration::from_millis(700)).await,
+            "wait to be cancelled" => attempt.cancelled().cancelled().await,
+            _ => {}
+        }
+        let mut tx = attempt.begin().await?;
+        note(&mut tx, &job.how).await?;
+        if attempt.cancelled().is_cancelled() {
+            attempt.commit(tx).await?;
+            return Err(Error::new(Class::Refused, "stopped as asked"));
+        }
+        attempt.complete(tx).await?;
+        Ok(Verdict::Done)
     }
 }
 
@@ -87,12 +182,10 @@ impl message::TxHandler for Heard {
 struct Tick;
 
 impl schedule::TxHandler for Tick {
-    const SPEC: &'static Spec = &Spec::new("tick", Trigger::Schedule(Duration::from_secs(1)));
+    const SPEC: &'static Spec = &Spec::new("tick", Trigger::Schedule(Timetable::cron("* * * * * *")));
 
-    async fn handle(tx: &mut Tx) -> Result<()> {
-        sqlx::query("INSERT INTO ticks (tick_at) SELECT tick_at FROM schedule_ticks WHERE schedule = 'tick'")
-            .execute(tx.conn())
-            .await?;
+    async fn handle(tx: &mut Tx, tick: Due) -> Result<()> {
+        sqlx::query("INSERT INTO ticks (tick_at) VALUES ($1)").bind(tick.due_at).execute(tx.conn()).await?;
         Ok(())
     }
 }
@@ -106,6 +199,8 @@ async fn main() -> anyhow::Result<()> {
     let app = App::new("gavel", &gavel::EXPAND)
         .poll_io::<gavel::relay_outbox::RelayOutbox>()
         .job_tx::<Misbehave>()
+        .job_tx::<InOrder>()
+        .job_io::<Carrier>()
         .message_tx::<Heard>()
         .schedule_tx::<Tick>();
     process::run_worker(app, "probe-worker", &backends, &config, &[]).await

@@ -9,6 +9,7 @@ mod deadlines;
 mod delivery;
 mod drain;
 mod idempotency;
+mod jobs;
 mod listing;
 mod outages;
 mod poison;

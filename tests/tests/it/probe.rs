@@ -1,8 +1,9 @@
 //! What the runtime does with jobs that fail, schedules in several replicas, and registrations that are wrong. None of
 //! it is about auctions.
 use gavel_runtime::{
-    App, Result, Tx, schedule,
-    spec::{Limits, Spec, Trigger},
+    App, Result, Tx,
+    schedule::{self, Tick, Timetable},
+    spec::{Limits, Queue, Spec, Trigger},
 };
 use gavel_tests::{Process, System, eventually};
 use sqlxmq::JobBuilder;
@@ -135,15 +136,15 @@ macro_rules! ticking {
     ($handler:ty, $spec:expr) => {
         impl schedule::TxHandler for $handler {
             const SPEC: &'static Spec = &$spec;
-            async fn handle(_: &mut Tx) -> Result<()> {
+            async fn handle(_: &mut Tx, _: Tick) -> Result<()> {
                 Ok(())
             }
         }
     };
 }
-ticking!(First, Spec::new("twin", Trigger::Schedule(Duration::from_secs(1))));
-ticking!(Second, Spec::new("twin", Trigger::Schedule(Duration::from_secs(2))));
-ticking!(Broken, Spec::new("Bad Name", Trigger::Job).limits(Limits::DEFAULT.timeout(Duration::ZERO)));
+ticking!(First, Spec::new("twin", Trigger::Schedule(Timetable::cron("* * * * * *"))));
+ticking!(Second, Spec::new("twin", Trigger::Schedule(Timetable::cron("@daily"))));
+ticking!(Broken, Spec::new("Bad Name", Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.timeout(Duration::ZERO)));
 
 #[test]
 fn a_duplicate_or_invalid_registration_is_refused_by_name() {

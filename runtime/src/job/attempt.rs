@@ -1,0 +1,81 @@
+//! What the handler of a leased job gets.
+use super::{
+    claim::Claimed,
+    settle::{self, Keys},
+};
+use crate::{Class, Error, Io, Result, Tx, fault};
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// One try at a leased job, and what its handler may touch.
+pub struct Attempt {
+    io: Io,
+    job_id: Uuid,
+    token: Uuid,
+    number: i32,
+    kind: &'static str,
+    per_key: Option<u32>,
+    key: String,
+    completed: AtomicBool,
+}
+
+impl Deref for Attempt {
+    type Target = Io;
+
+    fn deref(&self) -> &Io {
+        &self.io
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(io: Io, token: Uuid, job: &Claimed, (kind, per_key): (&'static str, Option<u32>)) -> Self {
+        let (job_id, number, key) = (job.id, job.tries + 1, job.key.clone());
+        Self { io, job_id, token, number, kind, per_key, key, completed: AtomicBool::new(false) }
+    }
+
+    /// Whether its handler has completed the job itself.
+    pub(super) fn is_completed(&self) -> bool {
+        self.completed.load(Ordering::Relaxed)
+    }
+
+    /// The job.
+    pub fn job_id(&self) -> Uuid {
+        self.job_id
+    }
+
+    /// 1 for the first try.
+    pub fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// Tripped when the job is cancelled, or when its lease is lost: nothing that this attempt does counts any more.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.io.invocation().cancelled
+    }
+
+    /// Commits a transaction begun with [`Io::begin`] together with the job's completion: both or neither. Return
+    /// [`Verdict::Done`] after it.
+    ///
+    /// # Errors
+    /// [`Class::Conflict`] when the lease was lost: everything in the transaction is rolled back.
+    pub async fn complete(&self, mut tx: Tx) -> Result<()> {
+        if !settle::hold(tx.conn(), self.job_id, self.token).await? {
+            tx.rollback().await;
+            return Err(Error::new(Class::Conflict, "the job's lease was lost: another attempt has it"));
+        }
+        let names = if self.per_key.is_some() && !self.key.is_empty() { vec![self.key.clone()] } else { Vec::new() };
+        let keys = Keys { kind: self.kind, per_key: self.per_key, names };
+        if let Err(error) = settle::complete(tx.conn(), &[self.job_id], &keys).await {
+            return Err(tx.fail(error).await);
+        }
+        fault::point(self.kind, "before_commit");
+        tx.commit().await?;
+        fault::point(self.kind, "after_commit");
+        self.completed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! Claiming due jobs of one kind.
+//!
+//! A claim reads the claim index from where the last one ended: what lies before is done, but as long as any transaction
+//! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
+//! one before. Now and then it starts from the beginning, for what was put back or committed late; how often depends on
+//! how long that takes.
+use crate::{Result, spec::Spec};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A claim from the beginning that is quicker than this is always made.
+const CHEAP: Duration = Duration::from_millis(3);
+/// A slower one may take this part of the time.
+const SHARE: u32 = 20;
+const LEVELS: usize = 4;
+
+/// A claimed job.
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub(crate) id: Uuid,
+    /// Tries left, this one included.
+    pub(crate) attempts: i32,
+    /// Tries that failed.
+    pub(crate) tries: i32,
+    /// Workers that died with it.
+    pub(crate) deaths: i32,
+    pub(crate) priority: i16,
+    pub(crate) attempt_at: DateTime<Utc>,
+    pub(crate) seq: i64,
+    pub(crate) key: String,
+    pub(crate) args: Option<String>,
+    pub(crate) headers: Option<Vec<u8>>,
+}
+
+/// Where the last claim ended, per priority.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    lows: [(DateTime<Utc>, i64); LEVELS],
+    last_full: Option<(Instant, Duration)>,
+}
+
+/// Where a claim begins.
+#[derive(Debug, Clone)]
+pub(crate) struct From {
+    at: Vec<DateTime<Utc>>,
+    seq: Vec<i64>,
+    pub(crate) full: bool,
+}
+
+impl From {
+    /// Per priority.
+    pub(crate) fn lows(&self) -> impl Iterator<Item = (DateTime<Utc>, i64)> {
+        self.at.iter().copied().zip(self.seq.iter().copied())
+    }
+}
+
+impl Cursor {
+    pub(crate) fn new() -> Self {
+        Self { lows: [(DateTime::UNIX_EPOCH, 0); LEVELS], last_full: None }
+    }
+
+    /// Where to begin now.
+    pub(crate) fn from(&self) -> From {
+        let full = self.last_full.is_none_or(|(at, took)| took < CHEAP || at.elapsed() > took * SHARE);
+        let lows = if full { [(DateTime::UNIX_EPOCH, 0); LEVELS] } else { self.lows };
+        From { at: lows.iter().map(|low| low.0).collect(), seq: lows.iter().map(|low| low.1).collect(), full }
+    }
+
+    /// Moves on past what was claimed.
+    pub(crate) fn advance(&mut self, from: &From, claimed: &[Claimed], took: Duration) {
+        if from.full {
+            self.last_full = Some((Instant::now(), took));
+        }
+        for job in claimed {
+            let low = usize::try_from(job.priority).ok().and_then(|level| self.lows.get_mut(level));
+            if let Some(low) = low {
+                *low = (*low).max((job.attempt_at, job.seq));
+            }
+        }
+    }
+
+    /// Something claimed is back in the queue: the next claim begins at the beginning.
+    pub(crate) fn reset(&mut self) {
+        self.lows = [(DateTime::UNIX_EPOCH, 0); LEVELS];
+        self.last_full = None;
+    }
+}
+
+/// Locks up to `limit` due jobs until the transaction ends, in the order of priority and due time. Those that killed a
+/// worker are left to [`lock_suspect`].
+pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit: usize) -> Result<Vec<Claimed>> {
+    let claimed = sqlx::query_as!(
+        Claimed,
+        r#"SELECT m.id AS "id!", m.attempts AS "attempts!", m.tries AS "tries!", m.deaths AS "deaths!",
+                  m.priority AS "priority!", m.attempt_at AS "attempt_at!", m.seq AS "seq!", m.channel_args AS "key!",
+                  p.payload_json::text AS args, p.payload_bytes AS headers
+           FROM (SELECT j.id, j.attempts, j.tries, j.deaths, j.priority, j.attempt_at, j.seq, j.channel_args
+                 FROM unnest('{0,1,2,3}'::smallint[], $2::timestamptz[], $3::bigint[]) AS l (priority, low_at, low_seq)
+                 CROSS JOIN LATERAL (
+                   SELECT id, attempts, tries, deaths, priority, attempt_at, seq, channel_args FROM mq_msgs
+                   WHERE channel_name = $1 AND priority = l.priority AND (attempt_at, seq) > (l.low_at, l.low_seq)
+                     AND attempt_at <= now() AND NOT blocked
+                     AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
+                     AND commit_interval IS NULL AND deaths = 0 AND (leased_until IS NULL OR leased_until < now())
+                   ORDER BY attempt_at, seq LIMIT $4 FOR UPDATE SKIP LOCKED) j
+                 WHERE NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
+                 LIMIT $4) m
+           LEFT JOIN mq_payloads p ON p.id = m.id"#,
+        kind,
+        &from.at,
+        &from.seq,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(claimed)
+}
+
+/// Locks one due job that has killed a worker.
+pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<Option<Claimed>> {
+    let claimed = sqlx::query_as!(
+        Claimed,
+        r#"SELECT m.id, m.attempts, m.tries, m.deaths, m.priority, m.attempt_at AS "attempt_at!", m.seq,
+                  m.channel_args AS key, p.payload_json::text AS args, p.payload_bytes AS headers
+           FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
+           WHERE m.channel_name = $1 AND m.deaths > 0 AND m.attempt_at <= now() AND NOT m.blocked
+             AND coalesce(m.after_message_id, uuid_nil()) = uuid_nil() AND m.commit_interval IS NULL
+             AND (m.leased_until IS NULL OR m.leased_until < now())
+             AND NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
+           ORDER BY m.attempt_at LIMIT 1 FOR UPDATE OF m SKIP LOCKED"#,
+        kind,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(claimed)
+}
+
+/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: that counts as a
+/// death, and it comes back with the others. The update touches no indexed column, unless a unique key is freed.
+pub(crate) async fn lease(
+    conn: &mut PgConnection,
+    spec: &Spec,
+    from: &From,
+    limit: usize,
+    (token, lease): (Uuid, Duration),
+) -> Result<Vec<Claimed>> {
+    let claimed = sqlx::query_as!(
+        Claimed,
+        r#"WITH due AS (
+             SELECT j.id FROM unnest('{0,1,2,3}'::smallint[], $2::timestamptz[], $3::bigint[])
+                                AS l (priority, low_at, low_seq)
+             CROSS JOIN LATERAL (
+               SELECT id FROM mq_msgs
+               WHERE channel_name = $1 AND priority = l.priority AND (attempt_at, seq) > (l.low_at, l.low_seq)
+                 AND attempt_at <= now() AND NOT blocked
+                 AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
+                 AND commit_interval IS NULL AND (leased_until IS NULL OR leased_until < now())
+               ORDER BY attempt_at, seq LIMIT $4 FOR UPDATE SKIP LOCKED) j
+             WHERE NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
+             LIMIT $4),
+           taken AS (
+             UPDATE mq_msgs m
+             SET lease_token = $5, leased_until = now() + make_interval(secs => $6), unique_key = NULL,
+                 deaths = CASE WHEN m.lease_token IS NULL THEN m.deaths ELSE m.deaths + 1 END
+             FROM due WHERE m.id = due.id
+             RETURNING m.id, m.attempts, m.tries, m.deaths, m.priority, m.attempt_at, m.seq, m.channel_args)
+           SELECT t.id AS "id!", t.attempts AS "attempts!", t.tries AS "tries!", t.deaths AS "deaths!",
+                  t.priority AS "priority!", t.attempt_at AS "attempt_at!", t.seq AS "seq!", t.channel_args AS "key!",
+                  p.payload_json::text AS args, p.payload_bytes AS headers
+           FROM taken t LEFT JOIN mq_payloads p ON p.id = t.id
+           ORDER BY t.priority, t.attempt_at, t.seq"#,
+        spec.name,
+        &from.at,
+        &from.seq,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+        token,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(claimed)
+}

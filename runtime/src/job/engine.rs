@@ -1,0 +1,220 @@
+//! What the job loops of one process share.
+use super::{Handler, claim::Cursor};
+use crate::spec::{Queue, Spec, Trigger};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// One kind of job in this process.
+pub(crate) struct Kind {
+    pub(crate) spec: &'static Spec,
+    pub(crate) queue: Queue,
+    handler: OnceLock<Handler>,
+    cursor: Mutex<Cursor>,
+    /// Told when there may be something to claim.
+    pub(crate) due: Notify,
+    /// Set while there is something that killed a worker.
+    suspects: AtomicBool,
+    pub(crate) load: Load,
+}
+
+/// How busy this process is with a kind.
+#[derive(Default)]
+pub(crate) struct Load {
+    pub(crate) running: AtomicI64,
+    mean_us: AtomicU64,
+}
+
+impl Load {
+    /// Weighs the newest runs with an eighth.
+    pub(crate) fn ran(&self, jobs: u64, took: Duration) {
+        let each = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / jobs.max(1);
+        let old = self.mean_us.load(Ordering::Relaxed);
+        let new = if old == 0 { each.max(1) } else { (old * 7 + each) / 8 };
+        self.mean_us.store(new, Ordering::Relaxed);
+    }
+
+    pub(crate) fn mean(&self) -> Duration {
+        Duration::from_micros(self.mean_us.load(Ordering::Relaxed))
+    }
+}
+
+impl Kind {
+    fn new(spec: &'static Spec, queue: Queue) -> Self {
+        Self {
+            spec,
+            queue,
+            handler: OnceLock::new(),
+            cursor: Mutex::new(Cursor::new()),
+            due: Notify::new(),
+            suspects: AtomicBool::new(false),
+            load: Load::default(),
+        }
+    }
+
+    /// The handler, once this process runs the kind.
+    pub(crate) fn handler(&self) -> Option<Handler> {
+        self.handler.get().copied()
+    }
+
+    pub(crate) fn wake(&self) {
+        self.due.notify_one();
+    }
+
+    pub(crate) fn with_cursor<T>(&self, look: impl FnOnce(&mut Cursor) -> T) -> T {
+        look(&mut self.cursor.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_suspects(&self, there: bool) {
+        self.suspects.store(there, Ordering::Relaxed);
+    }
+
+    /// Whether there may be a suspect; the next one asked is told no, until the scout looks again.
+    pub(crate) fn take_suspects(&self) -> bool {
+        self.suspects.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A job that this process has claimed.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// Tripped to ask the handler to stop.
+    pub(crate) cancel: CancellationToken,
+    /// The lease to keep alive, where there is one.
+    pub(crate) token: Option<Uuid>,
+    pub(crate) renewed: Instant,
+}
+
+/// All kinds, and all jobs that are held. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Engine(Arc<Inner>);
+
+struct Inner {
+    worker_id: Uuid,
+    lease: Duration,
+    kinds: HashMap<&'static str, Arc<Kind>>,
+    held: Mutex<HashMap<Uuid, Held>>,
+    /// Told when a lane has found nothing: the scout looks for what is due next.
+    pub(crate) rescan: Notify,
+    signed_on: CancellationToken,
+}
+
+impl Engine {
+    pub(crate) fn new(specs: &[&'static Spec], lease: Duration) -> Self {
+        let kinds = specs.iter().filter_map(|spec| match spec.trigger {
+            Trigger::Job(queue) => Some((spec.name, Arc::new(Kind::new(spec, queue)))),
+            _ => None,
+        });
+        Self(Arc::new(Inner {
+            worker_id: crate::ids::random(),
+            lease,
+            kinds: kinds.collect(),
+            held: Mutex::default(),
+            rescan: Notify::new(),
+            signed_on: CancellationToken::new(),
+        }))
+    }
+
+    /// Marks the kind as run here. None when the kind is unknown or runs already.
+    pub(crate) fn start(&self, spec: &'static Spec, handler: Handler) -> Option<Arc<Kind>> {
+        let kind = self.0.kinds.get(spec.name)?;
+        kind.handler.set(handler).ok()?;
+        Some(kind.clone())
+    }
+
+    /// Every kind that this application knows.
+    pub(crate) fn kinds(&self) -> &HashMap<&'static str, Arc<Kind>> {
+        &self.0.kinds
+    }
+
+    /// Those that this process runs.
+    pub(crate) fn running_kinds(&self) -> Vec<Arc<Kind>> {
+        self.0.kinds.values().filter(|kind| kind.handler().is_some()).cloned().collect()
+    }
+
+    pub(crate) fn worker_id(&self) -> Uuid {
+        self.0.worker_id
+    }
+
+    /// How long a lease holds without being renewed.
+    pub(crate) fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
+    /// Tripped after the first heartbeat. Nothing is claimed before: a job that kills every worker at once would otherwise
+    /// never meet one that lives long enough to notice the deaths.
+    pub(crate) fn signed_on(&self) -> &CancellationToken {
+        &self.0.signed_on
+    }
+
+    pub(crate) fn rescan(&self) -> &Notify {
+        &self.0.rescan
+    }
+
+    fn held<T>(&self, look: impl FnOnce(&mut HashMap<Uuid, Held>) -> T) -> T {
+        look(&mut self.0.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Remembers claimed jobs; gives the token that asks each handler to stop.
+    pub(crate) fn hold(&self, ids: impl Iterator<Item = Uuid>, token: Option<Uuid>) -> Vec<CancellationToken> {
+        self.held(|held| {
+            ids.map(|id| {
+                let cancel = CancellationToken::new();
+                held.insert(id, Held { cancel: cancel.clone(), token, renewed: Instant::now() });
+                cancel
+            })
+            .collect()
+        })
+    }
+
+    /// Forgets jobs that are settled. One that was claimed anew meanwhile stays.
+    pub(crate) fn forget(&self, ids: &[Uuid], token: Option<Uuid>) {
+        self.held(|held| {
+            for id in ids {
+                if held.get(id).is_some_and(|mine| mine.token == token) {
+                    held.remove(id);
+                }
+            }
+        });
+    }
+
+    /// Asks the handler of a job to stop, if it runs here.
+    pub(crate) fn cancel(&self, id: Uuid) -> bool {
+        self.held(|held| held.get(&id).map(|held| held.cancel.cancel()).is_some())
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held(|held| held.is_empty())
+    }
+
+    pub(crate) fn held_ids(&self) -> Vec<Uuid> {
+        self.held(|held| held.keys().copied().collect())
+    }
+
+    /// Leases that were not renewed for `age`.
+    pub(crate) fn leases_older_than(&self, age: Duration) -> Vec<(Uuid, Uuid)> {
+        self.held(|held| {
+            let old = held.iter().filter(|(_, held)| held.renewed.elapsed() >= age);
+            old.filter_map(|(id, held)| Some((*id, held.token?))).collect()
+        })
+    }
+
+    /// These leases hold again from now on.
+    pub(crate) fn renewed(&self, ids: &[Uuid], at: Instant) {
+        self.held(|held| {
+            for id in ids {
+                if let Some(held) = held.get_mut(id) {
+                    held.renewed = at;
+                }
+            }
+        });
+    }
+}

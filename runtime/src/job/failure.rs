@@ -1,0 +1,100 @@
+//! From what a handler returned to what becomes of its job.
+use super::{
+    Kind, Verdict,
+    claim::Claimed,
+    settle::{self, Failure, Fence, Keys},
+};
+use crate::{Class, Error, Invocation, Result, Runtime, Tx, backoff, error::Disposition};
+use std::time::Duration;
+
+/// A statement on the queue that takes longer finds the database gone.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses between tries to settle while the database does not answer.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The pause after PostgreSQL rolled back over a concurrent change.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(30);
+
+/// What a run came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Done,
+    Snooze(Duration),
+    /// It failed. Given up, it is buried.
+    Failed {
+        failure: Failure,
+        give_up: bool,
+    },
+}
+
+pub(super) fn judge(result: Result<Verdict>) -> Outcome {
+    match result {
+        Ok(Verdict::Done) => Outcome::Done,
+        Ok(Verdict::Snooze(pause)) => Outcome::Snooze(pause),
+        Ok(Verdict::Retry { after, why }) => {
+            Outcome::Failed { failure: Failure { class: "retry", error: why, after }, give_up: false }
+        }
+        Ok(Verdict::Dead { why }) => {
+            Outcome::Failed { failure: Failure { class: "dead", error: why, after: None }, give_up: true }
+        }
+        // Nobody's fault: no try is used up.
+        Err(error) if error.is_transient_conflict() => Outcome::Snooze(backoff::jitter(CONFLICT_PAUSE)),
+        Err(error) => {
+            let give_up = error.class().disposition() == Disposition::GiveUp;
+            let failure = Failure { class: error.class().name(), error: error.to_string(), after: None };
+            Outcome::Failed { failure, give_up }
+        }
+    }
+}
+
+/// What a handler that was asked to stop comes to.
+pub(super) fn cancelled() -> Error {
+    Error::new(Class::Refused, "the job was cancelled")
+}
+
+/// Puts the job off, or buries it when that was its last try. Goes on trying while the database does not answer, up to a
+/// lease: then the job is found by another worker anyway.
+pub(super) async fn settle(
+    runtime: &Runtime,
+    kind: &Kind,
+    job: &Claimed,
+    fence: Fence,
+    outcome: &Outcome,
+) -> Result<()> {
+    let until = tokio::time::Instant::now() + runtime.jobs().lease();
+    let mut failures = 0;
+    loop {
+        match settle_once(runtime, kind, job, fence, outcome).await {
+            Err(error) if tokio::time::Instant::now() < until => {
+                failures += 1;
+                tracing::warn!(handler = kind.spec.name, job_id = %job.id, %error, "the job can't be settled yet");
+                tokio::time::sleep(backoff::pause(failures, PAUSES.0, PAUSES.1)).await;
+            }
+            settled => return settled,
+        }
+    }
+}
+
+async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &Outcome) -> Result<()> {
+    let mut tx = Tx::begin(runtime.pools(), Invocation::start(SETTLE_TIMEOUT)).await?;
+    let per_key = kind.handler().and_then(|handler| handler.per_key);
+    let keys = Keys::of(kind.spec.name, per_key, &[job]);
+    let held = match outcome {
+        Outcome::Done => false,
+        Outcome::Snooze(pause) => {
+            let token = if let Fence::Token(token) = fence { Some(token) } else { None };
+            settle::snooze(tx.conn(), job.id, token, *pause).await?
+        }
+        Outcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
+            tracing::error!(handler = kind.spec.name, job_id = %job.id, error = failure.error, "the job is dead");
+            settle::bury(tx.conn(), job, fence, failure, &keys).await?
+        }
+        Outcome::Failed { failure, .. } => {
+            settle::retry(tx.conn(), job, fence, failure, kind.queue.max_backoff).await?
+        }
+    };
+    tx.commit().await?;
+    if !held {
+        tracing::warn!(handler = kind.spec.name, job_id = %job.id, "the job was taken over by another worker");
+    }
+    Ok(())
+}

@@ -1,0 +1,340 @@
+//! Running `Tx` jobs: claimed, run and deleted in one transaction.
+//!
+//! A lane takes a batch, runs one job after another on the same transaction and commits them together, for as long as that
+//! takes less than [`BATCH_WINDOW`]; the rest of the batch is let go untouched. When a job of a batch fails, nothing of the
+//! batch stays, and its jobs run again one by one, so that each failure is its own.
+//!
+//! A transaction leaves nothing behind when its worker dies. So that a job which kills its process is recognised, a lane
+//! writes down what it is about to run, in an unlogged table and a transaction of its own.
+use super::{
+    Erased, Headers, Kind, MAX_DEATHS, Verdict,
+    claim::{self, Claimed},
+    failure::{self, Outcome, cancelled, judge},
+    limit,
+    settle::{self, Failure, Fence, Keys},
+};
+use crate::{
+    Invocation, Result, Runtime, Tx, backoff, fault,
+    invoke::{self, Finished},
+    tx::bounded,
+};
+use futures_util::future::BoxFuture;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// A batch takes no further job once it has run for this long.
+pub const BATCH_WINDOW: Duration = Duration::from_millis(20);
+/// The first batch; it doubles as long as whole batches fit into the window.
+const FIRST_BATCH: usize = 16;
+/// Jobs of larger batches get no span and no metrics of their own.
+const SPANS: usize = 16;
+/// A statement on the queue that takes longer finds the database gone.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a broken database is left alone.
+const BROKEN: Duration = Duration::from_secs(1);
+/// How long a lane waits when all slots across processes are taken.
+const FULL: Duration = Duration::from_millis(50);
+/// A handler that was asked to stop has this long; then it is dropped.
+pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+type Handle = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
+
+struct Lane {
+    runtime: Runtime,
+    kind: Arc<Kind>,
+    handle: Handle,
+    per_key: Option<u32>,
+    index: usize,
+    size: usize,
+}
+
+/// What a turn of a lane came to.
+enum Turn {
+    Ran,
+    Idle,
+    Wait(Duration),
+}
+
+/// What a batch came to.
+enum Batch {
+    /// Committed: so many of it were run.
+    Committed(usize),
+    /// Rolled back. Its jobs are to run alone.
+    Undone,
+    /// Rolled back: its first job failed.
+    Failed(Outcome),
+}
+
+/// Starts as many lanes as the kind's concurrency. Whoever finds a full batch wakes one more.
+pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>) {
+    let Some(handler) = kind.handler() else { return };
+    let Erased::Tx(handle) = handler.erased else { return };
+    for index in 0..kind.spec.limits.concurrency {
+        let mut lane = Lane {
+            runtime: runtime.clone(),
+            kind: kind.clone(),
+            handle,
+            per_key: handler.per_key,
+            index,
+            size: FIRST_BATCH.min(kind.queue.batch),
+        };
+        runtime.tasks().spawn(async move { lane.work().await });
+    }
+}
+
+impl Lane {
+    async fn work(&mut self) {
+        let draining = self.runtime.tasks().draining().clone();
+        tokio::select! {
+            () = self.runtime.jobs().signed_on().cancelled() => {}
+            () = draining.cancelled() => return,
+        }
+        while !draining.is_cancelled() {
+            let wait = match self.turn().await {
+                Ok(Turn::Ran) => continue,
+                Ok(Turn::Idle) => {
+                    self.runtime.jobs().rescan().notify_one();
+                    Duration::MAX
+                }
+                Ok(Turn::Wait(pause)) => pause,
+                Err(error) => {
+                    tracing::warn!(handler = self.kind.spec.name, %error, "can't run jobs");
+                    self.kind.with_cursor(claim::Cursor::reset);
+                    // Not lost: whoever is woken next looks from the beginning.
+                    self.kind.wake();
+                    backoff::jitter(BROKEN)
+                }
+            };
+            self.wait(wait, &draining).await;
+        }
+    }
+
+    async fn wait(&self, pause: Duration, draining: &CancellationToken) {
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = self.kind.due.notified(), if pause == Duration::MAX => {}
+            () = tokio::time::sleep(pause), if pause != Duration::MAX => {}
+        }
+    }
+
+    /// Claims and runs one batch.
+    async fn turn(&mut self) -> Result<Turn> {
+        let (suspect, mut want) = (self.kind.take_suspects(), self.size);
+        let pool = self.runtime.pools().upkeep.clone();
+        if let Some(rate) = self.kind.queue.rate {
+            want = bounded(QUEUE_TIMEOUT, limit::take_tokens(&pool, self.kind.spec.name, rate, want)).await?;
+            if want == 0 {
+                return Ok(Turn::Wait(limit::until_token(rate)));
+            }
+        }
+        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(self.kind.spec.limits.timeout)).await?;
+        let claimed = bounded(QUEUE_TIMEOUT, self.claim(&mut tx, suspect, want)).await;
+        let used = claimed.as_ref().map_or(0, |jobs| jobs.as_ref().map_or(0, Vec::len));
+        if self.kind.queue.rate.is_some() {
+            bounded(QUEUE_TIMEOUT, limit::return_tokens(&pool, self.kind.spec.name, want - used)).await?;
+        }
+        match claimed {
+            Err(error) => Err(tx.fail(error).await),
+            Ok(None) => {
+                tx.rollback().await;
+                Ok(Turn::Wait(FULL))
+            }
+            Ok(Some(jobs)) if jobs.is_empty() => {
+                tx.rollback().await;
+                Ok(Turn::Idle)
+            }
+            Ok(Some(jobs)) => {
+                if jobs.len() == want {
+                    self.kind.wake();
+                }
+                self.hold_and_run(tx, jobs).await?;
+                Ok(Turn::Ran)
+            }
+        }
+    }
+
+    /// None when all slots across processes are taken.
+    async fn claim(&self, tx: &mut Tx, suspect: bool, want: usize) -> Result<Option<Vec<Claimed>>> {
+        let name = self.kind.spec.name;
+        if let Some(across) = self.kind.queue.across
+            && !limit::take_slot(tx.conn(), name, across).await?
+        {
+            return Ok(None);
+        }
+        if suspect && let Some(job) = claim::lock_suspect(tx.conn(), name).await? {
+            return Ok(Some(vec![job]));
+        }
+        let (from, began) = (self.kind.with_cursor(|cursor| cursor.from()), Instant::now());
+        let jobs = claim::lock(tx.conn(), name, &from, want).await?;
+        self.kind.with_cursor(|cursor| cursor.advance(&from, &jobs, began.elapsed()));
+        Ok(Some(jobs))
+    }
+
+    async fn hold_and_run(&mut self, tx: Tx, jobs: Vec<Claimed>) -> Result<()> {
+        let (ids, engine) = (jobs.iter().map(|job| job.id).collect::<Vec<_>>(), self.runtime.jobs().clone());
+        let cancels = engine.hold(ids.iter().copied(), None);
+        let count = i64::try_from(ids.len()).unwrap_or_default();
+        self.kind.load.running.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        let result = self.write_down_and_run(tx, &jobs, &ids, &cancels).await;
+        self.kind.load.running.fetch_sub(count, std::sync::atomic::Ordering::Relaxed);
+        engine.forget(&ids, None);
+        result
+    }
+
+    async fn write_down_and_run(
+        &mut self,
+        tx: Tx,
+        jobs: &[Claimed],
+        ids: &[Uuid],
+        cancels: &[CancellationToken],
+    ) -> Result<()> {
+        if jobs[0].deaths >= MAX_DEATHS {
+            tx.rollback().await;
+            return failure::settle(&self.runtime, &self.kind, &jobs[0], Fence::Attempts(jobs[0].attempts), &killer())
+                .await;
+        }
+        let written = bounded(QUEUE_TIMEOUT, self.write_down(ids)).await;
+        if let Err(error) = written {
+            return Err(tx.fail(error).await);
+        }
+        let began = Instant::now();
+        match self.run_batch(tx, jobs, cancels).await? {
+            Batch::Committed(ran) => {
+                let took = began.elapsed();
+                self.kind.load.ran(ran as u64, took);
+                self.resize(ran, jobs.len(), took);
+                Ok(())
+            }
+            Batch::Undone => {
+                self.kind.with_cursor(claim::Cursor::reset);
+                self.size = 1;
+                Ok(())
+            }
+            Batch::Failed(outcome) => {
+                self.kind.with_cursor(claim::Cursor::reset);
+                self.size = 1;
+                let fence = Fence::Attempts(jobs[0].attempts);
+                failure::settle(&self.runtime, &self.kind, &jobs[0], fence, &outcome).await
+            }
+        }
+    }
+
+    /// Twice as many next time when all were done well within the window, only as many as fit into it otherwise.
+    fn resize(&mut self, ran: usize, claimed: usize, took: Duration) {
+        if ran < claimed {
+            self.kind.with_cursor(claim::Cursor::reset);
+            self.size = ran.max(1);
+        } else if took < BATCH_WINDOW && claimed == self.size {
+            self.size = (self.size * 2).min(self.kind.queue.batch);
+        }
+    }
+
+    async fn write_down(&self, ids: &[Uuid]) -> Result<()> {
+        sqlx::query!(
+            "INSERT INTO job_claims (worker_id, kind, lane, job_ids) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (worker_id, kind, lane) DO UPDATE SET job_ids = excluded.job_ids, claimed_at = excluded.claimed_at",
+            self.runtime.jobs().worker_id(),
+            self.kind.spec.name,
+            i32::try_from(self.index).unwrap_or(i32::MAX),
+            ids,
+        )
+        .execute(&self.runtime.pools().upkeep)
+        .await?;
+        Ok(())
+    }
+
+    async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], cancels: &[CancellationToken]) -> Result<Batch> {
+        fault::point(self.kind.spec.name, "after_claim");
+        let (began, mut done, mut snoozed) = (Instant::now(), Vec::new(), Vec::new());
+        let mut ran = 0;
+        for (job, cancel) in jobs.iter().zip(cancels) {
+            if ran > 0 && began.elapsed() > BATCH_WINDOW {
+                break;
+            }
+            let finished = self.run_one(&mut tx, job, cancel, jobs.len()).await;
+            match judge(finished.result) {
+                Outcome::Done => done.push(job),
+                Outcome::Snooze(pause) if finished.committable => snoozed.push((job.id, pause)),
+                failed => {
+                    end(tx, finished.clean).await;
+                    return Ok(if ran == 0 { Batch::Failed(failed) } else { Batch::Undone });
+                }
+            }
+            ran += 1;
+        }
+        let taken = began.elapsed();
+        let settled = bounded(QUEUE_TIMEOUT, self.settle(&mut tx, &done, &snoozed)).await;
+        if let Err(error) = settled {
+            let error = tx.fail(error).await;
+            return Ok(if ran == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
+        }
+        fault::point(self.kind.spec.name, "before_commit");
+        tx.commit().await?;
+        fault::point(self.kind.spec.name, "after_commit");
+        if jobs.len() > SPANS {
+            self.runtime.metrics().batch(self.kind.spec.name, "job", u32::try_from(ran).unwrap_or(u32::MAX), taken);
+        }
+        Ok(Batch::Committed(ran))
+    }
+
+    async fn settle(&self, tx: &mut Tx, done: &[&Claimed], snoozed: &[(Uuid, Duration)]) -> Result<()> {
+        for (id, pause) in snoozed {
+            settle::snooze(tx.conn(), *id, None, *pause).await?;
+        }
+        let ids: Vec<_> = done.iter().map(|job| job.id).collect();
+        settle::complete(tx.conn(), &ids, &Keys::of(self.kind.spec.name, self.per_key, done)).await
+    }
+
+    async fn run_one(&self, tx: &mut Tx, job: &Claimed, cancel: &CancellationToken, batch: usize) -> Finished<Verdict> {
+        let (spec, headers) = (self.kind.spec, Headers::read(job.headers.as_deref()));
+        let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
+        let invocation =
+            Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(cancel.clone());
+        tx.adopt(invocation.clone());
+        let work = stoppable(cancel, (self.handle)(tx, job.args.as_deref().unwrap_or("null")));
+        if batch > SPANS {
+            invoke::quietly(&invocation, work).await
+        } else {
+            invoke::observed(&self.runtime, spec, &invocation, work).await
+        }
+    }
+}
+
+/// Runs the handler until it ends, or until its time after being asked to stop is over.
+pub(super) async fn stoppable(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<Verdict>>,
+) -> Result<Verdict> {
+    if cancel.is_cancelled() {
+        return Err(cancelled());
+    }
+    let patience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_GRACE).await;
+    };
+    tokio::select! {
+        result = work => match result {
+            Ok(Verdict::Done) => Ok(Verdict::Done),
+            _ if cancel.is_cancelled() => Err(cancelled()),
+            other => other,
+        },
+        () = patience => Err(cancelled()),
+    }
+}
+
+/// Rolls back; a connection that may be in the middle of a statement is closed instead.
+async fn end(tx: Tx, clean: bool) {
+    if clean {
+        tx.rollback().await;
+    }
+}
+
+/// What a job that killed too many workers comes to.
+pub(super) fn killer() -> Outcome {
+    let error = format!("{MAX_DEATHS} workers died while they ran it");
+    Outcome::Failed { failure: Failure { class: "killer", error, after: None }, give_up: true }
+}

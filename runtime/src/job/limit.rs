@@ -1,0 +1,108 @@
+//! Limits that hold over all processes: a token bucket for rates, advisory locks as slots for concurrency.
+//!
+//! A slot is freed by the server when its transaction or its connection ends, so a worker that dies leaves none behind.
+use crate::{Result, spec::Rate};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use std::time::Duration;
+
+/// Claims are far smaller than what a float counts exactly.
+fn count(tokens: usize) -> f64 {
+    f64::from(u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
+/// Takes up to `want` tokens; gives how many.
+pub(super) async fn take_tokens(pool: &PgPool, kind: &str, rate: Rate, want: usize) -> Result<usize> {
+    sqlx::query!("INSERT INTO job_queues (kind) VALUES ($1) ON CONFLICT DO NOTHING", kind).execute(pool).await?;
+    let taken = sqlx::query_scalar!(
+        r#"WITH bucket AS (
+             SELECT least($2::float8, tokens + extract(epoch FROM clock_timestamp() - refilled_at)::float8 * $3) AS tokens
+             FROM job_queues WHERE kind = $1 FOR UPDATE),
+           taken AS (
+             UPDATE job_queues q
+             SET tokens = b.tokens - least($4::float8, floor(b.tokens)), refilled_at = clock_timestamp()
+             FROM bucket b WHERE q.kind = $1)
+           SELECT least($4::float8, floor(tokens))::bigint AS "taken!" FROM bucket"#,
+        kind,
+        f64::from(rate.jobs),
+        f64::from(rate.jobs) / rate.per.as_secs_f64(),
+        count(want),
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(usize::try_from(taken).unwrap_or_default())
+}
+
+/// Puts back what was not used.
+pub(super) async fn return_tokens(pool: &PgPool, kind: &str, tokens: usize) -> Result<()> {
+    if tokens > 0 {
+        sqlx::query!("UPDATE job_queues SET tokens = tokens + $2 WHERE kind = $1", kind, count(tokens))
+            .execute(pool)
+            .await?;
+    }
+    Ok(())
+}
+
+/// How long until there may be another token.
+pub(super) fn until_token(rate: Rate) -> Duration {
+    (rate.per / rate.jobs).clamp(Duration::from_millis(1), Duration::from_secs(1))
+}
+
+/// Takes one of `across` slots until the transaction ends. False when all are taken.
+pub(super) async fn take_slot(conn: &mut PgConnection, kind: &str, across: u32) -> Result<bool> {
+    let slot = sqlx::query_scalar!(
+        r#"SELECT slot AS "slot!" FROM generate_series(1, $2::int) slot
+           WHERE pg_try_advisory_xact_lock(hashtext($1), slot) LIMIT 1"#,
+        kind,
+        i32::try_from(across).unwrap_or(i32::MAX),
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(slot.is_some())
+}
+
+/// Slots held by a connection of their own, for runs without a transaction.
+pub(super) struct Slots {
+    options: PgConnectOptions,
+    kind: &'static str,
+    across: i32,
+    conn: Option<PgConnection>,
+}
+
+impl Slots {
+    pub(super) fn new(options: PgConnectOptions, kind: &'static str, across: u32) -> Self {
+        Self { options, kind, across: i32::try_from(across).unwrap_or(i32::MAX), conn: None }
+    }
+
+    /// Takes up to `want` slots.
+    pub(super) async fn take(&mut self, want: usize) -> Result<Vec<i32>> {
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => PgConnection::connect_with(&self.options).await?,
+        };
+        let taken = sqlx::query_scalar!(
+            r#"SELECT slot AS "slot!" FROM generate_series(1, $2::int) slot
+               WHERE pg_try_advisory_lock(hashtext($1), slot) LIMIT $3"#,
+            self.kind,
+            self.across,
+            i64::try_from(want).unwrap_or(i64::MAX),
+        )
+        .fetch_all(&mut conn)
+        .await?;
+        // A connection that failed is not put back: its slots are free.
+        self.conn = Some(conn);
+        Ok(taken)
+    }
+
+    /// Frees slots.
+    pub(super) async fn free(&mut self, slots: &[i32]) {
+        let Some(mut conn) = self.conn.take() else { return };
+        let freed = sqlx::query!(
+            "SELECT count(pg_advisory_unlock(hashtext($1), slot)) FROM unnest($2::int[]) slot",
+            self.kind,
+            slots,
+        );
+        if freed.fetch_one(&mut conn).await.is_ok() {
+            self.conn = Some(conn);
+        }
+    }
+}

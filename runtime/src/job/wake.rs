@@ -1,0 +1,87 @@
+//! Telling workers that there is something to do.
+//!
+//! NOTIFY takes a lock that all notifying transactions of the server share, through their commit. So it is never part of
+//! the transaction that enqueues: after its commit the kind is remembered, and one notification for everything remembered
+//! goes out at most every [`DEBOUNCE`]. A lost one costs a poll.
+use super::Kind;
+use crate::tasks::Tasks;
+use sqlx::PgPool;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// The channel: payloads are kinds, separated by commas; `!` and a job's id asks for its cancellation.
+pub(crate) const CHANNEL: &str = "gavel_jobs";
+/// What sqlxmq's own `mq_insert` notifies, with an empty payload.
+pub(crate) const STOCK_CHANNEL: &str = "mq";
+/// At most one notification in this time, per process.
+const DEBOUNCE: Duration = Duration::from_millis(5);
+/// A job due later than this needs nobody woken: the scout will have seen it by then.
+pub(crate) const LOOKAHEAD: Duration = Duration::from_secs(2);
+
+/// Remembers who is to be woken. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Waker(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    tasks: Tasks,
+    kinds: HashMap<&'static str, Arc<Kind>>,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    words: BTreeSet<String>,
+    sending: bool,
+}
+
+impl Waker {
+    pub(crate) fn new(pool: PgPool, tasks: Tasks, kinds: HashMap<&'static str, Arc<Kind>>) -> Self {
+        Self(Arc::new(Inner { pool, tasks, kinds, pending: Mutex::default() }))
+    }
+
+    /// Jobs of these kinds have been committed: wakes who runs them here, and soon those elsewhere.
+    pub(crate) fn enqueued(&self, kinds: impl IntoIterator<Item = &'static str>) {
+        for kind in kinds {
+            if let Some(kind) = self.0.kinds.get(kind) {
+                kind.wake();
+            }
+            self.send(kind.to_owned());
+        }
+    }
+
+    /// Puts a word into the next notification.
+    pub(crate) fn send(&self, word: String) {
+        let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.words.insert(word);
+        if !pending.sending {
+            pending.sending = true;
+            let waker = self.clone();
+            self.0.tasks.spawn(async move { waker.send_all().await });
+        }
+    }
+
+    async fn send_all(&self) {
+        while let Some(words) = self.take() {
+            let payload = words.into_iter().collect::<Vec<_>>().join(",");
+            let sent = sqlx::query!("SELECT pg_notify($1, $2)", CHANNEL, payload).execute(&self.0.pool).await;
+            if let Err(error) = sent {
+                tracing::debug!(%error, "a notification was lost; the next poll finds the jobs");
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+
+    /// What is to be sent; none, and no longer sending, when there is nothing.
+    fn take(&self) -> Option<BTreeSet<String>> {
+        let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.words.is_empty() {
+            pending.sending = false;
+            return None;
+        }
+        Some(std::mem::take(&mut pending.words))
+    }
+}

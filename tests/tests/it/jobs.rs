@@ -1,0 +1,216 @@
+//! Jobs under everything that goes wrong: workers that freeze, die, or lose their database, and handlers that say what
+//! should become of their job.
+use gavel_runtime::job::ops::{self, Cancelled};
+use gavel_tests::{Process, System, eventually};
+use sqlx::types::Uuid;
+use sqlxmq::JobBuilder;
+use std::process::Command;
+
+const LEASE_MS: &str = "600";
+
+async fn prepared() -> System {
+    let system = System::new().await;
+    for statement in [
+        "CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, text text NOT NULL)",
+        "CREATE TABLE ticks (tick_at timestamptz NOT NULL)",
+        "CREATE SEQUENCE tries",
+    ] {
+        sqlx::query(statement).execute(&system.db).await.expect("prepared");
+    }
+    system
+}
+
+fn worker(system: &System) -> Process {
+    let program = env!("CARGO_BIN_EXE_probe-worker").as_ref();
+    Process::start(program, &[], &system.variables(&[("GAVEL_LEASE_MS", LEASE_MS)]))
+}
+
+/// Enqueues as any program with the crate sqlxmq would.
+async fn enqueue(system: &System, kind: &str, how: &str) -> Uuid {
+    let mut job = JobBuilder::new(kind);
+    job.set_channel_name(kind).set_retries(2).set_json(&serde_json::json!({ "how": how })).expect("JSON");
+    job.spawn(&system.db).await.expect("enqueued")
+}
+
+async fn notes(system: &System) -> Vec<String> {
+    sqlx::query_scalar("SELECT text FROM notes ORDER BY n").fetch_all(&system.db).await.expect("read")
+}
+
+async fn queued(system: &System) -> i64 {
+    let count = "SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil() AND attempt_at < now() + interval '1 minute'";
+    sqlx::query_scalar(count).fetch_one(&system.db).await.expect("counted")
+}
+
+async fn leased(system: &System) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM mq_msgs WHERE lease_token IS NOT NULL")
+        .fetch_one(&system.db)
+        .await
+        .expect("counted")
+}
+
+async fn last_error(system: &System, id: Uuid) -> Option<String> {
+    sqlx::query_scalar("SELECT last_error FROM dead_jobs WHERE job_id = $1")
+        .bind(id)
+        .fetch_optional(&system.db)
+        .await
+        .expect("looked")
+}
+
+fn signal(signal: &str, process: &Process) {
+    let sent = Command::new("kill").args([signal, &process.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+}
+
+#[tokio::test]
+async fn what_a_worker_frozen_past_its_lease_did_does_not_commit() {
+    let system = prepared().await;
+    let frozen = worker(&system);
+    enqueue(&system, "carry", "take a while").await;
+    eventually("the job is leased", || leased(&system), |n| *n == 1).await;
+    signal("-STOP", &frozen);
+    let _other = worker(&system);
+    eventually("the other worker does it", || queued(&system), |n| *n == 0).await;
+    signal("-CONT", &frozen);
+    let lost = || async { frozen.output().iter().any(|line| line.contains("lease was lost")) };
+    eventually("the frozen worker learns that it lost the lease", lost, |lost| *lost).await;
+    assert_eq!(notes(&system).await, ["take a while"], "its effect did not commit");
+}
+
+#[tokio::test]
+async fn a_leased_job_whose_worker_is_killed_runs_again() {
+    let system = prepared().await;
+    let mut killed = worker(&system);
+    enqueue(&system, "carry", "take a while").await;
+    eventually("the job is leased", || leased(&system), |n| *n == 1).await;
+    killed.kill();
+    let _other = worker(&system);
+    eventually("the other worker does it", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["take a while"]);
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_buried_and_its_neighbours_are_not() {
+    let system = prepared().await;
+    let killer = enqueue(&system, "misbehave", "kill").await;
+    for _ in 0..5 {
+        enqueue(&system, "misbehave", "work beside it").await;
+    }
+    let mut deaths = 0;
+    while last_error(&system, killer).await.is_none() {
+        let mut process = worker(&system);
+        let over = || async { process.has_ended() || last_error(&system, killer).await.is_some() };
+        eventually("the worker dies, or buries the job", over, |over| *over).await;
+        deaths += 1;
+        assert!(deaths < 100, "the job still kills workers");
+        process.kill();
+    }
+    assert!(last_error(&system, killer).await.expect("dead").contains("workers died"));
+    let _worker = worker(&system);
+    eventually("the others are done", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["work beside it"; 5]);
+}
+
+#[tokio::test]
+async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    let running = enqueue(&system, "carry", "wait to be cancelled").await;
+    eventually("the job is leased", || leased(&system), |n| *n == 1).await;
+    assert_eq!(ops::cancel(&system.db, running, "olga").await.expect("asked"), Cancelled::Asked);
+    eventually("it is dead", || last_error(&system, running), Option::is_some).await;
+    assert_eq!(notes(&system).await, ["wait to be cancelled"], "the handler went on to say that it saw it");
+    let waiting = enqueue(&system, "of_a_later_version", "work").await;
+    assert_eq!(ops::cancel(&system.db, waiting, "olga").await.expect("done"), Cancelled::Buried);
+    assert_eq!(last_error(&system, waiting).await.as_deref(), Some("cancelled by olga"));
+    assert_eq!(ops::cancel(&system.db, waiting, "olga").await.expect("done"), Cancelled::Unknown);
+}
+
+#[tokio::test]
+async fn the_handlers_verdict_decides() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    let reset = || async { sqlx::query("ALTER SEQUENCE tries RESTART").execute(&system.db).await.expect("reset") };
+    enqueue(&system, "misbehave", "retry once").await;
+    eventually("it is done", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["retry once"], "a retried run leaves nothing");
+    reset().await;
+    enqueue(&system, "misbehave", "snooze once").await;
+    eventually("it is done", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["retry once", "snooze once", "snooze once"], "a snoozed run is committed");
+    let dead = enqueue(&system, "misbehave", "give up").await;
+    eventually("it is dead", || last_error(&system, dead), Option::is_some).await;
+    assert_eq!(notes(&system).await.len(), 3, "one that gave up left nothing");
+    let history: i32 = sqlx::query_scalar("SELECT jsonb_array_length(errors) FROM dead_jobs WHERE job_id = $1")
+        .bind(dead)
+        .fetch_one(&system.db)
+        .await
+        .expect("it is there");
+    assert_eq!(history, 1);
+    assert_eq!(ops::redrive(&system.db, &[dead]).await.expect("queued again"), 1);
+    let twice = || async {
+        sqlx::query_scalar::<_, i32>("SELECT coalesce(max(jsonb_array_length(errors)), 0) FROM dead_jobs")
+            .fetch_one(&system.db)
+            .await
+            .expect("looked")
+    };
+    eventually("it died again, with its history", twice, |n| *n == 2).await;
+    assert_eq!(ops::discard(&system.db, &[dead]).await.expect("discarded"), 1);
+}
+
+#[tokio::test]
+async fn jobs_of_one_key_run_in_their_order_across_workers_even_when_one_is_retried() {
+    let system = prepared().await;
+    let _workers = [worker(&system), worker(&system)];
+    enqueue(&system, "misbehave", "enqueue in order").await;
+    eventually("all are done", || notes(&system), |notes| notes.len() == 21).await;
+    for key in ["left", "right"] {
+        let got: Vec<_> = notes(&system).await.into_iter().filter(|note| note.starts_with(key)).collect();
+        let expected: Vec<_> = (0..10).map(|number| format!("{key} {number}")).collect();
+        assert_eq!(got, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_unique_key_keeps_or_replaces_what_is_queued() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    enqueue(&system, "misbehave", "enqueue uniquely").await;
+    let waiting = || async {
+        let sql = "SELECT payload_json->>'how' FROM mq_payloads p JOIN mq_msgs m USING (id) WHERE unique_key = 'k'";
+        sqlx::query_scalar::<_, String>(sql).fetch_all(&system.db).await.expect("read")
+    };
+    eventually("one is queued", waiting, |waiting| waiting.len() == 1).await;
+    assert_eq!(waiting().await, ["third"], "kept, kept, and replaced");
+}
+
+#[tokio::test]
+async fn a_paused_kind_waits_and_goes_on_when_resumed() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    ops::pause(&system.db, "misbehave", "olga").await.expect("paused");
+    enqueue(&system, "misbehave", "work later").await;
+    enqueue(&system, "carry", "work now").await;
+    eventually("another kind goes on", || notes(&system), |notes| *notes == ["work now"]).await;
+    assert_eq!(queued(&system).await, 1);
+    assert!(ops::resume(&system.db, "misbehave").await.expect("resumed"));
+    eventually("it goes on", || notes(&system), |notes| *notes == ["work now", "work later"]).await;
+    assert!(!ops::resume(&system.db, "misbehave").await.expect("not paused"));
+}
+
+#[tokio::test]
+async fn workers_whose_every_connection_is_cut_recover_by_themselves() {
+    let system = prepared().await;
+    let _workers = [worker(&system), worker(&system)];
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'probe-worker'";
+    for round in 0..4 {
+        for n in 0..50 {
+            let kind = if n % 2 == 0 { "misbehave" } else { "carry" };
+            enqueue(&system, kind, &format!("note {round}")).await;
+        }
+        let cut: i64 = sqlx::query_scalar(cut).fetch_one(&system.db).await.expect("cut");
+        assert!(round == 0 || cut > 0, "no connection was there to be cut");
+    }
+    eventually("every job is done", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await.len(), 200, "each once");
+}
