@@ -41,6 +41,7 @@ pub mod schedule;
 pub mod schema;
 pub mod spec;
 pub mod telemetry;
+pub mod testing;
 pub mod tx;
 
 mod backoff;

@@ -1,6 +1,7 @@
 //! Gavel's development loop. `cargo xtask up` runs the whole system on a bare Debian or Ubuntu; `cargo xtask test` tests
 //! it on real servers. Nothing global is changed but what the distribution's package manager installs.
 
+mod bench;
 mod ci;
 mod images;
 mod install;
@@ -33,6 +34,8 @@ enum Command {
     Down(up::Down),
     /// Run every test on real servers
     Test(test::Test),
+    /// Measure beside baselines
+    Bench(bench::Bench),
     /// Install what building and running needs from the distribution's packages
     Setup,
     /// Build stand-ins for the server images, for where they can't be pulled
@@ -65,6 +68,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Up(up) => up.run(interrupted),
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Setup => install::everything(),
         Command::Images(images) => images.run(),
         Command::Sqlx(sqlx) => sqlx.run(),

@@ -11,6 +11,11 @@ mod redis;
 
 pub(crate) use child::{Child, reap};
 
+/// A private PostgreSQL alone, one that flushes every commit.
+pub(crate) fn start_postgres(layout: &layout::Layout) -> anyhow::Result<Child> {
+    postgres::start(layout, true)
+}
+
 /// How to reach one set of servers, as an administrator.
 #[derive(Debug, Clone)]
 pub(crate) struct Urls {

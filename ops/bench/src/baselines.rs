@@ -1,0 +1,78 @@
+//! What others do with the same work: the stock runner of the crate sqlxmq, and graphile-worker in Node.
+use crate::{Measured, poll_until};
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
+use sqlxmq::{CurrentJob, JobBuilder, JobRunnerOptions};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+static RAN: AtomicU64 = AtomicU64::new(0);
+/// sqlxmq's own schema, as its migrations leave it.
+const SCHEMA: &str = include_str!("../../../migrations/expand/0005_copy_sqlxmq_schema.sql");
+
+pub(crate) async fn sqlxmq_schema(pool: &PgPool) -> anyhow::Result<()> {
+    pool.execute(SCHEMA).await?;
+    Ok(())
+}
+
+/// Stock enqueueing, each in a transaction, `batch` to a transaction: the crate has no bulk call.
+pub(crate) async fn sqlxmq_enqueue(pool: &PgPool, count: u64, batch: u64) -> anyhow::Result<Measured> {
+    let began = Instant::now();
+    for first in (0..count).step_by(usize::try_from(batch)?) {
+        let mut tx = pool.begin().await?;
+        for n in first..(first + batch).min(count) {
+            let mut job = JobBuilder::new("noop");
+            job.set_channel_name("noop").set_json(&serde_json::json!({ "n": n }))?;
+            job.spawn(&mut *tx).await?;
+        }
+        tx.commit().await?;
+    }
+    Ok(Measured { jobs: count, took: began.elapsed() })
+}
+
+fn dispatch(mut job: CurrentJob) {
+    tokio::spawn(async move {
+        if job.complete().await.is_ok() {
+            RAN.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
+/// The stock runner at 50 to 100 jobs at a time.
+pub(crate) async fn sqlxmq_drain(database_url: &str, count: u64) -> anyhow::Result<Measured> {
+    let pool =
+        PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_mins(1)).connect(database_url).await?;
+    sqlxmq_enqueue(&pool, count, 1_000).await?;
+    pool.execute("VACUUM ANALYZE").await?;
+    RAN.store(0, Ordering::Relaxed);
+    let began = Instant::now();
+    let mut runner =
+        JobRunnerOptions::new(&pool, dispatch).set_concurrency(50, 100).set_channel_names(&["noop"]).run().await?;
+    poll_until(|| async { Ok(RAN.load(Ordering::Relaxed) >= count) }).await?;
+    let took = began.elapsed();
+    runner.stop().await;
+    pool.close().await;
+    Ok(Measured { jobs: count, took })
+}
+
+#[derive(Deserialize)]
+struct Printed {
+    jobs: u64,
+    seconds: f64,
+}
+
+/// One command of the Node script, which prints what it measured.
+pub(crate) fn graphile(dir: &str, arguments: &[&str]) -> anyhow::Result<Measured> {
+    let output = Command::new("node").arg("graphile.mjs").args(arguments).current_dir(dir).output().context("node")?;
+    if !output.status.success() {
+        bail!("graphile.mjs {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().context("graphile.mjs printed nothing")?;
+    let Printed { jobs, seconds } = serde_json::from_str(line)?;
+    Ok(Measured { jobs, took: Duration::from_secs_f64(seconds) })
+}

@@ -1,0 +1,158 @@
+//! Gavel's own side of the job benchmarks.
+use crate::{Measured, poll_until};
+use gavel_runtime::{
+    App, Result, Tx,
+    config::{Backends, Env},
+    job::{self, Attempt, Job, Verdict},
+    spec::{Limits, Queue, Spec, Trigger},
+    testing::Worker,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgPool, migrate::Migrator};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub(crate) static EXPAND: Migrator = sqlx::migrate!("../../migrations/expand");
+static RAN: AtomicU64 = AtomicU64::new(0);
+static PICKED_UP: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Nothing, in a transaction.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct NoopTx {
+    n: u64,
+}
+
+impl Job for NoopTx {
+    const KIND: &'static str = "noop_tx";
+    const RETRIES: u32 = 3;
+}
+
+impl job::TxHandler for NoopTx {
+    const SPEC: &'static Spec = &Spec::new("noop_tx", Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.concurrency(2));
+    type Job = Self;
+
+    async fn handle(_: &mut Tx, job: &Self) -> Result<Verdict> {
+        if job.n == u64::MAX {
+            PICKED_UP.lock().expect("nobody panics").push(Instant::now());
+        }
+        RAN.fetch_add(1, Ordering::Relaxed);
+        Ok(Verdict::Done)
+    }
+}
+
+/// Nothing, under a lease.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct NoopIo {
+    n: u64,
+}
+
+impl Job for NoopIo {
+    const KIND: &'static str = "noop_io";
+    const RETRIES: u32 = 3;
+}
+
+impl job::IoHandler for NoopIo {
+    const SPEC: &'static Spec = &Spec::new("noop_io", Trigger::Job(Queue::IO)).limits(Limits::DEFAULT.concurrency(64));
+    type Job = Self;
+
+    async fn handle(_: &Attempt, _: &Self) -> Result<Verdict> {
+        RAN.fetch_add(1, Ordering::Relaxed);
+        Ok(Verdict::Done)
+    }
+}
+
+fn backends(database_url: &str) -> anyhow::Result<Backends> {
+    let nowhere =
+        [("DATABASE_URL", database_url), ("AMQP_URL", "amqp://127.0.0.1:1"), ("REDIS_URL", "redis://127.0.0.1:1")];
+    let mut env = Env::new(nowhere.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let backends = Backends::from_env(&mut env);
+    env.finish()?;
+    Ok(backends)
+}
+
+fn idle(database_url: &str) -> anyhow::Result<Worker> {
+    Worker::start(App::new("bench", &EXPAND), &backends(database_url)?)
+}
+
+/// Enqueues `count` jobs of either kind, in transactions of `batch`.
+pub(crate) async fn enqueue(database_url: &str, leased: bool, count: u64, batch: u64) -> anyhow::Result<Measured> {
+    let worker = idle(database_url)?;
+    let io = worker.io();
+    let began = Instant::now();
+    for first in (0..count).step_by(usize::try_from(batch)?) {
+        let mut tx = io.begin().await?;
+        let numbers = first..(first + batch).min(count);
+        if batch == 1 {
+            tx.enqueue(&NoopTx { n: first }, Duration::ZERO).await?;
+        } else if leased {
+            tx.enqueue_many(&numbers.map(|n| NoopIo { n }).collect::<Vec<_>>(), Duration::ZERO).await?;
+        } else {
+            tx.enqueue_many(&numbers.map(|n| NoopTx { n }).collect::<Vec<_>>(), Duration::ZERO).await?;
+        }
+        io.commit(tx).await?;
+    }
+    let took = began.elapsed();
+    worker.stop(GRACE).await?;
+    Ok(Measured { jobs: count, took })
+}
+
+/// Fills the queue, then measures one worker from its start until the queue is empty. Also gives the bytes of WAL per job.
+pub(crate) async fn drain(
+    database_url: &str,
+    pool: &PgPool,
+    leased: bool,
+    count: u64,
+) -> anyhow::Result<(Measured, f64)> {
+    enqueue(database_url, leased, count, 10_000).await?;
+    for statement in ["VACUUM ANALYZE mq_msgs", "VACUUM ANALYZE mq_payloads", "CHECKPOINT"] {
+        sqlx::query(statement).execute(pool).await?;
+    }
+    let before: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(pool).await?;
+    RAN.store(0, Ordering::Relaxed);
+    let began = Instant::now();
+    let app = App::new("bench", &EXPAND);
+    let app = if leased { app.job_io::<NoopIo>() } else { app.job_tx::<NoopTx>() };
+    let worker = Worker::start(app, &backends(database_url)?)?;
+    poll_until(|| async { Ok(RAN.load(Ordering::Relaxed) >= count) }).await?;
+    poll_until(|| async {
+        Ok(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM mq_msgs").fetch_one(pool).await? <= 1)
+    })
+    .await?;
+    let took = began.elapsed();
+    let wal: f64 = sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::float8")
+        .bind(before)
+        .fetch_one(pool)
+        .await?;
+    worker.stop(GRACE).await?;
+    Ok((Measured { jobs: count, took }, wal / f64::from(u32::try_from(count)?)))
+}
+
+/// How long an idle worker takes from the commit of a job to its handler's first line: (p50, p99).
+pub(crate) async fn pickup(database_url: &str, samples: usize) -> anyhow::Result<(Duration, Duration)> {
+    let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url)?)?;
+    // Another process's transactions: what they wake comes by NOTIFY.
+    let producer = idle(database_url)?;
+    let io = producer.io();
+    let mut took = Vec::with_capacity(samples);
+    PICKED_UP.lock().expect("nobody panics").clear();
+    for sample in 0..samples {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        let mut tx = io.begin().await?;
+        tx.enqueue(&NoopTx { n: u64::MAX }, Duration::ZERO).await?;
+        io.commit(tx).await?;
+        let committed = Instant::now();
+        poll_until(|| async { Ok(PICKED_UP.lock().expect("nobody panics").len() > sample) }).await?;
+        let at = PICKED_UP.lock().expect("nobody panics")[sample];
+        took.push(at.saturating_duration_since(committed));
+    }
+    producer.stop(GRACE).await?;
+    worker.stop(GRACE).await?;
+    took.sort_unstable();
+    Ok((took[samples / 2], took[samples * 99 / 100]))
+}

@@ -1,0 +1,47 @@
+//! A worker inside the calling process, for tests and benchmarks of handlers: the same loops that a worker process runs,
+//! without its listener.
+use crate::{App, Invocation, Io, Runtime, config::Backends, job};
+use anyhow::bail;
+use std::time::Duration;
+
+/// How long a caller's own work on a worker's connections may take.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Job and schedule loops of an application, running.
+pub struct Worker {
+    runtime: Runtime,
+}
+
+impl Worker {
+    /// Starts every handler that a worker process would, except consumers and relays where there is no broker: those
+    /// connect when they can.
+    ///
+    /// # Errors
+    /// When a registration is invalid or the database's URL can't be read.
+    pub fn start(app: App, backends: &Backends) -> anyhow::Result<Self> {
+        let app = app.checked()?;
+        let runtime = app.runtime(backends, "testing", None)?;
+        for registration in app.workers(&[])? {
+            registration.start(&runtime);
+        }
+        job::start(&runtime);
+        Ok(Self { runtime })
+    }
+
+    /// What an `Io` handler gets: begin a transaction on it to enqueue jobs.
+    pub fn io(&self) -> Io {
+        Io::new(&self.runtime, Invocation::start(TIMEOUT))
+    }
+
+    /// Drains it as SIGTERM does.
+    ///
+    /// # Errors
+    /// When work was still under way after `grace`.
+    pub async fn stop(self, grace: Duration) -> anyhow::Result<()> {
+        if !self.runtime.tasks().drain(grace).await {
+            bail!("work was still under way after {grace:?}");
+        }
+        self.runtime.pools().close().await;
+        Ok(())
+    }
+}
