@@ -28,6 +28,7 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_LISTEN            address and port of health and metrics         0.0.0.0:8081
   GAVEL_POOL_SIZE         connections for transactions                   16
   GAVEL_READ_POOL_SIZE    connections for reads                          8
+  GAVEL_LEASE_MS          how long a silent worker keeps its jobs        15000
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before stopping     0
