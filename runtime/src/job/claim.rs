@@ -107,7 +107,8 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
                    ORDER BY attempt_at, seq LIMIT $4 FOR UPDATE SKIP LOCKED) j
                  WHERE NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
                  LIMIT $4) m
-           LEFT JOIN mq_payloads p ON p.id = m.id"#,
+           LEFT JOIN mq_payloads p ON p.id = m.id
+           ORDER BY m.priority, m.attempt_at, m.seq"#,
         kind,
         &from.at,
         &from.seq,

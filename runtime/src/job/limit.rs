@@ -66,28 +66,36 @@ pub(super) struct Slots {
     kind: &'static str,
     across: i32,
     conn: Option<PgConnection>,
+    /// PostgreSQL grants a session a lock that it has already, so what is held here is left out.
+    held: Vec<i32>,
 }
 
 impl Slots {
     pub(super) fn new(options: PgConnectOptions, kind: &'static str, across: u32) -> Self {
-        Self { options, kind, across: i32::try_from(across).unwrap_or(i32::MAX), conn: None }
+        Self { options, kind, across: i32::try_from(across).unwrap_or(i32::MAX), conn: None, held: Vec::new() }
     }
 
     /// Takes up to `want` slots.
     pub(super) async fn take(&mut self, want: usize) -> Result<Vec<i32>> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => PgConnection::connect_with(&self.options).await?,
+            None => {
+                // With the connection before this one its slots were freed.
+                self.held.clear();
+                PgConnection::connect_with(&self.options).await?
+            }
         };
         let taken = sqlx::query_scalar!(
             r#"SELECT slot AS "slot!" FROM generate_series(1, $2::int) slot
-               WHERE pg_try_advisory_lock(hashtext($1), slot) LIMIT $3"#,
+               WHERE slot <> ALL ($4::int[]) AND pg_try_advisory_lock(hashtext($1), slot) LIMIT $3"#,
             self.kind,
             self.across,
             i64::try_from(want).unwrap_or(i64::MAX),
+            &self.held,
         )
         .fetch_all(&mut conn)
         .await?;
+        self.held.extend(&taken);
         // A connection that failed is not put back: its slots are free.
         self.conn = Some(conn);
         Ok(taken)
@@ -95,6 +103,7 @@ impl Slots {
 
     /// Frees slots.
     pub(super) async fn free(&mut self, slots: &[i32]) {
+        self.held.retain(|slot| !slots.contains(slot));
         let Some(mut conn) = self.conn.take() else { return };
         let freed = sqlx::query!(
             "SELECT count(pg_advisory_unlock(hashtext($1), slot)) FROM unnest($2::int[]) slot",

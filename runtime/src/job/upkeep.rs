@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// While the drain waits for the last jobs, this often is looked whether they are settled.
 const LAST_LOOK: Duration = Duration::from_millis(10);
+/// A tick on a busy database may take this long even where leases are short.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Ticks in one lease.
 const TICKS: u32 = 3;
 
@@ -26,7 +28,7 @@ async fn beat(runtime: &Runtime) {
     loop {
         if Instant::now() >= tick_at {
             tick_at = Instant::now() + every;
-            if let Err(error) = within(every, tick(runtime, &mut conn)).await {
+            if let Err(error) = within(every.max(PATIENCE), tick(runtime, &mut conn)).await {
                 tracing::warn!(%error, "the heartbeat failed");
                 conn = None;
                 tick_at = Instant::now() + every / 4;
@@ -148,7 +150,8 @@ fn host() -> String {
 }
 
 /// Forgets workers that have not been seen for a lease, and marks what they were running. A job that runs elsewhere by
-/// now is locked, and left.
+/// now is locked, and left. Among others it is only suspected, however many workers died: deaths are counted of a job that
+/// ran alone.
 async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
     let reaped = sqlx::query!(
         r#"WITH gone AS (
@@ -164,9 +167,13 @@ async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
              WHERE NOT EXISTS (SELECT FROM job_workers w WHERE w.worker_id = l.worker_id)
                 OR l.worker_id IN (SELECT worker_id FROM gone)),
            suspects AS (
-             SELECT m.id FROM mq_msgs m WHERE m.id IN (SELECT unnest(job_ids) FROM claims) FOR UPDATE OF m SKIP LOCKED),
+             SELECT id, bool_or(alone) AS alone
+             FROM (SELECT unnest(job_ids) AS id, cardinality(job_ids) = 1 AS alone FROM claims) c GROUP BY id),
+           free AS (
+             SELECT m.id FROM mq_msgs m WHERE m.id IN (SELECT id FROM suspects) FOR UPDATE OF m SKIP LOCKED),
            marked AS (
-             UPDATE mq_msgs m SET deaths = deaths + 1 FROM suspects s WHERE m.id = s.id RETURNING m.id)
+             UPDATE mq_msgs m SET deaths = CASE WHEN s.alone THEN m.deaths + 1 ELSE greatest(m.deaths, 1) END
+             FROM suspects s JOIN free f USING (id) WHERE m.id = s.id RETURNING m.id)
            SELECT (SELECT count(*) FROM gone) AS "workers!", (SELECT count(*) FROM marked) AS "jobs!""#,
         lease.as_secs_f64(),
     )

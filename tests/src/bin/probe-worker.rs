@@ -4,10 +4,10 @@ use gavel_runtime::{
     App, Class, Error, Event, Result, Tx,
     config::{Backends, Env, ProcessConfig},
     ids,
-    job::{self, Attempt, Job, Options, Unique, Verdict},
+    job::{self, Attempt, Job, Options, Priority, Unique, Verdict},
     message, process,
     schedule::{self, Tick as Due, Timetable},
-    spec::{Limits, Queue, Spec, Trigger},
+    spec::{Durability, Limits, Queue, Spec, Trigger},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -37,7 +37,7 @@ struct Misbehave;
 
 impl job::TxHandler for Misbehave {
     const SPEC: &'static Spec = &Spec::new("misbehave", Trigger::Job(Queue::TX)).limits(Limits {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(2),
         retries: 2,
         concurrency: 2,
     });
@@ -80,6 +80,13 @@ impl job::TxHandler for Misbehave {
                     for key in ["left", "right"] {
                         tx.enqueue(&InOrder { key: key.to_owned(), number }, Duration::ZERO).await?;
                     }
+                }
+                Ok(Verdict::Done)
+            }
+            "enqueue by priority" => {
+                for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent] {
+                    let job = Do { how: format!("{priority:?}") };
+                    tx.enqueue(&job, Options::new().delay(Duration::from_millis(1)).priority(priority)).await?;
                 }
                 Ok(Verdict::Done)
             }
@@ -159,11 +166,59 @@ impl job::IoHandler for Carrier {
         }
         let mut tx = attempt.begin().await?;
         note(&mut tx, &job.how).await?;
-        if attempt.cancelled().is_cancelled() {
+        if job.how == "wait to be cancelled" {
             attempt.commit(tx).await?;
             return Err(Error::new(Class::Refused, "stopped as asked"));
         }
         attempt.complete(tx).await?;
+        Ok(Verdict::Done)
+    }
+}
+
+/// Two kinds whose runs must not overlap, in whatever process; the first may also begin only so often.
+#[derive(Serialize, Deserialize)]
+struct Metered {}
+
+impl Job for Metered {
+    const KIND: &'static str = "metered";
+    const RETRIES: u32 = 2;
+}
+
+async fn in_and_out(tx: &mut Tx) -> Result<()> {
+    note(tx, "in").await?;
+    sqlx::query("SELECT pg_sleep(0.02)").execute(tx.conn()).await?;
+    note(tx, "out").await
+}
+
+impl job::TxHandler for Metered {
+    const SPEC: &'static Spec =
+        &Spec::new("metered", Trigger::Job(Queue::TX.across(1).rate(5, Duration::from_secs(1))))
+            .limits(Limits::DEFAULT.retries(2).concurrency(4));
+    type Job = Self;
+
+    async fn handle(tx: &mut Tx, _: &Self) -> Result<Verdict> {
+        in_and_out(tx).await?;
+        Ok(Verdict::Done)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Narrow {}
+
+impl Job for Narrow {
+    const KIND: &'static str = "narrow";
+    const RETRIES: u32 = 2;
+}
+
+impl job::IoHandler for Narrow {
+    const SPEC: &'static Spec = &Spec::new("narrow", Trigger::Job(Queue::IO.across(1).durability(Durability::Inline)))
+        .limits(Limits::DEFAULT.retries(2).concurrency(4));
+    type Job = Self;
+
+    async fn handle(attempt: &Attempt, _: &Self) -> Result<Verdict> {
+        let mut tx = attempt.begin().await?;
+        in_and_out(&mut tx).await?;
+        attempt.commit(tx).await?;
         Ok(Verdict::Done)
     }
 }
@@ -201,6 +256,8 @@ async fn main() -> anyhow::Result<()> {
         .job_tx::<Misbehave>()
         .job_tx::<InOrder>()
         .job_io::<Carrier>()
+        .job_tx::<Metered>()
+        .job_io::<Narrow>()
         .message_tx::<Heard>()
         .schedule_tx::<Tick>();
     process::run_worker(app, "probe-worker", &backends, &config, &[]).await

@@ -6,12 +6,12 @@ use sqlx::types::Uuid;
 use sqlxmq::JobBuilder;
 use std::process::Command;
 
-const LEASE_MS: &str = "600";
+const LEASE_MS: &str = "1500";
 
 async fn prepared() -> System {
     let system = System::new().await;
     for statement in [
-        "CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, text text NOT NULL)",
+        "CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, text text NOT NULL, at timestamptz DEFAULT clock_timestamp())",
         "CREATE TABLE ticks (tick_at timestamptz NOT NULL)",
         "CREATE SEQUENCE tries",
     ] {
@@ -195,6 +195,39 @@ async fn a_paused_kind_waits_and_goes_on_when_resumed() {
     assert!(ops::resume(&system.db, "misbehave").await.expect("resumed"));
     eventually("it goes on", || notes(&system), |notes| *notes == ["work now", "work later"]).await;
     assert!(!ops::resume(&system.db, "misbehave").await.expect("not paused"));
+}
+
+#[tokio::test]
+async fn what_is_more_urgent_goes_first() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    enqueue(&system, "misbehave", "enqueue by priority").await;
+    eventually("all are done", || notes(&system), |notes| notes.len() == 5).await;
+    assert_eq!(notes(&system).await, ["enqueue by priority", "Urgent", "High", "Normal", "Low"]);
+}
+
+/// Enqueues ten of a kind and runs them in two workers; gives how many runs overlapped, and the seconds from first to last.
+async fn overlaps(kind: &str) -> (usize, f64) {
+    let system = prepared().await;
+    let _workers = [worker(&system), worker(&system)];
+    for _ in 0..10 {
+        enqueue(&system, kind, "").await;
+    }
+    eventually("all are done", || queued(&system), |n| *n == 0).await;
+    let texts: Vec<String> =
+        sqlx::query_scalar("SELECT text FROM notes ORDER BY at").fetch_all(&system.db).await.expect("read");
+    assert_eq!(texts.len(), 20);
+    let took = "SELECT extract(epoch FROM max(at) - min(at))::float8 FROM notes";
+    let took = sqlx::query_scalar(took).fetch_one(&system.db).await.expect("read");
+    (texts.chunks(2).filter(|pair| *pair != ["in", "out"]).count(), took)
+}
+
+#[tokio::test]
+async fn a_kind_limited_across_processes_runs_one_at_a_time_and_only_so_often() {
+    let (overlapping, took_s) = overlaps("metered").await;
+    assert_eq!(overlapping, 0);
+    assert!(took_s > 0.8, "five at once and five a second: ten take a second, not {took_s} s");
+    assert_eq!(overlaps("narrow").await.0, 0);
 }
 
 #[tokio::test]
