@@ -86,8 +86,8 @@ impl Slots {
             }
         };
         let taken = sqlx::query_scalar!(
-            r#"SELECT slot AS "slot!" FROM generate_series(1, $2::int) slot
-               WHERE slot <> ALL ($4::int[]) AND pg_try_advisory_lock(hashtext($1), slot) LIMIT $3"#,
+            r#"WITH free AS MATERIALIZED (SELECT slot FROM generate_series(1, $2::int) slot WHERE slot <> ALL ($4::int[]))
+               SELECT slot AS "slot!" FROM free WHERE pg_try_advisory_lock(hashtext($1), slot) LIMIT $3"#,
             self.kind,
             self.across,
             i64::try_from(want).unwrap_or(i64::MAX),
