@@ -6,7 +6,7 @@ mod ours;
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::{Connection, Executor, PgConnection, postgres::PgPoolOptions};
-use std::{fs, future::Future, time::Duration};
+use std::{fmt::Write, fs, future::Future, time::Duration};
 
 /// So much work in so much time.
 #[derive(Debug, Clone, Copy)]
@@ -155,8 +155,9 @@ fn markdown(rows: &[Row]) -> String {
         let figure =
             |figure: Option<f64>, digits: usize| figure.map_or_else(|| "–".to_owned(), |f| format!("{f:.digits$}"));
         let digits = if row.ours < 100.0 { 2 } else { 0 };
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             row.work,
             figure(Some(row.ours), digits),
             row.unit,

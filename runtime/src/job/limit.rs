@@ -77,13 +77,12 @@ impl Slots {
 
     /// Takes up to `want` slots.
     pub(super) async fn take(&mut self, want: usize) -> Result<Vec<i32>> {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => {
-                // With the connection before this one its slots were freed.
-                self.held.clear();
-                PgConnection::connect_with(&self.options).await?
-            }
+        let mut conn = if let Some(conn) = self.conn.take() {
+            conn
+        } else {
+            // With the connection before this one its slots were freed.
+            self.held.clear();
+            PgConnection::connect_with(&self.options).await?
         };
         let taken = sqlx::query_scalar!(
             r#"WITH free AS MATERIALIZED (SELECT slot FROM generate_series(1, $2::int) slot WHERE slot <> ALL ($4::int[]))

@@ -91,7 +91,7 @@ impl job::TxHandler for Misbehave {
                 Ok(Verdict::Done)
             }
             "enqueue uniquely" => {
-                let once = |how: &str| (Do { how: how.to_owned() }, Options::new().delay(Duration::from_secs(3_600)));
+                let once = |how: &str| (Do { how: how.to_owned() }, Options::new().delay(Duration::from_hours(1)));
                 for (how, unique) in [
                     ("first", Unique::Keep("k".to_owned())),
                     ("second", Unique::Keep("k".to_owned())),
