@@ -14,12 +14,10 @@ use uuid::Uuid;
 /// One try at a leased job, and what its handler may touch.
 pub struct Attempt {
     io: Io,
-    job_id: Uuid,
     token: Uuid,
-    number: i32,
+    job: Claimed,
     kind: &'static str,
     per_key: Option<u32>,
-    key: String,
     completed: AtomicBool,
 }
 
@@ -33,8 +31,7 @@ impl Deref for Attempt {
 
 impl Attempt {
     pub(super) fn new(io: Io, token: Uuid, job: &Claimed, (kind, per_key): (&'static str, Option<u32>)) -> Self {
-        let (job_id, number, key) = (job.id, job.tries + 1, job.key.clone());
-        Self { io, job_id, token, number, kind, per_key, key, completed: AtomicBool::new(false) }
+        Self { io, token, job: job.clone(), kind, per_key, completed: AtomicBool::new(false) }
     }
 
     /// Whether its handler has completed the job itself.
@@ -44,12 +41,12 @@ impl Attempt {
 
     /// The job.
     pub fn job_id(&self) -> Uuid {
-        self.job_id
+        self.job.id
     }
 
     /// 1 for the first try.
     pub fn number(&self) -> i32 {
-        self.number
+        self.job.tries + 1
     }
 
     /// Tripped when the job is cancelled, or when its lease is lost: nothing that this attempt does counts any more.
@@ -63,13 +60,12 @@ impl Attempt {
     /// # Errors
     /// [`Class::Conflict`] when the lease was lost: everything in the transaction is rolled back.
     pub async fn complete(&self, mut tx: Tx) -> Result<()> {
-        if !settle::hold(tx.conn(), self.job_id, self.token).await? {
+        if !settle::hold(tx.conn(), self.job.id, self.token).await? {
             tx.rollback().await;
             return Err(Error::new(Class::Conflict, "the job's lease was lost: another attempt has it"));
         }
-        let names = if self.per_key.is_some() && !self.key.is_empty() { vec![self.key.clone()] } else { Vec::new() };
-        let keys = Keys { kind: self.kind, per_key: self.per_key, names };
-        if let Err(error) = settle::complete(tx.conn(), &[self.job_id], &keys).await {
+        let keys = Keys::of(self.kind, self.per_key, &[&self.job]);
+        if let Err(error) = settle::complete(tx.conn(), &[&self.job], &keys).await {
             return Err(tx.fail(error).await);
         }
         fault::point(self.kind, "before_commit");

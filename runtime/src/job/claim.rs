@@ -20,6 +20,8 @@ const LEVELS: usize = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Claimed {
     pub(crate) id: Uuid,
+    /// Where the row is, PostgreSQL's ctid: good as long as the row is locked or leased and nobody has changed it.
+    pub(crate) place: String,
     /// Tries left, this one included.
     pub(crate) attempts: i32,
     /// Tries that failed.
@@ -30,6 +32,10 @@ pub(crate) struct Claimed {
     pub(crate) attempt_at: DateTime<Utc>,
     pub(crate) seq: i64,
     pub(crate) key: String,
+    /// Has a unique key.
+    pub(crate) unique: bool,
+    /// Its arguments are in `mq_payloads`, as sqlxmq's producers leave them.
+    pub(crate) stock: bool,
     pub(crate) args: Option<String>,
     pub(crate) headers: Option<Vec<u8>>,
 }
@@ -93,13 +99,19 @@ impl Cursor {
 pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit: usize) -> Result<Vec<Claimed>> {
     let claimed = sqlx::query_as!(
         Claimed,
-        r#"SELECT m.id AS "id!", m.attempts AS "attempts!", m.tries AS "tries!", m.deaths AS "deaths!",
-                  m.priority AS "priority!", m.attempt_at AS "attempt_at!", m.seq AS "seq!", m.channel_args AS "key!",
-                  p.payload_json::text AS args, p.payload_bytes AS headers
-           FROM (SELECT j.id, j.attempts, j.tries, j.deaths, j.priority, j.attempt_at, j.seq, j.channel_args
+        r#"SELECT m.id AS "id!", m.ctid::text AS "place!", m.attempts AS "attempts!", m.tries AS "tries!",
+                  m.deaths AS "deaths!", m.priority AS "priority!", m.attempt_at AS "attempt_at!", m.seq AS "seq!",
+                  m.channel_args AS "key!", m.unique_key IS NOT NULL AS "unique!", m.args IS NULL AS "stock!",
+                  coalesce(m.args::text, (SELECT payload_json::text FROM mq_payloads p WHERE p.id = m.id)) AS args,
+                  CASE WHEN m.args IS NULL THEN (SELECT payload_bytes FROM mq_payloads p WHERE p.id = m.id)
+                       ELSE m.headers END AS headers
+           FROM (SELECT j.id, j.ctid, j.attempts, j.tries, j.deaths, j.priority, j.attempt_at, j.seq, j.channel_args,
+                        j.unique_key, j.args, j.headers
                  FROM unnest('{0,1,2,3}'::smallint[], $2::timestamptz[], $3::bigint[]) AS l (priority, low_at, low_seq)
                  CROSS JOIN LATERAL (
-                   SELECT id, attempts, tries, deaths, priority, attempt_at, seq, channel_args FROM mq_msgs
+                   SELECT id, ctid, attempts, tries, deaths, priority, attempt_at, seq, channel_args, unique_key, args,
+                          headers
+                   FROM mq_msgs
                    WHERE channel_name = $1 AND priority = l.priority AND (attempt_at, seq) > (l.low_at, l.low_seq)
                      AND attempt_at <= now() AND NOT blocked
                      AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
@@ -107,7 +119,6 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
                    ORDER BY attempt_at, seq LIMIT $4 FOR UPDATE SKIP LOCKED) j
                  WHERE NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
                  LIMIT $4) m
-           LEFT JOIN mq_payloads p ON p.id = m.id
            ORDER BY m.priority, m.attempt_at, m.seq"#,
         kind,
         &from.at,
@@ -119,12 +130,23 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
     Ok(claimed)
 }
 
+/// A job that is claimed is not queued any more: whoever enqueues its key anew, its handler too, enqueues another job.
+pub(crate) async fn free_unique_keys(conn: &mut PgConnection, jobs: &[Claimed]) -> Result<()> {
+    let ids: Vec<Uuid> = jobs.iter().filter(|job| job.unique).map(|job| job.id).collect();
+    if !ids.is_empty() {
+        sqlx::query!("UPDATE mq_msgs SET unique_key = NULL WHERE id = ANY($1)", &ids).execute(conn).await?;
+    }
+    Ok(())
+}
+
 /// Locks one due job that has killed a worker.
 pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<Option<Claimed>> {
     let claimed = sqlx::query_as!(
         Claimed,
-        r#"SELECT m.id, m.attempts, m.tries, m.deaths, m.priority, m.attempt_at AS "attempt_at!", m.seq,
-                  m.channel_args AS key, p.payload_json::text AS args, p.payload_bytes AS headers
+        r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
+                  m.attempt_at AS "attempt_at!", m.seq, m.channel_args AS key, m.unique_key IS NOT NULL AS "unique!",
+                  m.args IS NULL AS "stock!", coalesce(m.args::text, p.payload_json::text) AS args,
+                  coalesce(m.headers, p.payload_bytes) AS headers
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
            WHERE m.channel_name = $1 AND m.deaths > 0 AND m.attempt_at <= now() AND NOT m.blocked
              AND coalesce(m.after_message_id, uuid_nil()) = uuid_nil() AND m.commit_interval IS NULL
@@ -150,10 +172,10 @@ pub(crate) async fn lease(
     let claimed = sqlx::query_as!(
         Claimed,
         r#"WITH due AS (
-             SELECT j.id FROM unnest('{0,1,2,3}'::smallint[], $2::timestamptz[], $3::bigint[])
-                                AS l (priority, low_at, low_seq)
+             SELECT j.ctid FROM unnest('{0,1,2,3}'::smallint[], $2::timestamptz[], $3::bigint[])
+                                  AS l (priority, low_at, low_seq)
              CROSS JOIN LATERAL (
-               SELECT id FROM mq_msgs
+               SELECT ctid FROM mq_msgs
                WHERE channel_name = $1 AND priority = l.priority AND (attempt_at, seq) > (l.low_at, l.low_seq)
                  AND attempt_at <= now() AND NOT blocked
                  AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
@@ -165,12 +187,16 @@ pub(crate) async fn lease(
              UPDATE mq_msgs m
              SET lease_token = $5, leased_until = now() + make_interval(secs => $6), unique_key = NULL,
                  deaths = CASE WHEN m.lease_token IS NULL THEN m.deaths ELSE m.deaths + 1 END
-             FROM due WHERE m.id = due.id
-             RETURNING m.id, m.attempts, m.tries, m.deaths, m.priority, m.attempt_at, m.seq, m.channel_args)
-           SELECT t.id AS "id!", t.attempts AS "attempts!", t.tries AS "tries!", t.deaths AS "deaths!",
-                  t.priority AS "priority!", t.attempt_at AS "attempt_at!", t.seq AS "seq!", t.channel_args AS "key!",
-                  p.payload_json::text AS args, p.payload_bytes AS headers
-           FROM taken t LEFT JOIN mq_payloads p ON p.id = t.id
+             WHERE m.ctid = ANY (ARRAY(SELECT ctid FROM due))
+             RETURNING m.id, m.ctid, m.attempts, m.tries, m.deaths, m.priority, m.attempt_at, m.seq, m.channel_args,
+                       m.args, m.headers)
+           SELECT t.id AS "id!", t.ctid::text AS "place!", t.attempts AS "attempts!", t.tries AS "tries!",
+                  t.deaths AS "deaths!", t.priority AS "priority!", t.attempt_at AS "attempt_at!", t.seq AS "seq!",
+                  t.channel_args AS "key!", false AS "unique!", t.args IS NULL AS "stock!",
+                  coalesce(t.args::text, (SELECT payload_json::text FROM mq_payloads p WHERE p.id = t.id)) AS args,
+                  CASE WHEN t.args IS NULL THEN (SELECT payload_bytes FROM mq_payloads p WHERE p.id = t.id)
+                       ELSE t.headers END AS headers
+           FROM taken t
            ORDER BY t.priority, t.attempt_at, t.seq"#,
         spec.name,
         &from.at,

@@ -1,6 +1,7 @@
 //! Enqueueing, in the caller's transaction.
 //!
-//! It writes what sqlxmq's `mq_insert` writes, without its two notifications: NOTIFY takes a lock through the commit that
+//! It writes what sqlxmq's `mq_insert` writes, with the arguments in the job's own row, and without its two
+//! notifications: NOTIFY takes a lock through the commit that
 //! all notifying transactions share. [`Waker`](super::Waker) tells the workers after the commit instead.
 use super::{BASE_BACKOFF, Headers, Job, MAX_KEY_BYTES};
 use crate::{Error, Invocation, Result, ids};
@@ -26,7 +27,8 @@ pub enum Priority {
 }
 
 /// At most one queued job of its kind has this key. A job that is running is not queued any more: a leased one frees its
-/// key when it is claimed; for one that runs in a transaction, enqueueing waits until that has ended.
+/// key when it is claimed; while one runs in a transaction, other transactions that enqueue its key wait until that has
+/// ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unique {
     /// The queued job takes on the new one's arguments, due time and priority.
@@ -197,12 +199,10 @@ pub(crate) async fn enqueue_many<J: Job>(
     let args = jobs.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
     let ids: Vec<Uuid> = jobs.iter().map(|_| ids::ordered()).collect();
     sqlx::query!(
-        "WITH job AS (SELECT id, args, n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY j(id, args, n)),
-              payload AS (INSERT INTO mq_payloads (id, name, payload_json, payload_bytes)
-                          SELECT id, $3, args::jsonb, $4 FROM job)
-         INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
-                              priority)
-         SELECT id, now() + make_interval(secs => $5), $6, $7, $3, '', NULL, $8 FROM job ORDER BY n",
+        "INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
+                              priority, args, headers)
+         SELECT id, now() + make_interval(secs => $5), $6, $7, $3, '', NULL, $8, args::json, $4
+         FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY j (id, args, n) ORDER BY n",
         &ids,
         &args,
         J::KIND,
@@ -223,11 +223,9 @@ async fn insert(conn: &mut PgConnection, row: &Row, per_key: Option<u32>) -> Res
         return insert_keyed(conn, row, i64::from(per_key)).await;
     }
     sqlx::query!(
-        "WITH payload AS (INSERT INTO mq_payloads (id, name, payload_json, payload_bytes)
-                          VALUES ($1, $2, $3::text::jsonb, $4))
-         INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
-                              priority)
-         VALUES ($1, now() + make_interval(secs => $5), $6, $7, $2, $8, NULL, $9)",
+        "INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
+                              priority, args, headers)
+         VALUES ($1, now() + make_interval(secs => $5), $6, $7, $2, $8, NULL, $9, $3::text::json, $4)",
         row.id,
         row.kind,
         row.args,
@@ -246,11 +244,9 @@ async fn insert(conn: &mut PgConnection, row: &Row, per_key: Option<u32>) -> Res
 /// Under the key's lock, as many jobs of a key as may run at once are unblocked, and the others wait behind them.
 async fn insert_keyed(conn: &mut PgConnection, row: &Row, per_key: i64) -> Result<()> {
     sqlx::query!(
-        "WITH payload AS (INSERT INTO mq_payloads (id, name, payload_json, payload_bytes)
-                          VALUES ($1, $2, $3::text::jsonb, $4))
-         INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
-                              priority, blocked)
-         SELECT $1, now() + make_interval(secs => $5), $6, $7, $2, $8, NULL, $9,
+        "INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
+                              priority, args, headers, blocked)
+         SELECT $1, now() + make_interval(secs => $5), $6, $7, $2, $8, NULL, $9, $3::text::json, $4,
                 (SELECT count(*) FROM (SELECT FROM mq_msgs WHERE channel_name = $2 AND channel_args = $8
                                          AND channel_args <> '' AND NOT blocked LIMIT $10) u) >= $10",
         row.id,
@@ -275,11 +271,13 @@ async fn insert_unique(conn: &mut PgConnection, row: &Row, unique: &Unique) -> R
     let replace = matches!(unique, Unique::Replace(_));
     let id = sqlx::query_scalar!(
         "INSERT INTO mq_msgs AS m (id, attempt_at, attempts, retry_backoff, channel_name, channel_args,
-                                   after_message_id, priority, unique_key)
-         VALUES ($1, now() + make_interval(secs => $2), $3, $4, $5, $6, NULL, $7, $8)
+                                   after_message_id, priority, unique_key, args, headers)
+         VALUES ($1, now() + make_interval(secs => $2), $3, $4, $5, $6, NULL, $7, $8, $10::text::json, $11)
          ON CONFLICT (channel_name, unique_key) WHERE unique_key IS NOT NULL
          DO UPDATE SET attempt_at = CASE WHEN $9 THEN excluded.attempt_at ELSE m.attempt_at END,
-                       priority = CASE WHEN $9 THEN excluded.priority ELSE m.priority END
+                       priority = CASE WHEN $9 THEN excluded.priority ELSE m.priority END,
+                       args = CASE WHEN $9 THEN excluded.args ELSE m.args END,
+                       headers = CASE WHEN $9 THEN excluded.headers ELSE m.headers END
          RETURNING id",
         row.id,
         row.delay_s,
@@ -290,23 +288,16 @@ async fn insert_unique(conn: &mut PgConnection, row: &Row, unique: &Unique) -> R
         row.priority,
         unique.key(),
         replace,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    if id != row.id && !replace {
-        return Ok(Enqueued::Kept(id));
-    }
-    sqlx::query!(
-        "INSERT INTO mq_payloads (id, name, payload_json, payload_bytes) VALUES ($1, $2, $3::text::jsonb, $4)
-         ON CONFLICT (id) DO UPDATE SET payload_json = excluded.payload_json, payload_bytes = excluded.payload_bytes",
-        id,
-        row.kind,
         row.args,
         row.headers,
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(if id == row.id { Enqueued::New(id) } else { Enqueued::Replaced(id) })
+    Ok(match id {
+        id if id == row.id => Enqueued::New(id),
+        id if replace => Enqueued::Replaced(id),
+        id => Enqueued::Kept(id),
+    })
 }
 
 /// Locks keys until the transaction ends: whoever adds or removes a job of a key does so one at a time.

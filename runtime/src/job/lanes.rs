@@ -165,12 +165,16 @@ impl Lane {
         {
             return Ok(None);
         }
-        if suspect && let Some(job) = claim::lock_suspect(tx.conn(), name).await? {
-            return Ok(Some(vec![job]));
-        }
-        let (from, began) = (self.kind.with_cursor(|cursor| cursor.from()), Instant::now());
-        let jobs = claim::lock(tx.conn(), name, &from, want).await?;
-        self.kind.with_cursor(|cursor| cursor.advance(&from, &jobs, began.elapsed()));
+        let killer = if suspect { claim::lock_suspect(tx.conn(), name).await? } else { None };
+        let jobs = if let Some(job) = killer {
+            vec![job]
+        } else {
+            let (from, began) = (self.kind.with_cursor(|cursor| cursor.from()), Instant::now());
+            let jobs = claim::lock(tx.conn(), name, &from, want).await?;
+            self.kind.with_cursor(|cursor| cursor.advance(&from, &jobs, began.elapsed()));
+            jobs
+        };
+        claim::free_unique_keys(tx.conn(), &jobs).await?;
         Ok(Some(jobs))
     }
 
@@ -285,8 +289,7 @@ impl Lane {
         for (id, pause) in snoozed {
             settle::snooze(tx.conn(), *id, None, *pause).await?;
         }
-        let ids: Vec<_> = done.iter().map(|job| job.id).collect();
-        settle::complete(tx.conn(), &ids, &Keys::of(self.kind.spec.name, self.per_key, done)).await
+        settle::complete(tx.conn(), done, &Keys::of(self.kind.spec.name, self.per_key, done)).await
     }
 
     async fn run_one(&self, tx: &mut Tx, job: &Claimed, cancel: &CancellationToken, batch: usize) -> Finished<Verdict> {

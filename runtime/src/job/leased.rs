@@ -340,11 +340,10 @@ async fn complete(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &
 
 async fn complete_once(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &[Leased]) -> Result<usize> {
     let jobs: Vec<&Claimed> = group.iter().map(|leased| &leased.job).collect();
-    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
     let tokens: Vec<Uuid> = group.iter().map(|leased| leased.token).collect();
     let keys = Keys::of(kind.spec.name, per_key, &jobs);
     let mut tx = Tx::begin(runtime.pools(), Invocation::start(QUEUE_TIMEOUT)).await?;
-    let deleted = settle::complete_leased(tx.conn(), &ids, &tokens, &keys).await?;
+    let deleted = settle::complete_leased(tx.conn(), &jobs, &tokens, &keys).await?;
     tx.commit().await?;
-    Ok(deleted.len())
+    Ok(deleted)
 }

@@ -52,8 +52,10 @@ pub async fn cancel(pool: &PgPool, job_id: Uuid, by: &str) -> Result<Cancelled> 
     let mut tx = pool.begin().await?;
     let queued = sqlx::query_as!(
         Claimed,
-        r#"SELECT m.id, m.attempts, m.tries, m.deaths, m.priority, coalesce(m.attempt_at, 'epoch') AS "attempt_at!", m.seq,
-                  m.channel_args AS key, p.payload_json::text AS args, p.payload_bytes AS headers
+        r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
+                  coalesce(m.attempt_at, 'epoch') AS "attempt_at!", m.seq, m.channel_args AS key, false AS "unique!",
+                  m.args IS NULL AS "stock!", coalesce(m.args::text, p.payload_json::text) AS args,
+                  coalesce(m.headers, p.payload_bytes) AS headers
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
            WHERE m.id = $1 AND m.id <> uuid_nil() AND (m.leased_until IS NULL OR m.leased_until < now())
            FOR UPDATE OF m SKIP LOCKED"#,
@@ -91,11 +93,11 @@ pub async fn cancel(pool: &PgPool, job_id: Uuid, by: &str) -> Result<Cancelled> 
 pub async fn redrive(pool: &PgPool, job_ids: &[Uuid]) -> Result<u64> {
     let redriven = sqlx::query!(
         "WITH dead AS (DELETE FROM dead_jobs WHERE job_id = ANY($1)
-                       RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at),
-              payload AS (INSERT INTO mq_payloads (id, name, payload_json, payload_bytes, errors)
-                          SELECT job_id, kind, args, headers, errors FROM dead)
-         INSERT INTO mq_msgs (id, created_at, attempts, channel_name, channel_args, after_message_id, priority)
-         SELECT job_id, enqueued_at, retries + 1, kind, key, NULL, priority FROM dead",
+                       RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at)
+         INSERT INTO mq_msgs (id, created_at, attempts, channel_name, channel_args, after_message_id, priority, args,
+                              headers, errors)
+         SELECT job_id, enqueued_at, retries + 1, kind, key, NULL, priority, coalesce(args::json, 'null'), headers, errors
+         FROM dead",
         job_ids,
     )
     .execute(pool)

@@ -2,7 +2,7 @@
 use super::{MAX_ERRORS, claim::Claimed, enqueue::lock_keys};
 use crate::{Error, Result};
 use sqlx::{PgConnection, types::JsonValue};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 
 /// What must still hold for an attempt to change its job.
@@ -66,43 +66,68 @@ impl<'a> Keys<'a> {
 ///
 /// # Errors
 /// When one is not there: then this transaction must not commit.
-pub(crate) async fn complete(conn: &mut PgConnection, ids: &[Uuid], keys: &Keys<'_>) -> Result<()> {
+pub(crate) async fn complete(conn: &mut PgConnection, jobs: &[&Claimed], keys: &Keys<'_>) -> Result<()> {
     keys.lock(conn).await?;
-    let deleted = sqlx::query_scalar!(
-        r#"WITH payload AS (DELETE FROM mq_payloads WHERE id = ANY($1)),
-                message AS (DELETE FROM mq_msgs WHERE id = ANY($1) RETURNING id)
-           SELECT count(*) AS "deleted!" FROM message"#,
-        ids,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    if usize::try_from(deleted).ok() != Some(ids.len()) {
-        let missing = anyhow::anyhow!("{deleted} of {} jobs are left: they were completed elsewhere", ids.len());
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+    let there =
+        sqlx::query!("DELETE FROM mq_msgs WHERE ctid = ANY($1::text[]::tid[]) AND id = ANY($2)", &places(jobs), &ids);
+    let mut deleted = there.execute(&mut *conn).await?.rows_affected();
+    if deleted < jobs.len() as u64 {
+        // The handler itself has changed the row, which moved it.
+        let moved = sqlx::query!("DELETE FROM mq_msgs WHERE id = ANY($1)", &ids);
+        deleted += moved.execute(&mut *conn).await?.rows_affected();
+    }
+    if deleted != jobs.len() as u64 {
+        let missing = anyhow::anyhow!("{deleted} of {} jobs are left: they were completed elsewhere", jobs.len());
         return Err(Error::internal(missing));
     }
+    delete_payloads(conn, jobs.iter().filter(|job| job.stock).map(|job| job.id).collect()).await?;
     keys.unblock(conn).await
 }
 
-/// Deletes leased jobs whose attempts still hold them, in one statement; gives those it deleted.
+/// By the place of its row, a job is found without an index.
+fn places(jobs: &[&Claimed]) -> Vec<String> {
+    jobs.iter().map(|job| job.place.clone()).collect()
+}
+
+async fn delete_payloads(conn: &mut PgConnection, ids: Vec<Uuid>) -> Result<()> {
+    if !ids.is_empty() {
+        sqlx::query!("DELETE FROM mq_payloads WHERE id = ANY($1)", &ids).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Deletes leased jobs whose attempts still hold them; gives how many that were.
 pub(crate) async fn complete_leased(
     conn: &mut PgConnection,
-    ids: &[Uuid],
+    jobs: &[&Claimed],
     tokens: &[Uuid],
     keys: &Keys<'_>,
-) -> Result<Vec<Uuid>> {
+) -> Result<usize> {
     keys.lock(conn).await?;
-    let deleted = sqlx::query_scalar!(
-        r#"WITH message AS (DELETE FROM mq_msgs m USING unnest($1::uuid[], $2::uuid[]) AS a (id, token)
-                            WHERE m.id = a.id AND m.lease_token = a.token RETURNING m.id),
-                payload AS (DELETE FROM mq_payloads p USING message m WHERE p.id = m.id)
-           SELECT id AS "id!" FROM message"#,
-        ids,
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
+    // A place may have been given to another job of ours meanwhile: the ids tell.
+    let there = sqlx::query_scalar!(
+        "DELETE FROM mq_msgs WHERE ctid = ANY($1::text[]::tid[]) AND id = ANY($2) AND lease_token = ANY($3) RETURNING id",
+        &places(jobs),
+        &ids,
         tokens,
-    )
-    .fetch_all(&mut *conn)
-    .await?;
+    );
+    let mut deleted: HashSet<Uuid> = there.fetch_all(&mut *conn).await?.into_iter().collect();
+    if deleted.len() < jobs.len() {
+        // Those that were kept alive have moved.
+        let moved = sqlx::query_scalar!(
+            "DELETE FROM mq_msgs m USING unnest($1::uuid[], $2::uuid[]) AS a (id, token)
+             WHERE m.id = a.id AND m.lease_token = a.token RETURNING m.id",
+            &ids,
+            tokens,
+        );
+        deleted.extend(moved.fetch_all(&mut *conn).await?);
+    }
+    let stock = jobs.iter().filter(|job| job.stock && deleted.contains(&job.id)).map(|job| job.id);
+    delete_payloads(conn, stock.collect()).await?;
     keys.unblock(conn).await?;
-    Ok(deleted)
+    Ok(deleted.len())
 }
 
 /// A failed try, as the job's history keeps it.
@@ -133,17 +158,14 @@ pub(crate) async fn retry(
 ) -> Result<bool> {
     let entry = failure.entry(job.tries + 1);
     let moved = sqlx::query!(
-        "WITH job AS (
-           UPDATE mq_msgs
-           SET attempts = attempts - 1, tries = tries + 1, deaths = 0, lease_token = NULL, leased_until = NULL,
-               attempt_at = clock_timestamp() + make_interval(secs => coalesce($4::float8,
-                 least($5::float8, extract(epoch FROM retry_backoff)::float8 * power(2, least(tries, 40)))
-                 * (0.5 + random() / 2)))
-           WHERE id = $1 AND ($3::uuid IS NULL AND attempts = $2 AND lease_token IS NULL OR lease_token = $3)
-           RETURNING id)
-         UPDATE mq_payloads p SET errors = jsonb_path_query_array(
-                  coalesce(p.errors, '[]') || $6::jsonb, '$[last - $keep to last]', jsonb_build_object('keep', $7::int))
-         FROM job WHERE p.id = job.id",
+        "UPDATE mq_msgs
+         SET attempts = attempts - 1, tries = tries + 1, deaths = 0, lease_token = NULL, leased_until = NULL,
+             attempt_at = clock_timestamp() + make_interval(secs => coalesce($4::float8,
+               least($5::float8, extract(epoch FROM retry_backoff)::float8 * power(2, least(tries, 40)))
+               * (0.5 + random() / 2))),
+             errors = jsonb_path_query_array(coalesce(errors, '[]') || $6::jsonb, '$[last - $keep to last]',
+                                             jsonb_build_object('keep', $7::int))
+         WHERE id = $1 AND ($3::uuid IS NULL AND attempts = $2 AND lease_token IS NULL OR lease_token = $3)",
         job.id,
         fence.attempts(),
         fence.token(),
@@ -188,13 +210,15 @@ pub(crate) async fn bury(
         "WITH message AS (DELETE FROM mq_msgs
                           WHERE id = $1
                             AND ($3::uuid IS NULL AND attempts = $2 AND lease_token IS NULL OR lease_token = $3)
-                          RETURNING id, created_at, channel_name, channel_args, priority, tries, attempts),
+                          RETURNING id, created_at, channel_name, channel_args, priority, tries, attempts, args, headers,
+                                    errors),
               payload AS (DELETE FROM mq_payloads p USING message m WHERE p.id = m.id
-                          RETURNING p.id, p.payload_json, p.payload_bytes, p.errors)
+                          RETURNING p.id, p.payload_json, p.payload_bytes)
          INSERT INTO dead_jobs (job_id, kind, args, correlation_id, attempts, last_error, enqueued_at, key, priority,
                                 retries, headers, errors)
-         SELECT m.id, m.channel_name, p.payload_json, $4, m.tries + 1, $5, coalesce(m.created_at, clock_timestamp()),
-                m.channel_args, m.priority, m.tries + m.attempts - 1, p.payload_bytes, coalesce(p.errors, '[]') || $6::jsonb
+         SELECT m.id, m.channel_name, coalesce(m.args::jsonb, p.payload_json), $4, m.tries + 1, $5,
+                coalesce(m.created_at, clock_timestamp()), m.channel_args, m.priority, m.tries + m.attempts - 1,
+                coalesce(m.headers, p.payload_bytes), coalesce(m.errors, '[]') || $6::jsonb
          FROM message m LEFT JOIN payload p USING (id)",
         job.id,
         fence.attempts(),

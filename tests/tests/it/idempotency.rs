@@ -86,7 +86,7 @@ async fn an_item_is_published_once_per_key() {
     let ids: Vec<_> = replies.into_iter().map(|reply| reply.expect("published").item_id).collect();
     assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "{ids:?}");
     let (items, jobs): (i64, i64) =
-        sqlx::query_as("SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM mq_payloads)")
+        sqlx::query_as("SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil())")
             .fetch_one(&system.db)
             .await
             .expect("counted");

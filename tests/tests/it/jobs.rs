@@ -176,7 +176,7 @@ async fn a_unique_key_keeps_or_replaces_what_is_queued() {
     let _worker = worker(&system);
     enqueue(&system, "misbehave", "enqueue uniquely").await;
     let waiting = || async {
-        let sql = "SELECT payload_json->>'how' FROM mq_payloads p JOIN mq_msgs m USING (id) WHERE unique_key = 'k'";
+        let sql = "SELECT args->>'how' FROM mq_msgs WHERE unique_key = 'k'";
         sqlx::query_scalar::<_, String>(sql).fetch_all(&system.db).await.expect("read")
     };
     eventually("one is queued", waiting, |waiting| waiting.len() == 1).await;

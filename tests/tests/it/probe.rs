@@ -49,7 +49,7 @@ async fn a_jobs_effect_its_event_and_its_completion_are_one() {
     let state = || async {
         sqlx::query_as::<_, (i64, i64, i64)>(
             "SELECT (SELECT count(*) FROM notes WHERE text = 'work'), (SELECT count(*) FROM outbox),
-                    (SELECT count(*) FROM mq_payloads)",
+                    (SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil())",
         )
         .fetch_one(&system.db)
         .await
