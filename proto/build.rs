@@ -1,12 +1,14 @@
-//! Generates the message types, poem-grpc services and clients, and the descriptor set from `proto/gavel/`.
+//! Generates the message types, poem-grpc services and clients, and the descriptor set from `proto/`.
 use std::{env, error::Error, path::PathBuf, process::Command};
 
-const CONTRACTS: [&str; 5] = [
+const CONTRACTS: [&str; 7] = [
     "gavel/v1/errors.proto",
     "gavel/v1/item.proto",
     "gavel/v1/bid.proto",
     "gavel/v1/user.proto",
+    "gavel/v1/ops.proto",
     "gavel/events/v1/item_event.proto",
+    "external/externalscaler.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

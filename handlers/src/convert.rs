@@ -1,8 +1,13 @@
 //! Between the wire's types and ours.
 use chrono::{DateTime, Utc};
+use gavel_proto::v1;
 use gavel_rules::UserId;
-use gavel_runtime::{Error, Result};
+use gavel_runtime::{
+    Error, Result,
+    job::inspect::{State, Try, View},
+};
 use prost_types::Timestamp;
+use std::fmt;
 use uuid::Uuid;
 
 /// Entries on a page where the request leaves it open.
@@ -54,6 +59,82 @@ pub(crate) fn page<T>(mut rows: Vec<T>, size: i64, token_of: impl Fn(&T) -> Stri
     (rows, token)
 }
 
+/// Where a page ends that is ordered by time, newest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageKey {
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) id: Uuid,
+}
+
+impl fmt::Display for PageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.at.timestamp_micros(), self.id)
+    }
+}
+
+/// The end of the page before; none where the first page is asked for.
+pub(crate) fn page_key(token: &str) -> Result<Option<PageKey>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let parsed = token.split_once('_').and_then(|(micros, id)| {
+        Some(PageKey { at: DateTime::from_timestamp_micros(micros.parse().ok()?)?, id: id.parse().ok()? })
+    });
+    let refuse = || Error::invalid(format!("page_token {token:?} is not one that an earlier page gave"));
+    parsed.map(Some).ok_or_else(refuse)
+}
+
+/// Either ids or a name, exactly one of them.
+pub(crate) fn selection<S>(
+    (ids_field, ids): (&str, &[String]),
+    (name_field, name): (&str, String),
+    most: i64,
+    by_ids: impl Fn(Vec<Uuid>) -> S,
+    by_name: impl Fn(String) -> S,
+) -> Result<S> {
+    match (ids.is_empty(), name.is_empty()) {
+        (true, false) => Ok(by_name(name)),
+        (false, true) if i64::try_from(ids.len()).is_ok_and(|count| count <= most) => {
+            Ok(by_ids(ids.iter().map(|id| uuid(ids_field, id)).collect::<Result<_>>()?))
+        }
+        (false, true) => Err(Error::invalid(format!("{} {ids_field} are too many; allowed: 1 to {most}", ids.len()))),
+        _ => Err(Error::invalid(format!("which ones? allowed: either {ids_field} or {name_field}"))),
+    }
+}
+
+/// A job; its arguments and the whole history only where one was asked for.
+pub(crate) fn shown_job(job: View, whole: bool) -> v1::Job {
+    let state = match job.state {
+        State::Waiting => v1::JobState::Waiting,
+        State::Scheduled => v1::JobState::Scheduled,
+        State::Blocked => v1::JobState::Blocked,
+        State::Running => v1::JobState::Running,
+        State::Dead => v1::JobState::Dead,
+    };
+    let last_error = job.errors.last().map(|last| last.error.clone()).unwrap_or_default();
+    let error = |error: Try| v1::JobError {
+        at: Some(timestamp(error.at)),
+        r#try: error.number,
+        class: error.class,
+        error: error.error,
+    };
+    v1::Job {
+        job_id: job.job_id.to_string(),
+        kind: job.kind,
+        state: state.into(),
+        key: job.key,
+        priority: job.priority.into(),
+        enqueued_at: Some(timestamp(job.enqueued_at)),
+        at: Some(timestamp(job.at)),
+        tries: job.tries,
+        tries_left: job.tries_left,
+        last_error,
+        correlation_id: job.correlation_id,
+        args: if whole { job.args } else { String::new() },
+        errors: if whole { job.errors.into_iter().map(error).collect() } else { Vec::new() },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +146,27 @@ mod tests {
         assert!(time("ends_at", Timestamp { seconds: 0, nanos: -1 }).is_err());
         let exact = time("ends_at", Timestamp { seconds: 1, nanos: 1_999 }).unwrap();
         assert_eq!(timestamp(exact).nanos, 1_000);
+    }
+
+    #[test]
+    fn a_page_token_leads_back_to_its_place() {
+        let key = PageKey { at: DateTime::from_timestamp_micros(1_234_567_890_123).unwrap(), id: Uuid::from_u128(7) };
+        assert_eq!(page_key(&key.to_string()).unwrap(), Some(key));
+        assert_eq!(page_key("").unwrap(), None);
+        assert!(page_key("7").is_err());
+    }
+
+    #[test]
+    fn a_selection_is_either_ids_or_a_name() {
+        let select = |ids: &[String], name: &str| {
+            selection(("ids", ids), ("name", name.to_owned()), 2, |ids| ids.len(), |_| 99).map_err(|e| e.to_string())
+        };
+        let id = Uuid::from_u128(7).to_string();
+        assert_eq!(select(std::slice::from_ref(&id), ""), Ok(1));
+        assert_eq!(select(&[], "a"), Ok(99));
+        assert!(select(&[], "").is_err() && select(std::slice::from_ref(&id), "a").is_err());
+        assert!(select(&[id.clone(), id.clone(), id], "").unwrap_err().contains("1 to 2"));
+        assert!(select(&["x".to_owned()], "").unwrap_err().contains("ids \"x\""));
     }
 
     #[test]

@@ -14,3 +14,15 @@ impl Job for CloseItem {
     const KIND: &'static str = "close_item";
     const RETRIES: u32 = 20;
 }
+
+/// Send a parked message back to the consumer that parked it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RedeliverMessage {
+    /// Which parking of which message.
+    pub parked_id: Uuid,
+}
+
+impl Job for RedeliverMessage {
+    const KIND: &'static str = "redeliver_message";
+    const RETRIES: u32 = 10;
+}

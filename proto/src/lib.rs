@@ -1,6 +1,7 @@
 //! Gavel's contracts, generated from the `.proto` files beside this crate.
 //!
-//! [`v1`] is the gRPC API that clients call; [`events_v1`] is what travels on RabbitMQ. Fields are only ever added:
+//! [`v1`] is the gRPC API that clients call; [`events_v1`] is what travels on RabbitMQ;
+//! [`externalscaler`] is what KEDA asks. Fields are only ever added:
 //! a number once used is never given another meaning.
 
 /// The API, package `gavel.v1`: messages, service traits, servers and clients.
@@ -13,6 +14,12 @@ pub mod v1 {
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications)]
 pub mod events_v1 {
     poem_grpc::include_proto!("gavel.events.v1");
+}
+
+/// KEDA's contract for external scalers, package `externalscaler`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod externalscaler {
+    poem_grpc::include_proto!("externalscaler");
 }
 
 /// The encoded `google.protobuf.FileDescriptorSet` of every contract.

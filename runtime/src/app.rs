@@ -97,6 +97,12 @@ impl App {
         self.register(H::SPEC, "rpc", Run::Rpc)
     }
 
+    /// A gRPC call that is answered by a stream.
+    #[must_use]
+    pub fn rpc_stream<H: rpc::StreamHandler>(self) -> Self {
+        self.register(H::SPEC, "rpc", Run::Rpc)
+    }
+
     /// An HTTP GET.
     #[must_use]
     pub fn http_io<H: http::IoHandler>(self) -> Self {

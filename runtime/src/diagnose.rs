@@ -36,7 +36,7 @@ pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Findi
     if ready.database.up && ready.schema.up {
         findings.extend(backlogs(&runtime).await?);
     }
-    if ready.broker.up {
+    if ready.broker.up && ready.database.up && ready.schema.up {
         findings.push(parked(&runtime).await?);
     }
     runtime.pools().close().await;
@@ -64,12 +64,16 @@ async fn backlogs(runtime: &Runtime) -> anyhow::Result<[Finding; 3]> {
     ])
 }
 
+/// Those on the broker are on their way into the table.
 async fn parked(runtime: &Runtime) -> anyhow::Result<Finding> {
+    let kept = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM (SELECT FROM parked_messages LIMIT 10001) p"#);
+    let kept = kept.fetch_one(&runtime.pools().reads).await?;
     let connection = runtime.broker().connect("doctor").await?;
     let channel = connection.create_channel().await?;
     let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let queue = runtime.topology().parking_queue();
-    let count = channel.queue_declare(queue.as_str().into(), look, FieldTable::default()).await?.message_count();
+    let waiting = channel.queue_declare(queue.as_str().into(), look, FieldTable::default()).await?.message_count();
     connection.close(200, "done".into()).await?;
+    let count = kept + i64::from(waiting);
     Ok(Finding { what: "parked messages", ok: count == 0, detail: format!("{count}") })
 }

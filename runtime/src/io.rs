@@ -1,5 +1,5 @@
 //! What an `Io` handler may touch.
-use crate::{Invocation, Result, broker::Publisher, cache::Cache, runtime::Runtime, tx::Tx};
+use crate::{Invocation, Result, broker::Publisher, cache::Cache, runtime::Runtime, spec::Spec, tx::Tx};
 use sqlx::PgPool;
 
 /// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
@@ -11,6 +11,15 @@ pub struct Io {
 impl Io {
     pub(crate) fn new(runtime: &Runtime, invocation: Invocation) -> Self {
         Self { runtime: runtime.clone(), invocation }
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Every handler of this application.
+    pub fn handlers(&self) -> &[&'static Spec] {
+        self.runtime.specs()
     }
 
     /// The pool for reads: its sessions are read-only.

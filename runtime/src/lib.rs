@@ -47,6 +47,7 @@ pub mod tx;
 mod backoff;
 mod db;
 mod front;
+mod gauges;
 mod invoke;
 mod receipt;
 mod runtime;

@@ -4,8 +4,12 @@ use crate::{
     app::Registration,
     auth::Verifier,
     config::{Backends, ProcessConfig, TokenConfig},
+    gauges,
     health::{self, Needs},
-    job, schema, server,
+    job,
+    message::parking,
+    schema, server,
+    spec::Trigger,
     telemetry::{self, Backlog},
 };
 use anyhow::{Context, bail};
@@ -80,6 +84,9 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
         registration.start(runtime);
     }
     job::start(runtime);
+    if chosen.iter().any(|registration| matches!(registration.spec.trigger, Trigger::Message(_))) {
+        runtime.tasks().spawn(parking::run(runtime.clone()));
+    }
     // Early, so that what is published before a consumer's first connection finds its queue.
     let publisher = runtime.publisher().clone();
     runtime.tasks().spawn(async move {
@@ -115,6 +122,7 @@ async fn live(
     let acceptor = server::bind(config).await?;
     tracing::info!(address = acceptor.address(), "ready");
     start(&runtime);
+    runtime.tasks().spawn(gauges::run(runtime.clone()));
     let close_listener = CancellationToken::new();
     let routes = server::operational_routes(&runtime, needs, routes);
     let (listener, stop) = (config.clone(), close_listener.clone());

@@ -32,6 +32,7 @@ struct Inner {
     doors: HashMap<&'static str, Arc<Semaphore>>,
     jobs: Engine,
     process: String,
+    specs: Vec<&'static Spec>,
 }
 
 impl Runtime {
@@ -60,6 +61,7 @@ impl Runtime {
             jobs,
             process: process.to_owned(),
             doors: specs.iter().map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency)))).collect(),
+            specs,
         })))
     }
 
@@ -113,6 +115,11 @@ impl Runtime {
     /// This process's name.
     pub(crate) fn process(&self) -> &str {
         &self.0.process
+    }
+
+    /// Every handler, as registered.
+    pub(crate) fn specs(&self) -> &[&'static Spec] {
+        &self.0.specs
     }
 
     pub(crate) fn migrator(&self) -> &'static Migrator {

@@ -1,5 +1,5 @@
 //! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
-use crate::fault;
+use crate::{fault, gauges};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
@@ -41,6 +41,7 @@ pub(crate) struct Metrics {
     duration_s: Histogram<f64>,
     in_flight: UpDownCounter<i64>,
     pub(crate) backlog: Arc<Backlog>,
+    pub(crate) queues: gauges::Queues,
     // Dropping it would end every instrument.
     _provider: SdkMeterProvider,
 }
@@ -68,6 +69,8 @@ impl Metrics {
             jobs_dead: unsampled(),
         });
         register_gauges(&meter, &backlog);
+        let queues = gauges::Queues::default();
+        gauges::register(&meter, &queues);
         Ok(Self {
             registry,
             invocations: meter
@@ -84,6 +87,7 @@ impl Metrics {
                 .with_description("Runs that have begun and not ended")
                 .build(),
             backlog,
+            queues,
             _provider: provider,
         })
     }

@@ -1,7 +1,10 @@
 //! A client of the API, as a frontend would be one.
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use chrono::{DateTime, Utc};
-use gavel_proto::v1::{self, BidRefused};
+use gavel_proto::{
+    externalscaler::ExternalScalerClient,
+    v1::{self, BidRefused},
+};
 use poem::{Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse};
 use poem_grpc::{ClientConfig, Code, Request, Response, Status};
 use prost::Message;
@@ -28,6 +31,10 @@ pub struct Api {
     items: v1::ItemServiceClient,
     bids: v1::BidServiceClient,
     users: v1::UserServiceClient,
+    /// Operators' calls.
+    pub ops: v1::OpsServiceClient,
+    /// KEDA's calls.
+    pub scaler: ExternalScalerClient,
     token: Option<String>,
     headers: Vec<(String, String)>,
 }
@@ -40,6 +47,8 @@ impl Api {
             items: v1::ItemServiceClient::new(config()).with(Capture),
             bids: v1::BidServiceClient::new(config()).with(Capture),
             users: v1::UserServiceClient::new(config()).with(Capture),
+            ops: v1::OpsServiceClient::new(config()).with(Capture),
+            scaler: ExternalScalerClient::new(config()).with(Capture),
             token: None,
             headers: Vec::new(),
         }
@@ -118,7 +127,8 @@ impl Api {
         settle(self.users.get_user_stats(request).await, &seen)
     }
 
-    fn request<T>(&self, message: T) -> (Request<T>, Seen) {
+    /// A request with the token and the headers, and where the reply's headers will be seen.
+    pub fn request<T>(&self, message: T) -> (Request<T>, Seen) {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", format!("Bearer {token}"));
@@ -134,7 +144,7 @@ impl Api {
 
 /// The reply's headers, which the client library drops when a call fails.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Option<poem::http::HeaderMap>>>);
+pub struct Seen(Arc<Mutex<Option<poem::http::HeaderMap>>>);
 
 struct Capture;
 
@@ -172,7 +182,8 @@ struct RpcStatus {
     details: Vec<prost_types::Any>,
 }
 
-fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Result<T, Failure> {
+/// What a call came to, with the typed detail of its failure.
+pub fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Result<T, Failure> {
     let status = match result {
         Ok(response) => return Ok(response.into_inner()),
         Err(status) => status,

@@ -9,7 +9,7 @@ pub mod proxy;
 pub mod servers;
 pub mod system;
 
-pub use api::{Api, Failure};
+pub use api::{Api, Failure, settle};
 pub use eventually::eventually;
 pub use process::Process;
 pub use system::{Options, System};

@@ -90,6 +90,13 @@ impl Publisher {
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
+    /// Publishes one message to a consuming handler's queue, and to no other.
+    pub(crate) async fn send_to(&self, handler: &str, message: Outgoing) -> Result<(), PublishError> {
+        let message = Outgoing { routing_key: self.topology.queue(handler), ..message };
+        let mut results = self.publish("", &[message]).await;
+        results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
+    }
+
     /// Whether the broker can be reached now: connects where there is no connection. While others use it, what they
     /// found last.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@
 
 mod attempt;
 mod claim;
+mod depth;
 mod engine;
 mod enqueue;
 mod failure;
@@ -28,13 +29,16 @@ mod settle;
 mod upkeep;
 mod wake;
 
+pub mod inspect;
 pub mod ops;
 
+pub(crate) use depth::of_all as depths_of_all;
 pub(crate) use engine::{Engine, Kind};
 pub(crate) use enqueue::{enqueue, enqueue_many};
 pub(crate) use wake::{LOOKAHEAD, Waker};
 pub use {
     attempt::Attempt,
+    depth::{COUNTED, DRAIN_WITHIN, Depth, depth, depths},
     enqueue::{Enqueued, Options, Priority, Unique},
     lanes::BATCH_WINDOW,
     ops::forget_dead,

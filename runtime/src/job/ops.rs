@@ -1,10 +1,10 @@
-//! What an operator does with queues and dead jobs. Each is one short transaction.
+//! What an operator does with queues and dead jobs, in the caller's transaction.
 use super::{
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
 };
 use crate::{Result, Tx};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -19,37 +19,58 @@ pub enum Cancelled {
     Unknown,
 }
 
-/// Stops all workers from claiming jobs of this kind, from their next claim on. What runs goes on.
-pub async fn pause(pool: &PgPool, kind: &str, by: &str) -> Result<()> {
-    sqlx::query!(
+/// The most dead jobs that one call redrives or discards.
+pub const MAX_SELECTED: i64 = 1_000;
+
+/// Which dead jobs.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    /// These.
+    Ids(Vec<Uuid>),
+    /// The oldest of this kind, up to [`MAX_SELECTED`].
+    Of(String),
+}
+
+impl Selection {
+    fn parts(&self) -> (&[Uuid], Option<&str>) {
+        match self {
+            Self::Ids(ids) => (ids, None),
+            Self::Of(kind) => (&[], Some(kind)),
+        }
+    }
+}
+
+/// Stops all workers from claiming jobs of this kind, from their next claim on. What runs goes on. False when it was paused
+/// before.
+pub async fn pause(conn: &mut PgConnection, kind: &str, by: &str) -> Result<bool> {
+    let paused = sqlx::query!(
         "INSERT INTO job_queues (kind, paused_at, paused_by) VALUES ($1, clock_timestamp(), $2)
          ON CONFLICT (kind) DO UPDATE SET paused_at = clock_timestamp(), paused_by = $2
          WHERE job_queues.paused_at IS NULL",
         kind,
         by,
     )
-    .execute(pool)
+    .execute(conn)
     .await?;
-    Ok(())
+    Ok(paused.rows_affected() > 0)
 }
 
 /// Lets workers claim jobs of this kind again. False when it was not paused.
-pub async fn resume(pool: &PgPool, kind: &str) -> Result<bool> {
+pub async fn resume(conn: &mut PgConnection, kind: &str) -> Result<bool> {
     let resumed = sqlx::query!(
         "UPDATE job_queues SET paused_at = NULL, paused_by = NULL WHERE kind = $1 AND paused_at IS NOT NULL",
         kind,
     )
-    .execute(pool)
+    .execute(&mut *conn)
     .await?;
     if resumed.rows_affected() > 0 {
-        sqlx::query!("SELECT pg_notify($1, $2)", super::wake::CHANNEL, kind).execute(pool).await?;
+        sqlx::query!("SELECT pg_notify($1, $2)", super::wake::CHANNEL, kind).execute(conn).await?;
     }
     Ok(resumed.rows_affected() > 0)
 }
 
-/// Buries a queued job as cancelled, or asks the handler of a running one to stop.
-pub async fn cancel(pool: &PgPool, job_id: Uuid, by: &str) -> Result<Cancelled> {
-    let mut tx = pool.begin().await?;
+/// Buries a queued job as cancelled, or asks the handler of a running one to stop. Must be in a transaction.
+pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<Cancelled> {
     let queued = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
@@ -61,19 +82,18 @@ pub async fn cancel(pool: &PgPool, job_id: Uuid, by: &str) -> Result<Cancelled> 
            FOR UPDATE OF m SKIP LOCKED"#,
         job_id,
     )
-    .fetch_optional(&mut *tx)
+    .fetch_optional(&mut *conn)
     .await?;
     if let Some(job) = queued {
         let failure = Failure { class: "cancelled", error: format!("cancelled by {by}"), after: None };
         sqlx::query!("UPDATE mq_msgs SET lease_token = NULL, leased_until = NULL WHERE id = $1", job_id)
-            .execute(&mut *tx)
+            .execute(&mut *conn)
             .await?;
         let kind =
-            sqlx::query_scalar!("SELECT channel_name FROM mq_msgs WHERE id = $1", job_id).fetch_one(&mut *tx).await?;
+            sqlx::query_scalar!("SELECT channel_name FROM mq_msgs WHERE id = $1", job_id).fetch_one(&mut *conn).await?;
         // Whatever the limit of the kind is, one place of the key is free now.
         let keys = Keys::of(&kind, Some(1), &[&job]);
-        settle::bury(&mut tx, &job, Fence::Attempts(job.attempts), &failure, &keys).await?;
-        tx.commit().await?;
+        settle::bury(conn, &job, Fence::Attempts(job.attempts), &failure, &keys).await?;
         return Ok(Cancelled::Buried);
     }
     let asked = sqlx::query!(
@@ -82,40 +102,64 @@ pub async fn cancel(pool: &PgPool, job_id: Uuid, by: &str) -> Result<Cancelled> 
         job_id,
         by,
     )
-    .execute(&mut *tx)
+    .execute(&mut *conn)
     .await?;
-    sqlx::query!("SELECT pg_notify($1, $2)", super::wake::CHANNEL, format!("!{job_id}")).execute(&mut *tx).await?;
-    tx.commit().await?;
+    sqlx::query!("SELECT pg_notify($1, $2)", super::wake::CHANNEL, format!("!{job_id}")).execute(&mut *conn).await?;
     Ok(if asked.rows_affected() > 0 { Cancelled::Asked } else { Cancelled::Unknown })
 }
 
 /// Queues dead jobs again, with all their tries; their history stays with them. Gives how many there were.
-pub async fn redrive(pool: &PgPool, job_ids: &[Uuid]) -> Result<u64> {
+pub async fn redrive(conn: &mut PgConnection, selection: &Selection) -> Result<u64> {
+    let (ids, kind) = selection.parts();
     let redriven = sqlx::query!(
-        "WITH dead AS (DELETE FROM dead_jobs WHERE job_id = ANY($1)
+        "WITH dead AS (DELETE FROM dead_jobs
+                       WHERE job_id = ANY($1) OR job_id IN (
+                         SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3)
                        RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at)
          INSERT INTO mq_msgs (id, created_at, attempts, channel_name, channel_args, after_message_id, priority, args,
                               headers, errors)
          SELECT job_id, enqueued_at, retries + 1, kind, key, NULL, priority, coalesce(args::json, 'null'), headers, errors
          FROM dead",
-        job_ids,
+        ids,
+        kind,
+        MAX_SELECTED,
     )
-    .execute(pool)
+    .execute(&mut *conn)
     .await?;
     if redriven.rows_affected() > 0 {
-        sqlx::query!("SELECT pg_notify($1, '')", super::wake::STOCK_CHANNEL).execute(pool).await?;
+        sqlx::query!("SELECT pg_notify($1, '')", super::wake::STOCK_CHANNEL).execute(conn).await?;
     }
     Ok(redriven.rows_affected())
 }
 
 /// Deletes dead jobs for good. Gives how many there were.
-pub async fn discard(pool: &PgPool, job_ids: &[Uuid]) -> Result<u64> {
-    let discarded = sqlx::query!("DELETE FROM dead_jobs WHERE job_id = ANY($1)", job_ids).execute(pool).await?;
+pub async fn discard(conn: &mut PgConnection, selection: &Selection) -> Result<u64> {
+    let (ids, kind) = selection.parts();
+    let discarded = sqlx::query!(
+        "DELETE FROM dead_jobs
+         WHERE job_id = ANY($1)
+            OR job_id IN (SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3)",
+        ids,
+        kind,
+        MAX_SELECTED,
+    );
+    let discarded = discarded.execute(conn).await?;
     Ok(discarded.rows_affected())
 }
 
-/// Forgets dead jobs older than `older_than`, and cancellations that found nobody, up to `limit` of each.
+/// Forgets dead jobs older than `older_than`, cancellations that found nobody, and jobs that a two-phase producer enqueued
+/// and never committed within a day of its time, up to `limit` of each.
 pub async fn forget_dead(tx: &mut Tx, older_than: Duration, limit: i64) -> Result<u64> {
+    sqlx::query!(
+        "WITH message AS (
+           DELETE FROM mq_msgs WHERE id IN (
+             SELECT id FROM mq_msgs WHERE commit_interval IS NOT NULL AND attempt_at < now() - interval '1 day' LIMIT $1)
+           RETURNING id)
+         DELETE FROM mq_payloads p USING message m WHERE p.id = m.id",
+        limit,
+    )
+    .execute(tx.conn())
+    .await?;
     sqlx::query!("DELETE FROM job_cancellations WHERE requested_at < now() - interval '1 day'")
         .execute(tx.conn())
         .await?;

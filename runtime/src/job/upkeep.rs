@@ -128,10 +128,17 @@ async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
         running.push(i32::try_from(now).unwrap_or(i32::MAX).min(most));
         mean_ms.push(kind.load.mean().as_secs_f64() * 1_000.0);
     }
+    // The mean outlives the worker, for whoever decides how many to start; a small change is not worth a write.
     sqlx::query!(
-        "INSERT INTO job_loads (worker_id, kind, concurrency, running, mean_ms)
-         SELECT $1, kind, concurrency, running, mean_ms
-         FROM unnest($2::text[], $3::int[], $4::int[], $5::float8[]) l (kind, concurrency, running, mean_ms)
+        "WITH l AS (SELECT kind, concurrency, running, mean_ms
+                    FROM unnest($2::text[], $3::int[], $4::int[], $5::float8[]) l (kind, concurrency, running, mean_ms)),
+              kept AS (
+                INSERT INTO job_queues (kind, mean_ms) SELECT kind, mean_ms FROM l WHERE mean_ms > 0 ORDER BY kind
+                ON CONFLICT (kind) DO UPDATE SET mean_ms = excluded.mean_ms
+                WHERE job_queues.mean_ms IS NULL
+                   OR abs(job_queues.mean_ms - excluded.mean_ms) > 0.2 * job_queues.mean_ms)
+         INSERT INTO job_loads (worker_id, kind, concurrency, running, mean_ms)
+         SELECT $1, kind, concurrency, running, mean_ms FROM l
          ON CONFLICT (worker_id, kind) DO UPDATE
            SET concurrency = excluded.concurrency, running = excluded.running, mean_ms = excluded.mean_ms",
         worker_id,

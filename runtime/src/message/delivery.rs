@@ -12,6 +12,15 @@ use lapin::{
 use std::time::Duration;
 use uuid::Uuid;
 
+/// The consumer that parked a message.
+const PARKED_BY_HEADER: &str = "x-parked-by";
+/// Why.
+const PARKED_ERROR_HEADER: &str = "x-parked-error";
+/// This parking's id, by which a second delivery is known.
+const PARKED_ID_HEADER: &str = "x-parked-id";
+/// The routing key a message was first published with.
+const FIRST_KEY_HEADER: &str = "x-first-routing-key";
+
 /// What a consumer needs of a delivery.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
@@ -29,7 +38,8 @@ impl Received {
         let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
         Self {
             message_id: text(properties.message_id()).and_then(|id| id.parse().ok()),
-            routing_key: delivery.routing_key.to_string(),
+            // Sent back to its consumer, a message has come by its queue's name.
+            routing_key: header(delivery, FIRST_KEY_HEADER).unwrap_or_else(|| delivery.routing_key.to_string()),
             message_type: text(properties.kind()).unwrap_or_default(),
             correlation_id: header(delivery, CORRELATION_HEADER).or_else(|| text(properties.correlation_id())),
             traceparent: header(delivery, TRACEPARENT_HEADER),
@@ -62,8 +72,71 @@ impl Received {
             payload: self.payload.clone(),
             correlation_id: self.correlation_id.clone().unwrap_or_default(),
             traceparent: self.traceparent.clone().unwrap_or_default(),
-            headers: vec![("x-parked-by", handler.to_owned()), ("x-parked-error", why)],
+            headers: vec![
+                (PARKED_BY_HEADER, handler.to_owned()),
+                (PARKED_ERROR_HEADER, why),
+                (PARKED_ID_HEADER, ids::ordered().to_string()),
+            ],
         }
+    }
+}
+
+/// A message from the parking queue: parked by a handler, or dead-lettered by the broker itself.
+#[derive(Debug, Clone)]
+pub(crate) struct ParkedDelivery {
+    pub(crate) parked_id: Uuid,
+    pub(crate) handler: String,
+    pub(crate) message_id: String,
+    pub(crate) message_type: String,
+    pub(crate) routing_key: String,
+    pub(crate) correlation_id: String,
+    pub(crate) traceparent: String,
+    pub(crate) error: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl ParkedDelivery {
+    pub(crate) fn of(delivery: &Delivery) -> Self {
+        let received = Received::of(delivery);
+        let message_id = delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+        let parked_id = header(delivery, PARKED_ID_HEADER).and_then(|id| id.parse().ok()).unwrap_or_else(ids::ordered);
+        // The broker names the queue, `app.handler`.
+        let queue = header(delivery, "x-first-death-queue").unwrap_or_default();
+        let handler = header(delivery, PARKED_BY_HEADER)
+            .unwrap_or_else(|| queue.split_once('.').map_or(queue.clone(), |(_, handler)| handler.to_owned()));
+        let error = header(delivery, PARKED_ERROR_HEADER).unwrap_or_else(|| {
+            let reason = header(delivery, "x-first-death-reason").unwrap_or_default();
+            format!("the broker gave up on it ({reason}): each consumer that took it died or lost its connection")
+        });
+        Self {
+            parked_id,
+            handler,
+            message_id,
+            message_type: received.message_type,
+            routing_key: received.routing_key,
+            correlation_id: received.correlation_id.unwrap_or_default(),
+            traceparent: received.traceparent.unwrap_or_default(),
+            error,
+            payload: received.payload,
+        }
+    }
+}
+
+/// A parked message on its way back to its consumer.
+pub(crate) fn returning(
+    (message_id, routing_key, message_type): (String, String, String),
+    (correlation_id, traceparent): (String, String),
+    payload: Vec<u8>,
+) -> Outgoing {
+    Outgoing {
+        // One without an id gets one: without, its consumer would refuse it whatever was mended.
+        message_id: message_id.parse().unwrap_or_else(|_| ids::random()),
+        headers: vec![(FIRST_KEY_HEADER, routing_key.clone())],
+        routing_key,
+        message_type,
+        payload,
+        correlation_id,
+        traceparent,
     }
 }
 

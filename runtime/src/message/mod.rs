@@ -3,10 +3,12 @@
 //! A message is acknowledged after its effect is committed, never before. A `Tx` handler's effect commits together with
 //! a row in the inbox, so a second delivery changes nothing; an `Io` handler must make its effect idempotent by itself.
 //! What the surroundings are to blame for is tried again in place, for as long as it takes; what the message is to blame
-//! for goes to the parking queue with its error, and the queue moves on.
+//! for goes to the parking queue with its error, and the queue moves on; [`parking`] is where it is looked after.
 
 mod consumer;
 mod delivery;
+
+pub mod parking;
 
 pub(crate) use consumer::{Erased, run};
 

@@ -6,7 +6,7 @@
 
 mod serve;
 
-pub use serve::{serve_io, serve_tx};
+pub use serve::{serve_io, serve_stream, serve_tx};
 
 use crate::{
     Io, Result, Tx,
@@ -14,6 +14,7 @@ use crate::{
     spec::Spec,
 };
 use prost::Message;
+use tokio::sync::mpsc;
 
 /// A call that changes something: pure database effects in one transaction.
 pub trait TxHandler: Send + Sync + 'static {
@@ -56,4 +57,38 @@ pub trait IoHandler: Send + Sync + 'static {
 
     /// Answers it.
     fn handle(io: &Io, query: &Self::Query) -> impl Future<Output = Result<Self::Reply>> + Send;
+}
+
+/// A call that is answered by a stream, for as long as the client listens: reads only.
+pub trait StreamHandler: Send + Sync + 'static {
+    /// Name, method and limits. The concurrency is how many streams are open at the same time; the time-out does not count.
+    const SPEC: &'static Spec;
+    /// Who may call.
+    const ACCESS: Access;
+    /// The message on the wire.
+    type Request: Message + Default + 'static;
+    /// What it means, checked.
+    type Query: Send + Sync + 'static;
+    /// One answer on the wire.
+    type Reply: Message + Default + 'static;
+
+    /// Checks the request and turns it into a query.
+    fn parse(request: Self::Request, caller: Option<&Caller>) -> Result<Self::Query>;
+
+    /// Answers until it returns, the client leaves or the process drains: it is dropped then.
+    fn handle(io: &Io, query: &Self::Query, out: &Sink<Self::Reply>) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Where a stream's answers go.
+pub struct Sink<T>(mpsc::Sender<Result<T, poem_grpc::Status>>);
+
+impl<T> Sink<T> {
+    /// Sends one answer; waits while the client does not keep up.
+    ///
+    /// # Errors
+    /// When the client has left.
+    pub async fn send(&self, reply: T) -> Result<()> {
+        let left = |_| crate::Error::new(crate::Class::Unavailable, "the client has left");
+        self.0.send(Ok(reply)).await.map_err(left)
+    }
 }

@@ -1,5 +1,5 @@
 //! From the wire to a handler and back.
-use super::{IoHandler, TxHandler};
+use super::{IoHandler, Sink, StreamHandler, TxHandler};
 use crate::{
     Class, Error, Invocation, Io, Result, Runtime, Tx,
     auth::{Access, Caller},
@@ -12,16 +12,20 @@ use crate::{
     tx::bounded,
 };
 use futures_util::future::BoxFuture;
-use poem_grpc::{Code, Request, Response, Status};
+use poem_grpc::{Code, Request, Response, Status, Streaming};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::mpsc;
 
 /// Pauses before a transaction that was rolled back over a concurrent change runs again.
 const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
+/// Answers on their way to a client that does not keep up.
+const STREAM_BUFFER: usize = 16;
 
 /// The longest text of an error, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1_000;
@@ -44,6 +48,47 @@ pub async fn serve_io<H: IoHandler>(
     let incoming = Incoming::of(runtime, H::SPEC, &request);
     let result = call_io::<H>(runtime, &incoming, request.into_inner()).await;
     incoming.answer(result)
+}
+
+/// Serves one call that is answered by a stream. Refused at the door it is an ordinary error; later, the stream's end.
+pub async fn serve_stream<H: StreamHandler>(
+    runtime: &Runtime,
+    request: Request<H::Request>,
+) -> Result<Response<Streaming<H::Reply>>, Status> {
+    let incoming = Incoming::of(runtime, H::SPEC, &request);
+    let opened = open_stream::<H>(runtime, &incoming, request.into_inner()).await;
+    incoming.answer(opened)
+}
+
+async fn open_stream<H: StreamHandler>(
+    runtime: &Runtime,
+    incoming: &Incoming,
+    request: H::Request,
+) -> Result<Streaming<H::Reply>> {
+    let (inner, admission, invocation) = (runtime.clone(), incoming.admission(H::ACCESS), incoming.invocation.clone());
+    let door = async move {
+        let caller = admission?;
+        let permit = inner.admit(H::SPEC)?;
+        Ok((permit, H::parse(request, caller.as_ref())?))
+    };
+    let (permit, query) = invoke(runtime, H::SPEC, incoming.invocation.clone(), door).await?;
+    let (sender, mut answers) = mpsc::channel(STREAM_BUFFER);
+    let (io, draining) = (Io::new(runtime, invocation), runtime.tasks().draining().clone());
+    runtime.tasks().spawn(async move {
+        let (_permit, sink) = (permit, Sink(sender.clone()));
+        let ended = tokio::select! {
+            ended = H::handle(&io, &query, &sink) => ended,
+            () = sender.closed() => return,
+            () = draining.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
+        };
+        if let Err(error) = ended {
+            tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
+            let shown = shown(&error, &io.invocation().correlation_id);
+            let status = Status::new(Code::from(shown.class().grpc_code())).with_message(shown.message());
+            let _ = sender.send(Err(status)).await;
+        }
+    });
+    Ok(Streaming::new(futures_util::stream::poll_fn(move |context| answers.poll_recv(context))))
 }
 
 /// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.

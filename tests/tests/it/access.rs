@@ -1,18 +1,38 @@
 //! Who may do what: every method, every kind of caller.
 use chrono::{TimeDelta, Utc};
-use gavel_proto::v1;
+use gavel_proto::{externalscaler as keda, v1};
 use gavel_runtime::{auth::Claims, spec::Trigger};
-use gavel_tests::{Api, Failure, System};
+use gavel_tests::{Api, Failure, System, settle};
 use poem_grpc::Code;
+use std::collections::HashMap;
+use uuid::Uuid;
 
 /// The methods that exist, and how each is called by whom. A method missing here fails the last test.
 const METHODS: [&str; 6] = ["CreateItem", "GetItem", "ListItems", "PlaceBid", "ListBids", "GetUserStats"];
+const OPERATORS: [&str; 14] = [
+    "ListHandlers",
+    "ListQueues",
+    "PauseQueue",
+    "ResumeQueue",
+    "ListJobs",
+    "GetJob",
+    "CancelJob",
+    "ListDeadJobs",
+    "RetryDeadJobs",
+    "DiscardDeadJobs",
+    "ListParkedMessages",
+    "GetParkedMessage",
+    "RetryParkedMessages",
+    "DiscardParkedMessages",
+];
+/// Without a token, since KEDA has none.
+const SCALER: [&str; 4] = ["IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"];
 
 async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
     match method {
         "CreateItem" => {
             let request = v1::CreateItemRequest {
-                idempotency_key: uuid::Uuid::new_v4().to_string(),
+                idempotency_key: Uuid::new_v4().to_string(),
                 title: "A lamp".to_owned(),
                 currency: "EUR".to_owned(),
                 start_price_minor: 100,
@@ -28,8 +48,61 @@ async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
             api.bids(v1::ListBidsRequest { item_id: item_id.to_owned(), ..Default::default() }).await.map(drop)
         }
         "GetUserStats" => api.stats("alice").await.map(drop),
+        other => operate(other, api).await,
+    }
+}
+
+/// Requests that an operator would get an answer to: no id in them exists.
+async fn operate(method: &str, api: &Api) -> Result<(), Failure> {
+    let (key, id) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
+    let (ids, kind) = (vec![id.clone()], "none".to_owned());
+    macro_rules! ask {
+        ($client:ident . $call:ident, $message:expr) => {{
+            let (request, seen) = api.request($message);
+            settle(api.$client.$call(request).await, &seen).map(drop)
+        }};
+    }
+    let queue = HashMap::from([("queue".to_owned(), "close_item".to_owned())]);
+    let object = keda::ScaledObjectRef { scaler_metadata: queue, ..Default::default() };
+    match method {
+        "ListHandlers" => ask!(ops.list_handlers, v1::ListHandlersRequest {}),
+        "ListQueues" => ask!(ops.list_queues, v1::ListQueuesRequest {}),
+        "PauseQueue" => ask!(ops.pause_queue, v1::PauseQueueRequest { idempotency_key: key, kind }),
+        "ResumeQueue" => ask!(ops.resume_queue, v1::ResumeQueueRequest { idempotency_key: key, kind }),
+        "ListJobs" => ask!(ops.list_jobs, v1::ListJobsRequest { kind, limit: 1 }),
+        "GetJob" => ask!(ops.get_job, v1::GetJobRequest { job_id: id }),
+        "CancelJob" => ask!(ops.cancel_job, v1::CancelJobRequest { idempotency_key: key, job_id: id }),
+        "ListDeadJobs" => ask!(ops.list_dead_jobs, v1::ListDeadJobsRequest::default()),
+        "RetryDeadJobs" => ask!(
+            ops.retry_dead_jobs,
+            v1::RetryDeadJobsRequest { idempotency_key: key, job_ids: ids, ..Default::default() }
+        ),
+        "DiscardDeadJobs" => ask!(
+            ops.discard_dead_jobs,
+            v1::DiscardDeadJobsRequest { idempotency_key: key, job_ids: ids, ..Default::default() }
+        ),
+        "ListParkedMessages" => ask!(ops.list_parked_messages, v1::ListParkedMessagesRequest::default()),
+        "GetParkedMessage" => ask!(ops.get_parked_message, v1::GetParkedMessageRequest { parked_id: id }),
+        "RetryParkedMessages" => ask!(
+            ops.retry_parked_messages,
+            v1::RetryParkedMessagesRequest { idempotency_key: key, parked_ids: ids, ..Default::default() }
+        ),
+        "DiscardParkedMessages" => ask!(
+            ops.discard_parked_messages,
+            v1::DiscardParkedMessagesRequest { idempotency_key: key, parked_ids: ids, ..Default::default() }
+        ),
+        "IsActive" => ask!(scaler.is_active, object),
+        "StreamIsActive" => ask!(scaler.stream_is_active, object),
+        "GetMetricSpec" => ask!(scaler.get_metric_spec, object),
+        "GetMetrics" => {
+            ask!(scaler.get_metrics, keda::GetMetricsRequest { scaled_object_ref: Some(object), ..Default::default() })
+        }
         other => panic!("{other} is not in this table"),
     }
+}
+
+fn all() -> impl Iterator<Item = &'static str> {
+    METHODS.into_iter().chain(OPERATORS).chain(SCALER)
 }
 
 fn claims(exp: i64) -> Claims {
@@ -62,12 +135,12 @@ async fn an_invalid_token_is_refused_by_every_method_and_none_by_those_that_need
         ("forged", api.with_token(forger.sign(&valid))),
         ("garbage", api.with_token("garbage".to_owned())),
     ];
-    for method in METHODS {
+    for method in all() {
         for (who, caller) in &callers {
             let failure = call(method, caller, &item_id).await.expect_err("an invalid token is never ignored");
             assert_eq!(failure.code, Code::Unauthenticated, "{method} with a token that is {who}: {failure:?}");
         }
-        let public = matches!(method, "GetItem" | "ListItems" | "ListBids");
+        let public = matches!(method, "GetItem" | "ListItems" | "ListBids") || SCALER.contains(&method);
         let anonymous = call(method, &api, &item_id).await.err().map(|failure| failure.code);
         assert_eq!(anonymous, (!public).then_some(Code::Unauthenticated), "{method} without a token");
     }
@@ -98,6 +171,14 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
         let got = call(method, caller, &item_id).await.err().map(|failure| failure.code);
         assert_eq!(got, expected, "{method}");
     }
+    for method in OPERATORS {
+        for caller in [&no_role, &other, &seller] {
+            let got = call(method, caller, &item_id).await.err().map(|failure| failure.code);
+            assert_eq!(got, denied, "{method}");
+        }
+        let got = call(method, &ops, &item_id).await.err().map(|failure| failure.code);
+        assert!(matches!(got, None | Some(Code::NotFound)), "{method} by an operator: {got:?}");
+    }
 }
 
 #[test]
@@ -109,7 +190,7 @@ fn no_method_is_missing_from_these_tables() {
     });
     let mut registered: Vec<_> = methods.collect();
     registered.sort_unstable();
-    let mut covered = METHODS;
+    let mut covered: Vec<_> = all().collect();
     covered.sort_unstable();
     assert_eq!(registered, covered);
 }

@@ -1,6 +1,6 @@
 //! Jobs under everything that goes wrong: workers that freeze, die, or lose their database, and handlers that say what
 //! should become of their job.
-use gavel_runtime::job::ops::{self, Cancelled};
+use gavel_runtime::job::ops::{self, Cancelled, Selection};
 use gavel_tests::{Process, System, eventually};
 use sqlx::types::Uuid;
 use sqlxmq::JobBuilder;
@@ -54,6 +54,14 @@ async fn last_error(system: &System, id: Uuid) -> Option<String> {
         .fetch_optional(&system.db)
         .await
         .expect("looked")
+}
+
+/// Asks for a cancellation, as an operator's call does.
+async fn cancel(system: &System, job_id: Uuid) -> Cancelled {
+    let mut tx = system.db.begin().await.expect("begun");
+    let cancelled = ops::cancel(&mut tx, job_id, "olga").await.expect("asked");
+    tx.commit().await.expect("committed");
+    cancelled
 }
 
 fn signal(signal: &str, process: &Process) {
@@ -116,13 +124,13 @@ async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
     let _worker = worker(&system);
     let running = enqueue(&system, "carry", "wait to be cancelled").await;
     eventually("the job is leased", || leased(&system), |n| *n == 1).await;
-    assert_eq!(ops::cancel(&system.db, running, "olga").await.expect("asked"), Cancelled::Asked);
+    assert_eq!(cancel(&system, running).await, Cancelled::Asked);
     eventually("it is dead", || last_error(&system, running), Option::is_some).await;
     assert_eq!(notes(&system).await, ["wait to be cancelled"], "the handler went on to say that it saw it");
     let waiting = enqueue(&system, "of_a_later_version", "work").await;
-    assert_eq!(ops::cancel(&system.db, waiting, "olga").await.expect("done"), Cancelled::Buried);
+    assert_eq!(cancel(&system, waiting).await, Cancelled::Buried);
     assert_eq!(last_error(&system, waiting).await.as_deref(), Some("cancelled by olga"));
-    assert_eq!(ops::cancel(&system.db, waiting, "olga").await.expect("done"), Cancelled::Unknown);
+    assert_eq!(cancel(&system, waiting).await, Cancelled::Unknown);
 }
 
 #[tokio::test]
@@ -146,7 +154,9 @@ async fn the_handlers_verdict_decides() {
         .await
         .expect("it is there");
     assert_eq!(history, 1);
-    assert_eq!(ops::redrive(&system.db, &[dead]).await.expect("queued again"), 1);
+    let mut conn = system.db.acquire().await.expect("connected");
+    let dead = Selection::Ids(vec![dead]);
+    assert_eq!(ops::redrive(&mut conn, &dead).await.expect("queued again"), 1);
     let twice = || async {
         sqlx::query_scalar::<_, i32>("SELECT coalesce(max(jsonb_array_length(errors)), 0) FROM dead_jobs")
             .fetch_one(&system.db)
@@ -154,7 +164,7 @@ async fn the_handlers_verdict_decides() {
             .expect("looked")
     };
     eventually("it died again, with its history", twice, |n| *n == 2).await;
-    assert_eq!(ops::discard(&system.db, &[dead]).await.expect("discarded"), 1);
+    assert_eq!(ops::discard(&mut conn, &dead).await.expect("discarded"), 1);
 }
 
 #[tokio::test]
@@ -187,14 +197,15 @@ async fn a_unique_key_keeps_or_replaces_what_is_queued() {
 async fn a_paused_kind_waits_and_goes_on_when_resumed() {
     let system = prepared().await;
     let _worker = worker(&system);
-    ops::pause(&system.db, "misbehave", "olga").await.expect("paused");
+    let mut conn = system.db.acquire().await.expect("connected");
+    ops::pause(&mut conn, "misbehave", "olga").await.expect("paused");
     enqueue(&system, "misbehave", "work later").await;
     enqueue(&system, "carry", "work now").await;
     eventually("another kind goes on", || notes(&system), |notes| *notes == ["work now"]).await;
     assert_eq!(queued(&system).await, 1);
-    assert!(ops::resume(&system.db, "misbehave").await.expect("resumed"));
+    assert!(ops::resume(&mut conn, "misbehave").await.expect("resumed"));
     eventually("it goes on", || notes(&system), |notes| *notes == ["work now", "work later"]).await;
-    assert!(!ops::resume(&system.db, "misbehave").await.expect("not paused"));
+    assert!(!ops::resume(&mut conn, "misbehave").await.expect("not paused"));
 }
 
 #[tokio::test]

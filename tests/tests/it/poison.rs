@@ -1,11 +1,16 @@
-//! A message nobody can handle goes to the parking queue with its error; the others flow.
+//! A message nobody can handle is parked with its error; the others flow, and it can be sent back or discarded.
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{
-    System,
-    broker::{Broker, header},
-    eventually,
-};
+use gavel_proto::v1;
+use gavel_tests::{Process, System, broker::Broker, eventually, settle};
 use uuid::Uuid;
+
+/// Handler, message id, error and payload of each parked message.
+async fn parked(system: &System) -> Vec<(String, String, String, Vec<u8>)> {
+    sqlx::query_as("SELECT handler, message_id, error, payload FROM parked_messages ORDER BY handler")
+        .fetch_all(&system.db)
+        .await
+        .expect("read")
+}
 
 #[tokio::test]
 async fn a_poisonous_message_is_parked_with_its_error_and_holds_nobody_up() {
@@ -16,7 +21,7 @@ async fn a_poisonous_message_is_parked_with_its_error_and_holds_nobody_up() {
     let alice = api.with_token(system.token("alice", "bidder"));
     alice.bid(&item.item_id, 1_000).await.expect("accepted");
     let counted = |bids: i64| {
-        move |reply: &Result<gavel_proto::v1::GetUserStatsResponse, gavel_tests::Failure>| {
+        move |reply: &Result<v1::GetUserStatsResponse, gavel_tests::Failure>| {
             reply.as_ref().is_ok_and(|reply| reply.stats.first().is_some_and(|stats| stats.bids_placed == bids))
         }
     };
@@ -28,15 +33,42 @@ async fn a_poisonous_message_is_parked_with_its_error_and_holds_nobody_up() {
     alice.bid(&item.item_id, 2_000).await.expect("accepted");
     eventually("the bid behind it is counted", || alice.stats(""), counted(2)).await.expect("alice may see it");
 
-    let mut parked_by = Vec::new();
-    for _ in 0..2 {
-        let message = eventually("it is parked", || broker.get("gavel.parked"), Option::is_some).await.expect("parked");
-        assert_eq!(message.properties.message_id().as_ref().map(ToString::to_string), Some(id.clone()));
-        assert_eq!(message.data, b"\xff\xff this is no protobuf");
-        let error = header(&message, "x-parked-error").expect("why");
-        assert!(error.contains("can't be decoded"), "{error}");
-        parked_by.push(header(&message, "x-parked-by").expect("by whom"));
+    let parked = || parked(&system);
+    let rows = eventually("each consumer parks its own copy", parked, |rows| rows.len() == 2).await;
+    for (row, consumer) in rows.iter().zip(["apply_user_stats", "project_item"]) {
+        assert_eq!((row.0.as_str(), row.1.as_str()), (consumer, id.as_str()));
+        assert!(row.2.contains("can't be decoded"), "{}", row.2);
+        assert_eq!(row.3, b"\xff\xff this is no protobuf");
     }
-    parked_by.sort();
-    assert_eq!(parked_by, ["apply_user_stats", "project_item"], "each consumer parks its own copy");
+    assert_eq!(broker.depth("gavel.parked").await.0, 0, "nothing is left on the broker");
+}
+
+#[tokio::test]
+async fn a_parked_message_is_sent_back_to_its_consumer_alone_and_counts_once() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    // The statistics can't be written: each try is a fault of ours, and in the end the message is parked.
+    let lose = "ALTER TABLE user_stats RENAME TO user_stats_elsewhere";
+    sqlx::query(lose).execute(&system.db).await.expect("lost");
+    let _worker: Process = system.worker().await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    alice.bid(&item.item_id, 1_000).await.expect("accepted");
+    let rows = eventually("it is parked", || parked(&system), |rows| !rows.is_empty()).await;
+    assert!(rows.iter().all(|row| row.0 == "apply_user_stats"), "{rows:?}");
+
+    let find = "ALTER TABLE user_stats_elsewhere RENAME TO user_stats";
+    sqlx::query(find).execute(&system.db).await.expect("found");
+    let ops = api.with_token(system.token("olga", "ops"));
+    let request = v1::RetryParkedMessagesRequest {
+        idempotency_key: Uuid::new_v4().to_string(),
+        handler: "apply_user_stats".to_owned(),
+        ..Default::default()
+    };
+    let (request, seen) = ops.request(request);
+    let count = settle(ops.ops.retry_parked_messages(request).await, &seen).expect("olga may").count;
+    assert_eq!(usize::try_from(count).ok(), Some(rows.len()));
+    eventually("nothing is parked any more", || parked(&system), Vec::is_empty).await;
+    let counted = || async { alice.stats("").await.expect("alice may see it").stats.first().map(|s| s.bids_placed) };
+    eventually("the bid is counted", counted, |bids| *bids == Some(1)).await;
 }

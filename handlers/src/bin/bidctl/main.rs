@@ -2,20 +2,26 @@
 
 mod bid;
 mod client;
+mod dead;
 mod doctor;
+mod handlers;
 mod identity;
 mod item;
+mod jobs;
 mod migrate;
 mod output;
+mod parked;
+mod queue;
 mod settings;
 mod stats;
+mod watch;
 
 use clap::{Args, Parser, Subcommand};
 use output::Output;
 use settings::Settings;
 use std::process::ExitCode;
 
-/// Gavel from the command line: publish items, bid, look, migrate, mint development tokens.
+/// Gavel from the command line: publish items, bid, look, migrate, operate queues, mint development tokens.
 #[derive(Parser)]
 #[command(version, after_help = HELP)]
 struct Arguments {
@@ -56,6 +62,17 @@ enum Command {
     Bid(bid::PlaceBid),
     /// Show what a user has bid, won and spent
     Stats(stats::Stats),
+    /// Look at queues, pause and resume them, look at jobs, cancel them (role ops)
+    #[command(subcommand)]
+    Queue(queue::Queue),
+    /// List, retry or discard jobs that failed for good (role ops)
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// List, retry or discard messages that no try could handle (role ops)
+    #[command(subcommand)]
+    Parked(parked::Parked),
+    /// List everything the application does (role ops)
+    Handlers,
     /// Look at every dependency and every backlog; fails when something is wrong
     Doctor,
 }
@@ -77,12 +94,14 @@ Examples:
   bidctl bid --user alice 0192f0c1-… 1500
   bidctl stats --user alice
   bidctl token --user alice --role bidder
+  bidctl queue list --user olga --watch
+  bidctl dead retry --user olga --kind close_item
   bidctl doctor";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
-    let output = Output { json: global.json };
+    let output = Output { json: global.json, compact: false };
     match run(global, command, output).await {
         Ok(code) => code,
         Err(error) => {
@@ -101,6 +120,10 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
         Command::Item(item) => item.run(&settings, output).await?,
         Command::Bid(bid) => bid.run(&settings, output).await?,
         Command::Stats(stats) => stats.run(&settings, output).await?,
+        Command::Queue(queue) => queue.run(&settings, output).await?,
+        Command::Dead(dead) => dead.run(&settings, output).await?,
+        Command::Parked(parked) => parked.run(&settings, output).await?,
+        Command::Handlers => handlers::run(&settings, output).await?,
         Command::Doctor => return doctor::run(&settings, output).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -6,13 +6,19 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) json: bool,
+    /// One line per JSON document.
+    pub(crate) compact: bool,
 }
 
 impl Output {
+    fn print(self, json: &Value) {
+        if self.compact { println!("{json}") } else { println!("{json:#}") }
+    }
+
     /// One thing: its JSON, or its lines of name and value.
     pub(crate) fn record(self, json: &Value, lines: &[(&str, String)]) {
         if self.json {
-            println!("{json:#}");
+            self.print(json);
             return;
         }
         let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
@@ -24,7 +30,7 @@ impl Output {
     /// Many things of a kind.
     pub(crate) fn table(self, json: &Value, header: &[&str], rows: &[Vec<String>]) {
         if self.json {
-            println!("{json:#}");
+            self.print(json);
             return;
         }
         let width = |column: usize| {
@@ -59,8 +65,54 @@ pub(crate) fn money(minor: i64, currency: &str) -> String {
     format!("{}.{:02} {currency}", minor / 100, minor % 100)
 }
 
+/// An age as people say it.
+pub(crate) fn age(ms: i64) -> String {
+    let s = ms / 1_000;
+    match s {
+        ..1 => format!("{ms} ms"),
+        1..60 => format!("{s}.{} s", ms % 1_000 / 100),
+        60..3_600 => format!("{} m {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} m", s / 3_600, s % 3_600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// At most so many characters, in one line.
+pub(crate) fn cut(text: &str, characters: usize) -> String {
+    let line = text.replace(['\n', '\r'], " ");
+    if line.chars().count() <= characters {
+        return line;
+    }
+    line.chars().take(characters - 1).chain(['…']).collect()
+}
+
+/// As [`time`]; none where there is none.
+pub(crate) fn optional_time(at: Option<&Timestamp>) -> Option<String> {
+    at.map(|at| time(Some(at)))
+}
+
 /// RFC 3339, in UTC.
 pub(crate) fn time(at: Option<&Timestamp>) -> String {
     let parsed = at.and_then(|at| DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?));
     parsed.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_said_in_two_units_at_most() {
+        assert_eq!(age(999), "999 ms");
+        assert_eq!(age(1_250), "1.2 s");
+        assert_eq!(age(61_000), "1 m 1 s");
+        assert_eq!(age(2 * 3_600_000 + 5 * 60_000), "2 h 5 m");
+        assert_eq!(age(25 * 3_600_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("für\nalle", 8), "für alle");
+        assert_eq!(cut("für alle", 4), "für…");
+    }
 }

@@ -1,0 +1,199 @@
+//! Queues and the jobs in them.
+use crate::{
+    client, jobs,
+    output::{Output, age, optional_time, time},
+    settings::Settings,
+    watch::Watch,
+};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use gavel_proto::v1;
+use gavel_runtime::ids;
+use serde_json::{Value, json};
+
+#[derive(Subcommand)]
+pub(crate) enum Queue {
+    /// List all queues: one per kind of job
+    List(List),
+    /// Show one queue and the jobs that are next in it
+    Show(Show),
+    /// Let no worker claim jobs of a kind; what runs goes on
+    Pause(Kind),
+    /// Let workers claim jobs of a kind again
+    Resume(Kind),
+    /// Show one job, queued or dead, with its arguments and errors
+    Job(JobId),
+    /// Bury a queued job, or ask a running one to stop
+    Cancel(JobId),
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    watch: Watch,
+}
+
+#[derive(Args)]
+pub(crate) struct Show {
+    /// The kind of its jobs
+    kind: String,
+    /// At most this many jobs, up to 100
+    #[arg(long, default_value_t = 20)]
+    limit: i32,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+#[derive(Args)]
+pub(crate) struct Kind {
+    /// The kind of its jobs
+    kind: String,
+}
+
+#[derive(Args)]
+pub(crate) struct JobId {
+    /// The job's id
+    job_id: String,
+}
+
+impl Queue {
+    pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
+        let calls = Calls::new(settings)?;
+        let calls = &calls;
+        match self {
+            Self::List(list) => list.watch.run(output, |output| calls.list(output)).await,
+            Self::Show(show) => show.watch.run(output, |output| calls.show(show, output)).await,
+            Self::Pause(of) => calls.pause(&of.kind, output).await,
+            Self::Resume(of) => calls.resume(&of.kind, output).await,
+            Self::Job(of) => calls.job(&of.job_id, output).await,
+            Self::Cancel(of) => calls.cancel(&of.job_id, output).await,
+        }
+    }
+}
+
+struct Calls<'a> {
+    settings: &'a Settings,
+    client: v1::OpsServiceClient,
+    token: String,
+}
+
+impl<'a> Calls<'a> {
+    fn new(settings: &'a Settings) -> anyhow::Result<Self> {
+        let client = v1::OpsServiceClient::new(client::config(settings)?);
+        Ok(Self { settings, client, token: settings.token("ops")? })
+    }
+
+    fn request<T>(&self, message: T) -> poem_grpc::Request<T> {
+        client::request(message, Some(&self.token))
+    }
+
+    fn explained(&self, status: &poem_grpc::Status) -> anyhow::Error {
+        client::explained(self.settings, status)
+    }
+
+    async fn queues(&self) -> anyhow::Result<Vec<v1::Queue>> {
+        let reply = self.client.list_queues(self.request(v1::ListQueuesRequest {})).await;
+        Ok(reply.map_err(|status| self.explained(&status))?.into_inner().queues)
+    }
+
+    async fn list(&self, output: Output) -> anyhow::Result<()> {
+        let queues = self.queues().await?;
+        let json = json!({ "queues": queues.iter().map(as_json).collect::<Vec<_>>() });
+        let header = ["kind", "state", "waiting", "scheduled", "running", "workers", "dead", "oldest", "mean", "needs"];
+        output.table(&json, &header, &queues.iter().map(as_row).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    async fn show(&self, show: &Show, output: Output) -> anyhow::Result<()> {
+        let queues = self.queues().await?;
+        let names: Vec<_> = queues.iter().map(|queue| queue.kind.as_str()).collect();
+        let unknown = || format!("no queue is called {:?}; allowed: {}", show.kind, names.join(", "));
+        let queue = queues.iter().find(|queue| queue.kind == show.kind).with_context(unknown)?;
+        let request = v1::ListJobsRequest { kind: show.kind.clone(), limit: show.limit };
+        let reply = self.client.list_jobs(self.request(request)).await;
+        let listed = reply.map_err(|status| self.explained(&status))?.into_inner().jobs;
+        if output.json {
+            let listed: Vec<_> = listed.iter().map(jobs::as_json).collect();
+            output.record(&json!({ "queue": as_json(queue), "jobs": listed }), &[]);
+            return Ok(());
+        }
+        let names = ["kind", "state", "waiting", "scheduled", "running", "workers", "dead", "oldest", "mean", "needs"];
+        let lines: Vec<_> = names.into_iter().zip(as_row(queue)).collect();
+        output.record(&Value::Null, &lines);
+        println!();
+        let rows: Vec<_> = listed.iter().map(jobs::as_row).collect();
+        output.table(&Value::Null, &jobs::HEADER, &rows);
+        Ok(())
+    }
+
+    async fn pause(&self, kind: &str, output: Output) -> anyhow::Result<()> {
+        let request = v1::PauseQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
+        let reply = self.client.pause_queue(self.request(request)).await;
+        let changed = reply.map_err(|status| self.explained(&status))?.into_inner().changed;
+        let said = if changed { "paused" } else { "was paused already" };
+        output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, said.to_owned())]);
+        Ok(())
+    }
+
+    async fn resume(&self, kind: &str, output: Output) -> anyhow::Result<()> {
+        let request = v1::ResumeQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
+        let reply = self.client.resume_queue(self.request(request)).await;
+        let changed = reply.map_err(|status| self.explained(&status))?.into_inner().changed;
+        let said = if changed { "resumed" } else { "was not paused" };
+        output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, said.to_owned())]);
+        Ok(())
+    }
+
+    async fn job(&self, job_id: &str, output: Output) -> anyhow::Result<()> {
+        let reply = self.client.get_job(self.request(v1::GetJobRequest { job_id: job_id.to_owned() })).await;
+        let job = reply.map_err(|status| self.explained(&status))?.into_inner().job.unwrap_or_default();
+        jobs::show(&job, output);
+        Ok(())
+    }
+
+    async fn cancel(&self, job_id: &str, output: Output) -> anyhow::Result<()> {
+        let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.to_owned() };
+        let reply = self.client.cancel_job(self.request(request)).await;
+        let buried = reply.map_err(|status| self.explained(&status))?.into_inner().buried;
+        let said = if buried { "it was queued, and is dead now" } else { "it is running, and was asked to stop" };
+        output.record(&json!({ "job_id": job_id, "buried": buried }), &[(job_id, said.to_owned())]);
+        Ok(())
+    }
+}
+
+/// A key of its own for each call.
+pub(crate) fn key() -> String {
+    ids::random().to_string()
+}
+
+fn as_json(queue: &v1::Queue) -> Value {
+    json!({
+        "kind": queue.kind, "registered": queue.registered, "paused_at": optional_time(queue.paused_at.as_ref()),
+        "paused_by": queue.paused_at.map(|_| queue.paused_by.clone()), "waiting": queue.waiting,
+        "waiting_is_estimated": queue.waiting_is_estimated, "scheduled": queue.scheduled, "running": queue.running,
+        "workers": queue.workers, "dead": queue.dead, "oldest_age_ms": queue.oldest_age_ms, "mean_ms": queue.mean_ms,
+        "needed_concurrency": queue.needed_concurrency,
+    })
+}
+
+fn as_row(queue: &v1::Queue) -> Vec<String> {
+    let state = match (&queue.paused_at, queue.registered) {
+        (Some(at), _) => format!("paused by {} at {}", queue.paused_by, time(Some(at))),
+        (None, true) => "open".to_owned(),
+        (None, false) => "unknown kind".to_owned(),
+    };
+    let about = if queue.waiting_is_estimated { "≈" } else { "" };
+    let mean = if queue.mean_ms > 0.0 { format!("{:.1} ms", queue.mean_ms) } else { "-".to_owned() };
+    vec![
+        queue.kind.clone(),
+        state,
+        format!("{about}{}", queue.waiting),
+        queue.scheduled.to_string(),
+        queue.running.to_string(),
+        queue.workers.to_string(),
+        queue.dead.to_string(),
+        if queue.waiting > 0 { age(queue.oldest_age_ms) } else { "-".to_owned() },
+        mean,
+        queue.needed_concurrency.to_string(),
+    ]
+}

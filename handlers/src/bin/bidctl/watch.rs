@@ -1,0 +1,37 @@
+//! Showing something again and again, until Ctrl-C.
+use crate::output::Output;
+use clap::Args;
+use std::{io::IsTerminal, time::Duration};
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Watch {
+    /// Show it again and again, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600), requires = "watch")]
+    every: u64,
+}
+
+impl Watch {
+    /// Runs `show` once, or every so often. A look that fails is shown, and the watching goes on.
+    pub(crate) async fn run<F>(self, output: Output, show: impl Fn(Output) -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        if !self.watch {
+            return show(output).await;
+        }
+        let output = Output { compact: true, ..output };
+        loop {
+            if !output.json && std::io::stdout().is_terminal() {
+                // Clears the screen and goes to its corner.
+                print!("\x1b[2J\x1b[H");
+            }
+            if let Err(error) = show(output).await {
+                output.error(&error);
+            }
+            tokio::time::sleep(Duration::from_secs(self.every)).await;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Dead jobs, for operators: list, queue again, discard.
+use crate::convert::{PageKey, page, page_key, page_size, selection, shown_job};
+use gavel_proto::v1;
+use gavel_runtime::{
+    Io, Result, Tx,
+    auth::{Access, Caller},
+    job::{
+        inspect,
+        ops::{self, Selection},
+    },
+    rpc,
+    spec::{Spec, Trigger},
+};
+
+const OPS: Access = Access::Roles(&["ops"]);
+
+/// `OpsService.ListDeadJobs`.
+pub struct ListDeadJobs;
+
+/// A checked request for a page.
+pub struct Query {
+    kind: Option<String>,
+    size: i64,
+    after: Option<PageKey>,
+}
+
+impl rpc::IoHandler for ListDeadJobs {
+    const SPEC: &'static Spec = &Spec::new("list_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/ListDeadJobs"));
+    const ACCESS: Access = OPS;
+    type Request = v1::ListDeadJobsRequest;
+    type Query = Query;
+    type Reply = v1::ListDeadJobsResponse;
+
+    fn parse(request: v1::ListDeadJobsRequest, _: Option<&Caller>) -> Result<Query> {
+        let kind = Some(request.kind).filter(|kind| !kind.is_empty());
+        Ok(Query { kind, size: page_size(request.page_size)?, after: page_key(&request.page_token)? })
+    }
+
+    async fn handle(io: &Io, query: &Query) -> Result<v1::ListDeadJobsResponse> {
+        let after = query.after.map(|key| (key.at, key.id));
+        let rows = inspect::dead(io, query.kind.as_deref(), after, query.size + 1).await?;
+        let (rows, next_page_token) = page(rows, query.size, |job| PageKey { at: job.at, id: job.job_id }.to_string());
+        let jobs = rows.into_iter().map(|job| shown_job(job, false)).collect();
+        Ok(v1::ListDeadJobsResponse { jobs, next_page_token })
+    }
+}
+
+fn dead(ids: &[String], kind: String) -> Result<Selection> {
+    selection(("job_ids", ids), ("kind", kind), ops::MAX_SELECTED, Selection::Ids, Selection::Of)
+}
+
+/// `OpsService.RetryDeadJobs`.
+pub struct RetryDeadJobs;
+
+impl rpc::TxHandler for RetryDeadJobs {
+    const SPEC: &'static Spec = &Spec::new("retry_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/RetryDeadJobs"));
+    const ACCESS: Access = OPS;
+    type Request = v1::RetryDeadJobsRequest;
+    type Command = Selection;
+    type Reply = v1::RetryDeadJobsResponse;
+
+    fn idempotency_key(request: &v1::RetryDeadJobsRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::RetryDeadJobsRequest, _: &Caller) -> Result<Selection> {
+        dead(&request.job_ids, request.kind)
+    }
+
+    async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::RetryDeadJobsResponse> {
+        let count = ops::redrive(tx.conn(), selection).await?;
+        tracing::info!(count, ?selection, "dead jobs queued again");
+        Ok(v1::RetryDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX) })
+    }
+}
+
+/// `OpsService.DiscardDeadJobs`.
+pub struct DiscardDeadJobs;
+
+impl rpc::TxHandler for DiscardDeadJobs {
+    const SPEC: &'static Spec = &Spec::new("discard_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/DiscardDeadJobs"));
+    const ACCESS: Access = OPS;
+    type Request = v1::DiscardDeadJobsRequest;
+    type Command = Selection;
+    type Reply = v1::DiscardDeadJobsResponse;
+
+    fn idempotency_key(request: &v1::DiscardDeadJobsRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::DiscardDeadJobsRequest, _: &Caller) -> Result<Selection> {
+        dead(&request.job_ids, request.kind)
+    }
+
+    async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::DiscardDeadJobsResponse> {
+        let count = ops::discard(tx.conn(), selection).await?;
+        tracing::info!(count, ?selection, "dead jobs discarded");
+        Ok(v1::DiscardDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX) })
+    }
+}

@@ -1,0 +1,94 @@
+//! Single jobs.
+use super::OPS;
+use crate::convert::{page_size, shown_job, uuid};
+use gavel_proto::v1;
+use gavel_runtime::{
+    Error, Io, Result, Tx,
+    auth::{Access, Caller},
+    job::{
+        inspect,
+        ops::{self, Cancelled},
+    },
+    rpc,
+    spec::{Spec, Trigger},
+};
+use uuid::Uuid;
+
+/// `OpsService.ListJobs`.
+pub struct ListJobs;
+
+/// A kind, and how many of its jobs.
+pub struct Head {
+    kind: String,
+    limit: i64,
+}
+
+impl rpc::IoHandler for ListJobs {
+    const SPEC: &'static Spec = &Spec::new("list_jobs", Trigger::Rpc("gavel.v1.OpsService/ListJobs"));
+    const ACCESS: Access = OPS;
+    type Request = v1::ListJobsRequest;
+    type Query = Head;
+    type Reply = v1::ListJobsResponse;
+
+    fn parse(request: v1::ListJobsRequest, _: Option<&Caller>) -> Result<Head> {
+        Ok(Head { kind: request.kind, limit: page_size(request.limit)? })
+    }
+
+    async fn handle(io: &Io, head: &Head) -> Result<v1::ListJobsResponse> {
+        let jobs = inspect::queued(io, &head.kind, head.limit).await?;
+        Ok(v1::ListJobsResponse { jobs: jobs.into_iter().map(|job| shown_job(job, false)).collect() })
+    }
+}
+
+/// `OpsService.GetJob`.
+pub struct GetJob;
+
+impl rpc::IoHandler for GetJob {
+    const SPEC: &'static Spec = &Spec::new("get_job", Trigger::Rpc("gavel.v1.OpsService/GetJob"));
+    const ACCESS: Access = OPS;
+    type Request = v1::GetJobRequest;
+    type Query = Uuid;
+    type Reply = v1::GetJobResponse;
+
+    fn parse(request: v1::GetJobRequest, _: Option<&Caller>) -> Result<Uuid> {
+        uuid("job_id", &request.job_id)
+    }
+
+    async fn handle(io: &Io, job_id: &Uuid) -> Result<v1::GetJobResponse> {
+        let job = inspect::job(io, *job_id).await?.ok_or_else(|| no_job(*job_id))?;
+        Ok(v1::GetJobResponse { job: Some(shown_job(job, true)) })
+    }
+}
+
+fn no_job(job_id: Uuid) -> Error {
+    Error::not_found(format!("there is no job {job_id}: it is done, or never was"))
+}
+
+/// `OpsService.CancelJob`.
+pub struct CancelJob;
+
+impl rpc::TxHandler for CancelJob {
+    const SPEC: &'static Spec = &Spec::new("cancel_job", Trigger::Rpc("gavel.v1.OpsService/CancelJob"));
+    const ACCESS: Access = OPS;
+    type Request = v1::CancelJobRequest;
+    type Command = (Uuid, String);
+    type Reply = v1::CancelJobResponse;
+
+    fn idempotency_key(request: &v1::CancelJobRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::CancelJobRequest, caller: &Caller) -> Result<(Uuid, String)> {
+        Ok((uuid("job_id", &request.job_id)?, caller.subject.clone()))
+    }
+
+    async fn handle(tx: &mut Tx, (job_id, by): &(Uuid, String)) -> Result<v1::CancelJobResponse> {
+        let cancelled = ops::cancel(tx.conn(), *job_id, by).await?;
+        tracing::info!(%job_id, by, ?cancelled, "cancellation");
+        match cancelled {
+            Cancelled::Buried => Ok(v1::CancelJobResponse { buried: true }),
+            Cancelled::Asked => Ok(v1::CancelJobResponse { buried: false }),
+            Cancelled::Unknown => Err(no_job(*job_id)),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Queues and their jobs, for operators: look, pause, resume, cancel.
+mod jobs;
+
+pub use jobs::{CancelJob, GetJob, ListJobs};
+
+use crate::convert::timestamp;
+use gavel_proto::v1;
+use gavel_runtime::{
+    Error, Io, Result, Tx,
+    auth::{Access, Caller},
+    job::{self, DRAIN_WITHIN, Depth, MAX_KEY_BYTES, ops},
+    rpc,
+    spec::{Spec, Trigger},
+};
+
+/// Who operates.
+const OPS: Access = Access::Roles(&["ops"]);
+
+/// `OpsService.ListQueues`.
+pub struct ListQueues;
+
+impl rpc::IoHandler for ListQueues {
+    const SPEC: &'static Spec = &Spec::new("list_queues", Trigger::Rpc("gavel.v1.OpsService/ListQueues"));
+    const ACCESS: Access = OPS;
+    type Request = v1::ListQueuesRequest;
+    type Query = ();
+    type Reply = v1::ListQueuesResponse;
+
+    fn parse(_: v1::ListQueuesRequest, _: Option<&Caller>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn handle(io: &Io, (): &()) -> Result<v1::ListQueuesResponse> {
+        let queues = job::depths(io).await?.into_iter().map(shown).collect();
+        Ok(v1::ListQueuesResponse { queues })
+    }
+}
+
+fn shown(depth: Depth) -> v1::Queue {
+    let needed_concurrency = depth.needed(DRAIN_WITHIN);
+    let (paused_at, paused_by) = depth.paused.unzip();
+    v1::Queue {
+        kind: depth.kind,
+        registered: depth.registered,
+        paused_at: paused_at.map(timestamp),
+        paused_by: paused_by.unwrap_or_default(),
+        waiting: depth.waiting,
+        waiting_is_estimated: depth.estimated,
+        scheduled: depth.scheduled,
+        running: depth.running,
+        workers: depth.workers,
+        dead: depth.dead,
+        oldest_age_ms: i64::try_from(depth.oldest_age.as_millis()).unwrap_or(i64::MAX),
+        mean_ms: depth.mean.map_or(0.0, |mean| mean.as_secs_f64() * 1_000.0),
+        needed_concurrency,
+    }
+}
+
+/// A kind of job and who asks: kinds of other versions can be paused as well.
+pub struct Command {
+    kind: String,
+    by: String,
+}
+
+fn command(kind: String, caller: &Caller) -> Result<Command> {
+    if kind.is_empty() || kind.len() > MAX_KEY_BYTES {
+        let message = format!("kind of {} bytes; allowed: 1 to {MAX_KEY_BYTES}, as ListQueues gives it", kind.len());
+        return Err(Error::invalid(message));
+    }
+    Ok(Command { kind, by: caller.subject.clone() })
+}
+
+/// `OpsService.PauseQueue`.
+pub struct PauseQueue;
+
+impl rpc::TxHandler for PauseQueue {
+    const SPEC: &'static Spec = &Spec::new("pause_queue", Trigger::Rpc("gavel.v1.OpsService/PauseQueue"));
+    const ACCESS: Access = OPS;
+    type Request = v1::PauseQueueRequest;
+    type Command = Command;
+    type Reply = v1::PauseQueueResponse;
+
+    fn idempotency_key(request: &v1::PauseQueueRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::PauseQueueRequest, caller: &Caller) -> Result<Command> {
+        command(request.kind, caller)
+    }
+
+    async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::PauseQueueResponse> {
+        let changed = ops::pause(tx.conn(), &command.kind, &command.by).await?;
+        tracing::info!(kind = command.kind, by = command.by, changed, "queue paused");
+        Ok(v1::PauseQueueResponse { changed })
+    }
+}
+
+/// `OpsService.ResumeQueue`.
+pub struct ResumeQueue;
+
+impl rpc::TxHandler for ResumeQueue {
+    const SPEC: &'static Spec = &Spec::new("resume_queue", Trigger::Rpc("gavel.v1.OpsService/ResumeQueue"));
+    const ACCESS: Access = OPS;
+    type Request = v1::ResumeQueueRequest;
+    type Command = Command;
+    type Reply = v1::ResumeQueueResponse;
+
+    fn idempotency_key(request: &v1::ResumeQueueRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::ResumeQueueRequest, caller: &Caller) -> Result<Command> {
+        command(request.kind, caller)
+    }
+
+    async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::ResumeQueueResponse> {
+        let changed = ops::resume(tx.conn(), &command.kind).await?;
+        tracing::info!(kind = command.kind, by = command.by, changed, "queue resumed");
+        Ok(v1::ResumeQueueResponse { changed })
+    }
+}

@@ -1,0 +1,23 @@
+//! Sends a parked message back to the consumer that parked it.
+use crate::jobs::RedeliverMessage;
+use gavel_runtime::{
+    Result,
+    job::{self, Attempt, Job, Verdict},
+    message::parking,
+    spec::{Limits, Queue, Spec, Trigger},
+};
+use std::time::Duration;
+
+/// The job's handler.
+pub struct Redeliver;
+
+impl job::IoHandler for Redeliver {
+    const SPEC: &'static Spec = &Spec::new("redeliver_message", Trigger::Job(Queue::IO))
+        .limits(Limits::DEFAULT.timeout(Duration::from_secs(10)).retries(RedeliverMessage::RETRIES).concurrency(4));
+    type Job = RedeliverMessage;
+
+    async fn handle(attempt: &Attempt, job: &RedeliverMessage) -> Result<Verdict> {
+        parking::send_back(attempt, job.parked_id).await?;
+        Ok(Verdict::Done)
+    }
+}

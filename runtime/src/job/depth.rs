@@ -1,0 +1,246 @@
+//! How deep each queue is, and how many runs at the same time it takes to drain it in time.
+//!
+//! Counts are bounded: they read at most [`COUNTED`] entries of the claim index, whatever the backlog. A deeper one is
+//! estimated by PostgreSQL's planner, in constant time.
+use super::Kind;
+use crate::{Error, Io, Result, Runtime, spec::Queue};
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, types::JsonValue};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// What is counted exactly; above it, estimated.
+pub const COUNTED: i64 = 10_000;
+/// A backlog should be drained within this time where nobody says otherwise.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// One queue, now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Depth {
+    /// The kind of its jobs.
+    pub kind: String,
+    /// Whether this application has a handler for it.
+    pub registered: bool,
+    /// Paused since then, by whom.
+    pub paused: Option<(DateTime<Utc>, String)>,
+    /// Due and neither leased nor behind others of its key. Those that `Tx` handlers are running are among them.
+    pub waiting: i64,
+    /// Whether `waiting` is more than [`COUNTED`], and estimated.
+    pub estimated: bool,
+    /// Due later, up to [`COUNTED`].
+    pub scheduled: i64,
+    /// As of the workers' last heartbeats.
+    pub running: i64,
+    /// Workers that run the kind.
+    pub workers: i64,
+    /// Dead ones, up to [`COUNTED`].
+    pub dead: i64,
+    /// Since the oldest waiting job was due.
+    pub oldest_age: Duration,
+    /// Of one run, lately. None where none was measured.
+    pub mean: Option<Duration>,
+    limits: Option<Queue>,
+}
+
+impl Depth {
+    /// Runs at the same time that drain the queue within `target`: what runs now goes on, one job needs one run, and limits
+    /// over all processes make more than they allow useless.
+    pub fn needed(&self, target: Duration) -> i64 {
+        if self.waiting + self.running == 0 || self.paused.is_some() {
+            return self.running;
+        }
+        let jobs = self.waiting + self.running;
+        let mean_s = self.mean.unwrap_or_default().as_secs_f64();
+        let drain = ceil(count(jobs) * mean_s / target.as_secs_f64().max(0.001));
+        let useful = self.limits.map_or(i64::MAX, |queue| useful(queue, mean_s));
+        drain.max(1).min(useful).max(self.running).min(jobs)
+    }
+}
+
+/// More at once than this wait for a slot or a token.
+fn useful(queue: Queue, mean_s: f64) -> i64 {
+    let by_slots = queue.across.map_or(i64::MAX, i64::from);
+    let by_rate =
+        queue.rate.map_or(i64::MAX, |rate| ceil(f64::from(rate.jobs) / rate.per.as_secs_f64() * mean_s).max(1));
+    by_slots.min(by_rate)
+}
+
+fn count(jobs: i64) -> f64 {
+    f64::from(u32::try_from(jobs).unwrap_or(u32::MAX))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a float above i64::MAX becomes i64::MAX")]
+fn ceil(figure: f64) -> i64 {
+    figure.ceil() as i64
+}
+
+/// Every queue: those this application knows, and those that have jobs of others, sorted by kind.
+///
+/// # Errors
+/// When the database does not answer: never an empty queue instead.
+pub async fn depths(io: &Io) -> Result<Vec<Depth>> {
+    of_all(io.runtime(), true).await
+}
+
+/// The queue of one kind.
+///
+/// # Errors
+/// [`Class::NotFound`](crate::Class::NotFound) for a kind without a handler, naming those that have one.
+pub async fn depth(io: &Io, kind: &str) -> Result<Depth> {
+    let kinds = io.runtime().jobs().kinds();
+    let Some(known) = kinds.get(kind) else {
+        let mut names: Vec<_> = kinds.keys().copied().collect();
+        names.sort_unstable();
+        return Err(Error::not_found(format!("no queue is called {kind:?}; allowed: {}", names.join(", "))));
+    };
+    let looked = look(&io.runtime().pools().reads, &[kind.to_owned()], kinds).await?;
+    looked.into_iter().next().ok_or_else(|| Error::internal(anyhow::anyhow!("{} was not looked at", known.spec.name)))
+}
+
+/// Every queue that this application knows, and with `others` those it does not.
+pub(crate) async fn of_all(runtime: &Runtime, others: bool) -> Result<Vec<Depth>> {
+    let pool = &runtime.pools().reads;
+    let mut names: Vec<String> = runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
+    if others {
+        names.extend(kinds_with_jobs(pool).await?);
+    }
+    names.sort_unstable();
+    names.dedup();
+    look(pool, &names, runtime.jobs().kinds()).await
+}
+
+/// Kinds that have jobs, found by leaping over the claim index from one to the next.
+async fn kinds_with_jobs(pool: &PgPool) -> Result<Vec<String>> {
+    let kinds = sqlx::query_scalar!(
+        r#"WITH RECURSIVE kind AS (
+             (SELECT channel_name FROM mq_msgs
+              WHERE channel_name > '' AND NOT blocked
+                AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
+              ORDER BY channel_name LIMIT 1)
+             UNION ALL
+             SELECT (SELECT m.channel_name FROM mq_msgs m
+                     WHERE m.channel_name > k.channel_name AND NOT m.blocked
+                       AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
+                     ORDER BY m.channel_name LIMIT 1)
+             FROM kind k WHERE k.channel_name IS NOT NULL)
+           SELECT channel_name AS "kind!" FROM kind WHERE channel_name IS NOT NULL LIMIT 1000"#
+    );
+    Ok(kinds.fetch_all(pool).await?)
+}
+
+async fn look(pool: &PgPool, names: &[String], known: &HashMap<&'static str, Arc<Kind>>) -> Result<Vec<Depth>> {
+    let rows = sqlx::query!(
+        r#"SELECT k.kind AS "kind!", q.paused_at AS "paused_at?", q.paused_by AS "paused_by?", q.mean_ms AS "mean_ms?",
+                  (SELECT count(*) FROM (
+                     SELECT FROM generate_series(0, 3) p CROSS JOIN LATERAL (
+                       SELECT FROM mq_msgs m WHERE m.channel_name = k.kind AND m.priority = p AND m.attempt_at <= now()
+                         AND NOT m.blocked AND (m.leased_until IS NULL OR m.leased_until < now())
+                         AND (m.after_message_id IS NULL
+                              OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
+                       LIMIT $2::bigint + 1) j LIMIT $2::bigint + 1) w) AS "waiting!",
+                  (SELECT count(*) FROM (
+                     SELECT FROM generate_series(0, 3) p CROSS JOIN LATERAL (
+                       SELECT FROM mq_msgs m WHERE m.channel_name = k.kind AND m.priority = p AND m.attempt_at > now()
+                         AND NOT m.blocked
+                         AND (m.after_message_id IS NULL
+                              OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
+                       LIMIT $2) j LIMIT $2) s) AS "scheduled!",
+                  (SELECT extract(epoch FROM clock_timestamp() - min(j.attempt_at))::float8
+                   FROM generate_series(0, 3) p CROSS JOIN LATERAL (
+                     SELECT m.attempt_at FROM mq_msgs m
+                     WHERE m.channel_name = k.kind AND m.priority = p AND m.attempt_at <= now() AND NOT m.blocked
+                       AND (m.leased_until IS NULL OR m.leased_until < now())
+                       AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
+                     ORDER BY m.attempt_at LIMIT 1) j) AS oldest_s,
+                  coalesce(l.running, 0)::bigint AS "running!", coalesce(l.workers, 0) AS "workers!", l.mean_ms AS "load_ms?",
+                  (SELECT count(*) FROM (SELECT FROM dead_jobs d WHERE d.kind = k.kind LIMIT $2) d) AS "dead!"
+           FROM unnest($1::text[]) k (kind)
+           LEFT JOIN job_queues q USING (kind)
+           LEFT JOIN (SELECT kind, sum(running) AS running, count(*) AS workers,
+                             avg(mean_ms) FILTER (WHERE mean_ms > 0) AS mean_ms
+                      FROM job_loads GROUP BY kind) l USING (kind)
+           ORDER BY k.kind"#,
+        names,
+        COUNTED,
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut depths = Vec::with_capacity(rows.len());
+    for row in rows {
+        let estimated = row.waiting > COUNTED;
+        let waiting = if estimated { estimate(pool, &row.kind).await?.max(row.waiting) } else { row.waiting };
+        let mean_ms = row.load_ms.or(row.mean_ms).filter(|ms| *ms > 0.0);
+        let kind = known.get(row.kind.as_str());
+        depths.push(Depth {
+            registered: kind.is_some(),
+            kind: row.kind,
+            paused: row.paused_at.zip(row.paused_by),
+            waiting,
+            estimated,
+            scheduled: row.scheduled,
+            running: row.running,
+            workers: row.workers,
+            dead: row.dead,
+            oldest_age: seconds(row.oldest_s.unwrap_or_default()),
+            mean: mean_ms.map(|ms| seconds(ms / 1_000.0)),
+            limits: kind.map(|kind| kind.queue),
+        });
+    }
+    Ok(depths)
+}
+
+fn seconds(s: f64) -> Duration {
+    Duration::try_from_secs_f64(s).unwrap_or_default()
+}
+
+/// What the planner thinks of it: its statistics, scaled to the table's size now.
+async fn estimate(pool: &PgPool, kind: &str) -> Result<i64> {
+    let explain = "EXPLAIN (FORMAT JSON) SELECT FROM mq_msgs WHERE channel_name = $1 AND attempt_at <= now()
+                   AND NOT blocked AND lease_token IS NULL";
+    let plan: JsonValue = sqlx::query_scalar(explain).bind(kind).fetch_one(pool).await?;
+    let rows = plan.pointer("/0/Plan/Plan Rows").and_then(JsonValue::as_i64);
+    rows.ok_or_else(|| Error::internal(anyhow::anyhow!("the planner's estimate can't be read: {plan}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(waiting: i64, running: i64, mean_ms: u64) -> Depth {
+        Depth {
+            kind: "k".to_owned(),
+            registered: true,
+            paused: None,
+            waiting,
+            estimated: false,
+            scheduled: 0,
+            running,
+            workers: 1,
+            dead: 0,
+            oldest_age: Duration::ZERO,
+            mean: (mean_ms > 0).then(|| Duration::from_millis(mean_ms)),
+            limits: Some(Queue::IO),
+        }
+    }
+
+    #[test]
+    fn so_many_runs_are_needed_as_drain_the_queue_in_time() {
+        let in_10_s = Duration::from_secs(10);
+        assert_eq!(queue(0, 0, 100).needed(in_10_s), 0);
+        assert_eq!(queue(1_000, 0, 100).needed(in_10_s), 10);
+        assert_eq!(queue(1_001, 0, 100).needed(in_10_s), 11);
+        assert_eq!(queue(0, 7, 100).needed(in_10_s), 7, "what runs goes on");
+        assert_eq!(queue(3, 0, 60_000).needed(in_10_s), 3, "one job needs one run");
+        assert_eq!(queue(9_000, 0, 0).needed(in_10_s), 1, "nothing was measured yet: one finds out");
+    }
+
+    #[test]
+    fn more_than_the_limits_over_all_processes_allow_is_not_asked_for() {
+        let mut narrow = queue(10_000, 0, 1_000);
+        narrow.limits = Some(Queue::IO.across(3));
+        assert_eq!(narrow.needed(Duration::from_secs(1)), 3);
+        narrow.limits = Some(Queue::IO.rate(20, Duration::from_secs(10)));
+        assert_eq!(narrow.needed(Duration::from_secs(1)), 2);
+        narrow.paused = Some((DateTime::UNIX_EPOCH, "olga".to_owned()));
+        assert_eq!(narrow.needed(Duration::from_secs(1)), 0, "nobody claims from a paused queue");
+    }
+}
