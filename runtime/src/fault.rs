@@ -3,13 +3,19 @@
 //! `GAVEL_FAULT=site=abort@3` aborts the process (as kill -9 would) the third time it comes by `site`; `panic` in place
 //! of `abort` panics. Several are separated by commas. Unset, a site costs one comparison. Production never sets it:
 //! start-up logs a warning when it is there.
+//!
+//! [`testing`](crate::testing) does the same to a worker in a thread: see [`Script`].
 use std::{
+    cell::RefCell,
     collections::HashMap,
+    panic::resume_unwind,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
 };
+use tokio_util::sync::CancellationToken;
 
 /// The variable.
 pub const VARIABLE: &str = "GAVEL_FAULT";
@@ -56,6 +62,7 @@ fn parse(part: &str) -> Result<(String, Plan), String> {
 /// # Panics
 /// When a plan says so.
 pub fn point(handler: &str, stage: &str) {
+    perform(handler, stage);
     let Some(plans) = PLANS.get() else { return };
     let Some(plan) = plans.get(&format!("{handler}.{stage}")) else {
         return;
@@ -66,6 +73,59 @@ pub fn point(handler: &str, stage: &str) {
     match plan.action {
         Action::Abort => std::process::abort(),
         Action::Panic => panic!("fault injected at {handler}.{stage}"),
+    }
+}
+
+/// What happens to this thread's worker when it comes by a site for the first time.
+pub(crate) struct Script {
+    handler: &'static str,
+    stage: &'static str,
+    act: Act,
+}
+
+enum Act {
+    /// The task that came by ends there, and the token tells the thread to drop everything else.
+    Kill(CancellationToken),
+    /// The token says that the thread stands still, until the other end of the channel is dropped.
+    Freeze(CancellationToken, mpsc::Receiver<()>),
+}
+
+/// What a killed task unwinds with: nobody may catch it for a panic of the handler's.
+pub(crate) struct Killed;
+
+thread_local! {
+    static SCRIPT: RefCell<Option<Script>> = const { RefCell::new(None) };
+}
+
+impl Script {
+    pub(crate) fn kill(handler: &'static str, stage: &'static str, killed: CancellationToken) -> Self {
+        Self { handler, stage, act: Act::Kill(killed) }
+    }
+
+    /// Also gives the token that says when it is frozen, and what keeps it so until it is dropped.
+    pub(crate) fn freeze(handler: &'static str, stage: &'static str) -> (Self, CancellationToken, mpsc::Sender<()>) {
+        let (frozen, (thaw, wait)) = (CancellationToken::new(), mpsc::channel());
+        (Self { handler, stage, act: Act::Freeze(frozen.clone(), wait) }, frozen, thaw)
+    }
+
+    pub(crate) fn perform_on_this_thread(self) {
+        SCRIPT.set(Some(self));
+    }
+}
+
+fn perform(handler: &str, stage: &str) {
+    let due = |script: &mut Script| script.handler == handler && script.stage == stage;
+    let Some(script) = SCRIPT.with_borrow_mut(|script| script.take_if(due)) else { return };
+    match script.act {
+        Act::Kill(killed) => {
+            killed.cancel();
+            resume_unwind(Box::new(Killed));
+        }
+        Act::Freeze(frozen, wait) => {
+            frozen.cancel();
+            // Ends when the other side is dropped.
+            let _ = wait.recv();
+        }
     }
 }
 

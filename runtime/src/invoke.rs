@@ -1,7 +1,11 @@
 //! One run of a handler: one span, one set of metrics, a panic caught, a deadline kept.
-use crate::{Class, Error, Invocation, Result, Runtime, spec::Spec};
+use crate::{Class, Error, Invocation, Result, Runtime, fault, spec::Spec};
 use futures_util::FutureExt;
-use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 use tracing::{Instrument, Span, field::Empty};
 
 /// Past its deadline a run is given this long to roll back; then it is dropped and its connection closed.
@@ -80,6 +84,7 @@ async fn caught<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Fi
             let clean = result.as_ref().err().is_none_or(|error| error.class() != Class::DeadlineExceeded);
             Finished { result, clean, committable }
         }
+        Ok(Err(panic)) if panic.is::<fault::Killed>() => resume_unwind(panic),
         Ok(Err(panic)) => {
             let error = Error::internal(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)));
             Finished { result: Err(error), clean: false, committable: false }

@@ -4,7 +4,7 @@
 //! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
 //! one before. Now and then it starts from the beginning, for what was put back or committed late; how often depends on
 //! how long that takes.
-use crate::{Result, spec::Spec};
+use crate::Result;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
@@ -164,7 +164,7 @@ pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<
 /// death, and it comes back with the others. The update touches no indexed column, unless a unique key is freed.
 pub(crate) async fn lease(
     conn: &mut PgConnection,
-    spec: &Spec,
+    kind: &str,
     from: &From,
     limit: usize,
     (token, lease): (Uuid, Duration),
@@ -198,7 +198,7 @@ pub(crate) async fn lease(
                        ELSE t.headers END AS headers
            FROM taken t
            ORDER BY t.priority, t.attempt_at, t.seq"#,
-        spec.name,
+        kind,
         &from.at,
         &from.seq,
         i64::try_from(limit).unwrap_or(i64::MAX),

@@ -161,7 +161,7 @@ async fn lease(shared: &Shared, want: usize, token: Uuid) -> Result<Vec<Claimed>
     sqlx::query("SET LOCAL synchronous_commit = off").execute(tx.conn()).await?;
     let (from, began) = (shared.kind.with_cursor(|cursor| cursor.from()), Instant::now());
     let life = shared.runtime.jobs().lease();
-    let claimed = claim::lease(tx.conn(), shared.kind.spec, &from, want, (token, life)).await?;
+    let claimed = claim::lease(tx.conn(), shared.kind.spec.name, &from, want, (token, life)).await?;
     if claimed.is_empty() {
         tx.rollback().await;
     } else {

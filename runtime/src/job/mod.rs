@@ -26,6 +26,7 @@ mod leased;
 mod limit;
 mod scout;
 mod settle;
+pub(crate) mod step;
 mod upkeep;
 mod wake;
 

@@ -1,6 +1,5 @@
-//! A worker inside the calling process, for tests and benchmarks of handlers: the same loops that a worker process runs,
-//! without its listener.
-use crate::{App, Invocation, Io, Runtime, config::Backends, job};
+//! A worker inside the calling process: the same loops that a worker process runs, without its listener.
+use crate::{App, Invocation, Io, Runtime, config::Backends, job, spec::Trigger};
 use anyhow::bail;
 use std::time::Duration;
 
@@ -13,15 +12,23 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts every handler that a worker process would, except consumers and relays where there is no broker: those
-    /// connect when they can.
+    /// Starts every handler that a worker process would. Consumers and relays wait where there is no broker.
     ///
     /// # Errors
     /// When a registration is invalid or the database's URL can't be read.
     pub fn start(app: App, backends: &Backends) -> anyhow::Result<Self> {
+        Self::start_those(app, backends, |_| true)
+    }
+
+    /// Starts handlers of jobs, and nothing else.
+    pub(super) fn start_jobs(app: App, backends: &Backends) -> anyhow::Result<Self> {
+        Self::start_those(app, backends, |trigger| matches!(trigger, Trigger::Job(_)))
+    }
+
+    fn start_those(app: App, backends: &Backends, which: fn(&Trigger) -> bool) -> anyhow::Result<Self> {
         let app = app.checked()?;
         let runtime = app.runtime(backends, "testing", None)?;
-        for registration in app.workers(&[])? {
+        for registration in app.workers(&[])?.iter().filter(|registration| which(&registration.spec.trigger)) {
             registration.start(&runtime);
         }
         job::start(&runtime);

@@ -1,0 +1,181 @@
+//! An application whose loops stand still until a test moves them.
+use super::Worker;
+use crate::{
+    App, Invocation, Io, Result, Runtime, Tx,
+    config::Backends,
+    job::{self, Enqueued, Job, Options, Verdict, inspect},
+    message, receipt,
+    schedule::{self, Tick},
+    tx::bounded,
+};
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A lease in a lab: short, since tests wait for it to end.
+const LEASE: Duration = Duration::from_millis(1_000);
+/// How long a test's own step may take.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(5);
+/// What has not come to pass by then never will.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// An application on a database of its own, for a test. Nothing runs by itself.
+pub struct Lab {
+    pub(super) app: fn() -> App,
+    pub(super) backends: Backends,
+    pub(super) runtime: Runtime,
+}
+
+impl Lab {
+    /// An application that runs on these servers; its workers' leases hold for one second.
+    ///
+    /// # Errors
+    /// When a registration is invalid or the database's URL can't be read.
+    pub fn new(app: fn() -> App, backends: &Backends) -> anyhow::Result<Self> {
+        let backends = Backends { lease: LEASE, ..backends.clone() };
+        let runtime = app().checked()?.runtime(&backends, "lab", None)?;
+        Ok(Self { app, backends, runtime })
+    }
+
+    /// The same with other leases.
+    #[must_use]
+    pub fn with_lease(self, lease: Duration) -> Self {
+        Self { backends: Backends { lease, ..self.backends }, ..self }
+    }
+
+    /// What an `Io` handler gets.
+    pub fn io(&self) -> Io {
+        Io::new(&self.runtime, Invocation::start(TIMEOUT))
+    }
+
+    pub(super) async fn begin(&self) -> Result<Tx> {
+        Tx::begin(self.runtime.pools(), Invocation::start(TIMEOUT)).await
+    }
+
+    /// Enqueues a job, in a transaction of its own.
+    pub async fn enqueue<J: Job>(&self, job: &J, options: impl Into<Options>) -> Result<Enqueued> {
+        let mut tx = self.begin().await?;
+        let enqueued = tx.enqueue(job, options).await?;
+        tx.commit().await?;
+        Ok(enqueued)
+    }
+
+    /// Runs one `Tx` handler by hand: what it did is committed when it is done or snoozed, and rolled back otherwise.
+    ///
+    /// # Errors
+    /// The handler's own.
+    pub async fn run_tx<H: job::TxHandler>(&self, job: &H::Job) -> Result<Verdict> {
+        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(H::SPEC.limits.timeout)).await?;
+        match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, job)).await {
+            Ok(verdict @ (Verdict::Done | Verdict::Snooze(_))) => tx.commit().await.map(|()| verdict),
+            Ok(verdict) => {
+                tx.rollback().await;
+                Ok(verdict)
+            }
+            Err(error) => Err(tx.fail(error).await),
+        }
+    }
+
+    /// Gives one message to a consumer, as a delivery with that id would. False when it was handled before.
+    ///
+    /// # Errors
+    /// The handler's own: then nothing stays.
+    pub async fn deliver<H: message::TxHandler>(&self, message_id: Uuid, message: &H::Message) -> Result<bool> {
+        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(H::SPEC.limits.timeout)).await?;
+        let work = async {
+            let new = !receipt::is_in_inbox(&mut tx, H::SPEC.name, message_id).await?;
+            if new {
+                H::handle(&mut tx, message).await?;
+            }
+            Ok(new && receipt::put_in_inbox(&mut tx, H::SPEC.name, message_id).await?)
+        };
+        match bounded(H::SPEC.limits.timeout, work).await {
+            Ok(true) => tx.commit().await.map(|()| true),
+            Ok(false) => {
+                tx.rollback().await;
+                Ok(false)
+            }
+            Err(error) => Err(tx.fail(error).await),
+        }
+    }
+
+    /// Runs one tick of a schedule by hand.
+    ///
+    /// # Errors
+    /// The handler's own: then nothing stays.
+    pub async fn tick<H: schedule::TxHandler>(&self, due_at: DateTime<Utc>) -> Result<()> {
+        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(H::SPEC.limits.timeout)).await?;
+        match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, Tick { due_at })).await {
+            Ok(()) => tx.commit().await,
+            Err(error) => Err(tx.fail(error).await),
+        }
+    }
+
+    /// Runs every job that is due, and those that they enqueue, until none is; gives those that died meanwhile. What is due
+    /// later stays: see [`Lab::advance`].
+    ///
+    /// # Errors
+    /// When jobs are still due after a minute, or the database fails.
+    pub async fn drain(&self) -> anyhow::Result<Vec<inspect::View>> {
+        let since: DateTime<Utc> =
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&self.runtime.pools().reads).await?;
+        let worker = Worker::start_jobs((self.app)(), &self.backends)?;
+        let drained = self.until("no job is due", || self.is_drained()).await;
+        worker.stop(PATIENCE).await?;
+        drained?;
+        let dead = inspect::dead(&self.io(), None, None, 1_000).await?;
+        Ok(dead.into_iter().filter(|job| job.at >= since).collect())
+    }
+
+    /// Whether no job of this application is due or running.
+    pub(super) async fn is_drained(&self) -> anyhow::Result<bool> {
+        let kinds: Vec<String> = self.runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
+        let left: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = ANY($1) AND m.attempt_at <= clock_timestamp()
+                            AND NOT EXISTS (SELECT FROM job_queues q
+                                            WHERE q.kind = m.channel_name AND q.paused_at IS NOT NULL))",
+        )
+        .bind(kinds)
+        .fetch_one(&self.runtime.pools().reads)
+        .await?;
+        Ok(!left)
+    }
+
+    /// Makes every queued job due that much earlier, as if the time had passed.
+    pub async fn advance(&self, time: Duration) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE mq_msgs SET attempt_at = attempt_at - make_interval(secs => $1) WHERE lease_token IS NULL")
+            .bind(time.as_secs_f64())
+            .execute(tx.conn())
+            .await?;
+        tx.commit().await
+    }
+
+    /// Lets every lease run out now, as if its worker had been gone that long.
+    pub async fn expire_leases(&self) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE mq_msgs SET leased_until = now() - interval '1 ms' WHERE lease_token IS NOT NULL")
+            .execute(tx.conn())
+            .await?;
+        tx.commit().await
+    }
+
+    /// Looks until it is so.
+    pub(super) async fn until<F: Future<Output = anyhow::Result<bool>>>(
+        &self,
+        what: &str,
+        look: impl Fn() -> F,
+    ) -> anyhow::Result<()> {
+        let looking = async {
+            while !look().await? {
+                tokio::time::sleep(LOOK).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(PATIENCE, looking)
+            .await
+            .unwrap_or_else(|_| anyhow::bail!("after {PATIENCE:?} it is still not so that {what}"))
+    }
+}

@@ -1,0 +1,154 @@
+//! Handlers tested with the runtime's own harness: the example's, which are not about auctions, and one that forgets what
+//! handlers must not forget.
+use chrono::Utc;
+use gavel::EXPAND;
+use gavel_proto::events_v1::{ItemEvent, ItemState};
+use gavel_runtime::{
+    App, Result,
+    config::{Backends, Env},
+    job::{self, Attempt, Job, Options, Verdict, inspect},
+    spec::{Queue, Spec, Trigger},
+    testing::{BOUNDARIES, FROZEN, Lab},
+};
+use gavel_tests::{Process, System, process::binary};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+#[path = "../../../runtime/examples/reminders/app.rs"]
+mod reminders;
+
+use reminders::{Digest, Remind, Reminder, Shredder};
+
+const TABLES: &str = include_str!("../../../runtime/examples/reminders/migrations/1000_create_letters.sql");
+
+fn backends(system: &System) -> Backends {
+    let mut env = Env::new(system.variables(&[]));
+    let backends = Backends::from_env(&mut env);
+    env.finish().expect("the harness sets everything");
+    backends
+}
+
+async fn lab() -> (System, Lab) {
+    let system = System::new().await;
+    for statement in TABLES.split_inclusive(';').filter(|statement| statement.contains("CREATE")) {
+        sqlx::query(statement).execute(&system.db).await.expect("created");
+    }
+    let lab = Lab::new(|| reminders::app(&EXPAND), &backends(&system)).expect("valid");
+    (system, lab)
+}
+
+async fn count(system: &System, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&system.db).await.expect("counted")
+}
+
+fn remind(who: &str, text: &str) -> Remind {
+    Remind { who: who.to_owned(), text: text.to_owned() }
+}
+
+const LETTERS: &str = "SELECT count(*) FROM letters";
+const DIGESTS: &str = "SELECT count(*) FROM digests";
+
+#[tokio::test]
+async fn a_tx_job_survives_a_crash_at_every_boundary_it_passes() {
+    let (system, lab) = lab().await;
+    let survival = lab.survives(&remind("ada", "water the plants"), async || Ok(count(&system, LETTERS).await)).await;
+    let survival = survival.expect("one letter each");
+    let passed: Vec<_> = BOUNDARIES.into_iter().chain([FROZEN]).filter(|b| survival.passed(b)).collect();
+    assert_eq!(passed, ["after_claim", "before_commit", "after_commit", FROZEN]);
+}
+
+#[tokio::test]
+async fn a_leased_job_that_commits_with_its_completion_survives_them_too() {
+    let (system, lab) = lab().await;
+    let survival = lab.survives(&Digest { who: "ada".to_owned() }, async || Ok(count(&system, DIGESTS).await)).await;
+    let survival = survival.expect("one digest each");
+    let passed: Vec<_> = BOUNDARIES.into_iter().chain([FROZEN]).filter(|b| survival.passed(b)).collect();
+    assert_eq!(passed, ["after_claim", "before_commit", "after_commit", FROZEN]);
+}
+
+/// Writes a letter, and forgets that it may run twice.
+#[derive(Serialize, Deserialize)]
+struct Careless;
+
+impl Job for Careless {
+    const KIND: &'static str = "careless";
+    const RETRIES: u32 = 3;
+}
+
+impl job::IoHandler for Careless {
+    const SPEC: &'static Spec = &Spec::new("careless", Trigger::Job(Queue::IO));
+    type Job = Self;
+
+    async fn handle(attempt: &Attempt, _: &Self) -> Result<Verdict> {
+        let mut tx = attempt.begin().await?;
+        sqlx::query("INSERT INTO letters (who, text) VALUES ('all', 'again')").execute(tx.conn()).await?;
+        attempt.commit(tx).await?;
+        Ok(Verdict::Done)
+    }
+}
+
+#[tokio::test]
+async fn the_harness_finds_a_handler_that_is_not_idempotent_and_names_the_boundary() {
+    let (system, _) = lab().await;
+    let lab = Lab::new(|| App::new("careless", &EXPAND).job_io::<Careless>(), &backends(&system)).expect("valid");
+    let found = lab.survives(&Careless, async || Ok(count(&system, LETTERS).await)).await;
+    let error = found.expect_err("it writes twice").to_string();
+    assert!(error.contains("before_complete") && error.contains("2 times"), "{error}");
+}
+
+#[tokio::test]
+async fn handlers_run_by_hand_and_queues_drain_in_time_that_a_test_moves() {
+    let (system, lab) = lab().await;
+    let refused = lab.run_tx::<Reminder>(&remind("ada", "")).await.expect("it ran");
+    assert!(matches!(refused, Verdict::Dead { .. }));
+    assert_eq!(count(&system, LETTERS).await, 0);
+    assert_eq!(lab.run_tx::<Reminder>(&remind("ada", "a")).await.expect("it ran"), Verdict::Done);
+    let later = Options::new().delay(Duration::from_secs(3_600));
+    for text in ["b", "c", ""] {
+        lab.enqueue(&remind("ada", text), later.clone()).await.expect("enqueued");
+    }
+    assert!(lab.drain().await.expect("drained").is_empty());
+    assert_eq!(count(&system, LETTERS).await, 1, "an hour is not over");
+    lab.advance(Duration::from_secs(3_600)).await.expect("it is now");
+    let dead = lab.drain().await.expect("drained");
+    assert_eq!(dead.len(), 1);
+    assert_eq!((dead[0].kind.as_str(), dead[0].state), ("remind", inspect::State::Dead));
+    assert_eq!(count(&system, LETTERS).await, 3);
+    lab.advance(Duration::from_secs(1)).await.expect("moved");
+    lab.drain().await.expect("drained");
+    assert!(count(&system, DIGESTS).await > 0);
+
+    sqlx::query("UPDATE letters SET at = at - interval '31 days' WHERE text = 'a'")
+        .execute(&system.db)
+        .await
+        .expect("aged");
+    lab.tick::<Shredder>(Utc::now()).await.expect("it ran");
+    assert_eq!(count(&system, LETTERS).await, 2, "the old one is shredded");
+}
+
+#[tokio::test]
+async fn a_message_delivered_by_hand_twice_counts_once() {
+    let system = System::new().await;
+    let lab = Lab::new(gavel::app, &backends(&system)).expect("valid");
+    let (id, message) = (uuid::Uuid::new_v4(), ItemEvent { item: Some(ItemState::default()), ..Default::default() });
+    let first = lab.deliver::<gavel::apply_user_stats::ApplyUserStats>(id, &message).await;
+    let again = lab.deliver::<gavel::apply_user_stats::ApplyUserStats>(id, &message).await;
+    assert!(first.expect("an event without a bid changes nothing"));
+    assert!(!again.expect("it is known"));
+}
+
+#[tokio::test]
+async fn the_example_runs_on_an_empty_database() {
+    let system = System::new().await;
+    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+        sqlx::query(statement).execute(&system.db).await.expect("emptied");
+    }
+    let mut example = Process::start(&binary("examples/reminders"), &[], &system.variables(&[]));
+    let ended = example.ended().await;
+    let output = example.output();
+    assert!(ended.success(), "{output:?}");
+    for line in ["letter to ada: water the plants", "letter to ada: close the window", "digest for ada: 2 letters"] {
+        assert!(output.iter().any(|said| said == line), "{line:?} is missing in {output:?}");
+    }
+    assert!(output.iter().any(|line| line.starts_with("dead remind: there is nothing")), "{output:?}");
+}
