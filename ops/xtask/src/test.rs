@@ -63,7 +63,7 @@ impl Test {
         let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
         let servers = self.servers()?;
         let urls = servers.urls();
-        let bins = build(&["--workspace", "--bins", "--tests"], false)?;
+        let bins = build(&["--workspace", "--bins", "--tests", "--examples"], false)?;
         let template = format!("gavel_template_{}", std::process::id());
         let step = Step::begin("migrating the template database");
         migrate(&bins, &urls.database(&template))?;

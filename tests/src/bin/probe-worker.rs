@@ -175,6 +175,32 @@ impl job::IoHandler for Carrier {
     }
 }
 
+/// A leased job that is completed in a group, and idempotent by what it looks for first.
+#[derive(Serialize, Deserialize)]
+struct Tally {
+    how: String,
+}
+
+impl Job for Tally {
+    const KIND: &'static str = "tally";
+    const RETRIES: u32 = 2;
+}
+
+impl job::IoHandler for Tally {
+    const SPEC: &'static Spec = &Spec::new("tally", Trigger::Job(Queue::IO)).limits(Limits::DEFAULT.retries(2));
+    type Job = Self;
+
+    async fn handle(attempt: &Attempt, job: &Self) -> Result<Verdict> {
+        let mut tx = attempt.begin().await?;
+        sqlx::query("INSERT INTO notes (text) SELECT $1 WHERE NOT EXISTS (SELECT FROM notes WHERE text = $1)")
+            .bind(&job.how)
+            .execute(tx.conn())
+            .await?;
+        attempt.commit(tx).await?;
+        Ok(Verdict::Done)
+    }
+}
+
 /// Two kinds whose runs must not overlap, in whatever process; the first may also begin only so often.
 #[derive(Serialize, Deserialize)]
 struct Metered {}
@@ -256,6 +282,7 @@ async fn main() -> anyhow::Result<()> {
         .job_tx::<Misbehave>()
         .job_tx::<InOrder>()
         .job_io::<Carrier>()
+        .job_io::<Tally>()
         .job_tx::<Metered>()
         .job_io::<Narrow>()
         .message_tx::<Heard>()

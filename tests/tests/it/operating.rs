@@ -1,0 +1,123 @@
+//! What an operator does with `bidctl`: look, pause, cancel, retry, discard, watch.
+use chrono::{TimeDelta, Utc};
+use gavel_tests::{Process, System, eventually, process::binary};
+use serde_json::Value;
+
+struct Operator {
+    system: System,
+    url: String,
+    _service: Process,
+}
+
+impl Operator {
+    async fn new() -> Self {
+        let system = System::new().await;
+        let (service, api) = system.service().await;
+        api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+        let url = format!("http://{}", service.address().await);
+        Self { system, url, _service: service }
+    }
+
+    fn start(&self, arguments: &[&str]) -> Process {
+        let token = self.system.token("olga", "ops");
+        let mut all = arguments.to_vec();
+        all.extend(["--url", &self.url, "--token", &token]);
+        Process::start(&binary("bidctl"), &all, &[])
+    }
+
+    async fn said(&self, arguments: &[&str]) -> String {
+        let mut bidctl = self.start(arguments);
+        let ended = bidctl.ended().await;
+        let output = bidctl.output().join("\n");
+        assert!(ended.success(), "bidctl {arguments:?}: {output}");
+        output
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let mut all = arguments.to_vec();
+        all.push("--json");
+        serde_json::from_str(&self.said(&all).await).expect("JSON")
+    }
+
+    async fn refused(&self, arguments: &[&str]) -> String {
+        let mut bidctl = self.start(arguments);
+        assert!(!bidctl.ended().await.success(), "bidctl {arguments:?} was meant to fail");
+        bidctl.output().join("\n")
+    }
+
+    async fn queue(&self, kind: &str) -> Value {
+        let listed = self.json(&["queue", "list"]).await;
+        let found = listed["queues"].as_array().expect("an array").iter().find(|queue| queue["kind"] == kind).cloned();
+        found.unwrap_or_else(|| panic!("no queue {kind} in {listed}"))
+    }
+}
+
+#[tokio::test]
+async fn queues_are_listed_paused_and_resumed() {
+    let operator = Operator::new().await;
+    let queue = operator.queue("close_item").await;
+    assert_eq!((&queue["scheduled"], &queue["waiting"]), (&1.into(), &0.into()), "{queue}");
+    assert_eq!(queue["paused_at"], Value::Null);
+    let stranger = "INSERT INTO mq_msgs (id, channel_name, channel_args, after_message_id)
+                    VALUES (uuid_generate_v4(), 'of_a_later_version', '', NULL)";
+    sqlx::query(stranger).execute(&operator.system.db).await.expect("enqueued");
+    let unknown = operator.queue("of_a_later_version").await;
+    assert_eq!((&unknown["registered"], &unknown["waiting"]), (&false.into(), &1.into()), "{unknown}");
+
+    assert_eq!(operator.json(&["queue", "pause", "close_item"]).await["changed"], true);
+    assert_eq!(operator.json(&["queue", "pause", "close_item"]).await["changed"], false);
+    assert_eq!(operator.queue("close_item").await["paused_by"], "olga");
+    let table = operator.said(&["queue", "list"]).await;
+    assert!(table.contains("kind") && table.contains("paused by olga") && table.contains("unknown kind"), "{table}");
+    assert_eq!(operator.json(&["queue", "resume", "close_item"]).await["changed"], true);
+    assert_eq!(operator.queue("close_item").await["paused_at"], Value::Null);
+    let refused = operator.refused(&["queue", "show", "nothing"]).await;
+    assert!(refused.contains("\"nothing\"") && refused.contains("close_item"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_job_is_looked_at_cancelled_retried_and_discarded() {
+    let operator = Operator::new().await;
+    let shown = operator.json(&["queue", "show", "close_item"]).await;
+    let id = shown["jobs"][0]["job_id"].as_str().expect("one is queued").to_owned();
+    assert_eq!(shown["jobs"][0]["state"], "scheduled");
+    let job = operator.json(&["queue", "job", &id]).await;
+    assert!(job["args"]["item_id"].is_string(), "{job}");
+
+    assert_eq!(operator.json(&["queue", "cancel", &id]).await["buried"], true);
+    let dead = operator.json(&["dead", "list", "--kind", "close_item"]).await;
+    assert_eq!(dead["jobs"][0]["job_id"], *id);
+    assert_eq!(dead["jobs"][0]["last_error"], "cancelled by olga");
+    let table = operator.said(&["dead", "show", &id]).await;
+    assert!(table.contains("cancelled by olga") && table.contains("item_id"), "{table}");
+
+    let refused = operator.refused(&["dead", "discard", &id]).await;
+    assert!(refused.contains("--yes"), "{refused}");
+    assert_eq!(operator.json(&["dead", "retry", "--kind", "close_item"]).await["count"], 1);
+    assert_eq!(operator.json(&["queue", "job", &id]).await["state"], "waiting");
+    assert_eq!(operator.json(&["queue", "cancel", &id]).await["buried"], true);
+    assert_eq!(operator.json(&["dead", "discard", &id, "--yes"]).await["count"], 1);
+    assert_eq!(operator.json(&["dead", "list"]).await["jobs"], serde_json::json!([]));
+    let gone = operator.refused(&["queue", "job", &id]).await;
+    assert!(gone.contains("there is no job"), "{gone}");
+    let neither = operator.refused(&["dead", "retry"]).await;
+    assert!(neither.contains("--kind") || neither.contains("JOB_ID"), "{neither}");
+}
+
+#[tokio::test]
+async fn handlers_are_listed_and_a_list_can_be_watched() {
+    let operator = Operator::new().await;
+    let handlers = operator.json(&["handlers"]).await;
+    let closing =
+        handlers["handlers"].as_array().expect("an array").iter().find(|h| h["name"] == "close_item").cloned();
+    assert_eq!(closing.expect("it is listed")["trigger"], "job");
+    let mut watching = operator.start(&["queue", "list", "--watch", "--every", "1", "--json"]);
+    let lines = eventually("it is shown again", || async { watching.output() }, |lines| lines.len() >= 2).await;
+    for line in lines {
+        let turn: Value = serde_json::from_str(&line).expect("a JSON document on each line");
+        assert!(turn["queues"].is_array(), "{turn}");
+    }
+    watching.kill();
+    let table = operator.said(&["parked", "list"]).await;
+    assert!(table.contains("(none)"), "{table}");
+}
