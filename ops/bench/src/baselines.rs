@@ -1,4 +1,4 @@
-//! What others do with the same work: the stock runner of the crate sqlxmq, and graphile-worker in Node.
+//! What others do with the same work: the stock runner of the crate sqlxmq, and graphile-worker and pg-boss in Node.
 use crate::{Measured, poll_until};
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -66,14 +66,14 @@ struct Printed {
     seconds: f64,
 }
 
-/// One command of the Node script, which prints what it measured.
-pub(crate) fn graphile(dir: &str, arguments: &[&str]) -> anyhow::Result<Measured> {
-    let output = Command::new("node").arg("graphile.mjs").args(arguments).current_dir(dir).output().context("node")?;
+/// One command of a Node script, which prints what it measured.
+pub(crate) fn node(dir: &str, script: &str, arguments: &[&str]) -> anyhow::Result<Measured> {
+    let output = Command::new("node").arg(script).args(arguments).current_dir(dir).output().context("node")?;
     if !output.status.success() {
-        bail!("graphile.mjs {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("{script} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().last().context("graphile.mjs printed nothing")?;
+    let line = text.lines().last().with_context(|| format!("{script} printed nothing"))?;
     let Printed { jobs, seconds } = serde_json::from_str(line)?;
     Ok(Measured { jobs, took: Duration::from_secs_f64(seconds) })
 }

@@ -102,35 +102,105 @@ pub(crate) async fn enqueue(database_url: &str, leased: bool, count: u64, batch:
     Ok(Measured { jobs: count, took })
 }
 
-/// Fills the queue, then measures one worker from its start until the queue is empty. Also gives the bytes of WAL per job.
+/// Jobs that are queued.
+pub(crate) async fn left(pool: &PgPool) -> anyhow::Result<i64> {
+    Ok(sqlx::query_scalar("SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil()").fetch_one(pool).await?)
+}
+
+/// Fills the queue, then measures workers from their start until the queue is empty. Also gives the bytes of WAL per job.
 pub(crate) async fn drain(
     database_url: &str,
     pool: &PgPool,
     leased: bool,
     count: u64,
+    workers: usize,
 ) -> anyhow::Result<(Measured, f64)> {
     enqueue(database_url, leased, count, 10_000).await?;
-    for statement in ["VACUUM ANALYZE mq_msgs", "VACUUM ANALYZE mq_payloads", "CHECKPOINT"] {
+    for statement in ["VACUUM ANALYZE mq_msgs", "CHECKPOINT"] {
         sqlx::query(statement).execute(pool).await?;
     }
     let before: String = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").fetch_one(pool).await?;
     RAN.store(0, Ordering::Relaxed);
+    let app = || {
+        let app = App::new("bench", &EXPAND);
+        if leased { app.job_io::<NoopIo>() } else { app.job_tx::<NoopTx>() }
+    };
     let began = Instant::now();
-    let app = App::new("bench", &EXPAND);
-    let app = if leased { app.job_io::<NoopIo>() } else { app.job_tx::<NoopTx>() };
-    let worker = Worker::start(app, &backends(database_url)?)?;
+    let mut running = Vec::new();
+    for _ in 0..workers {
+        running.push(Worker::start(app(), &backends(database_url)?)?);
+    }
     poll_until(|| async { Ok(RAN.load(Ordering::Relaxed) >= count) }).await?;
-    poll_until(|| async {
-        Ok(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM mq_msgs").fetch_one(pool).await? <= 1)
-    })
-    .await?;
+    poll_until(|| async { Ok(left(pool).await? == 0) }).await?;
     let took = began.elapsed();
     let wal: f64 = sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::float8")
         .bind(before)
         .fetch_one(pool)
         .await?;
-    worker.stop(GRACE).await?;
+    for worker in running {
+        worker.stop(GRACE).await?;
+    }
     Ok((Measured { jobs: count, took }, wal / f64::from(u32::try_from(count)?)))
+}
+
+/// A worker of both kinds, until standard input ends.
+pub(crate) async fn work(database_url: &str) -> anyhow::Result<()> {
+    let app = App::new("bench", &EXPAND).job_tx::<NoopTx>().job_io::<NoopIo>();
+    let worker = Worker::start(app, &backends(database_url)?)?;
+    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
+    worker.stop(GRACE).await
+}
+
+/// As [`pickup`], sampled every 20 ms for `time` while another producer enqueues `load` jobs a second.
+pub(crate) async fn pickup_under_load(
+    database_url: &str,
+    load: u64,
+    time: Duration,
+) -> anyhow::Result<(Duration, Duration)> {
+    let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url)?)?;
+    let (producer, prober) = (idle(database_url)?, idle(database_url)?);
+    let until = Instant::now() + time;
+    let produce = async {
+        let io = producer.io();
+        let mut every = tokio::time::interval(Duration::from_millis(10));
+        while Instant::now() < until {
+            every.tick().await;
+            let mut tx = io.begin().await?;
+            tx.enqueue_many(&(0..load / 100).map(|n| NoopTx { n }).collect::<Vec<_>>(), Duration::ZERO).await?;
+            io.commit(tx).await?;
+        }
+        anyhow::Ok(())
+    };
+    let probe = sampled(&prober, Duration::from_millis(20), |_| Instant::now() < until);
+    let ((), mut took) = tokio::try_join!(produce, probe)?;
+    producer.stop(GRACE).await?;
+    prober.stop(GRACE).await?;
+    worker.stop(GRACE).await?;
+    Ok(percentiles(&mut took))
+}
+
+/// From the commit of a job to its handler's first line, one after another, for as long as `more` says.
+async fn sampled(producer: &Worker, pause: Duration, more: impl Fn(usize) -> bool) -> anyhow::Result<Vec<Duration>> {
+    let mut took = Vec::new();
+    PICKED_UP.lock().expect("nobody panics").clear();
+    while more(took.len()) {
+        tokio::time::sleep(pause).await;
+        let io = producer.io();
+        let mut tx = io.begin().await?;
+        tx.enqueue(&NoopTx { n: u64::MAX }, Duration::ZERO).await?;
+        io.commit(tx).await?;
+        let committed = Instant::now();
+        let sample = took.len();
+        poll_until(|| async { Ok(PICKED_UP.lock().expect("nobody panics").len() > sample) }).await?;
+        let at = PICKED_UP.lock().expect("nobody panics")[sample];
+        took.push(at.saturating_duration_since(committed));
+    }
+    Ok(took)
+}
+
+fn percentiles(took: &mut [Duration]) -> (Duration, Duration) {
+    took.sort_unstable();
+    (took[took.len() / 2], took[took.len() * 99 / 100])
 }
 
 /// How long an idle worker takes from the commit of a job to its handler's first line: (p50, p99).
@@ -138,21 +208,8 @@ pub(crate) async fn pickup(database_url: &str, samples: usize) -> anyhow::Result
     let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url)?)?;
     // Another process's transactions: what they wake comes by NOTIFY.
     let producer = idle(database_url)?;
-    let io = producer.io();
-    let mut took = Vec::with_capacity(samples);
-    PICKED_UP.lock().expect("nobody panics").clear();
-    for sample in 0..samples {
-        tokio::time::sleep(Duration::from_millis(15)).await;
-        let mut tx = io.begin().await?;
-        tx.enqueue(&NoopTx { n: u64::MAX }, Duration::ZERO).await?;
-        io.commit(tx).await?;
-        let committed = Instant::now();
-        poll_until(|| async { Ok(PICKED_UP.lock().expect("nobody panics").len() > sample) }).await?;
-        let at = PICKED_UP.lock().expect("nobody panics")[sample];
-        took.push(at.saturating_duration_since(committed));
-    }
+    let mut took = sampled(&producer, Duration::from_millis(15), |taken| taken < samples).await?;
     producer.stop(GRACE).await?;
     worker.stop(GRACE).await?;
-    took.sort_unstable();
-    Ok((took[samples / 2], took[samples * 99 / 100]))
+    Ok(percentiles(&mut took))
 }

@@ -19,7 +19,7 @@ pub(crate) struct Bench {
 
 #[derive(Subcommand)]
 enum What {
-    /// Jobs beside the stock sqlxmq runner and graphile-worker
+    /// Jobs beside the stock sqlxmq runner, graphile-worker and pg-boss
     Jobs {
         /// Rounds, of which the median counts
         #[arg(long, default_value_t = 5)]
@@ -35,7 +35,7 @@ impl Bench {
         let What::Jobs { rounds, backlog } = self.what;
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         if on_path("node").is_none() || on_path("npm").is_none() {
-            bail!("the baseline graphile-worker needs Node.js 20 or newer and npm: install them first");
+            bail!("the baselines graphile-worker and pg-boss need Node.js 20 or newer and npm: install them first");
         }
         let baselines = crate::root().join("ops/bench/baselines");
         let step = Step::begin("installing the baselines (npm ci)");

@@ -113,8 +113,8 @@ impl Lab {
         }
     }
 
-    /// Runs every job that is due, and those that they enqueue, until none is; gives those that died meanwhile. What is due
-    /// later stays: see [`Lab::advance`].
+    /// Runs every job that is due, those that they enqueue, and the next tries of those that fail, until each is done or
+    /// dead; gives those that died meanwhile. What was delayed or snoozed stays: see [`Lab::advance`].
     ///
     /// # Errors
     /// When jobs are still due after a minute, or the database fails.
@@ -129,11 +129,12 @@ impl Lab {
         Ok(dead.into_iter().filter(|job| job.at >= since).collect())
     }
 
-    /// Whether no job of this application is due or running.
+    /// Whether no job of this application is due, running or on its way to another try.
     pub(super) async fn is_drained(&self) -> anyhow::Result<bool> {
         let kinds: Vec<String> = self.runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
         let left: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = ANY($1) AND m.attempt_at <= clock_timestamp()
+            "SELECT EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = ANY($1)
+                            AND (m.attempt_at <= clock_timestamp() OR m.tries > 0)
                             AND NOT EXISTS (SELECT FROM job_queues q
                                             WHERE q.kind = m.channel_name AND q.paused_at IS NOT NULL))",
         )

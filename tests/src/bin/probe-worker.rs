@@ -85,7 +85,7 @@ impl job::TxHandler for Misbehave {
             }
             "enqueue by priority" => {
                 for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent] {
-                    let job = Do { how: format!("{priority:?}") };
+                    let job = Ranked { how: format!("{priority:?}") };
                     tx.enqueue(&job, Options::new().delay(Duration::from_millis(1)).priority(priority)).await?;
                 }
                 Ok(Verdict::Done)
@@ -105,6 +105,28 @@ impl job::TxHandler for Misbehave {
             "be unavailable" => Err(Error::new(Class::Unavailable, "nothing answers")),
             _ => Ok(Verdict::Done),
         }
+    }
+}
+
+/// Notes what it is told, in one lane: what is claimed first is noted first.
+#[derive(Serialize, Deserialize)]
+struct Ranked {
+    how: String,
+}
+
+impl Job for Ranked {
+    const KIND: &'static str = "ranked";
+    const RETRIES: u32 = 2;
+}
+
+impl job::TxHandler for Ranked {
+    const SPEC: &'static Spec =
+        &Spec::new("ranked", Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.retries(2).concurrency(1));
+    type Job = Self;
+
+    async fn handle(tx: &mut Tx, job: &Self) -> Result<Verdict> {
+        note(tx, &job.how).await?;
+        Ok(Verdict::Done)
     }
 }
 
@@ -281,6 +303,7 @@ async fn main() -> anyhow::Result<()> {
         .poll_io::<gavel::relay_outbox::RelayOutbox>()
         .job_tx::<Misbehave>()
         .job_tx::<InOrder>()
+        .job_tx::<Ranked>()
         .job_io::<Carrier>()
         .job_io::<Tally>()
         .job_tx::<Metered>()
