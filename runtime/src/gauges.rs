@@ -47,7 +47,8 @@ pub(crate) async fn run(runtime: Runtime) {
 }
 
 pub(crate) fn register(meter: &Meter, queues: &Queues) {
-    let gauges: [(&'static str, &'static str, fn(&Depth) -> i64); 8] = [
+    type Figure = fn(&Depth) -> i64;
+    let gauges: [(&'static str, &'static str, Figure); 8] = [
         ("gavel_job_queue_waiting", "Jobs due and not leased; estimated above 10000", |d| d.waiting),
         ("gavel_job_queue_scheduled", "Jobs due later, counted up to 10000", |d| d.scheduled),
         ("gavel_job_queue_running", "Runs as of the workers' last heartbeats", |d| d.running),

@@ -1,9 +1,10 @@
-//! Forgets old receipts. A client that comes back with its key after [`KEEP_REPLIES`] is a new caller; a message that
+//! Forgets old receipts, dead jobs and parked messages. A client that comes back with its key after [`KEEP_REPLIES`] is a new caller; a message that
 //! comes back after [`KEEP_INBOX`] would count again, except for money, which the spend ledger remembers for ever.
 mod sql;
 
 use gavel_runtime::{
     Result, Tx, job,
+    message::parking,
     schedule::{self, Tick, Timetable},
     spec::{Limits, Spec, Trigger},
 };
@@ -15,6 +16,8 @@ pub const KEEP_REPLIES: Duration = Duration::from_hours(30 * 24);
 pub const KEEP_INBOX: Duration = Duration::from_hours(30 * 24);
 /// How long a dead job is kept.
 pub const KEEP_DEAD_JOBS: Duration = Duration::from_hours(90 * 24);
+/// How long a parked message is kept.
+pub const KEEP_PARKED: Duration = Duration::from_hours(90 * 24);
 /// Rows of each kind forgotten by one statement.
 const BATCH: i64 = 10_000;
 /// Statements of each kind in one tick: 200 000 rows a minute, more than a busy day brings.
@@ -40,7 +43,8 @@ impl schedule::TxHandler for SweepReceipts {
             }
         }
         let dead_jobs = job::forget_dead(tx, KEEP_DEAD_JOBS, BATCH).await?;
-        tracing::info!(replies, messages, dead_jobs, "old receipts forgotten");
+        let parked = parking::forget(tx, KEEP_PARKED, BATCH).await?;
+        tracing::info!(replies, messages, dead_jobs, parked, "old receipts forgotten");
         Ok(())
     }
 }

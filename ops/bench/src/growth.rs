@@ -66,7 +66,8 @@ pub(crate) async fn workers(base: &str) -> anyhow::Result<Vec<Row>> {
 
 /// Pickup when idle; then under load while a transaction holds its snapshot; then a backlog with all of that still dead in
 /// the tables.
-pub(crate) async fn snapshot(base: &str, usual: f64) -> anyhow::Result<Vec<Row>> {
+pub(crate) async fn snapshot(base: &str) -> anyhow::Result<Vec<Row>> {
+    let usual = drained(base, false, 100_000, 1).await?;
     let (url, pool) = (format!("{base}/bench"), fresh(base, "bench").await?);
     ours::EXPAND.run(&pool).await?;
     let idle = ours::pickup(&url, 500).await?;

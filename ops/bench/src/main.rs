@@ -44,7 +44,7 @@ async fn fresh(base: &str, name: &str) -> anyhow::Result<sqlx::PgPool> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "gavel-bench POSTGRES_URL NODE_DIR OUT_DIR [ROUNDS] [BACKLOG]";
+    let usage = "gavel-bench POSTGRES_URL NODE_DIR OUT_DIR [ROUNDS] [BACKLOG] [PART]";
     let base = arguments.next().context(usage)?;
     let node = arguments.next().context(usage)?;
     if base == "worker" {
@@ -53,19 +53,33 @@ async fn main() -> anyhow::Result<()> {
     let out = arguments.next().context(usage)?;
     let rounds = arguments.next().map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
     let backlog = arguments.next().map_or(Ok(100_000), |backlog| backlog.parse())?;
-    let mut samples = Samples::default();
-    for number in 1..=rounds {
-        eprintln!("  … round {number} of {rounds}");
-        rounds::round(&mut samples, &base, &node, backlog).await?;
+    let only = arguments.next();
+    let wanted = |part: &str| only.as_ref().is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if wanted("rounds") {
+        let mut samples = Samples::default();
+        for number in 1..=rounds {
+            eprintln!("  … round {number} of {rounds}");
+            rounds::round(&mut samples, &base, &node, backlog).await?;
+        }
+        rows.extend(samples.report(backlog));
     }
-    let (mut rows, tx) = samples.report(backlog);
-    eprintln!("  … pickup, idle and under a held snapshot");
-    rows.extend(growth::snapshot(&base, tx).await?);
-    eprintln!("  … backlogs of 10 000, 100 000 and 1 000 000");
-    rows.extend(growth::backlogs(&base).await?);
-    eprintln!("  … one worker and two, memory");
-    rows.extend(growth::workers(&base).await?);
-    rows.extend(growth::memory(&base).await?);
+    if wanted("snapshot") {
+        eprintln!("  … pickup, idle and under a held snapshot");
+        rows.extend(growth::snapshot(&base).await?);
+    }
+    if wanted("backlogs") {
+        eprintln!("  … backlogs of 10 000, 100 000 and 1 000 000");
+        rows.extend(growth::backlogs(&base).await?);
+    }
+    if wanted("workers") {
+        eprintln!("  … one worker and two");
+        rows.extend(growth::workers(&base).await?);
+    }
+    if wanted("memory") {
+        eprintln!("  … memory");
+        rows.extend(growth::memory(&base).await?);
+    }
     let text = markdown(&rows);
     println!("{text}");
     fs::create_dir_all(&out)?;

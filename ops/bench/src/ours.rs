@@ -83,9 +83,9 @@ fn idle(database_url: &str) -> anyhow::Result<Worker> {
 /// Enqueues `count` jobs of either kind, in transactions of `batch`.
 pub(crate) async fn enqueue(database_url: &str, leased: bool, count: u64, batch: u64) -> anyhow::Result<Measured> {
     let worker = idle(database_url)?;
-    let io = worker.io();
     let began = Instant::now();
     for first in (0..count).step_by(usize::try_from(batch)?) {
+        let io = worker.io();
         let mut tx = io.begin().await?;
         let numbers = first..(first + batch).min(count);
         if batch == 1 {
@@ -161,10 +161,10 @@ pub(crate) async fn pickup_under_load(
     let (producer, prober) = (idle(database_url)?, idle(database_url)?);
     let until = Instant::now() + time;
     let produce = async {
-        let io = producer.io();
         let mut every = tokio::time::interval(Duration::from_millis(10));
         while Instant::now() < until {
             every.tick().await;
+            let io = producer.io();
             let mut tx = io.begin().await?;
             tx.enqueue_many(&(0..load / 100).map(|n| NoopTx { n }).collect::<Vec<_>>(), Duration::ZERO).await?;
             io.commit(tx).await?;

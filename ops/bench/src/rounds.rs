@@ -78,8 +78,7 @@ pub(crate) async fn round(samples: &mut Samples, base: &str, node: &str, backlog
 }
 
 impl Samples {
-    /// The `Tx` figure is what later measurements are compared with.
-    pub(crate) fn report(self, backlog: u64) -> (Vec<Row>, f64) {
+    pub(crate) fn report(self, backlog: u64) -> Vec<Row> {
         let (tx, leased, one, bulk) = (median(self.tx), median(self.leased), median(self.one), median(self.bulk));
         let [tx_wal, leased_wal] = self.wal.map(median);
         let mut rows = Vec::new();
@@ -97,6 +96,6 @@ impl Samples {
         rows.push(below("WAL per leased job, claim to done", "bytes", leased_wal, 1_024.0));
         rows.extend(ones);
         rows.extend(bulks);
-        (rows, tx)
+        rows
     }
 }

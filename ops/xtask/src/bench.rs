@@ -27,12 +27,15 @@ enum What {
         /// Jobs in the queue when a worker starts
         #[arg(long, default_value_t = 100_000)]
         backlog: u32,
+        /// Only this part
+        #[arg(long, value_parser = ["rounds", "snapshot", "backlogs", "workers", "memory"])]
+        only: Option<String>,
     },
 }
 
 impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let What::Jobs { rounds, backlog } = self.what;
+        let What::Jobs { rounds, backlog, only } = &self.what;
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         if on_path("node").is_none() || on_path("npm").is_none() {
             bail!("the baselines graphile-worker and pg-boss need Node.js 20 or newer and npm: install them first");
@@ -48,6 +51,6 @@ impl Bench {
         let url = format!("postgres://gavel@127.0.0.1:{}", layout.postgres_port());
         let out = crate::root().join("target/bench");
         let figures = [rounds.to_string(), backlog.to_string()];
-        run(Command::new(bins.join("gavel-bench")).arg(url).arg(&baselines).arg(out).args(figures))
+        run(Command::new(bins.join("gavel-bench")).arg(url).arg(&baselines).arg(out).args(figures).args(only))
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! A claim reads the claim index from where the last one ended: what lies before is done, but as long as any transaction
 //! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
-//! one before. Now and then it starts from the beginning, for what was put back or committed late; how often depends on
-//! how long that takes.
+//! one before. What is put back moves the beginning back to it. For what was committed late, the scout looks from the
+//! beginning now and then, how often depends on how long that takes; as long as it is quick, claims do the same.
 use crate::Result;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// A claim from the beginning that is quicker than this is always made.
+/// A look from the beginning that is quicker than this is always taken.
 const CHEAP: Duration = Duration::from_millis(3);
 /// A slower one may take this part of the time.
 const SHARE: u32 = 20;
@@ -67,9 +67,17 @@ impl Cursor {
         Self { lows: [(DateTime::UNIX_EPOCH, 0); LEVELS], last_full: None }
     }
 
-    /// Where to begin now.
+    /// Where a claim begins now.
     pub(crate) fn from(&self) -> From {
-        let full = self.last_full.is_none_or(|(at, took)| took < CHEAP || at.elapsed() > took * SHARE);
+        self.begin(self.last_full.is_none_or(|(_, took)| took < CHEAP))
+    }
+
+    /// Where the scout begins now: nobody waits for it.
+    pub(crate) fn look_from(&self) -> From {
+        self.begin(self.last_full.is_none_or(|(at, took)| took < CHEAP || at.elapsed() > took * SHARE))
+    }
+
+    fn begin(&self, full: bool) -> From {
         let lows = if full { [(DateTime::UNIX_EPOCH, 0); LEVELS] } else { self.lows };
         From { at: lows.iter().map(|low| low.0).collect(), seq: lows.iter().map(|low| low.1).collect(), full }
     }
@@ -87,7 +95,21 @@ impl Cursor {
         }
     }
 
-    /// Something claimed is back in the queue: the next claim begins at the beginning.
+    /// These were claimed and are due again: the next claim begins with them.
+    pub(crate) fn put_back<'a>(&mut self, jobs: impl IntoIterator<Item = &'a Claimed>) {
+        for job in jobs {
+            self.found(job.priority, (job.attempt_at, job.seq));
+        }
+    }
+
+    /// There is a job at that place: the next claim begins with it at the latest.
+    pub(crate) fn found(&mut self, priority: i16, (at, seq): (DateTime<Utc>, i64)) {
+        if let Some(low) = usize::try_from(priority).ok().and_then(|level| self.lows.get_mut(level)) {
+            *low = (*low).min((at, seq - 1));
+        }
+    }
+
+    /// What became of claimed jobs is not known: the next claim begins at the beginning.
     pub(crate) fn reset(&mut self) {
         self.lows = [(DateTime::UNIX_EPOCH, 0); LEVELS];
         self.last_full = None;

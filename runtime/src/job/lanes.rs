@@ -210,16 +210,17 @@ impl Lane {
             Batch::Committed(ran) => {
                 let took = began.elapsed();
                 self.kind.load.ran(ran as u64, took);
+                self.kind.with_cursor(|cursor| cursor.put_back(&jobs[ran..]));
                 self.resize(ran, jobs.len(), took);
                 Ok(())
             }
             Batch::Undone => {
-                self.kind.with_cursor(claim::Cursor::reset);
+                self.kind.with_cursor(|cursor| cursor.put_back(jobs));
                 self.size = 1;
                 Ok(())
             }
             Batch::Failed(outcome) => {
-                self.kind.with_cursor(claim::Cursor::reset);
+                self.kind.with_cursor(|cursor| cursor.put_back(jobs));
                 self.size = 1;
                 let fence = Fence::Attempts(jobs[0].attempts);
                 failure::settle(&self.runtime, &self.kind, &jobs[0], fence, &outcome).await
@@ -230,7 +231,6 @@ impl Lane {
     /// Twice as many next time when all were done well within the window, only as many as fit into it otherwise.
     fn resize(&mut self, ran: usize, claimed: usize, took: Duration) {
         if ran < claimed {
-            self.kind.with_cursor(claim::Cursor::reset);
             self.size = ran.max(1);
         } else if took < BATCH_WINDOW && claimed == self.size {
             self.size = (self.size * 2).min(self.kind.queue.batch);

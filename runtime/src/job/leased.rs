@@ -256,7 +256,7 @@ async fn run_one(
                 tracing::error!(handler = kind.spec.name, job_id = %job.id, %error, "the job is left to its lease's end");
             }
             forget();
-            kind.with_cursor(claim::Cursor::reset);
+            kind.with_cursor(|cursor| cursor.put_back([job]));
         }
     }
 }

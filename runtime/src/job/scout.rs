@@ -93,7 +93,7 @@ async fn look(pool: &PgPool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sigh
     let (mut names, mut levels, mut at, mut seq) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let began = Instant::now();
     let froms: Vec<(&Arc<Kind>, From)> =
-        kinds.iter().map(|kind| (kind, kind.with_cursor(|cursor| cursor.from()))).collect();
+        kinds.iter().map(|kind| (kind, kind.with_cursor(|cursor| cursor.look_from()))).collect();
     for (kind, from) in &froms {
         for (level, (low_at, low_seq)) in (0_i16..).zip(from.lows()) {
             names.push(kind.spec.name.to_owned());
@@ -103,18 +103,20 @@ async fn look(pool: &PgPool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sigh
         }
     }
     let rows = sqlx::query!(
-        r#"SELECT l.kind AS "kind!",
-                  EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = l.kind AND m.priority = l.priority
-                            AND (m.attempt_at, m.seq) > (l.low_at, l.low_seq) AND m.attempt_at <= now() AND NOT m.blocked
-                            AND (m.after_message_id IS NULL
-                                 OR m.after_message_id = '00000000-0000-0000-0000-000000000000')) AS "due!",
+        r#"SELECT l.kind AS "kind!", l.priority AS "priority!", d.attempt_at AS "due_at?", d.seq AS "due_seq?",
                   (SELECT extract(epoch FROM m.attempt_at - clock_timestamp())::float8 FROM mq_msgs m
                    WHERE m.channel_name = l.kind AND m.priority = l.priority AND m.attempt_at > now() AND NOT m.blocked
                      AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
                    ORDER BY m.attempt_at LIMIT 1) AS next_s,
                   EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = l.kind AND m.deaths > 0
                             AND m.attempt_at <= now()) AS "suspects!"
-           FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[]) l (kind, priority, low_at, low_seq)"#,
+           FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[]) l (kind, priority, low_at, low_seq)
+           LEFT JOIN LATERAL (
+             SELECT m.attempt_at, m.seq FROM mq_msgs m
+             WHERE m.channel_name = l.kind AND m.priority = l.priority AND (m.attempt_at, m.seq) > (l.low_at, l.low_seq)
+               AND m.attempt_at <= now() AND NOT m.blocked AND (m.leased_until IS NULL OR m.leased_until < now())
+               AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
+             ORDER BY m.attempt_at, m.seq LIMIT 1) d ON true"#,
         &names,
         &levels,
         &at,
@@ -127,9 +129,13 @@ async fn look(pool: &PgPool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sigh
     }
     let mut sights: HashMap<String, Sight> = HashMap::new();
     for row in rows {
+        let due = row.due_at.zip(row.due_seq);
+        if let Some((place, (kind, _))) = due.zip(froms.iter().find(|(kind, _)| kind.spec.name == row.kind)) {
+            kind.with_cursor(|cursor| cursor.found(row.priority, place));
+        }
         let sight = sights.entry(row.kind).or_default();
         let next = row.next_s.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default());
-        sight.due |= row.due;
+        sight.due |= due.is_some();
         sight.suspects |= row.suspects;
         sight.next = [sight.next, next].into_iter().flatten().min();
     }

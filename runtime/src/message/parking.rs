@@ -205,6 +205,18 @@ pub async fn discard(tx: &mut Tx, selection: &Selection) -> Result<u64> {
     Ok(discarded.execute(tx.conn()).await?.rows_affected())
 }
 
+/// Forgets parked messages older than `older_than`, up to `limit`.
+pub async fn forget(tx: &mut Tx, older_than: Duration, limit: i64) -> Result<u64> {
+    let forgotten = sqlx::query!(
+        "DELETE FROM parked_messages WHERE parked_id IN (
+           SELECT parked_id FROM parked_messages WHERE parked_at < now() - make_interval(secs => $1)
+           ORDER BY parked_at LIMIT $2)",
+        older_than.as_secs_f64(),
+        limit,
+    );
+    Ok(forgotten.execute(tx.conn()).await?.rows_affected())
+}
+
 fn parts(selection: &Selection) -> (&[Uuid], Option<&str>) {
     match selection {
         Selection::Ids(ids) => (ids, None),

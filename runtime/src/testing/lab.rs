@@ -13,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// A lease in a lab: short, since tests wait for it to end.
-const LEASE: Duration = Duration::from_millis(1_000);
+const LEASE: Duration = Duration::from_secs(1);
 /// How long a test's own step may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks at a condition.

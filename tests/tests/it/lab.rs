@@ -103,13 +103,13 @@ async fn handlers_run_by_hand_and_queues_drain_in_time_that_a_test_moves() {
     assert!(matches!(refused, Verdict::Dead { .. }));
     assert_eq!(count(&system, LETTERS).await, 0);
     assert_eq!(lab.run_tx::<Reminder>(&remind("ada", "a")).await.expect("it ran"), Verdict::Done);
-    let later = Options::new().delay(Duration::from_secs(3_600));
+    let later = Options::new().delay(Duration::from_hours(1));
     for text in ["b", "c", ""] {
         lab.enqueue(&remind("ada", text), later.clone()).await.expect("enqueued");
     }
     assert!(lab.drain().await.expect("drained").is_empty());
     assert_eq!(count(&system, LETTERS).await, 1, "an hour is not over");
-    lab.advance(Duration::from_secs(3_600)).await.expect("it is now");
+    lab.advance(Duration::from_hours(1)).await.expect("it is now");
     let dead = lab.drain().await.expect("drained");
     assert_eq!(dead.len(), 1);
     assert_eq!((dead[0].kind.as_str(), dead[0].state), ("remind", inspect::State::Dead));

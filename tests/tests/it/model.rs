@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// Tries after the first.
 const RETRIES: u32 = 2;
 /// Further away than any test lives.
-const LATER: Duration = Duration::from_secs(86_400);
+const LATER: Duration = Duration::from_hours(24);
 
 #[derive(Serialize, Deserialize)]
 struct Free;
@@ -299,7 +299,7 @@ fn random_interleavings_leave_what_the_model_says() {
         let backends = Backends::from_env(&mut env);
         env.finish().expect("the harness sets everything");
         // Leases end when the test says so, not when it is slow.
-        let lab = Lab::new(app, &backends).expect("valid").with_lease(Duration::from_secs(600));
+        let lab = Lab::new(app, &backends).expect("valid").with_lease(Duration::from_mins(10));
         (system, lab)
     });
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
