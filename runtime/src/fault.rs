@@ -4,7 +4,7 @@
 //! of `abort` panics. Several are separated by commas. Unset, a site costs one comparison. Production never sets it:
 //! start-up logs a warning when it is there.
 //!
-//! [`testing`](crate::testing) does the same to a worker in a thread: see [`Script`].
+//! [`testing`](crate::testing) does the same to a worker in a thread: see `Script`.
 use std::{
     cell::RefCell,
     collections::HashMap,

@@ -27,6 +27,10 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
     stage("clippy", &mut || run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
+    stage("rustdoc", &mut || {
+        let mut doc = cargo();
+        run(doc.args(["doc", "--no-deps", "-p", "gavel-runtime"]).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
     stage("cargo deny", &mut deny)?;
     stage("sqlx prepare --check", &mut || {
         let servers = Processes::start(Layout::claim("test")?, false)?;

@@ -55,7 +55,7 @@ impl Attempt {
     }
 
     /// Commits a transaction begun with [`Io::begin`] together with the job's completion: both or neither. Return
-    /// [`Verdict::Done`] after it.
+    /// [`Verdict::Done`](super::Verdict::Done) after it.
     ///
     /// # Errors
     /// [`Class::Conflict`] when the lease was lost: everything in the transaction is rolled back.

@@ -45,6 +45,8 @@ pub(crate) struct Claimed {
 pub(crate) struct Cursor {
     lows: [(DateTime<Utc>, i64); LEVELS],
     last_full: Option<(Instant, Duration)>,
+    /// Counts how often the beginning was moved back.
+    moved_back: u64,
 }
 
 /// Where a claim begins.
@@ -53,6 +55,7 @@ pub(crate) struct From {
     at: Vec<DateTime<Utc>>,
     seq: Vec<i64>,
     pub(crate) full: bool,
+    moved_back: u64,
 }
 
 impl From {
@@ -64,7 +67,7 @@ impl From {
 
 impl Cursor {
     pub(crate) fn new() -> Self {
-        Self { lows: [(DateTime::UNIX_EPOCH, 0); LEVELS], last_full: None }
+        Self { lows: [(DateTime::UNIX_EPOCH, 0); LEVELS], last_full: None, moved_back: 0 }
     }
 
     /// Where a claim begins now.
@@ -79,13 +82,21 @@ impl Cursor {
 
     fn begin(&self, full: bool) -> From {
         let lows = if full { [(DateTime::UNIX_EPOCH, 0); LEVELS] } else { self.lows };
-        From { at: lows.iter().map(|low| low.0).collect(), seq: lows.iter().map(|low| low.1).collect(), full }
+        From {
+            at: lows.iter().map(|low| low.0).collect(),
+            seq: lows.iter().map(|low| low.1).collect(),
+            full,
+            moved_back: self.moved_back,
+        }
     }
 
-    /// Moves on past what was claimed.
+    /// Moves on past what was claimed, unless something was put back meanwhile that the claim may have passed over.
     pub(crate) fn advance(&mut self, from: &From, claimed: &[Claimed], took: Duration) {
         if from.full {
             self.last_full = Some((Instant::now(), took));
+        }
+        if from.moved_back != self.moved_back {
+            return;
         }
         for job in claimed {
             let low = usize::try_from(job.priority).ok().and_then(|level| self.lows.get_mut(level));
@@ -104,8 +115,10 @@ impl Cursor {
 
     /// There is a job at that place: the next claim begins with it at the latest.
     pub(crate) fn found(&mut self, priority: i16, (at, seq): (DateTime<Utc>, i64)) {
-        if let Some(low) = usize::try_from(priority).ok().and_then(|level| self.lows.get_mut(level)) {
-            *low = (*low).min((at, seq - 1));
+        let low = usize::try_from(priority).ok().and_then(|level| self.lows.get_mut(level));
+        if let Some(low) = low.filter(|low| (at, seq - 1) < **low) {
+            *low = (at, seq - 1);
+            self.moved_back += 1;
         }
     }
 
@@ -113,6 +126,7 @@ impl Cursor {
     pub(crate) fn reset(&mut self) {
         self.lows = [(DateTime::UNIX_EPOCH, 0); LEVELS];
         self.last_full = None;
+        self.moved_back += 1;
     }
 }
 
@@ -230,4 +244,59 @@ pub(crate) async fn lease(
     .fetch_all(conn)
     .await?;
     Ok(claimed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(seq: i64) -> Claimed {
+        Claimed {
+            id: Uuid::nil(),
+            place: String::new(),
+            attempts: 1,
+            tries: 0,
+            deaths: 0,
+            priority: 2,
+            attempt_at: DateTime::UNIX_EPOCH,
+            seq,
+            key: String::new(),
+            unique: false,
+            stock: false,
+            args: None,
+            headers: None,
+        }
+    }
+
+    /// Past a slow look from the beginning, claims begin where the last one ended.
+    fn slow() -> Cursor {
+        let mut cursor = Cursor::new();
+        cursor.advance(&cursor.from(), &[job(10)], CHEAP * 2);
+        cursor
+    }
+
+    fn begins(cursor: &Cursor) -> i64 {
+        cursor.from().lows().nth(2).expect("four levels").1
+    }
+
+    #[test]
+    fn a_claim_begins_where_the_last_ended_or_where_something_was_put_back() {
+        let mut cursor = slow();
+        assert_eq!(begins(&cursor), 10);
+        cursor.put_back(&[job(7), job(9)]);
+        assert_eq!(begins(&cursor), 6);
+        cursor.reset();
+        assert_eq!(begins(&cursor), 0);
+    }
+
+    #[test]
+    fn a_claim_that_began_before_something_was_put_back_does_not_pass_over_it() {
+        let mut cursor = slow();
+        let before = cursor.from();
+        cursor.put_back(&[job(8)]);
+        cursor.advance(&before, &[job(20)], CHEAP);
+        assert_eq!(begins(&cursor), 7);
+        cursor.advance(&cursor.from(), &[job(20)], CHEAP);
+        assert_eq!(begins(&cursor), 20);
+    }
 }

@@ -1,9 +1,8 @@
 //! Jobs that failed for good.
 use crate::{
-    client,
     jobs::{self, ERROR_WIDTH},
+    ops::{Ops, PAGE, key, pages, sum},
     output::{Output, cut, time},
-    queue::key,
     settings::Settings,
     watch::Watch,
 };
@@ -11,11 +10,6 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use gavel_proto::v1;
 use serde_json::json;
-
-/// The most that one call takes.
-const MAX_SELECTED: i64 = 1_000;
-/// Entries of one page.
-pub(crate) const PAGE: i32 = 100;
 
 #[derive(Subcommand)]
 pub(crate) enum Dead {
@@ -74,20 +68,17 @@ impl Selection {
 
 impl Dead {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::OpsServiceClient::new(client::config(settings)?);
-        let token = settings.token("ops")?;
-        let (client, token) = (&client, token.as_str());
+        let ops = &Ops::new(settings)?;
         match self {
-            Self::List(list) => list.watch.run(output, |output| list.show(client, settings, token, output)).await,
+            Self::List(list) => list.watch.run(output, |output| list.show(ops, output)).await,
             Self::Show(show) => {
                 let request = v1::GetJobRequest { job_id: show.job_id.clone() };
-                let reply = client.get_job(client::request(request, Some(token))).await;
-                let job = reply.map_err(|status| client::explained(settings, &status))?.into_inner().job;
+                let job = ops.said(ops.client.get_job(ops.request(request)).await)?.job;
                 jobs::show(&job.unwrap_or_default(), output);
                 Ok(())
             }
-            Self::Retry(which) => which.retry(client, settings, token, output).await,
-            Self::Discard(discard) if discard.yes => discard.which.discard(client, settings, token, output).await,
+            Self::Retry(which) => which.retry(ops, output).await,
+            Self::Discard(discard) if discard.yes => discard.which.discard(ops, output).await,
             Self::Discard(discard) => {
                 bail!("this would delete dead jobs for good: {}; give --yes to do it", discard.which.said())
             }
@@ -96,26 +87,14 @@ impl Dead {
 }
 
 impl List {
-    async fn show(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
-        let (mut dead, mut page_token) = (Vec::new(), String::new());
-        loop {
+    async fn show(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
+        let page = async |page_token| {
             let kind = self.kind.clone().unwrap_or_default();
             let request = v1::ListDeadJobsRequest { kind, page_size: PAGE, page_token };
-            let reply = client.list_dead_jobs(client::request(request, Some(token))).await;
-            let page = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-            dead.extend(page.jobs);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || dead.len() >= self.limit {
-                break;
-            }
-        }
-        dead.truncate(self.limit);
+            let page = ops.said(ops.client.list_dead_jobs(ops.request(request)).await)?;
+            Ok((page.jobs, page.next_page_token))
+        };
+        let dead = pages(self.limit, page).await?;
         let row = |job: &v1::Job| {
             let error = cut(&job.last_error, ERROR_WIDTH);
             vec![job.job_id.clone(), job.kind.clone(), job.tries.to_string(), time(job.at.as_ref()), error]
@@ -128,51 +107,25 @@ impl List {
 }
 
 impl Selection {
-    async fn retry(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
+    async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
             let request = v1::RetryDeadJobsRequest { idempotency_key: key(), job_ids, kind };
-            let reply = client.retry_dead_jobs(client::request(request, Some(token))).await;
-            Ok(reply.map_err(|status| client::explained(settings, &status))?.into_inner().count)
+            Ok(ops.said(ops.client.retry_dead_jobs(ops.request(request)).await)?.count)
         };
         let sum = sum(self.kind.is_some(), call).await?;
         output.record(&json!({ "count": sum }), &[("queued again", sum.to_string())]);
         Ok(())
     }
 
-    async fn discard(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
+    async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
             let request = v1::DiscardDeadJobsRequest { idempotency_key: key(), job_ids, kind };
-            let reply = client.discard_dead_jobs(client::request(request, Some(token))).await;
-            Ok(reply.map_err(|status| client::explained(settings, &status))?.into_inner().count)
+            Ok(ops.said(ops.client.discard_dead_jobs(ops.request(request)).await)?.count)
         };
         let sum = sum(self.kind.is_some(), call).await?;
         output.record(&json!({ "count": sum }), &[("discarded", sum.to_string())]);
         Ok(())
-    }
-}
-
-/// Calls until nothing is left, where all of a name are meant; gives how many there were.
-pub(crate) async fn sum(all: bool, call: impl AsyncFn() -> anyhow::Result<i64>) -> anyhow::Result<i64> {
-    let mut sum = 0;
-    loop {
-        let count = call().await?;
-        sum += count;
-        if !all || count < MAX_SELECTED {
-            return Ok(sum);
-        }
     }
 }

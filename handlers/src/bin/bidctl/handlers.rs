@@ -1,13 +1,11 @@
 //! What the application does.
-use crate::{client, output::Output, settings::Settings};
+use crate::{ops::Ops, output::Output, settings::Settings};
 use gavel_proto::v1;
 use serde_json::json;
 
 pub(crate) async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let client = v1::OpsServiceClient::new(client::config(settings)?);
-    let token = settings.token("ops")?;
-    let reply = client.list_handlers(client::request(v1::ListHandlersRequest {}, Some(&token))).await;
-    let handlers = reply.map_err(|status| client::explained(settings, &status))?.into_inner().handlers;
+    let ops = Ops::new(settings)?;
+    let handlers = ops.said(ops.client.list_handlers(ops.request(v1::ListHandlersRequest {})).await)?.handlers;
     let as_json = |handler: &v1::Handler| {
         json!({
             "name": handler.name, "trigger": handler.trigger, "on": handler.on, "concurrency": handler.concurrency,

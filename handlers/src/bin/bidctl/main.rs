@@ -9,6 +9,7 @@ mod identity;
 mod item;
 mod jobs;
 mod migrate;
+mod ops;
 mod output;
 mod parked;
 mod queue;

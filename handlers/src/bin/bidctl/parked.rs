@@ -1,10 +1,8 @@
 //! Messages that no try could handle.
 use crate::{
-    client,
-    dead::{PAGE, sum},
     jobs::{ERROR_WIDTH, none_if_empty},
+    ops::{Ops, PAGE, key, pages, sum},
     output::{Output, cut, optional_time, time},
-    queue::key,
     settings::Settings,
     watch::Watch,
 };
@@ -68,14 +66,12 @@ pub(crate) struct Discard {
 
 impl Parked {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::OpsServiceClient::new(client::config(settings)?);
-        let token = settings.token("ops")?;
-        let (client, token) = (&client, token.as_str());
+        let ops = &Ops::new(settings)?;
         match self {
-            Self::List(list) => list.watch.run(output, |output| list.show(client, settings, token, output)).await,
-            Self::Show(show) => show.run(client, settings, token, output).await,
-            Self::Retry(which) => which.retry(client, settings, token, output).await,
-            Self::Discard(discard) if discard.yes => discard.which.discard(client, settings, token, output).await,
+            Self::List(list) => list.watch.run(output, |output| list.show(ops, output)).await,
+            Self::Show(show) => show.run(ops, output).await,
+            Self::Retry(which) => which.retry(ops, output).await,
+            Self::Discard(discard) if discard.yes => discard.which.discard(ops, output).await,
             Self::Discard(Discard { which, .. }) => {
                 let said = which.handler.as_ref().map(|handler| format!("all of {handler}"));
                 let said = said.unwrap_or_else(|| which.parked_ids.join(", "));
@@ -96,26 +92,14 @@ fn as_json(message: &v1::ParkedMessage) -> Value {
 }
 
 impl List {
-    async fn show(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
-        let (mut parked, mut page_token) = (Vec::new(), String::new());
-        loop {
+    async fn show(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
+        let page = async |page_token| {
             let handler = self.handler.clone().unwrap_or_default();
             let request = v1::ListParkedMessagesRequest { handler, page_size: PAGE, page_token };
-            let reply = client.list_parked_messages(client::request(request, Some(token))).await;
-            let page = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-            parked.extend(page.messages);
-            page_token = page.next_page_token;
-            if page_token.is_empty() || parked.len() >= self.limit {
-                break;
-            }
-        }
-        parked.truncate(self.limit);
+            let page = ops.said(ops.client.list_parked_messages(ops.request(request)).await)?;
+            Ok((page.messages, page.next_page_token))
+        };
+        let parked = pages(self.limit, page).await?;
         let row = |message: &v1::ParkedMessage| {
             vec![
                 message.parked_id.clone(),
@@ -138,16 +122,9 @@ impl List {
 }
 
 impl Show {
-    async fn run(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
+    async fn run(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let request = v1::GetParkedMessageRequest { parked_id: self.parked_id.clone() };
-        let reply = client.get_parked_message(client::request(request, Some(token))).await;
-        let message = reply.map_err(|status| client::explained(settings, &status))?.into_inner().message;
+        let message = ops.said(ops.client.get_parked_message(ops.request(request)).await)?.message;
         let message = message.unwrap_or_default();
         let mut whole = as_json(&message);
         whole["payload_hex"] = hex(&message.payload).into();
@@ -179,36 +156,22 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Selection {
-    async fn retry(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
+    async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
             let request = v1::RetryParkedMessagesRequest { idempotency_key: key(), parked_ids, handler };
-            let reply = client.retry_parked_messages(client::request(request, Some(token))).await;
-            Ok(reply.map_err(|status| client::explained(settings, &status))?.into_inner().count)
+            Ok(ops.said(ops.client.retry_parked_messages(ops.request(request)).await)?.count)
         };
         let sum = sum(self.handler.is_some(), call).await?;
         output.record(&json!({ "count": sum }), &[("sent back", sum.to_string())]);
         Ok(())
     }
 
-    async fn discard(
-        &self,
-        client: &v1::OpsServiceClient,
-        settings: &Settings,
-        token: &str,
-        output: Output,
-    ) -> anyhow::Result<()> {
+    async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
             let request = v1::DiscardParkedMessagesRequest { idempotency_key: key(), parked_ids, handler };
-            let reply = client.discard_parked_messages(client::request(request, Some(token))).await;
-            Ok(reply.map_err(|status| client::explained(settings, &status))?.into_inner().count)
+            Ok(ops.said(ops.client.discard_parked_messages(ops.request(request)).await)?.count)
         };
         let sum = sum(self.handler.is_some(), call).await?;
         output.record(&json!({ "count": sum }), &[("discarded", sum.to_string())]);

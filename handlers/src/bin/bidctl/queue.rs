@@ -1,6 +1,7 @@
 //! Queues and the jobs in them.
 use crate::{
-    client, jobs,
+    jobs,
+    ops::{Ops, key},
     output::{Output, age, optional_time, time},
     settings::Settings,
     watch::Watch,
@@ -8,7 +9,6 @@ use crate::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use gavel_proto::v1;
-use gavel_runtime::ids;
 use serde_json::{Value, json};
 
 #[derive(Subcommand)]
@@ -58,49 +58,27 @@ pub(crate) struct JobId {
 
 impl Queue {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let calls = Calls::new(settings)?;
-        let calls = &calls;
+        let ops = &Ops::new(settings)?;
         match self {
-            Self::List(list) => list.watch.run(output, |output| calls.list(output)).await,
-            Self::Show(show) => show.watch.run(output, |output| calls.show(show, output)).await,
-            Self::Pause(of) => calls.pause(&of.kind, output).await,
-            Self::Resume(of) => calls.resume(&of.kind, output).await,
-            Self::Job(of) => calls.job(&of.job_id, output).await,
-            Self::Cancel(of) => calls.cancel(&of.job_id, output).await,
+            Self::List(list) => list.watch.run(output, |output| ops.list(output)).await,
+            Self::Show(show) => show.watch.run(output, |output| ops.show(show, output)).await,
+            Self::Pause(of) => ops.pause(&of.kind, output).await,
+            Self::Resume(of) => ops.resume(&of.kind, output).await,
+            Self::Job(of) => ops.job(&of.job_id, output).await,
+            Self::Cancel(of) => ops.cancel(&of.job_id, output).await,
         }
     }
 }
 
-struct Calls<'a> {
-    settings: &'a Settings,
-    client: v1::OpsServiceClient,
-    token: String,
-}
-
-impl<'a> Calls<'a> {
-    fn new(settings: &'a Settings) -> anyhow::Result<Self> {
-        let client = v1::OpsServiceClient::new(client::config(settings)?);
-        Ok(Self { settings, client, token: settings.token("ops")? })
-    }
-
-    fn request<T>(&self, message: T) -> poem_grpc::Request<T> {
-        client::request(message, Some(&self.token))
-    }
-
-    fn explained(&self, status: &poem_grpc::Status) -> anyhow::Error {
-        client::explained(self.settings, status)
-    }
-
+impl Ops<'_> {
     async fn queues(&self) -> anyhow::Result<Vec<v1::Queue>> {
-        let reply = self.client.list_queues(self.request(v1::ListQueuesRequest {})).await;
-        Ok(reply.map_err(|status| self.explained(&status))?.into_inner().queues)
+        Ok(self.said(self.client.list_queues(self.request(v1::ListQueuesRequest {})).await)?.queues)
     }
 
     async fn list(&self, output: Output) -> anyhow::Result<()> {
         let queues = self.queues().await?;
         let json = json!({ "queues": queues.iter().map(as_json).collect::<Vec<_>>() });
-        let header = ["kind", "state", "waiting", "scheduled", "running", "workers", "dead", "oldest", "mean", "needs"];
-        output.table(&json, &header, &queues.iter().map(as_row).collect::<Vec<_>>());
+        output.table(&json, &HEADER, &queues.iter().map(as_row).collect::<Vec<_>>());
         Ok(())
     }
 
@@ -110,15 +88,13 @@ impl<'a> Calls<'a> {
         let unknown = || format!("no queue is called {:?}; allowed: {}", show.kind, names.join(", "));
         let queue = queues.iter().find(|queue| queue.kind == show.kind).with_context(unknown)?;
         let request = v1::ListJobsRequest { kind: show.kind.clone(), limit: show.limit };
-        let reply = self.client.list_jobs(self.request(request)).await;
-        let listed = reply.map_err(|status| self.explained(&status))?.into_inner().jobs;
+        let listed = self.said(self.client.list_jobs(self.request(request)).await)?.jobs;
         if output.json {
             let listed: Vec<_> = listed.iter().map(jobs::as_json).collect();
             output.record(&json!({ "queue": as_json(queue), "jobs": listed }), &[]);
             return Ok(());
         }
-        let names = ["kind", "state", "waiting", "scheduled", "running", "workers", "dead", "oldest", "mean", "needs"];
-        let lines: Vec<_> = names.into_iter().zip(as_row(queue)).collect();
+        let lines: Vec<_> = HEADER.into_iter().zip(as_row(queue)).collect();
         output.record(&Value::Null, &lines);
         println!();
         let rows: Vec<_> = listed.iter().map(jobs::as_row).collect();
@@ -128,8 +104,7 @@ impl<'a> Calls<'a> {
 
     async fn pause(&self, kind: &str, output: Output) -> anyhow::Result<()> {
         let request = v1::PauseQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
-        let reply = self.client.pause_queue(self.request(request)).await;
-        let changed = reply.map_err(|status| self.explained(&status))?.into_inner().changed;
+        let changed = self.said(self.client.pause_queue(self.request(request)).await)?.changed;
         let said = if changed { "paused" } else { "was paused already" };
         output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, said.to_owned())]);
         Ok(())
@@ -137,34 +112,33 @@ impl<'a> Calls<'a> {
 
     async fn resume(&self, kind: &str, output: Output) -> anyhow::Result<()> {
         let request = v1::ResumeQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
-        let reply = self.client.resume_queue(self.request(request)).await;
-        let changed = reply.map_err(|status| self.explained(&status))?.into_inner().changed;
+        let changed = self.said(self.client.resume_queue(self.request(request)).await)?.changed;
         let said = if changed { "resumed" } else { "was not paused" };
         output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, said.to_owned())]);
         Ok(())
     }
 
     async fn job(&self, job_id: &str, output: Output) -> anyhow::Result<()> {
-        let reply = self.client.get_job(self.request(v1::GetJobRequest { job_id: job_id.to_owned() })).await;
-        let job = reply.map_err(|status| self.explained(&status))?.into_inner().job.unwrap_or_default();
+        let job = self
+            .said(self.client.get_job(self.request(v1::GetJobRequest { job_id: job_id.to_owned() })).await)?
+            .job
+            .unwrap_or_default();
         jobs::show(&job, output);
         Ok(())
     }
 
     async fn cancel(&self, job_id: &str, output: Output) -> anyhow::Result<()> {
         let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.to_owned() };
-        let reply = self.client.cancel_job(self.request(request)).await;
-        let buried = reply.map_err(|status| self.explained(&status))?.into_inner().buried;
+        let buried = self.said(self.client.cancel_job(self.request(request)).await)?.buried;
         let said = if buried { "it was queued, and is dead now" } else { "it is running, and was asked to stop" };
         output.record(&json!({ "job_id": job_id, "buried": buried }), &[(job_id, said.to_owned())]);
         Ok(())
     }
 }
 
-/// A key of its own for each call.
-pub(crate) fn key() -> String {
-    ids::random().to_string()
-}
+/// The columns of [`as_row`].
+const HEADER: [&str; 10] =
+    ["kind", "state", "waiting", "scheduled", "running", "workers", "dead", "oldest", "mean", "needs"];
 
 fn as_json(queue: &v1::Queue) -> Value {
     json!({
