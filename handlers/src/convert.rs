@@ -41,10 +41,15 @@ pub(crate) fn stored_user(stored: &str) -> Result<UserId> {
 }
 
 pub(crate) fn page_size(given: i32) -> Result<i64> {
+    at_most("page_size", given)
+}
+
+/// How many entries are wanted; as many as on a usual page where 0.
+pub(crate) fn at_most(field: &str, given: i32) -> Result<i64> {
     match given {
         0 => Ok(DEFAULT_PAGE_SIZE.into()),
         1..=MAX_PAGE_SIZE => Ok(given.into()),
-        _ => Err(Error::invalid(format!("page_size {given} is out of range; allowed: 1 to {MAX_PAGE_SIZE}"))),
+        _ => Err(Error::invalid(format!("{field} {given} is out of range; allowed: 1 to {MAX_PAGE_SIZE}"))),
     }
 }
 

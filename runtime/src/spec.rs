@@ -141,6 +141,24 @@ impl Queue {
     }
 }
 
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.durability {
+            Durability::Tx => write!(f, "Tx")?,
+            Durability::Group(gather) => write!(f, "leased, completed within {gather:?}")?,
+            Durability::Inline => write!(f, "leased, completed inline")?,
+        }
+        write!(f, ", batches up to {}", self.batch)?;
+        if let Some(across) = self.across {
+            write!(f, ", {across} at once over all workers")?;
+        }
+        if let Some(Rate { jobs, per }) = self.rate {
+            write!(f, ", {jobs} per {per:?}")?;
+        }
+        Ok(())
+    }
+}
+
 /// What makes a handler run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
@@ -181,7 +199,7 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rpc(on) | Self::Http(on) => write!(f, "{} {on}", self.kind()),
-            Self::Job(_) => f.write_str("job"),
+            Self::Job(queue) => write!(f, "job {queue}"),
             Self::Message(keys) => write!(f, "message {}", keys.join(", ")),
             Self::Schedule(timetable) => write!(f, "schedule {timetable}"),
             Self::Poll(idle) => write!(f, "poll every {idle:?} when idle"),

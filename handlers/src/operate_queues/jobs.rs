@@ -1,6 +1,6 @@
 //! Single jobs.
 use super::OPS;
-use crate::convert::{page_size, shown_job, uuid};
+use crate::convert::{at_most, shown_job, uuid};
 use gavel_proto::v1;
 use gavel_runtime::{
     Error, Io, Result, Tx,
@@ -31,7 +31,7 @@ impl rpc::IoHandler for ListJobs {
     type Reply = v1::ListJobsResponse;
 
     fn parse(request: v1::ListJobsRequest, _: Option<&Caller>) -> Result<Head> {
-        Ok(Head { kind: request.kind, limit: page_size(request.limit)? })
+        Ok(Head { kind: request.kind, limit: at_most("limit", request.limit)? })
     }
 
     async fn handle(io: &Io, head: &Head) -> Result<v1::ListJobsResponse> {

@@ -85,7 +85,7 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
     .fetch_optional(&mut *conn)
     .await?;
     if let Some(job) = queued {
-        let failure = Failure { class: "cancelled", error: format!("cancelled by {by}"), after: None };
+        let failure = Failure { class: settle::CANCELLED, error: format!("cancelled by {by}"), after: None };
         sqlx::query!("UPDATE mq_msgs SET lease_token = NULL, leased_until = NULL WHERE id = $1", job_id)
             .execute(&mut *conn)
             .await?;

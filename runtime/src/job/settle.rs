@@ -130,6 +130,9 @@ pub(crate) async fn complete_leased(
     Ok(deleted.len())
 }
 
+/// The class of what was queued when it was cancelled: no try of it failed.
+pub(crate) const CANCELLED: &str = "cancelled";
+
 /// A failed try, as the job's history keeps it.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -204,7 +207,8 @@ pub(crate) async fn bury(
     keys: &Keys<'_>,
 ) -> Result<bool> {
     keys.lock(conn).await?;
-    let entry = failure.entry(job.tries + 1);
+    let tried = i32::from(failure.class != CANCELLED);
+    let entry = failure.entry(job.tries + tried);
     let headers = super::Headers::read(job.headers.as_deref());
     let buried = sqlx::query!(
         "WITH message AS (DELETE FROM mq_msgs
@@ -216,7 +220,7 @@ pub(crate) async fn bury(
                           RETURNING p.id, p.payload_json, p.payload_bytes)
          INSERT INTO dead_jobs (job_id, kind, args, correlation_id, attempts, last_error, enqueued_at, key, priority,
                                 retries, headers, errors)
-         SELECT m.id, m.channel_name, coalesce(m.args::jsonb, p.payload_json), $4, m.tries + 1, $5,
+         SELECT m.id, m.channel_name, coalesce(m.args::jsonb, p.payload_json), $4, m.tries + $7, $5,
                 coalesce(m.created_at, clock_timestamp()), m.channel_args, m.priority, m.tries + m.attempts - 1,
                 coalesce(m.headers, p.payload_bytes), coalesce(m.errors, '[]') || $6::jsonb
          FROM message m LEFT JOIN payload p USING (id)",
@@ -226,6 +230,7 @@ pub(crate) async fn bury(
         headers.correlation_id.unwrap_or_default(),
         failure.error.replace('\0', ""),
         entry,
+        tried,
     )
     .execute(&mut *conn)
     .await?;

@@ -42,9 +42,10 @@ pub(crate) struct Show {
 }
 
 #[derive(Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct Selection {
     /// Their ids
-    #[arg(required_unless_present = "kind", conflicts_with = "kind", value_name = "JOB_ID")]
+    #[arg(value_name = "JOB_ID")]
     job_ids: Vec<String>,
     /// All of this kind
     #[arg(long)]

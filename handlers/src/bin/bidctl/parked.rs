@@ -46,9 +46,10 @@ pub(crate) struct Show {
 }
 
 #[derive(Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct Selection {
     /// Their ids
-    #[arg(required_unless_present = "handler", conflicts_with = "handler", value_name = "PARKED_ID")]
+    #[arg(value_name = "PARKED_ID")]
     parked_ids: Vec<String>,
     /// All of this consumer
     #[arg(long)]
