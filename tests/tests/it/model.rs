@@ -13,11 +13,11 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use uuid::Uuid;
 
 /// Tries after the first.
-const RETRIES: u32 = 2;
+const RETRIES: u32 = 1;
 /// Further away than any test lives.
 const LATER: Duration = Duration::from_hours(24);
 
@@ -100,9 +100,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => enqueue,
         5 => (any::<bool>(), 1_usize..4).prop_map(|(in_order, most)| Step::Claim { in_order, most }),
-        5 => (0_usize..8).prop_map(Step::Complete),
-        2 => (0_usize..8, any::<bool>()).prop_map(|(hand, later)| Step::Fail { hand, later }),
-        1 => (0_usize..8, any::<bool>()).prop_map(|(hand, later)| Step::Snooze { hand, later }),
+        5 => (0_usize..6).prop_map(Step::Complete),
+        3 => (0_usize..6, any::<bool>()).prop_map(|(hand, later)| Step::Fail { hand, later }),
+        1 => (0_usize..6, any::<bool>()).prop_map(|(hand, later)| Step::Snooze { hand, later }),
         1 => Just(Step::Crash),
         1 => Just(Step::Wait),
     ]
@@ -158,7 +158,7 @@ impl Model {
 struct Bench<'a> {
     lab: &'a Lab,
     model: Model,
-    hands: Vec<Hand>,
+    hands: Vec<Rc<Hand>>,
 }
 
 impl Bench<'_> {
@@ -228,13 +228,13 @@ impl Bench<'_> {
             prop_assert_eq!(hand.deaths(), job.deaths, "workers that died with it");
             job.lease = Some((self.hands.len(), true));
             job.unique = None;
-            self.hands.push(hand);
+            self.hands.push(Rc::new(hand));
         }
         Ok(())
     }
 
     async fn complete(&mut self, hand: usize) -> Result<(), TestCaseError> {
-        let Some(taken) = self.hands.get(hand) else { return Ok(()) };
+        let Some((hand, taken)) = self.hand(hand) else { return Ok(()) };
         let completed = taken.complete(self.lab).await.expect("asked");
         let held = self.model.held(hand, taken.job_id()).is_some();
         prop_assert_eq!(completed, held, "only the attempt that holds the job completes it");
@@ -247,7 +247,7 @@ impl Bench<'_> {
     }
 
     async fn fail(&mut self, hand: usize, later: bool) -> Result<(), TestCaseError> {
-        let Some(taken) = self.hands.get(hand) else { return Ok(()) };
+        let Some((hand, taken)) = self.hand(hand) else { return Ok(()) };
         let after = if later { LATER } else { Duration::ZERO };
         let failed = taken.fail(self.lab, after).await.expect("asked");
         let due = self.model.tick();
@@ -264,7 +264,7 @@ impl Bench<'_> {
     }
 
     async fn snooze(&mut self, hand: usize, later: bool) -> Result<(), TestCaseError> {
-        let Some(taken) = self.hands.get(hand) else { return Ok(()) };
+        let Some((hand, taken)) = self.hand(hand) else { return Ok(()) };
         let pause = if later { LATER } else { Duration::ZERO };
         let snoozed = taken.snooze(self.lab, pause).await.expect("asked");
         let due = self.model.tick();
@@ -274,6 +274,12 @@ impl Bench<'_> {
             (job.lease, job.deaths, job.due) = (None, 0, (i64::from(later), due));
         }
         Ok(())
+    }
+
+    /// The newest hands first, so that most steps are of attempts that still hold their job.
+    fn hand(&self, back: usize) -> Option<(usize, Rc<Hand>)> {
+        let index = self.hands.len().checked_sub(1 + back % self.hands.len().max(1))?;
+        Some((index, self.hands.get(index)?.clone()))
     }
 
     /// In the end, what is queued and what is dead is what the model has.
@@ -302,8 +308,8 @@ fn random_interleavings_leave_what_the_model_says() {
         let lab = Lab::new(app, &backends).expect("valid").with_lease(Duration::from_mins(10));
         (system, lab)
     });
-    let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
-    let steps = proptest::collection::vec(step(), 1..60);
+    let config = Config { cases: 128, failure_persistence: None, ..Config::default() };
+    let steps = proptest::collection::vec(step(), 1..80);
     let result = TestRunner::new(config).run(&steps, |steps| {
         runtime.block_on(async {
             for table in ["DELETE FROM mq_msgs WHERE id <> uuid_nil()", "DELETE FROM dead_jobs"] {
