@@ -12,14 +12,19 @@ ALTER TABLE mq_msgs
 UPDATE mq_msgs m SET errors = p.errors FROM mq_payloads p WHERE p.id = m.id AND p.errors IS NOT NULL;
 
 -- The foreign key of sqlxmq's ordered channels looks for followers of each deleted row by a query of its own. One query
--- for all rows of a statement does the same, and the other side of the key is kept by a trigger that only rows of a chain
+-- for all rows of a statement does it here: a follower takes its predecessor's place in the chain, where sqlxmq would make it
+-- first, which fails when another one is. The other side of the key is kept by a trigger that only rows of a chain
 -- fire: a predecessor that is gone leaves its follower first.
 ALTER TABLE mq_msgs DROP CONSTRAINT mq_msgs_after_message_id_fkey;
 
 CREATE FUNCTION mq_msgs_unchain() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan TO off AS $$
 BEGIN
-    UPDATE mq_msgs SET after_message_id = '00000000-0000-0000-0000-000000000000'
-    WHERE after_message_id = ANY (ARRAY(SELECT id FROM gone));
+    UPDATE mq_msgs m
+    SET after_message_id = coalesce(
+        (SELECT g.after_message_id FROM gone g
+         WHERE g.id = m.after_message_id AND g.after_message_id NOT IN (SELECT id FROM gone)),
+        '00000000-0000-0000-0000-000000000000')
+    WHERE m.after_message_id = ANY (ARRAY(SELECT id FROM gone));
     RETURN NULL;
 END
 $$;

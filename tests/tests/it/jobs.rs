@@ -181,6 +181,25 @@ async fn jobs_of_one_key_run_in_their_order_across_workers_even_when_one_is_retr
 }
 
 #[tokio::test]
+async fn ordered_jobs_of_a_stock_producer_run_in_order_also_when_one_in_the_middle_is_cancelled() {
+    let system = prepared().await;
+    let mut conn = system.db.acquire().await.expect("connected");
+    ops::pause(&mut conn, "misbehave", "olga").await.expect("paused");
+    let mut ids = Vec::new();
+    for how in ["one", "two", "three", "four"] {
+        let mut job = JobBuilder::new("misbehave");
+        job.set_channel_name("misbehave").set_channel_args("a stock channel").set_ordered(true);
+        job.set_json(&serde_json::json!({ "how": how })).expect("JSON");
+        ids.push(job.spawn(&system.db).await.expect("enqueued"));
+    }
+    assert_eq!(cancel(&system, ids[1]).await, Cancelled::Buried);
+    let _workers = [worker(&system), worker(&system)];
+    ops::resume(&mut conn, "misbehave").await.expect("resumed");
+    eventually("the others are done", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["one", "three", "four"]);
+}
+
+#[tokio::test]
 async fn a_unique_key_keeps_or_replaces_what_is_queued() {
     let system = prepared().await;
     let _worker = worker(&system);
