@@ -19,12 +19,18 @@ ALTER TABLE mq_msgs DROP CONSTRAINT mq_msgs_after_message_id_fkey;
 
 CREATE FUNCTION mq_msgs_unchain() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan TO off AS $$
 BEGIN
-    UPDATE mq_msgs m
-    SET after_message_id = coalesce(
-        (SELECT g.after_message_id FROM gone g
-         WHERE g.id = m.after_message_id AND g.after_message_id NOT IN (SELECT id FROM gone)),
-        '00000000-0000-0000-0000-000000000000')
-    WHERE m.after_message_id = ANY (ARRAY(SELECT id FROM gone));
+    -- Twice: the first may wait for another deletion in the same chain, which has given us a follower meanwhile.
+    FOR pass IN 1..2 LOOP
+        UPDATE mq_msgs m
+        SET after_message_id = coalesce(
+            (WITH RECURSIVE up AS (
+                 SELECT g.after_message_id AS id FROM gone g WHERE g.id = m.after_message_id
+                 UNION ALL
+                 SELECT g.after_message_id FROM up JOIN gone g ON g.id = up.id)
+             SELECT up.id FROM up WHERE up.id NOT IN (SELECT id FROM gone) LIMIT 1),
+            '00000000-0000-0000-0000-000000000000')
+        WHERE m.after_message_id = ANY (ARRAY(SELECT id FROM gone));
+    END LOOP;
     RETURN NULL;
 END
 $$;

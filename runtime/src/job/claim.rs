@@ -4,7 +4,7 @@
 //! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
 //! one before. What is put back moves the beginning back to it. For what was committed late, the scout looks from the
 //! beginning now and then, how often depends on how long that takes; as long as it is quick, claims do the same.
-use crate::Result;
+use crate::{Class, Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use uuid::Uuid;
 const CHEAP: Duration = Duration::from_millis(3);
 /// A slower one may take this part of the time.
 const SHARE: u32 = 20;
+/// What a look that was cut off is taken to need.
+const GAVE_UP: Duration = Duration::from_secs(5);
 const LEVELS: usize = 4;
 
 /// A claimed job.
@@ -122,6 +124,15 @@ impl Cursor {
         }
     }
 
+    /// A claim or a look failed. One that took too long must not be made from the beginning again and again.
+    pub(crate) fn failed(&mut self, error: &Error) {
+        if error.class() == Class::DeadlineExceeded {
+            self.last_full = Some((Instant::now(), GAVE_UP));
+        } else {
+            self.reset();
+        }
+    }
+
     /// What became of claimed jobs is not known: the next claim begins at the beginning.
     pub(crate) fn reset(&mut self) {
         self.lows = [(DateTime::UNIX_EPOCH, 0); LEVELS];
@@ -196,8 +207,8 @@ pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<
     Ok(claimed)
 }
 
-/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: that counts as a
-/// death, and it comes back with the others. The update touches no indexed column, unless a unique key is freed.
+/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: it is suspect from
+/// then on, and comes back with the others. The update touches no indexed column, unless a unique key is freed.
 pub(crate) async fn lease(
     conn: &mut PgConnection,
     kind: &str,
@@ -222,7 +233,7 @@ pub(crate) async fn lease(
            taken AS (
              UPDATE mq_msgs m
              SET lease_token = $5, leased_until = now() + make_interval(secs => $6), unique_key = NULL,
-                 deaths = CASE WHEN m.lease_token IS NULL THEN m.deaths ELSE m.deaths + 1 END
+                 deaths = CASE WHEN m.lease_token IS NULL THEN m.deaths ELSE greatest(m.deaths, 1) END
              WHERE m.ctid = ANY (ARRAY(SELECT ctid FROM due))
              RETURNING m.id, m.ctid, m.attempts, m.tries, m.deaths, m.priority, m.attempt_at, m.seq, m.channel_args,
                        m.args, m.headers)

@@ -168,7 +168,11 @@ impl Engine {
         self.held(|held| {
             ids.map(|id| {
                 let cancel = CancellationToken::new();
-                held.insert(id, Held { cancel: cancel.clone(), token, renewed: Instant::now() });
+                let older = held.insert(id, Held { cancel: cancel.clone(), token, renewed: Instant::now() });
+                // An attempt of ours that lost its lease without knowing.
+                if let Some(older) = older {
+                    older.cancel.cancel();
+                }
                 cancel
             })
             .collect()
@@ -189,6 +193,15 @@ impl Engine {
     /// Asks the handler of a job to stop, if it runs here.
     pub(crate) fn cancel(&self, id: Uuid) -> bool {
         self.held(|held| held.get(&id).map(|held| held.cancel.cancel()).is_some())
+    }
+
+    /// Asks the handler of one attempt to stop, and not that of a newer one.
+    pub(crate) fn cancel_attempt(&self, id: Uuid, token: Uuid) {
+        self.held(|held| {
+            if let Some(held) = held.get(&id).filter(|held| held.token == Some(token)) {
+                held.cancel.cancel();
+            }
+        });
     }
 
     pub(crate) fn is_idle(&self) -> bool {

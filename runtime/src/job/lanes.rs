@@ -103,7 +103,7 @@ impl Lane {
                 Ok(Turn::Wait(pause)) => pause,
                 Err(error) => {
                     tracing::warn!(handler = self.kind.spec.name, %error, "can't run jobs");
-                    self.kind.with_cursor(claim::Cursor::reset);
+                    self.kind.with_cursor(|cursor| cursor.failed(&error));
                     // Not lost: whoever is woken next looks from the beginning.
                     self.kind.wake();
                     backoff::jitter(BROKEN)

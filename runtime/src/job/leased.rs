@@ -8,7 +8,7 @@ use super::{
     claim::{self, Claimed},
     failure::{self, Outcome, judge},
     lanes::{killer, stoppable},
-    limit::{self, Slots},
+    limit::{self, Slot, Slots},
     settle::{self, Fence, Keys},
 };
 use crate::{Invocation, Io, Result, Runtime, Tx, backoff, fault, ids, invoke, spec::Durability, tx::bounded};
@@ -100,7 +100,7 @@ async fn fetch(shared: Shared) {
             Ok(Turn::Wait(pause)) => Some(pause),
             Err(error) => {
                 tracing::warn!(handler = shared.kind.spec.name, %error, "can't claim jobs");
-                shared.kind.with_cursor(claim::Cursor::reset);
+                shared.kind.with_cursor(|cursor| cursor.failed(&error));
                 Some(backoff::jitter(BROKEN))
             }
         };
@@ -136,7 +136,10 @@ async fn turn(shared: &Shared, ahead: &mut usize, draining: &CancellationToken) 
     let used = claimed.as_ref().map_or(0, Vec::len);
     free_slots(shared, slots.as_ref().map(|slots| slots[used..].to_vec())).await;
     if queue.rate.is_some() {
-        bounded(QUEUE_TIMEOUT, limit::return_tokens(pool, kind.spec.name, tokens - used)).await?;
+        let returned = bounded(QUEUE_TIMEOUT, limit::return_tokens(pool, kind.spec.name, tokens - used)).await;
+        if let Err(error) = returned {
+            tracing::warn!(handler = kind.spec.name, %error, "tokens can't be given back; fewer jobs begin for a while");
+        }
     }
     let claimed = claimed?;
     if claimed.is_empty() {
@@ -171,13 +174,13 @@ async fn lease(shared: &Shared, want: usize, token: Uuid) -> Result<Vec<Claimed>
     Ok(claimed)
 }
 
-async fn take_slots(shared: &Shared, want: usize) -> Result<Option<Vec<i32>>> {
+async fn take_slots(shared: &Shared, want: usize) -> Result<Option<Vec<Slot>>> {
     let Some(slots) = &shared.slots else { return Ok(None) };
     let mut slots = slots.lock().await;
     Ok(Some(bounded(QUEUE_TIMEOUT, slots.take(want)).await?))
 }
 
-async fn free_slots(shared: &Shared, taken: Option<Vec<i32>>) {
+async fn free_slots(shared: &Shared, taken: Option<Vec<Slot>>) {
     if let (Some(slots), Some(taken)) = (&shared.slots, taken.filter(|taken| !taken.is_empty())) {
         slots.lock().await.free(&taken).await;
     }
@@ -188,7 +191,7 @@ async fn begin_all(
     shared: &Shared,
     claimed: Vec<Claimed>,
     token: Uuid,
-    slots: Option<Vec<i32>>,
+    slots: Option<Vec<Slot>>,
     draining: &CancellationToken,
 ) {
     let ids: Vec<Uuid> = claimed.iter().map(|job| job.id).collect();
@@ -234,7 +237,17 @@ async fn run_one(
 ) {
     let (runtime, kind, job, fence) = (&shared.runtime, &shared.kind, &leased.job, Fence::Token(leased.token));
     let forget = || runtime.jobs().forget(&[job.id], Some(leased.token));
-    let _alone = if job.deaths > 0 { shared.suspects.acquire().await.ok() } else { None };
+    let (permit, _alone) = if job.deaths > 0 {
+        // Others go on meanwhile.
+        drop(permit);
+        let alone = shared.suspects.clone().acquire_owned().await.ok();
+        (shared.permits.clone().acquire_owned().await.ok(), alone)
+    } else {
+        (Some(permit), None)
+    };
+    if (1..MAX_DEATHS).contains(&job.deaths) && !begins_alone(shared, &leased).await {
+        return forget();
+    }
     kind.load.running.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
     let (outcome, completed) =
@@ -242,6 +255,7 @@ async fn run_one(
     kind.load.running.fetch_sub(1, Ordering::Relaxed);
     kind.load.ran(1, began.elapsed());
     if completed {
+        wake_next(shared);
         return forget();
     }
     fault::point(kind.spec.name, "before_complete");
@@ -257,8 +271,32 @@ async fn run_one(
             }
             forget();
             kind.with_cursor(|cursor| cursor.put_back([job]));
+            wake_next(shared);
+            // For the next try's due time.
+            runtime.jobs().rescan().notify_one();
         }
     }
+}
+
+/// The next job of a key may have been unblocked.
+fn wake_next(shared: &Shared) {
+    if shared.per_key.is_some() {
+        shared.kind.wake();
+    }
+}
+
+/// Counts the death that this run of a suspect may end in. False when it must not run: another attempt has it, or the
+/// database does not answer.
+async fn begins_alone(shared: &Shared, leased: &Leased) -> bool {
+    let count = async {
+        let mut conn = shared.runtime.pools().upkeep.acquire().await?;
+        settle::begin_alone(&mut conn, leased.job.id, leased.token).await
+    };
+    let begun = bounded(QUEUE_TIMEOUT, count).await;
+    if let Err(error) = &begun {
+        tracing::warn!(handler = shared.kind.spec.name, job_id = %leased.job.id, %error, "a suspect is left to its lease's end");
+    }
+    begun.unwrap_or(false)
 }
 
 /// Runs the handler; also says whether it has completed the job itself.
@@ -334,6 +372,9 @@ async fn complete(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &
     }
     for leased in group {
         runtime.jobs().forget(&[leased.job.id], Some(leased.token));
+    }
+    if per_key.is_some() {
+        kind.wake();
     }
     fault::point(kind.spec.name, "after_complete");
 }

@@ -1,9 +1,12 @@
 //! Limits that hold over all processes: a token bucket for rates, advisory locks as slots for concurrency.
 //!
 //! A slot is freed by the server when its transaction or its connection ends, so a worker that dies leaves none behind.
-use crate::{Result, spec::Rate};
+use crate::{Result, spec::Rate, tx::bounded};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::Duration;
+
+/// How long freeing slots may take.
+const FREE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Claims are far smaller than what a float counts exactly.
 fn count(tokens: usize) -> f64 {
@@ -60,6 +63,13 @@ pub(super) async fn take_slot(conn: &mut PgConnection, kind: &str, across: u32) 
     Ok(slot.is_some())
 }
 
+/// A slot, and the connection that holds it: with another one it is another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    number: i32,
+    connection: u64,
+}
+
 /// Slots held by a connection of their own, for runs without a transaction.
 pub(super) struct Slots {
     options: PgConnectOptions,
@@ -68,20 +78,30 @@ pub(super) struct Slots {
     conn: Option<PgConnection>,
     /// PostgreSQL grants a session a lock that it has already, so what is held here is left out.
     held: Vec<i32>,
+    /// Counts connections.
+    connection: u64,
 }
 
 impl Slots {
     pub(super) fn new(options: PgConnectOptions, kind: &'static str, across: u32) -> Self {
-        Self { options, kind, across: i32::try_from(across).unwrap_or(i32::MAX), conn: None, held: Vec::new() }
+        Self {
+            options,
+            kind,
+            across: i32::try_from(across).unwrap_or(i32::MAX),
+            conn: None,
+            held: Vec::new(),
+            connection: 0,
+        }
     }
 
     /// Takes up to `want` slots.
-    pub(super) async fn take(&mut self, want: usize) -> Result<Vec<i32>> {
+    pub(super) async fn take(&mut self, want: usize) -> Result<Vec<Slot>> {
         let mut conn = if let Some(conn) = self.conn.take() {
             conn
         } else {
             // With the connection before this one its slots were freed.
             self.held.clear();
+            self.connection += 1;
             PgConnection::connect_with(&self.options).await?
         };
         let taken = sqlx::query_scalar!(
@@ -97,19 +117,26 @@ impl Slots {
         self.held.extend(&taken);
         // A connection that failed is not put back: its slots are free.
         self.conn = Some(conn);
-        Ok(taken)
+        Ok(taken.into_iter().map(|number| Slot { number, connection: self.connection }).collect())
     }
 
     /// Frees slots.
-    pub(super) async fn free(&mut self, slots: &[i32]) {
+    pub(super) async fn free(&mut self, slots: &[Slot]) {
+        let slots = slots.iter().filter(|slot| slot.connection == self.connection).map(|slot| slot.number);
+        let slots: Vec<i32> = slots.collect();
+        if slots.is_empty() {
+            return;
+        }
         self.held.retain(|slot| !slots.contains(slot));
         let Some(mut conn) = self.conn.take() else { return };
         let freed = sqlx::query!(
             "SELECT count(pg_advisory_unlock(hashtext($1), slot)) FROM unnest($2::int[]) slot",
             self.kind,
-            slots,
+            &slots,
         );
-        if freed.fetch_one(&mut conn).await.is_ok() {
+        // One that does not answer is closed, which frees them as well.
+        let freed = bounded(FREE_TIMEOUT, async { Ok(freed.fetch_one(&mut conn).await?) }).await;
+        if freed.is_ok() {
             self.conn = Some(conn);
         }
     }

@@ -115,7 +115,8 @@ pub async fn redrive(conn: &mut PgConnection, selection: &Selection) -> Result<u
         "WITH dead AS (DELETE FROM dead_jobs
                        WHERE job_id = ANY($1) OR job_id IN (
                          SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3)
-                       RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at)
+                       RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at),
+              asked AS (DELETE FROM job_cancellations WHERE job_id IN (SELECT job_id FROM dead))
          INSERT INTO mq_msgs (id, created_at, attempts, channel_name, channel_args, after_message_id, priority, args,
                               headers, errors)
          SELECT job_id, enqueued_at, retries + 1, kind, key, NULL, priority, coalesce(args::json, 'null'), headers, errors

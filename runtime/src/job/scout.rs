@@ -62,6 +62,9 @@ async fn look_out(runtime: &Runtime) {
             Ok(sights) => next = act(&kinds, &sights, polls),
             Err(error) => {
                 tracing::warn!(%error, "can't look for due jobs");
+                for kind in &kinds {
+                    kind.with_cursor(|cursor| cursor.failed(&error));
+                }
                 next.clear();
             }
         }

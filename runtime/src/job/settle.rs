@@ -238,6 +238,12 @@ pub(crate) async fn bury(
     Ok(buried.rows_affected() == 1)
 }
 
+/// A suspect begins, alone: should its worker die, that was its doing. False when the attempt does not hold it any more.
+pub(crate) async fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool> {
+    let begun = sqlx::query!("UPDATE mq_msgs SET deaths = deaths + 1 WHERE id = $1 AND lease_token = $2", id, token);
+    Ok(begun.execute(conn).await?.rows_affected() == 1)
+}
+
 /// Gives leases back that were never begun.
 pub(crate) async fn release(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> Result<()> {
     sqlx::query!(

@@ -89,7 +89,7 @@ async fn renew_leases(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> 
                            ON m.id = a.id AND m.lease_token = a.token FOR UPDATE OF m SKIP LOCKED),
                 renewed AS (UPDATE mq_msgs m SET leased_until = clock_timestamp() + make_interval(secs => $3)
                             FROM mine WHERE m.id = mine.id RETURNING m.id)
-           SELECT a.id AS "id!", r.id IS NOT NULL AS "renewed!",
+           SELECT a.id AS "id!", a.token AS "token!", r.id IS NOT NULL AS "renewed!",
                   EXISTS (SELECT FROM mq_msgs m WHERE m.id = a.id AND m.lease_token = a.token) AS "held!"
            FROM unnest($1::uuid[], $2::uuid[]) a (id, token) LEFT JOIN renewed r ON r.id = a.id"#,
         &ids,
@@ -102,7 +102,7 @@ async fn renew_leases(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> 
     runtime.jobs().renewed(&renewed, at);
     for row in rows.iter().filter(|row| !row.held) {
         tracing::warn!(job_id = %row.id, "the job's lease was lost");
-        runtime.jobs().cancel(row.id);
+        runtime.jobs().cancel_attempt(row.id, row.token);
     }
     Ok(())
 }

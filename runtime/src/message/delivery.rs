@@ -108,15 +108,17 @@ impl ParkedDelivery {
             let reason = header(delivery, "x-first-death-reason").unwrap_or_default();
             format!("the broker gave up on it ({reason}): each consumer that took it died or lost its connection")
         });
+        // What PostgreSQL can't keep in a text.
+        let text = |text: String| text.replace('\0', "");
         Self {
             parked_id,
-            handler,
-            message_id,
-            message_type: received.message_type,
-            routing_key: received.routing_key,
-            correlation_id: received.correlation_id.unwrap_or_default(),
-            traceparent: received.traceparent.unwrap_or_default(),
-            error,
+            handler: text(handler),
+            message_id: text(message_id),
+            message_type: text(received.message_type),
+            routing_key: text(received.routing_key),
+            correlation_id: text(received.correlation_id.unwrap_or_default()),
+            traceparent: text(received.traceparent.unwrap_or_default()),
+            error: text(error),
             payload: received.payload,
         }
     }

@@ -96,12 +96,12 @@ async fn a_leased_job_whose_worker_is_killed_runs_again() {
     assert_eq!(notes(&system).await, ["take a while"]);
 }
 
-#[tokio::test]
-async fn a_job_that_kills_its_workers_is_buried_and_its_neighbours_are_not() {
+/// A job that kills its workers is buried, and its neighbours are not.
+async fn a_killer_is_found(kind: &str) {
     let system = prepared().await;
-    let killer = enqueue(&system, "misbehave", "kill").await;
+    let killer = enqueue(&system, kind, "kill").await;
     for _ in 0..5 {
-        enqueue(&system, "misbehave", "work beside it").await;
+        enqueue(&system, kind, "work beside it").await;
     }
     let mut deaths = 0;
     while last_error(&system, killer).await.is_none() {
@@ -116,6 +116,16 @@ async fn a_job_that_kills_its_workers_is_buried_and_its_neighbours_are_not() {
     let _worker = worker(&system);
     eventually("the others are done", || queued(&system), |n| *n == 0).await;
     assert_eq!(notes(&system).await, ["work beside it"; 5]);
+}
+
+#[tokio::test]
+async fn a_tx_job_that_kills_its_workers_is_buried_and_its_neighbours_are_not() {
+    a_killer_is_found("misbehave").await;
+}
+
+#[tokio::test]
+async fn a_leased_job_that_kills_its_workers_is_buried_and_its_neighbours_are_not() {
+    a_killer_is_found("carry").await;
 }
 
 #[tokio::test]
