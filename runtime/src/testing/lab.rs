@@ -114,7 +114,8 @@ impl Lab {
     }
 
     /// Runs every job that is due, those that they enqueue, and the next tries of those that fail, until each is done or
-    /// dead; gives those that died meanwhile. What was delayed or snoozed stays: see [`Lab::advance`].
+    /// dead; gives those that died meanwhile. What was delayed or snoozed for more than a second stays: see
+    /// [`Lab::advance`]. (A conflict with a concurrent transaction puts a job off for less.)
     ///
     /// # Errors
     /// When jobs are still due after a minute, or the database fails.
@@ -134,7 +135,7 @@ impl Lab {
         let kinds: Vec<String> = self.runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
         let left: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = ANY($1)
-                            AND (m.attempt_at <= clock_timestamp() OR m.tries > 0)
+                            AND (m.attempt_at <= clock_timestamp() + interval '1 s' OR m.tries > 0)
                             AND NOT EXISTS (SELECT FROM job_queues q
                                             WHERE q.kind = m.channel_name AND q.paused_at IS NOT NULL))",
         )
