@@ -131,9 +131,10 @@ async fn a_leased_job_that_kills_its_workers_is_buried_and_its_neighbours_are_no
 #[tokio::test]
 async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
     let system = prepared().await;
-    let _worker = worker(&system);
+    let worker = worker(&system);
     let running = enqueue(&system, "carry", "wait to be cancelled").await;
-    eventually("the job is leased", || leased(&system), |n| *n == 1).await;
+    let begun = |line: &String| line.contains("INVOCATION - START") && line.contains("\"handler\":\"carry\"");
+    eventually("the handler has begun", || async { worker.output().iter().any(begun) }, |begun| *begun).await;
     assert_eq!(cancel(&system, running).await, Cancelled::Asked);
     eventually("it is dead", || last_error(&system, running), Option::is_some).await;
     assert_eq!(notes(&system).await, ["wait to be cancelled"], "the handler went on to say that it saw it");
