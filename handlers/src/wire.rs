@@ -15,7 +15,7 @@ use crate::{
 use gavel_proto::{externalscaler as keda, v1};
 use gavel_runtime::{
     Runtime,
-    rpc::{serve_io, serve_stream, serve_tx},
+    rpc::{Batched, serve_io, serve_stream, serve_tx},
 };
 use poem_grpc::{Request, Response, RouteGrpc, Status, Streaming};
 
@@ -23,7 +23,7 @@ use poem_grpc::{Request, Response, RouteGrpc, Status, Streaming};
 pub fn mount(runtime: &Runtime, route: RouteGrpc) -> RouteGrpc {
     route
         .add_service(v1::ItemServiceServer::new(Items(runtime.clone())))
-        .add_service(v1::BidServiceServer::new(Bids(runtime.clone())))
+        .add_service(v1::BidServiceServer::new(Bids { runtime: runtime.clone(), place_bid: Batched::new(runtime) }))
         .add_service(v1::UserServiceServer::new(Users(runtime.clone())))
         .add_service(v1::OpsServiceServer::new(Ops(runtime.clone())))
         .add_service(keda::ExternalScalerServer::new(Scaler(runtime.clone())))
@@ -47,15 +47,18 @@ impl v1::ItemService for Items {
     }
 }
 
-struct Bids(Runtime);
+struct Bids {
+    runtime: Runtime,
+    place_bid: Batched<PlaceBid>,
+}
 
 impl v1::BidService for Bids {
     async fn place_bid(&self, request: Request<v1::PlaceBidRequest>) -> Reply<v1::PlaceBidResponse> {
-        serve_tx::<PlaceBid>(&self.0, request).await
+        self.place_bid.serve(request).await
     }
 
     async fn list_bids(&self, request: Request<v1::ListBidsRequest>) -> Reply<v1::ListBidsResponse> {
-        serve_io::<ListBids>(&self.0, request).await
+        serve_io::<ListBids>(&self.runtime, request).await
     }
 }
 

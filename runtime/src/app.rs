@@ -91,6 +91,13 @@ impl App {
         self.register(H::SPEC, "rpc", Run::Rpc)
     }
 
+    /// A gRPC call that changes something, decided together with others. Its service holds a
+    /// [`Batched`](rpc::Batched) of it.
+    #[must_use]
+    pub fn rpc_batch<H: rpc::BatchHandler>(self) -> Self {
+        self.register_batched(H::SPEC, "rpc", Run::Rpc)
+    }
+
     /// A gRPC call that reads.
     #[must_use]
     pub fn rpc_io<H: rpc::IoHandler>(self) -> Self {
@@ -113,6 +120,12 @@ impl App {
     #[must_use]
     pub fn job_tx<H: job::TxHandler>(self) -> Self {
         self.job::<H::Job>(H::SPEC, job::by_tx::<H>(), true)
+    }
+
+    /// A kind of job with pure database effects, many at a time: as many as its queue's batch.
+    #[must_use]
+    pub fn job_tx_batch<H: job::BatchHandler>(self) -> Self {
+        self.job::<H::Job>(H::SPEC, job::by_tx_batch::<H>(), true)
     }
 
     /// A kind of job with effects elsewhere.
@@ -152,6 +165,18 @@ impl App {
         self.register(H::SPEC, "message", Run::Message(message::by_io::<H>()))
     }
 
+    /// A consumer of many messages at a time, with pure database effects.
+    #[must_use]
+    pub fn message_tx_batch<H: message::TxBatchHandler>(self) -> Self {
+        self.register_batched(H::SPEC, "message", Run::Message(message::by_tx_batch::<H>()))
+    }
+
+    /// A consumer of many messages at a time, with effects elsewhere.
+    #[must_use]
+    pub fn message_io_batch<H: message::IoBatchHandler>(self) -> Self {
+        self.register_batched(H::SPEC, "message", Run::Message(message::by_io_batch::<H>()))
+    }
+
     /// Something done regularly.
     #[must_use]
     pub fn schedule_tx<H: schedule::TxHandler>(self) -> Self {
@@ -172,7 +197,21 @@ impl App {
         self
     }
 
+    fn register_batched(mut self, spec: &'static Spec, expected: &str, run: Run) -> Self {
+        if spec.batch.is_none() {
+            self.faults.push(format!("handler {:?}: it handles batches and its spec has no batch", spec.name));
+        }
+        self.add(spec, expected, run)
+    }
+
     fn register(mut self, spec: &'static Spec, expected: &str, run: Run) -> Self {
+        if spec.batch.is_some() {
+            self.faults.push(format!("handler {:?}: its spec has a batch and it handles one at a time", spec.name));
+        }
+        self.add(spec, expected, run)
+    }
+
+    fn add(mut self, spec: &'static Spec, expected: &str, run: Run) -> Self {
         let kind = spec.trigger.kind();
         if kind != expected {
             self.faults.push(format!("handler {:?}: registered as {expected}, but its trigger is {kind}", spec.name));

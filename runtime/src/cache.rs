@@ -17,13 +17,30 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(250);
 /// Values not written for this long are forgotten: readers fill them again.
 const TTL_S: u64 = 24 * 3_600;
 
-/// KEYS[1] a hash; ARGV: version, value, seconds to live. Returns 1 when written.
+/// KEYS: hashes; ARGV: seconds to live, then a version and a value for each. Returns how many were written.
 const PUT_IF_NEWER: &str = "
-local held = redis.call('HGET', KEYS[1], 'version')
-if held and tonumber(held) >= tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'value', ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1";
+local written = 0
+for i, key in ipairs(KEYS) do
+  local version, value = ARGV[2 * i], ARGV[2 * i + 1]
+  local held = redis.call('HGET', key, 'version')
+  if not held or tonumber(held) < tonumber(version) then
+    redis.call('HSET', key, 'version', version, 'value', value)
+    redis.call('EXPIRE', key, ARGV[1])
+    written = written + 1
+  end
+end
+return written";
+
+/// A value on its way into the read model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// Where.
+    pub key: String,
+    /// Of what age it is.
+    pub version: i64,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
 
 /// A value as it was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +77,22 @@ impl Cache {
 
     /// Writes `value` unless the same or a newer version is there. Returns whether it was written.
     pub async fn put_if_newer(&self, key: &str, version: i64, value: &[u8]) -> Result<bool> {
+        let put = Put { key: key.to_owned(), version, value: value.to_vec() };
+        Ok(self.put_all_if_newer(&[put]).await? == 1)
+    }
+
+    /// Writes each of them unless the same or a newer version is there, in one step. Returns how many were written.
+    pub async fn put_all_if_newer(&self, puts: &[Put]) -> Result<usize> {
+        if puts.is_empty() {
+            return Ok(0);
+        }
         let mut connection = self.connection.clone();
         let mut invocation = self.put_if_newer.prepare_invoke();
-        invocation.key(self.full(key)).arg(version).arg(value).arg(TTL_S);
-        bounded(invocation.invoke_async::<bool>(&mut connection)).await
+        invocation.arg(TTL_S);
+        for Put { key, version, value } in puts {
+            invocation.key(self.full(key)).arg(version).arg(value);
+        }
+        bounded(invocation.invoke_async::<usize>(&mut connection)).await
     }
 
     /// Reads the newest value.

@@ -110,26 +110,47 @@ pub struct Backends {
     pub amqp_url: SecretString,
     /// Redis: what people look at.
     pub redis_url: SecretString,
-    /// Connections for transactions.
-    pub transaction_pool_size: u32,
-    /// Connections for reads.
-    pub read_pool_size: u32,
+    /// Connections to PostgreSQL.
+    pub pools: PoolSizes,
     /// How long a worker that says nothing keeps its jobs.
     pub lease: Duration,
     /// Put before every cache key, so that several systems can share one Redis.
     pub cache_prefix: String,
 }
 
+/// Connections to PostgreSQL, a pool for each kind of work.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSizes {
+    /// For calls that change something.
+    pub calls: u32,
+    /// For reads.
+    pub reads: u32,
+    /// For jobs, messages and schedules.
+    pub jobs: u32,
+    /// For loops over pending work.
+    pub relay: u32,
+}
+
+impl PoolSizes {
+    /// `GAVEL_POOL_SIZE`, `GAVEL_READ_POOL_SIZE`, `GAVEL_JOB_POOL_SIZE`, `GAVEL_RELAY_POOL_SIZE`.
+    fn from_env(env: &mut Env) -> Self {
+        Self {
+            calls: env.number("GAVEL_POOL_SIZE", 16, (1, 500)),
+            reads: env.number("GAVEL_READ_POOL_SIZE", 8, (1, 500)),
+            jobs: env.number("GAVEL_JOB_POOL_SIZE", 16, (1, 500)),
+            relay: env.number("GAVEL_RELAY_POOL_SIZE", 4, (1, 500)),
+        }
+    }
+}
+
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_POOL_SIZE`, `GAVEL_READ_POOL_SIZE`, `GAVEL_LEASE_MS`,
-    /// `GAVEL_CACHE_PREFIX`.
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
             amqp_url: env.secret_url("AMQP_URL", &["amqp", "amqps"], "RabbitMQ, the events"),
             redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
-            transaction_pool_size: env.number("GAVEL_POOL_SIZE", 16, (1, 500)),
-            read_pool_size: env.number("GAVEL_READ_POOL_SIZE", 8, (1, 500)),
+            pools: PoolSizes::from_env(env),
             lease: Duration::from_millis(env.number("GAVEL_LEASE_MS", 15_000, (500, 600_000)).into()),
             cache_prefix: env.text("GAVEL_CACHE_PREFIX", "gavel"),
         }

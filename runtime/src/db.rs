@@ -1,10 +1,11 @@
-//! Connection pools: one for transactions, one for reads, so that readers can't starve what they read.
+//! Connection pools, one for each kind of work: what one of them is short of, the others still have. Together they must fit
+//! into what the server allows, which is checked when a process starts.
 use crate::{
-    config::Backends,
+    config::{Backends, PoolSizes},
     job::{Engine, Waker},
     tasks::Tasks,
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     PgPool,
@@ -17,10 +18,23 @@ const READ_STATEMENT_TIMEOUT_MS: u32 = 5_000;
 /// How long anyone waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Which pool a transaction's connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Calls that change something.
+    Calls,
+    /// Jobs, messages, schedules.
+    Jobs,
+    /// Loops over pending work.
+    Relay,
+}
+
 /// The pools of one process. They connect when first used.
 #[derive(Clone)]
 pub(crate) struct Pools {
-    pub(crate) transactions: PgPool,
+    calls: PgPool,
+    jobs: PgPool,
+    relay: PgPool,
     pub(crate) reads: PgPool,
     /// Short bookkeeping beside a transaction that is open: never waits for one.
     pub(crate) upkeep: PgPool,
@@ -31,6 +45,8 @@ pub(crate) struct Pools {
 
 /// Connections for bookkeeping: one of them listens.
 const UPKEEP_POOL_SIZE: u32 = 4;
+/// Connections of one's own: the heartbeat's.
+const OWN: u32 = 1;
 
 impl Pools {
     pub(crate) fn lazy(backends: &Backends, process: &str, engine: &Engine, tasks: &Tasks) -> anyhow::Result<Self> {
@@ -46,19 +62,85 @@ impl Pools {
         ]);
         let upkeep = pool(UPKEEP_POOL_SIZE).connect_lazy_with(options.clone());
         Ok(Self {
-            transactions: pool(backends.transaction_pool_size).connect_lazy_with(options.clone()),
-            reads: pool(backends.read_pool_size).connect_lazy_with(reads),
+            calls: pool(backends.pools.calls).connect_lazy_with(options.clone()),
+            jobs: pool(backends.pools.jobs).connect_lazy_with(options.clone()),
+            relay: pool(backends.pools.relay).connect_lazy_with(options.clone()),
+            reads: pool(backends.pools.reads).connect_lazy_with(reads),
             waker: Waker::new(upkeep.clone(), tasks.clone(), engine.kinds().clone()),
             upkeep,
             options,
         })
     }
 
-    pub(crate) async fn close(&self) {
-        self.transactions.close().await;
-        self.reads.close().await;
-        self.upkeep.close().await;
+    /// The pool of that share.
+    pub(crate) fn of(&self, share: Share) -> &PgPool {
+        match share {
+            Share::Calls => &self.calls,
+            Share::Jobs => &self.jobs,
+            Share::Relay => &self.relay,
+        }
     }
+
+    pub(crate) async fn close(&self) {
+        for pool in [&self.calls, &self.jobs, &self.relay, &self.reads, &self.upkeep] {
+            pool.close().await;
+        }
+    }
+}
+
+/// Which of the pools a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uses {
+    /// Routes.
+    Service,
+    /// Jobs, consumers, schedules, loops.
+    Worker,
+}
+
+impl Uses {
+    /// The pools by their settings' names, and what is not to be set.
+    fn connections(self, sizes: &PoolSizes) -> Vec<(&'static str, u32)> {
+        let reads = ("GAVEL_READ_POOL_SIZE", sizes.reads);
+        match self {
+            Self::Service => vec![("GAVEL_POOL_SIZE", sizes.calls), reads, ("bookkeeping", UPKEEP_POOL_SIZE)],
+            Self::Worker => vec![
+                ("GAVEL_JOB_POOL_SIZE", sizes.jobs),
+                ("GAVEL_RELAY_POOL_SIZE", sizes.relay),
+                reads,
+                ("bookkeeping", UPKEEP_POOL_SIZE + OWN),
+            ],
+        }
+    }
+}
+
+/// Refuses pools that together are more than the server allows this user in this database; warns when others have taken so
+/// many that not all are left.
+pub(crate) async fn check_sizes(reads: &PgPool, uses: Uses, sizes: &PoolSizes) -> anyhow::Result<()> {
+    let server = sqlx::query!(
+        r#"SELECT least(
+             current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+               - coalesce(current_setting('reserved_connections', true)::int, 0),
+             (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()),
+             (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user)) AS "allowed!",
+           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::int
+             AS "taken!""#,
+    )
+    .fetch_one(reads)
+    .await?;
+    let pools = uses.connections(sizes);
+    let needed = i64::from(pools.iter().map(|(_, size)| size).sum::<u32>());
+    let sum = pools.iter().map(|(name, size)| format!("{name} {size}")).collect::<Vec<_>>().join(" + ");
+    if needed > i64::from(server.allowed) {
+        bail!(
+            "the pools need {needed} connections ({sum}), and the server allows {}: make them smaller",
+            server.allowed
+        );
+    }
+    if needed + i64::from(server.taken) > i64::from(server.allowed) {
+        let (allowed, taken) = (server.allowed, server.taken);
+        tracing::warn!(needed, allowed, taken, "others have taken so many connections that the pools may not fill");
+    }
+    Ok(())
 }
 
 /// Options for that URL.

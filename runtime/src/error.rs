@@ -108,13 +108,22 @@ pub struct Error {
     message: Cow<'static, str>,
     detail: Option<prost_types::Any>,
     source: Option<anyhow::Error>,
-    transient_conflict: bool,
+    rolled_back: Option<RolledBack>,
+}
+
+/// Why PostgreSQL rolled a statement back that may pass another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RolledBack {
+    /// Another transaction was in the way: 40001, 40P01.
+    Conflict,
+    /// A lock was not granted in time: 55P03.
+    LockWait,
 }
 
 impl Error {
     /// An error of that class. The message is shown to the caller, except for [`Class::Internal`].
     pub fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, message: message.into(), detail: None, source: None, transient_conflict: false }
+        Self { class, message: message.into(), detail: None, source: None, rolled_back: None }
     }
 
     /// [`Class::Invalid`], from anything that says what is wrong and what is allowed.
@@ -169,7 +178,18 @@ impl Error {
 
     /// PostgreSQL rolled the transaction back because of another one (40001, 40P01): the same again may pass.
     pub(crate) fn is_transient_conflict(&self) -> bool {
-        self.transient_conflict
+        self.rolled_back == Some(RolledBack::Conflict)
+    }
+
+    /// PostgreSQL did not grant a lock in time.
+    pub(crate) fn is_lock_wait(&self) -> bool {
+        self.rolled_back == Some(RolledBack::LockWait)
+    }
+
+    /// The same error for another of those it befell.
+    pub(crate) fn again(&self) -> Self {
+        let source = self.source.as_ref().map(|source| anyhow::anyhow!("{source:#}"));
+        Self { message: self.message.clone(), detail: self.detail.clone(), source, ..*self }
     }
 }
 
@@ -208,8 +228,12 @@ impl From<sqlx::Error> for Error {
             Sql::Database(_) => class_of_sqlstate(&sqlstate),
             _ => (Class::Internal, "internal error"),
         };
-        let transient_conflict = matches!(sqlstate.as_str(), "40001" | "40P01");
-        Self { transient_conflict, ..Self::new(class, message).with_source(error) }
+        let rolled_back = match sqlstate.as_str() {
+            "40001" | "40P01" => Some(RolledBack::Conflict),
+            "55P03" => Some(RolledBack::LockWait),
+            _ => None,
+        };
+        Self { rolled_back, ..Self::new(class, message).with_source(error) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Named places where a test can make this process fail.
 //!
 //! `GAVEL_FAULT=site=abort@3` aborts the process (as kill -9 would) the third time it comes by `site`; `panic` in place
-//! of `abort` panics. Several are separated by commas. Unset, a site costs one comparison. Production never sets it:
+//! of `abort` panics, and `*` in place of the number does it each time. Several are separated by commas. Unset, a site costs one comparison. Production never sets it:
 //! start-up logs a warning when it is there.
 //!
 //! [`testing`](crate::testing) does the same to a worker in a thread: see `Script`.
@@ -29,7 +29,8 @@ enum Action {
 #[derive(Debug)]
 struct Plan {
     action: Action,
-    at_hit: u64,
+    /// Each time where none.
+    at_hit: Option<u64>,
     hits: AtomicU64,
 }
 
@@ -45,7 +46,8 @@ pub fn arm(plan: &str) -> Result<(), String> {
 }
 
 fn parse(part: &str) -> Result<(String, Plan), String> {
-    let refuse = || format!("{part:?} is no fault; allowed: site=abort@hit or site=panic@hit, hit from 1");
+    let refuse =
+        || format!("{part:?} is no fault; allowed: site=abort@hit or site=panic@hit, hit from 1, or * for each");
     let (site, rest) = part.split_once('=').ok_or_else(refuse)?;
     let (action, hit) = rest.split_once('@').ok_or_else(refuse)?;
     let action = match action {
@@ -53,7 +55,10 @@ fn parse(part: &str) -> Result<(String, Plan), String> {
         "panic" => Action::Panic,
         _ => return Err(refuse()),
     };
-    let at_hit = hit.parse().ok().filter(|hit| *hit > 0).ok_or_else(refuse)?;
+    let at_hit = match hit {
+        "*" => None,
+        hit => Some(hit.parse().ok().filter(|hit| *hit > 0).ok_or_else(refuse)?),
+    };
     Ok((site.to_owned(), Plan { action, at_hit, hits: AtomicU64::new(0) }))
 }
 
@@ -63,16 +68,30 @@ fn parse(part: &str) -> Result<(String, Plan), String> {
 /// When a plan says so.
 pub fn point(handler: &str, stage: &str) {
     perform(handler, stage);
-    let Some(plans) = PLANS.get() else { return };
-    let Some(plan) = plans.get(&format!("{handler}.{stage}")) else {
-        return;
-    };
-    if plan.hits.fetch_add(1, Ordering::Relaxed) + 1 != plan.at_hit {
+    if PLANS.get().is_some() {
+        fail_as_planned(&format!("{handler}.{stage}"));
+    }
+}
+
+/// A place that can fail for one of those that come by: the site is `handler.stage.who`.
+///
+/// # Panics
+/// When a plan says so.
+pub fn point_for(handler: &str, stage: &str, who: &str) {
+    if PLANS.get().is_some() {
+        fail_as_planned(&format!("{handler}.{stage}.{who}"));
+    }
+}
+
+fn fail_as_planned(site: &str) {
+    let Some(plan) = PLANS.get().and_then(|plans| plans.get(site)) else { return };
+    let hit = plan.hits.fetch_add(1, Ordering::Relaxed) + 1;
+    if plan.at_hit.is_some_and(|at_hit| at_hit != hit) {
         return;
     }
     match plan.action {
         Action::Abort => std::process::abort(),
-        Action::Panic => panic!("fault injected at {handler}.{stage}"),
+        Action::Panic => panic!("fault injected at {site}"),
     }
 }
 
@@ -136,7 +155,7 @@ mod tests {
     #[test]
     fn a_plan_is_read_or_refused_by_name() {
         let (site, plan) = parse("relay.after_confirm=abort@3").unwrap();
-        assert_eq!((site.as_str(), plan.action, plan.at_hit), ("relay.after_confirm", Action::Abort, 3));
+        assert_eq!((site.as_str(), plan.action, plan.at_hit), ("relay.after_confirm", Action::Abort, Some(3)));
         for bad in ["x", "x=abort", "x=melt@1", "x=abort@0", "x=abort@many"] {
             assert!(parse(bad).unwrap_err().contains(bad));
         }

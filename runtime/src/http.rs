@@ -1,6 +1,7 @@
 //! Plain HTTP GET routes that answer JSON: for a browser's address bar, a health probe, a shell script.
 use crate::{
     Class, Error, Invocation, Io, Result, Runtime,
+    db::Share,
     invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
     invoke::invoke,
     spec::{Spec, Trigger},
@@ -64,7 +65,7 @@ async fn call<H: IoHandler>(runtime: &Runtime, invocation: Invocation, request: 
     let run = async move {
         let query = query.map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")))?;
         let _permit = inner.admit(H::SPEC)?;
-        let io = Io::new(&inner, run_as.clone());
+        let io = Io::new(&inner, Share::Calls, run_as.clone());
         bounded(run_as.remaining(), H::handle(&io, &query)).await
     };
     invoke(runtime, H::SPEC, invocation, run).await

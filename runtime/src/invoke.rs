@@ -96,11 +96,11 @@ async fn caught<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Fi
     }
 }
 
-fn outcome_of<T>(result: &Result<T>) -> &'static str {
+pub(crate) fn outcome_of<T>(result: &Result<T>) -> &'static str {
     result.as_ref().map_or_else(|error| error.class().name(), |_| "ok")
 }
 
-/// The one place where a handler's error is logged.
+/// Where a handler's error is logged, once.
 fn report<T>(result: &Result<T>) {
     Span::current().record("outcome", outcome_of(result));
     let Err(error) = result else { return };
@@ -110,6 +110,83 @@ fn report<T>(result: &Result<T>) {
             tracing::warn!(%error, "the handler could not finish");
         }
         _ => tracing::info!(%error, "the handler refused"),
+    }
+}
+
+/// One run for many: a span with all their ids.
+pub(crate) struct Together<'a> {
+    pub(crate) spec: &'static Spec,
+    pub(crate) invocation: &'a Invocation,
+    pub(crate) size: usize,
+    /// The correlation ids, apart by spaces.
+    pub(crate) ids: &'a str,
+}
+
+impl Together<'_> {
+    /// Runs `work` here, with one set of log lines and its size counted. What became of each is for `work` to say, with
+    /// [`conclude`]; a panic is not caught.
+    pub(crate) async fn run<T>(self, runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Self { spec, invocation, size, ids } = self;
+        let (id, ids) = if size == 1 { (ids, None) } else { (invocation.correlation_id.as_str(), Some(ids)) };
+        let span = tracing::info_span!(
+            "invocation",
+            handler = spec.name,
+            trigger = spec.trigger.kind(),
+            correlation_id = id,
+            correlation_ids = ids,
+            trace_id = invocation.trace_id(),
+            caller = invocation.caller.as_ref().map_or("", |caller| &caller.subject),
+            batch = size,
+            outcome = Empty,
+            refused = Empty,
+            failed = Empty,
+        );
+        let run = async {
+            runtime.metrics().batch_size(spec.name, size);
+            let result = work.await;
+            if let Err(error) = &result {
+                Span::current().record("outcome", error.class().name());
+                tracing::info!(%error, "nothing of this batch stays");
+            }
+            result
+        };
+        run.instrument(span).await
+    }
+}
+
+/// Says what became of each of a batch. Refusals of many are in their receipts, and in the log only where it is asked for
+/// detail.
+pub(crate) fn conclude<'a, T: 'a>(
+    spec: &Spec,
+    invocations: impl ExactSizeIterator<Item = &'a Invocation>,
+    verdicts: &[Result<T>],
+) {
+    if let [only] = verdicts {
+        return report(only);
+    }
+    let (mut refused, mut failed) = (0, 0);
+    for (invocation, verdict) in invocations.zip(verdicts) {
+        let Err(error) = verdict else { continue };
+        let correlation_id = &invocation.correlation_id;
+        if error.class() == Class::Internal {
+            failed += 1;
+            tracing::error!(handler = spec.name, correlation_id, %error, "the handler failed");
+        } else {
+            refused += 1;
+            tracing::debug!(handler = spec.name, correlation_id, %error, "the handler refused");
+        }
+    }
+    let span = Span::current();
+    span.record("outcome", "ok").record("refused", refused).record("failed", failed);
+}
+
+/// Says that none of these could be done.
+pub(crate) fn report_all<'a>(spec: &Spec, invocations: impl Iterator<Item = &'a Invocation>, error: &Error) {
+    for Invocation { correlation_id, .. } in invocations {
+        match error.class() {
+            Class::Internal => tracing::error!(handler = spec.name, correlation_id, %error, "the handler failed"),
+            _ => tracing::warn!(handler = spec.name, correlation_id, %error, "the handler could not finish"),
+        }
     }
 }
 

@@ -1,16 +1,25 @@
 //! What an `Io` handler may touch.
-use crate::{Invocation, Result, broker::Publisher, cache::Cache, runtime::Runtime, spec::Spec, tx::Tx};
+use crate::{
+    Invocation, Result,
+    broker::Publisher,
+    cache::Cache,
+    db::Share,
+    runtime::Runtime,
+    spec::Spec,
+    tx::{Terms, Tx},
+};
 use sqlx::PgPool;
 
 /// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
 pub struct Io {
     runtime: Runtime,
+    share: Share,
     invocation: Invocation,
 }
 
 impl Io {
-    pub(crate) fn new(runtime: &Runtime, invocation: Invocation) -> Self {
-        Self { runtime: runtime.clone(), invocation }
+    pub(crate) fn new(runtime: &Runtime, share: Share, invocation: Invocation) -> Self {
+        Self { runtime: runtime.clone(), share, invocation }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -44,7 +53,14 @@ impl Io {
 
     /// Begins a transaction to claim or to settle work in. End it with [`Io::commit`] before any other I/O.
     pub async fn begin(&self) -> Result<Tx> {
-        Tx::begin(self.runtime.pools(), self.invocation.clone()).await
+        Tx::begin(self.runtime.pools(), self.share, self.invocation.clone()).await
+    }
+
+    /// As [`Io::begin`], for what may be done again: its commit does not wait for the disk, and a crash of the server in
+    /// that moment undoes it whole.
+    pub async fn begin_repeatable(&self) -> Result<Tx> {
+        let terms = Terms { durable: false, ..Terms::USUAL };
+        Tx::begin_with(self.runtime.pools(), self.share, self.invocation.clone(), terms).await
     }
 
     /// Commits a transaction begun with [`Io::begin`].

@@ -20,6 +20,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod batch;
 pub mod broker;
 pub mod cache;
 pub mod clock;
@@ -45,10 +46,12 @@ pub mod testing;
 pub mod tx;
 
 mod backoff;
+mod combine;
 mod db;
 mod front;
 mod gauges;
 mod invoke;
+mod outbox;
 mod receipt;
 mod runtime;
 mod server;
@@ -56,6 +59,7 @@ mod tasks;
 mod timetable;
 
 pub use app::{App, RegistrationErrors};
+pub use batch::Member;
 pub use error::{Class, Error, Result};
 pub use invocation::Invocation;
 pub use io::Io;

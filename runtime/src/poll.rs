@@ -1,6 +1,6 @@
 //! Loops over pending work: claim in one transaction, do I/O outside any, settle in another.
 //!
-//! Each loop goes on while there is work and pauses when there is none. What it does must bear being done twice: a
+//! Each loop goes on while there is work and pauses when there is none, or until an event has been committed. What it does must bear being done twice: a
 //! process that dies between its I/O and its settling leaves the work to the next.
 use crate::{
     Invocation, Io, Result, Runtime, backoff,
@@ -59,22 +59,36 @@ pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Erased) {
 }
 
 async fn work(runtime: &Runtime, spec: &'static Spec, handler: Erased, idle: Duration) {
-    let tasks = runtime.tasks();
     let mut failures = 0_u32;
     let mut pause = Duration::ZERO;
-    while tasks.pause(pause).await {
+    while rest(runtime, failures == 0, pause).await {
         (failures, pause) = match once(runtime, spec, handler).await {
-            Ok(Progress::Worked) => (0, Duration::ZERO),
+            Ok(Progress::Worked) => {
+                // Where one found something, another may as well.
+                runtime.pools().waker.heard_of_events();
+                (0, Duration::ZERO)
+            }
             Ok(Progress::Idle) => (0, backoff::jitter(idle)),
             Err(_) => (failures.saturating_add(1), backoff::pause(failures.saturating_add(1), idle, MAX_PAUSE)),
         };
     }
 }
 
+/// Waits `pause`, or less when a drain begins or, while all is well, when there are events. Returns whether to go on.
+async fn rest(runtime: &Runtime, is_well: bool, pause: Duration) -> bool {
+    if pause.is_zero() || !is_well {
+        return runtime.tasks().pause(pause).await;
+    }
+    tokio::select! {
+        goes_on = runtime.tasks().pause(pause) => goes_on,
+        () = runtime.pools().waker.events() => true,
+    }
+}
+
 /// One run. Only one that found work is an invocation, so an idle loop fills no log.
 async fn once(runtime: &Runtime, spec: &'static Spec, handler: Erased) -> Result<Progress> {
     let invocation = Invocation::start(spec.limits.timeout);
-    let io = Arc::new(Io::new(runtime, invocation.clone()));
+    let io = Arc::new(Io::new(runtime, spec.trigger.share(), invocation.clone()));
     let claimed = bounded(invocation.remaining(), handler(io)).await;
     let work = match claimed {
         Ok(Some(work)) => work,

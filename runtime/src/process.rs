@@ -3,7 +3,8 @@ use crate::{
     App, Runtime,
     app::Registration,
     auth::Verifier,
-    config::{Backends, ProcessConfig, TokenConfig},
+    config::{Backends, PoolSizes, ProcessConfig, TokenConfig},
+    db::{self, Uses},
     gauges,
     health::{self, Needs},
     job,
@@ -54,7 +55,7 @@ pub async fn run_service(
     let app = app.checked()?;
     let runtime = app.runtime(backends, process, Some(verifier))?;
     let routes = app.routes(&runtime, Route::new());
-    live(runtime, config, Needs::Database, routes, |_| {}).await
+    live(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |_| {}).await
 }
 
 /// Runs a process that runs jobs, consumers and schedules, until SIGTERM or SIGINT.
@@ -72,7 +73,8 @@ pub async fn run_worker(
     let app = app.checked()?;
     let chosen = app.workers(only)?;
     let runtime = app.runtime(backends, process, None)?;
-    live(runtime, config, Needs::DatabaseAndBroker, Route::new(), |runtime| {
+    let needs = (Needs::DatabaseAndBroker, Uses::Worker, backends.pools);
+    live(runtime, config, needs, Route::new(), |runtime| {
         start(runtime, &chosen);
     })
     .await
@@ -108,7 +110,7 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
 async fn live(
     runtime: Runtime,
     config: &ProcessConfig,
-    needs: Needs,
+    (needs, uses, pools): (Needs, Uses, PoolSizes),
     routes: Route,
     start: impl FnOnce(&Runtime),
 ) -> anyhow::Result<()> {
@@ -119,6 +121,7 @@ async fn live(
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     }
+    db::check_sizes(&runtime.pools().reads, uses, &pools).await?;
     let acceptor = server::bind(config).await?;
     tracing::info!(address = acceptor.address(), "ready");
     start(&runtime);

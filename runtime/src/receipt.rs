@@ -1,9 +1,10 @@
-//! Receipts. Looked for before the work, written as its last statement: written twice, the second transaction fails on
-//! the primary key and is rolled back whole.
-use crate::{Class, Error, Result, Tx, error::violates};
+//! Receipts. Looked for before the work, written as its last statement: the second transaction that wants to write one finds
+//! it there, having waited for the first, and is rolled back whole.
+use crate::{Class, Error, Result, Tx, outbox::Columns};
 use chrono::{DateTime, Utc};
 use prost::Message;
 use sqlx::PgExecutor;
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// Which call this is: unique per caller and operation.
@@ -40,74 +41,135 @@ impl RpcStatus {
     }
 }
 
-/// What was answered to this call before, if it was made before.
+/// What was answered to these calls before: to each, where it was made before.
 ///
-/// # Errors
-/// [`Class::Conflict`] when the key was used with another request.
-pub(crate) async fn find(executor: impl PgExecutor<'_>, call: &CallKey) -> Result<Option<Outcome>> {
-    let found = sqlx::query!(
-        "SELECT request_hash, status_code, reply FROM idempotency_keys
-         WHERE principal = $1 AND operation = $2 AND idempotency_key = $3",
-        call.principal,
-        call.operation,
-        call.key,
+/// [`Class::Conflict`] where the key was used with another request.
+pub(crate) async fn find(executor: impl PgExecutor<'_>, calls: &[&CallKey]) -> Result<Vec<Option<Outcome>>> {
+    let principals: Vec<_> = calls.iter().map(|call| call.principal.clone()).collect();
+    let operations: Vec<_> = calls.iter().map(|call| call.operation.to_owned()).collect();
+    let keys: Vec<_> = calls.iter().map(|call| call.key).collect();
+    // Looked up one by one through the primary key: joined, a plan that reads the whole table could be chosen.
+    let rows = sqlx::query!(
+        r#"SELECT c.place AS "place!", k.request_hash, k.status_code, k.reply
+           FROM unnest($1::text[], $2::text[], $3::uuid[]) WITH ORDINALITY
+             AS c (principal, operation, idempotency_key, place)
+           CROSS JOIN LATERAL (
+             SELECT request_hash, status_code, reply FROM idempotency_keys i
+             WHERE i.principal = c.principal AND i.operation = c.operation AND i.idempotency_key = c.idempotency_key
+             LIMIT 1) k"#,
+        &principals,
+        &operations,
+        &keys,
     )
-    .fetch_optional(executor)
+    .fetch_all(executor)
     .await?;
-    let Some(found) = found else { return Ok(None) };
-    if found.request_hash != call.request_hash {
-        let message = format!("idempotency key {} was used with another request; allowed: a new key", call.key);
-        return Err(Error::new(Class::Conflict, message));
+    let mut found: Vec<_> = calls.iter().map(|_| None).collect();
+    for row in rows {
+        let Some(place) = usize::try_from(row.place - 1).ok().filter(|place| *place < calls.len()) else { continue };
+        found[place] = Some(outcome_of(calls[place], &row.request_hash, row.status_code, row.reply)?);
     }
-    if found.status_code == 0 {
-        return Ok(Some(Ok(found.reply)));
-    }
-    let status = RpcStatus::decode(&found.reply[..]).map_err(Error::internal)?;
-    let refusal = Error::new(Class::Refused, status.message).with_any(status.details.into_iter().next());
-    Ok(Some(Err(refusal)))
-}
-
-/// Writes a call's receipt. False when another run of the same call was first: this transaction must be rolled back.
-pub(crate) async fn record(tx: &mut Tx, call: &CallKey, outcome: &Outcome) -> Result<bool> {
-    let (status_code, reply) = match outcome {
-        Ok(reply) => (0_i16, reply.clone()),
-        Err(refusal) => {
-            (i16::try_from(refusal.class().grpc_code()).unwrap_or(i16::MAX), RpcStatus::of(refusal).encode_to_vec())
-        }
-    };
-    let written = sqlx::query!(
-        "INSERT INTO idempotency_keys (principal, operation, idempotency_key, request_hash, status_code, reply)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        call.principal,
-        call.operation,
-        call.key,
-        &call.request_hash[..],
-        status_code,
-        reply,
-    )
-    .execute(tx.conn())
-    .await;
-    first(written, "idempotency_keys_pkey")
-}
-
-/// Whether the consumer's effect of this message is committed already.
-pub(crate) async fn is_in_inbox(tx: &mut Tx, consumer: &str, message_id: Uuid) -> Result<bool> {
-    let found = sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT 1 FROM inbox WHERE consumer = $1 AND message_id = $2) AS "found!""#,
-        consumer,
-        message_id,
-    )
-    .fetch_one(tx.conn())
-    .await?;
     Ok(found)
 }
 
-/// Writes a message's receipt. False when another delivery was first: this transaction must be rolled back.
-pub(crate) async fn put_in_inbox(tx: &mut Tx, consumer: &str, message_id: Uuid) -> Result<bool> {
-    let written = sqlx::query!("INSERT INTO inbox (consumer, message_id) VALUES ($1, $2)", consumer, message_id)
-        .execute(tx.conn())
-        .await;
-    first(written, "inbox_pkey")
+fn outcome_of(call: &CallKey, request_hash: &[u8], status_code: i16, reply: Vec<u8>) -> Result<Outcome> {
+    if request_hash != call.request_hash {
+        let message = format!("idempotency key {} was used with another request; allowed: a new key", call.key);
+        return Ok(Err(Error::new(Class::Conflict, message)));
+    }
+    if status_code == 0 {
+        return Ok(Ok(reply));
+    }
+    let status = RpcStatus::decode(&reply[..]).map_err(Error::internal)?;
+    Ok(Err(Error::new(Class::Refused, status.message).with_any(status.details.into_iter().next())))
+}
+
+/// Writes the receipts of calls, and with them the events that this transaction has emitted, in one statement. False when
+/// another run of one of the calls was first: this transaction must be rolled back.
+pub(crate) async fn record<'a>(
+    tx: &mut Tx,
+    receipts: impl IntoIterator<Item = (&'a CallKey, &'a Outcome)>,
+) -> Result<bool> {
+    let mut receipts: Vec<_> = receipts.into_iter().collect();
+    // In one order whoever writes them, so that two batches with the same calls don't wait for each other in a circle.
+    receipts.sort_unstable_by(|(a, _), (b, _)| (&a.principal, a.key).cmp(&(&b.principal, b.key)));
+    let (mut principals, mut operations, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut hashes, mut statuses, mut replies) = (Vec::new(), Vec::new(), Vec::new());
+    for (call, outcome) in receipts {
+        principals.push(call.principal.clone());
+        operations.push(call.operation.to_owned());
+        keys.push(call.key);
+        hashes.push(call.request_hash.to_vec());
+        statuses.push(outcome.as_ref().err().map_or(0, status_of));
+        replies.push(match outcome {
+            Ok(reply) => reply.clone(),
+            Err(refusal) => RpcStatus::of(refusal).encode_to_vec(),
+        });
+    }
+    let events = Columns::of(tx.take_emitted());
+    let written = sqlx::query!(
+        r#"WITH emitted AS (
+             INSERT INTO outbox (event_id, shard, key, version, routing_key, message_type, payload,
+                                 correlation_id, traceparent)
+             SELECT event_id, shard, key, version, routing_key, message_type, payload, correlation_id, traceparent
+             FROM unnest($7::uuid[], $8::smallint[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::bytea[],
+                         $14::text[], $15::text[])
+               AS e (event_id, shard, key, version, routing_key, message_type, payload, correlation_id, traceparent))
+           INSERT INTO idempotency_keys (principal, operation, idempotency_key, request_hash, status_code, reply)
+           SELECT principal, operation, idempotency_key, request_hash, status_code, reply
+           FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bytea[], $5::smallint[], $6::bytea[])
+             AS r (principal, operation, idempotency_key, request_hash, status_code, reply)
+           ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO NOTHING"#,
+        &principals,
+        &operations,
+        &keys,
+        &hashes,
+        &statuses,
+        &replies,
+        &events.event_ids,
+        &events.shards,
+        &events.keys,
+        &events.versions,
+        &events.routing_keys,
+        &events.message_types,
+        &events.payloads,
+        &events.correlation_ids,
+        &events.traceparents,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(written.rows_affected() == keys.len() as u64)
+}
+
+fn status_of(refusal: &Error) -> i16 {
+    i16::try_from(refusal.class().grpc_code()).unwrap_or(i16::MAX)
+}
+
+/// Which of these messages' effects are committed already.
+pub(crate) async fn in_inbox(tx: &mut Tx, consumer: &str, message_ids: &[Uuid]) -> Result<HashSet<Uuid>> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT m.id AS "id!" FROM unnest($2::uuid[]) AS m (id)
+           WHERE EXISTS (SELECT FROM inbox i WHERE i.consumer = $1 AND i.message_id = m.id)"#,
+        consumer,
+        message_ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Writes messages' receipts. False when another delivery of one was first: this transaction must be rolled back.
+pub(crate) async fn put_in_inbox(tx: &mut Tx, consumer: &str, message_ids: &[Uuid]) -> Result<bool> {
+    let mut message_ids = message_ids.to_vec();
+    message_ids.sort_unstable();
+    let written = sqlx::query!(
+        "INSERT INTO inbox (consumer, message_id) SELECT $1, id FROM unnest($2::uuid[]) AS m (id)
+         ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING",
+        consumer,
+        &message_ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(written.rows_affected() == message_ids.len() as u64)
 }
 
 /// Locks a schedule's row: its newest tick, and the database's time. None while another replica holds it. A schedule seen
@@ -134,12 +196,4 @@ pub(crate) async fn record_tick(tx: &mut Tx, schedule: &str, tick_at: DateTime<U
         .execute(tx.conn())
         .await?;
     Ok(())
-}
-
-fn first(written: Result<sqlx::postgres::PgQueryResult, sqlx::Error>, constraint: &str) -> Result<bool> {
-    match written {
-        Ok(_) => Ok(true),
-        Err(error) if violates(&error, constraint) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }

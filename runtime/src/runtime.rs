@@ -1,6 +1,6 @@
 //! What the handlers of one process share.
 use crate::{
-    Class, Error, Result,
+    Class, Error, Invocation, Result,
     auth::Verifier,
     broker::{BrokerUrl, Publisher, Topology},
     cache::Cache,
@@ -12,8 +12,15 @@ use crate::{
     telemetry::Metrics,
 };
 use sqlx::migrate::Migrator;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Overload is put into the log no more often.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// A running process. Cheap to clone.
 #[derive(Clone)]
@@ -29,10 +36,33 @@ struct Inner {
     tasks: Tasks,
     verifier: Option<Verifier>,
     migrator: &'static Migrator,
-    doors: HashMap<&'static str, Arc<Semaphore>>,
+    doors: HashMap<&'static str, Door>,
     jobs: Engine,
     process: String,
     specs: Vec<&'static Spec>,
+}
+
+/// The door of a handler.
+struct Door {
+    places: Arc<Semaphore>,
+    turned_away: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Door {
+    fn of(spec: &Spec) -> Self {
+        Self { places: Arc::new(Semaphore::new(spec.limits.concurrency)), turned_away: Mutex::default() }
+    }
+
+    /// One more was turned away. Once a second: how many since it was last said.
+    fn count(&self) -> Option<u64> {
+        let mut turned_away = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        turned_away.0 += 1;
+        if turned_away.1.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            return None;
+        }
+        turned_away.1 = Some(Instant::now());
+        Some(std::mem::take(&mut turned_away.0))
+    }
 }
 
 impl Runtime {
@@ -60,7 +90,7 @@ impl Runtime {
             migrator,
             jobs,
             process: process.to_owned(),
-            doors: specs.iter().map(|spec| (spec.name, Arc::new(Semaphore::new(spec.limits.concurrency)))).collect(),
+            doors: specs.iter().map(|spec| (spec.name, Door::of(spec))).collect(),
             specs,
         })))
     }
@@ -101,10 +131,25 @@ impl Runtime {
     pub(crate) fn admit(&self, spec: &Spec) -> Result<OwnedSemaphorePermit> {
         let unregistered = || Error::internal(anyhow::anyhow!("handler {} is not registered", spec.name));
         let door = self.0.doors.get(spec.name).ok_or_else(unregistered)?;
-        door.clone().try_acquire_owned().map_err(|_| {
+        door.places.clone().try_acquire_owned().map_err(|_| {
             let most = spec.limits.concurrency;
             Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name))
         })
+    }
+
+    /// Says that a call was refused at the door; gives the error back. Under overload that is counted, and said once a
+    /// second: refusing must cost next to nothing.
+    pub(crate) fn turned_away(&self, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
+        let correlation_id = &invocation.correlation_id;
+        if error.class() != Class::Exhausted {
+            tracing::info!(handler = spec.name, correlation_id, %error, "refused at the door");
+            return error;
+        }
+        self.metrics().turned_away(spec.name);
+        if let Some(turned_away) = self.0.doors.get(spec.name).and_then(Door::count) {
+            tracing::warn!(handler = spec.name, turned_away, %error, "calls are refused: a limit is reached");
+        }
+        error
     }
 
     /// The kinds of jobs that this application knows, and those that it holds.

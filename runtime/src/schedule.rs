@@ -4,6 +4,7 @@
 //! are one transaction, so a tick whose handler failed, or whose worker died, is still there to be taken again.
 use crate::{
     Invocation, Result, Runtime, Tx, backoff, clock,
+    db::Share,
     invoke::invoke,
     receipt,
     spec::{Spec, Trigger},
@@ -84,7 +85,7 @@ fn until_next(clockwork: &Clockwork) -> Duration {
 /// Takes the tick that is due, if it is still to be had. Only a tick that runs is an invocation.
 async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, clockwork: &Clockwork) -> Result<Looked> {
     let invocation = Invocation::start(spec.limits.timeout);
-    let mut tx = Tx::begin(runtime.pools(), invocation.clone()).await?;
+    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, invocation.clone()).await?;
     let locked = match bounded(invocation.remaining(), receipt::lock_schedule(&mut tx, spec.name)).await {
         Ok(locked) => locked,
         Err(error) => return Err(tx.fail(error).await),

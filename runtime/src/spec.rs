@@ -1,5 +1,5 @@
 //! What every registration has in common: a name, a trigger and limits, checked at start-up.
-use crate::timetable::Timetable;
+use crate::{db::Share, timetable::Timetable};
 use std::{fmt, time::Duration};
 
 /// The longest time-out a handler may ask for.
@@ -8,8 +8,12 @@ pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 pub const MAX_RETRIES: u32 = 100;
 /// The highest concurrency a handler may ask for in one process.
 pub const MAX_CONCURRENCY: usize = 4_096;
-/// The most jobs that one claim may take.
+/// The most jobs that one claim may take, and the most calls or messages of one batch.
 pub const MAX_BATCH: usize = 1_000;
+/// The most bytes that one batch may hold.
+pub const MAX_BATCH_BYTES: usize = 16 << 20;
+/// The most batches of one handler at the same time, in one process.
+pub const MAX_LANES: usize = 64;
 /// The longest time a finished job may wait for others to be acknowledged with it.
 pub const MAX_GROUP: Duration = Duration::from_millis(5);
 
@@ -45,6 +49,65 @@ impl Limits {
     #[must_use]
     pub const fn concurrency(self, concurrency: usize) -> Self {
         Self { concurrency, ..self }
+    }
+}
+
+/// How calls or messages are combined: whatever waits becomes one batch, in one transaction. Nothing ever waits for a batch
+/// to fill: it grows only while those before it are being committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// The most entries of one batch, up to [`MAX_BATCH`].
+    pub size: usize,
+    /// The most bytes of one batch, of its encoded entries; a single larger one is a batch by itself.
+    pub bytes: usize,
+    /// Batches at the same time, in one process: their lanes. Entries of one key are in one of them at a time, in their
+    /// order. For messages, each lane is a channel.
+    pub lanes: usize,
+    /// Calls of one key that wait or are being decided at the same time: one more is refused. Not for messages.
+    pub per_key: usize,
+}
+
+impl Batch {
+    /// Up to 256 entries and 1 MiB, four batches at the same time, 1 024 calls of one key.
+    pub const DEFAULT: Self = Self { size: 256, bytes: 1 << 20, lanes: 4, per_key: 1_024 };
+
+    /// With another size.
+    #[must_use]
+    pub const fn size(self, size: usize) -> Self {
+        Self { size, ..self }
+    }
+
+    /// With another limit in bytes.
+    #[must_use]
+    pub const fn bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// With another number of lanes.
+    #[must_use]
+    pub const fn lanes(self, lanes: usize) -> Self {
+        Self { lanes, ..self }
+    }
+
+    /// With another limit per key.
+    #[must_use]
+    pub const fn per_key(self, per_key: usize) -> Self {
+        Self { per_key, ..self }
+    }
+
+    fn faults(&self, mut say: impl FnMut(String)) {
+        if self.size == 0 || self.size > MAX_BATCH {
+            say(format!("a batch of {} is out of range; allowed: 1 to {MAX_BATCH}", self.size));
+        }
+        if self.bytes == 0 || self.bytes > MAX_BATCH_BYTES {
+            say(format!("a batch of {} bytes is out of range; allowed: 1 to {MAX_BATCH_BYTES}", self.bytes));
+        }
+        if self.lanes == 0 || self.lanes > MAX_LANES {
+            say(format!("{} lanes are out of range; allowed: 1 to {MAX_LANES}", self.lanes));
+        }
+        if self.per_key == 0 {
+            say("a limit of 0 calls per key lets nothing in; allowed: from 1".to_owned());
+        }
     }
 }
 
@@ -195,6 +258,24 @@ impl Trigger {
     }
 }
 
+impl Trigger {
+    /// Whose share of the connections its transactions are on.
+    pub(crate) const fn share(self) -> Share {
+        match self {
+            Self::Rpc(_) | Self::Http(_) => Share::Calls,
+            Self::Job(_) | Self::Message(_) | Self::Schedule(_) => Share::Jobs,
+            Self::Poll(_) => Share::Relay,
+        }
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.trigger)?;
+        self.batch.map_or(Ok(()), |batch| write!(f, ", batches up to {}", batch.size))
+    }
+}
+
 impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -216,12 +297,20 @@ pub struct Spec {
     pub trigger: Trigger,
     /// What it may use.
     pub limits: Limits,
+    /// How calls or messages are combined; none where each has a transaction of its own. Jobs have their queue's batch.
+    pub batch: Option<Batch>,
 }
 
 impl Spec {
     /// A handler with the default limits.
     pub const fn new(name: &'static str, trigger: Trigger) -> Self {
-        Self { name, trigger, limits: Limits::DEFAULT }
+        Self { name, trigger, limits: Limits::DEFAULT, batch: None }
+    }
+
+    /// Batched like that.
+    #[must_use]
+    pub const fn batched(self, batch: Batch) -> Self {
+        Self { batch: Some(batch), ..self }
     }
 
     /// With other limits.
@@ -246,6 +335,9 @@ impl Spec {
         }
         if concurrency == 0 || concurrency > MAX_CONCURRENCY {
             say(format!("concurrency {concurrency} is out of range; allowed: 1 to {MAX_CONCURRENCY}"));
+        }
+        if let Some(batch) = self.batch {
+            batch.faults(&mut say);
         }
         match self.trigger {
             Trigger::Rpc(method) if method.split('/').filter(|part| !part.is_empty()).count() != 2 => {
@@ -279,7 +371,7 @@ mod tests {
     use super::*;
 
     fn faults(name: &'static str, trigger: Trigger, limits: Limits) -> Vec<String> {
-        Spec { name, trigger, limits }.faults()
+        Spec { name, trigger, limits, batch: None }.faults()
     }
 
     #[test]
@@ -290,6 +382,21 @@ mod tests {
         assert!(
             all.iter().all(|fault| fault.contains("\"Bad\"") && fault.contains("must") || fault.contains("allowed"))
         );
+    }
+
+    #[test]
+    fn a_batch_that_could_take_nothing_is_a_fault() {
+        for batch in [
+            Batch::DEFAULT.size(0),
+            Batch::DEFAULT.size(MAX_BATCH + 1),
+            Batch::DEFAULT.bytes(0),
+            Batch::DEFAULT.lanes(0),
+            Batch::DEFAULT.lanes(MAX_LANES + 1),
+            Batch::DEFAULT.per_key(0),
+        ] {
+            let faults = Spec::new("a", Trigger::Rpc("a.B/C")).batched(batch).faults();
+            assert_eq!(faults.len(), 1, "{batch:?}: {faults:?}");
+        }
     }
 
     #[test]

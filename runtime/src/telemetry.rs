@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     invocations: Counter<u64>,
     duration_s: Histogram<f64>,
     in_flight: UpDownCounter<i64>,
+    batch_size: Histogram<u64>,
+    turned_away: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) queues: gauges::Queues,
     // Dropping it would end every instrument.
@@ -86,6 +88,15 @@ impl Metrics {
                 .i64_up_down_counter("gavel_handler_in_flight")
                 .with_description("Runs that have begun and not ended")
                 .build(),
+            batch_size: meter
+                .u64_histogram("gavel_handler_batch_size")
+                .with_description("Calls or messages of one transaction")
+                .with_boundaries([1, 2, 4, 8, 16, 32, 64, 128, 256, 512].map(f64::from).to_vec())
+                .build(),
+            turned_away: meter
+                .u64_counter("gavel_handler_turned_away")
+                .with_description("Calls refused at the door because a limit was reached")
+                .build(),
             backlog,
             queues,
             _provider: provider,
@@ -114,6 +125,16 @@ impl Metrics {
             [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger), KeyValue::new("outcome", "ok")];
         self.duration_s.record(took.as_secs_f64() / f64::from(runs.max(1)), &labels);
         self.invocations.add(runs.into(), &labels);
+    }
+
+    /// One batch of calls or messages was begun.
+    pub(crate) fn batch_size(&self, handler: &'static str, size: usize) {
+        self.batch_size.record(size as u64, &[KeyValue::new("handler", handler)]);
+    }
+
+    /// One call was refused at the door.
+    pub(crate) fn turned_away(&self, handler: &'static str) {
+        self.turned_away.add(1, &[KeyValue::new("handler", handler)]);
     }
 
     /// The text Prometheus scrapes.

@@ -5,14 +5,12 @@
 //! no half-done transaction ever returns to the pool.
 use crate::{
     Class, Error, Invocation, Result,
-    db::Pools,
+    db::{Pools, Share},
     job::{self, Enqueued, Job, Options, Waker},
+    outbox::{self, Emitted},
 };
 use sqlx::{Executor, PgConnection, Postgres, pool::PoolConnection};
 use std::time::Duration;
-
-/// Shards of the outbox, a constant of its schema.
-const OUTBOX_SHARDS: u64 = 16;
 
 /// A connection that does not answer a rollback within this time is closed.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,7 +21,24 @@ pub struct Tx {
     invocation: Invocation,
     waker: Waker,
     enqueued: Vec<&'static str>,
+    emitted: Vec<Emitted>,
+    /// Whether events are in the outbox that the relay has not been told of.
+    has_events: bool,
     ended: bool,
+}
+
+/// How a transaction is begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// How long it waits for a lock, within its deadline.
+    pub(crate) lock_wait: Duration,
+    /// Whether it is on disk when its commit returns.
+    pub(crate) durable: bool,
+}
+
+impl Terms {
+    /// Waits while there is time, and is durable.
+    pub(crate) const USUAL: Self = Self { lock_wait: Duration::MAX, durable: true };
 }
 
 /// Something that happened, for the outbox.
@@ -56,18 +71,35 @@ impl Event {
 }
 
 impl Tx {
-    /// Begins, with the deadline's remaining time as the limit of every statement and of every wait for a lock.
-    pub(crate) async fn begin(pools: &Pools, invocation: Invocation) -> Result<Self> {
+    /// Begins on a connection of that share, with the deadline's remaining time as the limit of every statement and of
+    /// every wait for a lock.
+    pub(crate) async fn begin(pools: &Pools, share: Share, invocation: Invocation) -> Result<Self> {
+        Self::begin_with(pools, share, invocation, Terms::USUAL).await
+    }
+
+    /// As [`Tx::begin`], on other terms.
+    pub(crate) async fn begin_with(pools: &Pools, share: Share, invocation: Invocation, terms: Terms) -> Result<Self> {
         let left = invocation.remaining();
         if left.is_zero() {
             return Err(Error::new(Class::DeadlineExceeded, "no time was left to begin"));
         }
-        let conn = bounded(left, async { Ok(pools.transactions.acquire().await?) }).await?;
+        let conn = bounded(left, async { Ok(pools.of(share).acquire().await?) }).await?;
         // From here on the connection is closed unless the transaction ends: also when this very statement is cut off.
-        let mut tx = Self { conn, invocation, waker: pools.waker.clone(), enqueued: Vec::new(), ended: false };
+        let mut tx = Self {
+            conn,
+            invocation,
+            waker: pools.waker.clone(),
+            enqueued: Vec::new(),
+            emitted: Vec::new(),
+            has_events: false,
+            ended: false,
+        };
         let left = tx.invocation.remaining();
-        let left_ms = left.as_millis().max(1);
-        let begin = format!("BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {left_ms}");
+        let (left_ms, lock_ms) = (left.as_millis().max(1), left.min(terms.lock_wait).as_millis().max(1));
+        let begin = format!(
+            "BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {lock_ms}{}",
+            if terms.durable { "" } else { "; SET LOCAL synchronous_commit = off" }
+        );
         bounded(left, async { Ok(tx.conn().execute(begin.as_str()).await?) }).await?;
         Ok(tx)
     }
@@ -82,26 +114,21 @@ impl Tx {
         &self.invocation
     }
 
-    /// Puts an event into the outbox: published if and only if this transaction commits.
-    pub async fn emit(&mut self, event: Event) -> Result<()> {
-        let shard = shard_of(&event.key);
-        sqlx::query!(
-            "INSERT INTO outbox (event_id, shard, key, version, routing_key, message_type, payload,
-                                 correlation_id, traceparent)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            event.event_id,
-            shard,
-            event.key,
-            event.version,
-            event.routing_key,
-            event.message_type,
-            event.payload,
-            self.invocation.correlation_id,
-            self.invocation.traceparent,
-        )
-        .execute(&mut *self.conn)
-        .await?;
-        Ok(())
+    /// Sends an event: published if and only if this transaction commits. It is written with the receipt, together with
+    /// all others of this transaction.
+    pub fn emit(&mut self, event: Event) {
+        self.emitted.push(Emitted::by(&self.invocation, event));
+    }
+
+    /// As [`Tx::emit`], on behalf of one of a batch.
+    pub fn emit_for(&mut self, run: &Invocation, event: Event) {
+        self.emitted.push(Emitted::by(run, event));
+    }
+
+    /// What is to be written into the outbox before the commit: the caller does it.
+    pub(crate) fn take_emitted(&mut self) -> Vec<Emitted> {
+        self.has_events |= !self.emitted.is_empty();
+        std::mem::take(&mut self.emitted)
     }
 
     /// Enqueues a job: if and only if this transaction commits. A [`Duration`] in place of the options is a delay.
@@ -138,13 +165,21 @@ impl Tx {
         self.invocation = invocation;
     }
 
-    /// Commits. The receipt must have been written just before: in a transaction that a swallowed error has aborted,
-    /// that write fails, where COMMIT alone would quietly roll back.
+    /// Commits, with the events that are not written yet.
     pub(crate) async fn commit(mut self) -> Result<()> {
-        match self.conn().execute("COMMIT").await {
+        let emitted = self.take_emitted();
+        if !emitted.is_empty() {
+            outbox::write(self.conn(), emitted).await?;
+        }
+        // In a transaction that a swallowed error has aborted, COMMIT alone would quietly roll back and report success;
+        // the empty SELECT before it fails.
+        match self.conn().execute("SELECT; COMMIT").await {
             Ok(_) => {
                 self.ended = true;
                 self.waker.enqueued(std::mem::take(&mut self.enqueued));
+                if self.has_events {
+                    self.waker.emitted();
+                }
                 Ok(())
             }
             // Dropping closes the connection. Whether the commit took place is unknown; the receipt will tell a retry.
@@ -181,25 +216,5 @@ pub(crate) async fn bounded<T>(limit: Duration, work: impl Future<Output = Resul
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(Class::DeadlineExceeded, "the handler ran out of time")),
-    }
-}
-
-/// FNV-1a: the same key lands in the same shard in every version of this code.
-fn shard_of(key: &str) -> i16 {
-    let hash = key
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    i16::try_from(hash % OUTBOX_SHARDS).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_keys_shard_never_changes() {
-        assert_eq!(shard_of(""), 5);
-        assert_eq!(shard_of("a"), 12);
-        assert!((0..1_000).all(|n| (0..16).contains(&shard_of(&n.to_string()))));
     }
 }

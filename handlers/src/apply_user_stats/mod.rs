@@ -1,40 +1,57 @@
-//! Counts what users do. Counting commutes, so events may come in any order; the inbox makes each count once, and the
-//! spend ledger makes each sale count once even if the inbox has long forgotten it.
+//! Counts what users do, many events at a time. Counting commutes, so events may come in any order; the inbox makes each
+//! count once, and the spend ledger makes each sale count once even if the inbox has long forgotten it.
 mod sql;
 
 use crate::{convert::uuid, item::routing_key};
 use gavel_proto::events_v1::{ItemEvent, item_event::Fact};
 use gavel_runtime::{
-    Error, Result, Tx, message,
-    spec::{Limits, Spec, Trigger},
+    Error, Member, Result, Tx,
+    batch::Verdicts,
+    message,
+    spec::{Batch, Spec, Trigger},
 };
+use sql::{Sale, Sum};
+use std::collections::BTreeMap;
 
 /// The consumer.
 pub struct ApplyUserStats;
 
-impl message::TxHandler for ApplyUserStats {
+/// Sums by user and currency, in the order in which their rows are locked.
+type Sums<'a> = BTreeMap<(&'a str, &'a str), Sum>;
+
+impl message::TxBatchHandler for ApplyUserStats {
     const SPEC: &'static Spec =
         &Spec::new("apply_user_stats", Trigger::Message(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]))
-            .limits(Limits::DEFAULT.concurrency(4));
+            .batched(Batch::DEFAULT.size(500).lanes(1));
     type Message = ItemEvent;
 
-    async fn handle(tx: &mut Tx, event: &ItemEvent) -> Result<()> {
-        let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
-        match &event.fact {
-            Some(Fact::BidAccepted(bid)) => sql::add_bid(tx, &bid.bidder_id, &item.currency).await,
-            Some(Fact::Closed(closed)) if !closed.winner_id.is_empty() => {
-                let sale = sql::Sale {
-                    item_id: uuid("item.item_id", &item.item_id)?,
-                    user_id: &closed.winner_id,
-                    currency: &item.currency,
-                    amount_minor: closed.hammer_price_minor,
-                };
-                if sql::enter_sale(tx, &sale).await? {
-                    sql::add_sale(tx, &sale).await?;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+    async fn handle(tx: &mut Tx, batch: &[Member<ItemEvent>]) -> Result<Verdicts<()>> {
+        let (mut sums, mut sales) = (Sums::new(), Vec::new());
+        let verdicts = batch.iter().map(|event| read(&event.input, &mut sums, &mut sales)).collect();
+        for Sale { user_id, currency, amount_minor, .. } in sql::enter_sales(tx, sales).await? {
+            let sum = sums.entry((user_id, currency)).or_default();
+            sum.items_won += 1;
+            sum.total_spent_minor += amount_minor;
         }
+        sql::add(tx, &sums).await?;
+        Ok(verdicts)
     }
+}
+
+/// What an event adds; a sale only once the ledger has taken it.
+fn read<'a>(event: &'a ItemEvent, sums: &mut Sums<'a>, sales: &mut Vec<Sale<'a>>) -> Result<()> {
+    let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
+    match &event.fact {
+        Some(Fact::BidAccepted(bid)) => {
+            sums.entry((&bid.bidder_id, &item.currency)).or_default().bids_placed += 1;
+        }
+        Some(Fact::Closed(closed)) if !closed.winner_id.is_empty() => sales.push(Sale {
+            item_id: uuid("item.item_id", &item.item_id)?,
+            user_id: &closed.winner_id,
+            currency: &item.currency,
+            amount_minor: closed.hammer_price_minor,
+        }),
+        _ => {}
+    }
+    Ok(())
 }

@@ -1,6 +1,17 @@
+use super::Sums;
 use gavel_runtime::{Result, Tx};
+use std::collections::HashSet;
 use uuid::Uuid;
 
+/// What is added to a user's statistics in one currency.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sum {
+    pub(super) bids_placed: i64,
+    pub(super) items_won: i64,
+    pub(super) total_spent_minor: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Sale<'a> {
     pub(super) item_id: Uuid,
     pub(super) user_id: &'a str,
@@ -8,43 +19,51 @@ pub(super) struct Sale<'a> {
     pub(super) amount_minor: i64,
 }
 
-pub(super) async fn add_bid(tx: &mut Tx, user_id: &str, currency: &str) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO user_stats AS s (user_id, currency, bids_placed) VALUES ($1, $2, 1)
-         ON CONFLICT (user_id, currency)
-         DO UPDATE SET bids_placed = s.bids_placed + 1, updated_at = clock_timestamp()",
-        user_id,
-        currency,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(())
+/// Enters sales into the ledger and gives those that were not in it yet: only they are to be added.
+pub(super) async fn enter_sales<'a>(tx: &mut Tx, mut sales: Vec<Sale<'a>>) -> Result<Vec<Sale<'a>>> {
+    if sales.is_empty() {
+        return Ok(sales);
+    }
+    sales.sort_unstable_by_key(|sale| sale.item_id);
+    sales.dedup_by_key(|sale| sale.item_id);
+    let texts = |of: fn(&Sale<'a>) -> &'a str| sales.iter().map(|sale| of(sale).to_owned()).collect::<Vec<_>>();
+    let entered = sqlx::query_scalar!(
+        "INSERT INTO spend_ledger (item_id, user_id, currency, amount_minor)
+         SELECT item_id, user_id, currency, amount_minor
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[]) AS s (item_id, user_id, currency, amount_minor)
+         ON CONFLICT (item_id) DO NOTHING
+         RETURNING item_id",
+        &sales.iter().map(|sale| sale.item_id).collect::<Vec<_>>(),
+        &texts(|sale| sale.user_id),
+        &texts(|sale| sale.currency),
+        &sales.iter().map(|sale| sale.amount_minor).collect::<Vec<_>>(),
+    );
+    let entered: HashSet<_> = entered.fetch_all(tx.conn()).await?.into_iter().collect();
+    sales.retain(|sale| entered.contains(&sale.item_id));
+    Ok(sales)
 }
 
-/// False when the sale is in the ledger already: then nothing is to be added.
-pub(super) async fn enter_sale(tx: &mut Tx, sale: &Sale<'_>) -> Result<bool> {
-    let entered = sqlx::query!(
-        "INSERT INTO spend_ledger (item_id, user_id, currency, amount_minor) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (item_id) DO NOTHING",
-        sale.item_id,
-        sale.user_id,
-        sale.currency,
-        sale.amount_minor,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(entered.rows_affected() == 1)
-}
-
-pub(super) async fn add_sale(tx: &mut Tx, sale: &Sale<'_>) -> Result<()> {
+/// Adds all sums in one statement, whose rows come in one order whoever adds them.
+pub(super) async fn add(tx: &mut Tx, sums: &Sums<'_>) -> Result<()> {
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let figures = |of: fn(&Sum) -> i64| sums.values().map(of).collect::<Vec<_>>();
     sqlx::query!(
-        "INSERT INTO user_stats AS s (user_id, currency, items_won, total_spent_minor) VALUES ($1, $2, 1, $3)
+        "INSERT INTO user_stats AS s (user_id, currency, bids_placed, items_won, total_spent_minor)
+         SELECT user_id, currency, bids_placed, items_won, total_spent_minor
+         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+           AS n (user_id, currency, bids_placed, items_won, total_spent_minor)
          ON CONFLICT (user_id, currency)
-         DO UPDATE SET items_won = s.items_won + 1, total_spent_minor = s.total_spent_minor + excluded.total_spent_minor,
+         DO UPDATE SET bids_placed = s.bids_placed + excluded.bids_placed,
+                       items_won = s.items_won + excluded.items_won,
+                       total_spent_minor = s.total_spent_minor + excluded.total_spent_minor,
                        updated_at = clock_timestamp()",
-        sale.user_id,
-        sale.currency,
-        sale.amount_minor,
+        &sums.keys().map(|(user_id, _)| (*user_id).to_owned()).collect::<Vec<_>>(),
+        &sums.keys().map(|(_, currency)| (*currency).to_owned()).collect::<Vec<_>>(),
+        &figures(|sum| sum.bids_placed),
+        &figures(|sum| sum.items_won),
+        &figures(|sum| sum.total_spent_minor),
     )
     .execute(tx.conn())
     .await?;

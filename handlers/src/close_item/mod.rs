@@ -41,7 +41,7 @@ impl job::TxHandler for CloseItem {
             }
             Outcome::Unsold => ItemClosed::default(),
         };
-        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?).await?;
+        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?);
         Ok(Verdict::Done)
     }
 }

@@ -2,7 +2,7 @@
 
 mod sql;
 
-pub use sql::{lock, read};
+pub use sql::{lock, lock_all, missing, read};
 
 use crate::convert::{stored_user, timestamp};
 use chrono::{DateTime, Utc};

@@ -1,5 +1,6 @@
-//! Places a bid. The item's row is locked, the database's clock read under the lock, the rules asked; then the bid, the
-//! item's new price, the event and the receipt are committed together.
+//! Places bids, as many as wait at the same time. Their items' rows are locked, the database's clock read under the locks,
+//! the rules asked for one bid after another, in the order in which they came; then the bids, the items' new prices, the
+//! events and the receipts are committed together.
 mod sql;
 
 use crate::{
@@ -12,11 +13,13 @@ use gavel_proto::{
 };
 use gavel_rules::{Auction, BID_CEILING_MINOR, Bid, Refusal, RefusalReason};
 use gavel_runtime::{
-    Class, Error, Result, Tx,
+    Class, Error, Member, Result, Tx,
     auth::{Access, Caller},
-    ids, rpc,
-    spec::{Limits, Spec, Trigger},
+    batch::Verdicts,
+    fault, ids, rpc,
+    spec::{Batch, Limits, Spec, Trigger},
 };
+use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
 /// `BidService.PlaceBid`.
@@ -28,13 +31,15 @@ pub struct Command {
     bid: Bid,
 }
 
-impl rpc::TxHandler for PlaceBid {
+impl rpc::BatchHandler for PlaceBid {
     const SPEC: &'static Spec = &Spec::new("place_bid", Trigger::Rpc("gavel.v1.BidService/PlaceBid"))
-        .limits(Limits::DEFAULT.timeout(std::time::Duration::from_secs(5)).concurrency(1_024));
+        .limits(Limits::DEFAULT.timeout(Duration::from_secs(5)).concurrency(1_024))
+        .batched(Batch::DEFAULT.per_key(512));
     const ACCESS: Access = Access::Roles(&["bidder"]);
     type Request = v1::PlaceBidRequest;
     type Command = Command;
     type Reply = v1::PlaceBidResponse;
+    type Key = Uuid;
 
     fn idempotency_key(request: &v1::PlaceBidRequest) -> &str {
         &request.idempotency_key
@@ -46,35 +51,59 @@ impl rpc::TxHandler for PlaceBid {
         Ok(Command { item_id: uuid("item_id", &request.item_id)?, bid })
     }
 
-    async fn handle(tx: &mut Tx, Command { item_id, bid }: &Command) -> Result<v1::PlaceBidResponse> {
-        let Locked { item, now } = item::lock(tx, *item_id).await?;
-        let auction = item.auction()?;
-        let accepted = gavel_rules::decide(&auction, bid, now).map_err(|refusal| refused(&auction, refusal))?;
-        let bid_id = ids::ordered();
-        let item = ItemRow {
-            price_minor: Some(accepted.price_minor),
-            leader_id: Some(bid.bidder.to_string()),
-            bid_count: item.bid_count + 1,
-            version: item.version + 1,
-            ..item
-        };
-        sql::record(tx, bid_id, bid, &item, now).await?;
-        let fact = Fact::BidAccepted(BidAccepted {
-            bid_id: bid_id.to_string(),
-            bidder_id: bid.bidder.to_string(),
-            outbid_user_id: accepted.outbid.map(|outbid| outbid.to_string()).unwrap_or_default(),
-        });
-        tx.emit(item.event(routing_key::BID_ACCEPTED, now, fact)?).await?;
-        Ok(v1::PlaceBidResponse {
-            bid_id: bid_id.to_string(),
-            outcome: v1::BidOutcome::Leading.into(),
-            sequence: item.version,
-            price_minor: accepted.price_minor,
-            next_minimum_minor: accepted.next_minimum_minor,
-            ends_at: Some(timestamp(item.ends_at)),
-            decided_at: Some(timestamp(now)),
-        })
+    fn key(command: &Command) -> Uuid {
+        command.item_id
     }
+
+    async fn handle(tx: &mut Tx, batch: &[Member<Command>]) -> Result<Verdicts<v1::PlaceBidResponse>> {
+        let mut item_ids: Vec<_> = batch.iter().map(|bid| bid.input.item_id).collect();
+        item_ids.sort_unstable();
+        item_ids.dedup();
+        let mut items = item::lock_all(tx, &item_ids).await?;
+        let mut ledger = sql::Ledger::default();
+        let verdicts = batch.iter().map(|bid| place(tx, &mut items, &mut ledger, bid)).collect();
+        ledger.record(tx, &items).await?;
+        Ok(verdicts)
+    }
+}
+
+/// Decides one bid on the item as the bids before it have left it.
+fn place(
+    tx: &mut Tx,
+    items: &mut HashMap<Uuid, Locked>,
+    ledger: &mut sql::Ledger,
+    Member { input: Command { item_id, bid }, invocation }: &Member<Command>,
+) -> Result<v1::PlaceBidResponse> {
+    fault::point_for("place_bid", "decide", bid.bidder.as_str());
+    let Locked { item, now } = items.get_mut(item_id).ok_or_else(|| item::missing(*item_id))?;
+    let auction = item.auction()?;
+    let accepted = gavel_rules::decide(&auction, bid, *now).map_err(|refusal| refused(&auction, refusal))?;
+    let bid_id = ids::ordered();
+    let after = ItemRow {
+        price_minor: Some(accepted.price_minor),
+        leader_id: Some(bid.bidder.to_string()),
+        bid_count: item.bid_count + 1,
+        version: item.version + 1,
+        ..item.clone()
+    };
+    let fact = Fact::BidAccepted(BidAccepted {
+        bid_id: bid_id.to_string(),
+        bidder_id: bid.bidder.to_string(),
+        outbid_user_id: accepted.outbid.map(|outbid| outbid.to_string()).unwrap_or_default(),
+    });
+    let event = after.event(routing_key::BID_ACCEPTED, *now, fact)?;
+    ledger.add(bid_id, bid, &after, *now)?;
+    tx.emit_for(invocation, event);
+    *item = after;
+    Ok(v1::PlaceBidResponse {
+        bid_id: bid_id.to_string(),
+        outcome: v1::BidOutcome::Leading.into(),
+        sequence: item.version,
+        price_minor: accepted.price_minor,
+        next_minimum_minor: accepted.next_minimum_minor,
+        ends_at: Some(timestamp(item.ends_at)),
+        decided_at: Some(timestamp(*now)),
+    })
 }
 
 fn refused(auction: &Auction, refusal: Refusal) -> Error {

@@ -1,4 +1,4 @@
-//! Publishes what the outbox holds: claims a shard, publishes its events in order with confirms, deletes what the broker
+//! Publishes what the outbox holds: claims some shards, publishes their events in order with confirms, deletes what the broker
 //! confirmed. A relay that dies in between leaves the rows, and the next publishes them again under the same message id.
 mod sql;
 
@@ -12,54 +12,53 @@ use sql::Pending;
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
-/// Events of one shard published at a time.
-const BATCH: i64 = 200;
+/// Events published at a time.
+const BATCH: i64 = 512;
+/// Shards leased at a time, so that several loops and workers have their share.
+const SHARDS: i64 = 4;
 /// How long a relay may take over a batch before another takes the shard: more than the run's own time-out.
 const LEASE: Duration = Duration::from_secs(8);
 
 /// The relay.
 pub struct RelayOutbox;
 
-/// A shard's lease and the events to publish, in order.
+/// Some shards' lease and their events to publish, in order.
 pub struct Batch {
-    shard: i16,
+    shards: Vec<i16>,
     lease: Uuid,
     events: Vec<Pending>,
 }
 
 impl poll::IoHandler for RelayOutbox {
-    const SPEC: &'static Spec = &Spec::new("relay_outbox", Trigger::Poll(Duration::from_millis(20)))
-        .limits(Limits::DEFAULT.timeout(Duration::from_secs(7)).concurrency(1));
+    const SPEC: &'static Spec = &Spec::new("relay_outbox", Trigger::Poll(Duration::from_millis(250)))
+        .limits(Limits::DEFAULT.timeout(Duration::from_secs(7)).concurrency(4));
     type Work = Batch;
 
     async fn claim(io: &Io) -> Result<Option<Batch>> {
-        let mut tx = io.begin().await?;
+        // Lost in a crash, a lease or a deletion costs a second publication under the same message id.
+        let mut tx = io.begin_repeatable().await?;
         let lease = ids::random();
-        let shard = sql::lease_shard(&mut tx, lease, LEASE).await?;
-        let events = match shard {
-            Some(shard) => sql::pending(&mut tx, shard, BATCH).await?,
-            None => Vec::new(),
-        };
-        let Some(shard) = shard.filter(|_| !events.is_empty()) else {
-            // Dropped, not committed: a shard whose events all wait keeps no lease.
+        let shards = sql::lease_shards(&mut tx, lease, LEASE, SHARDS).await?;
+        let events = if shards.is_empty() { Vec::new() } else { sql::pending(&mut tx, &shards, BATCH).await? };
+        if events.is_empty() {
+            // Not committed: shards whose events all wait keep no lease.
             io.rollback(tx).await;
             return Ok(None);
-        };
+        }
         io.commit(tx).await?;
-        Ok(Some(Batch { shard, lease, events }))
+        Ok(Some(Batch { shards, lease, events }))
     }
 
-    async fn handle(io: &Io, Batch { shard, lease, events }: Batch) -> Result<()> {
+    async fn handle(io: &Io, Batch { shards, lease, events }: Batch) -> Result<()> {
         let outgoing: Vec<_> = events.iter().map(Pending::outgoing).collect();
         let results = io.publisher().publish_events(&outgoing).await;
         fault::point("relay_outbox", "after_confirm");
         let settlement = settle(&events, &results);
-        let mut tx = io.begin().await?;
-        sql::delete(&mut tx, &settlement.published).await?;
+        let mut tx = io.begin_repeatable().await?;
         for (outbox_id, error) in &settlement.refused {
             sql::hold_back(&mut tx, *outbox_id, error).await?;
         }
-        sql::release(&mut tx, shard, lease).await?;
+        sql::delete_and_release(&mut tx, &settlement.published, &shards, lease).await?;
         io.commit(tx).await?;
         match settlement.unconfirmed {
             Some(why) => Err(Error::new(Class::Unavailable, why)),

@@ -15,12 +15,12 @@ pub(super) struct Pending {
     pub(super) traceparent: String,
 }
 
-/// Leases the shard that has something to publish now and was served longest ago. What waits, and what waits behind it,
-/// does not count: it would keep the other shards from their turn.
-pub(super) async fn lease_shard(tx: &mut Tx, lease: Uuid, lasts: Duration) -> Result<Option<i16>> {
-    let shard = sqlx::query_scalar!(
+/// Leases shards that have something to publish now, those first that were served longest ago. What waits, and what waits
+/// behind it, does not count: it would keep the other shards from their turn.
+pub(super) async fn lease_shards(tx: &mut Tx, lease: Uuid, lasts: Duration, most: i64) -> Result<Vec<i16>> {
+    let shards = sqlx::query_scalar!(
         "UPDATE outbox_shards SET lease_token = $1, leased_until = clock_timestamp() + make_interval(secs => $2)
-         WHERE shard = (
+         WHERE shard IN (
            SELECT s.shard FROM outbox_shards s
            WHERE s.leased_until <= clock_timestamp()
              AND EXISTS (SELECT 1 FROM outbox o WHERE o.shard = s.shard
@@ -28,36 +28,36 @@ pub(super) async fn lease_shard(tx: &mut Tx, lease: Uuid, lasts: Duration) -> Re
                                          WHERE earlier.key = o.key AND earlier.version <= o.version
                                            AND earlier.retry_at > clock_timestamp()))
            ORDER BY s.leased_until
-           LIMIT 1
+           LIMIT $3
            FOR UPDATE SKIP LOCKED)
          RETURNING shard",
         lease,
         lasts.as_secs_f64(),
+        most,
     );
-    Ok(shard.fetch_optional(tx.conn()).await?)
+    Ok(shards.fetch_all(tx.conn()).await?)
 }
 
-/// The shard's events in order, without those that wait and those behind them.
-pub(super) async fn pending(tx: &mut Tx, shard: i16, limit: i64) -> Result<Vec<Pending>> {
+/// The shards' events, each shard's in order, without those that wait and those behind them.
+pub(super) async fn pending(tx: &mut Tx, shards: &[i16], limit: i64) -> Result<Vec<Pending>> {
     let events = sqlx::query_as!(
         Pending,
-        "SELECT outbox_id, event_id, key, routing_key, message_type, payload, correlation_id, traceparent
-         FROM outbox o
-         WHERE shard = $1
-           AND NOT EXISTS (SELECT 1 FROM outbox earlier
-                           WHERE earlier.key = o.key AND earlier.version <= o.version
-                             AND earlier.retry_at > clock_timestamp())
-         ORDER BY outbox_id
+        "SELECT e.outbox_id, e.event_id, e.key, e.routing_key, e.message_type, e.payload, e.correlation_id, e.traceparent
+         FROM unnest($1::smallint[]) AS s (shard)
+         CROSS JOIN LATERAL (
+           SELECT outbox_id, event_id, key, routing_key, message_type, payload, correlation_id, traceparent
+           FROM outbox o
+           WHERE o.shard = s.shard
+             AND NOT EXISTS (SELECT 1 FROM outbox earlier
+                             WHERE earlier.key = o.key AND earlier.version <= o.version
+                               AND earlier.retry_at > clock_timestamp())
+           ORDER BY outbox_id
+           LIMIT $2) e
          LIMIT $2",
-        shard,
+        shards,
         limit,
     );
     Ok(events.fetch_all(tx.conn()).await?)
-}
-
-pub(super) async fn delete(tx: &mut Tx, published: &[i64]) -> Result<()> {
-    sqlx::query!("DELETE FROM outbox WHERE outbox_id = ANY($1)", published).execute(tx.conn()).await?;
-    Ok(())
 }
 
 /// Puts a refused event off: one second, doubling to a minute.
@@ -74,12 +74,15 @@ pub(super) async fn hold_back(tx: &mut Tx, outbox_id: i64, error: &str) -> Resul
     Ok(())
 }
 
-/// Gives the shard back, unless the lease has run out and another relay holds it by now.
-pub(super) async fn release(tx: &mut Tx, shard: i16, lease: Uuid) -> Result<()> {
+/// Deletes what the broker has confirmed and gives the shards back, unless the lease has run out and another relay holds
+/// them by now.
+pub(super) async fn delete_and_release(tx: &mut Tx, published: &[i64], shards: &[i16], lease: Uuid) -> Result<()> {
     sqlx::query!(
-        "UPDATE outbox_shards SET lease_token = NULL, leased_until = clock_timestamp()
-         WHERE shard = $1 AND lease_token = $2",
-        shard,
+        "WITH deleted AS (DELETE FROM outbox WHERE outbox_id = ANY($1))
+         UPDATE outbox_shards SET lease_token = NULL, leased_until = clock_timestamp()
+         WHERE shard = ANY($2) AND lease_token = $3",
+        published,
+        shards,
         lease,
     )
     .execute(tx.conn())

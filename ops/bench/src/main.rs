@@ -1,12 +1,15 @@
-//! Measures jobs beside their baselines, in one run on one PostgreSQL. Started by `cargo xtask bench jobs`.
+//! Measures Gavel beside its baselines, in one run on the same servers. Started by `cargo xtask bench`.
 
 mod baselines;
+mod bids;
+mod events;
 mod growth;
 mod ours;
 mod report;
 mod rounds;
 
-use anyhow::Context;
+use bids::service::Releases;
+use ours::EXPAND;
 use report::markdown;
 use rounds::Samples;
 use sqlx::{Connection, Executor, PgConnection, postgres::PgPoolOptions};
@@ -25,8 +28,6 @@ impl Measured {
     }
 }
 
-const ROUNDS: usize = 5;
-
 async fn poll_until<F: Future<Output = anyhow::Result<bool>>>(mut done: impl FnMut() -> F) -> anyhow::Result<()> {
     while !done().await? {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -41,49 +42,76 @@ async fn fresh(base: &str, name: &str) -> anyhow::Result<sqlx::PgPool> {
     Ok(PgPoolOptions::new().max_connections(4).connect(&format!("{base}/{name}")).await?)
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let usage = "gavel-bench POSTGRES_URL NODE_DIR OUT_DIR [ROUNDS] [BACKLOG] [PART]";
-    let base = arguments.next().context(usage)?;
-    let node = arguments.next().context(usage)?;
-    if base == "worker" {
-        return ours::work(&node).await;
-    }
-    let out = arguments.next().context(usage)?;
-    let rounds = arguments.next().map_or(Ok(ROUNDS), |rounds| rounds.parse())?;
-    let backlog = arguments.next().map_or(Ok(100_000), |backlog| backlog.parse())?;
-    let only = arguments.next();
-    let wanted = |part: &str| only.as_ref().is_none_or(|only| only == part);
+/// Writes the table, for people and for scripts.
+fn write(out: &str, name: &str, rows: &[report::Row]) -> anyhow::Result<()> {
+    let text = markdown(rows);
+    println!("{text}");
+    fs::create_dir_all(out)?;
+    fs::write(format!("{out}/{name}.md"), text)?;
+    let json = serde_json::to_string_pretty(&serde_json::json!({ "rows": rows }))? + "\n";
+    Ok(fs::write(format!("{out}/{name}.json"), json)?)
+}
+
+async fn jobs(
+    base: &str,
+    node: &str,
+    rounds: usize,
+    backlog: u64,
+    only: Option<&str>,
+) -> anyhow::Result<Vec<report::Row>> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
     let mut rows = Vec::new();
     if wanted("rounds") {
         let mut samples = Samples::default();
         for number in 1..=rounds {
             eprintln!("  … round {number} of {rounds}");
-            rounds::round(&mut samples, &base, &node, backlog).await?;
+            rounds::round(&mut samples, base, node, backlog).await?;
         }
         rows.extend(samples.report(backlog));
     }
     if wanted("snapshot") {
         eprintln!("  … pickup, idle and under a held snapshot");
-        rows.extend(growth::snapshot(&base).await?);
+        rows.extend(growth::snapshot(base).await?);
     }
     if wanted("backlogs") {
         eprintln!("  … backlogs of 10 000, 100 000 and 1 000 000");
-        rows.extend(growth::backlogs(&base).await?);
+        rows.extend(growth::backlogs(base).await?);
     }
     if wanted("workers") {
         eprintln!("  … one worker and two");
-        rows.extend(growth::workers(&base).await?);
+        rows.extend(growth::workers(base).await?);
     }
     if wanted("memory") {
         eprintln!("  … memory");
-        rows.extend(growth::memory(&base).await?);
+        rows.extend(growth::memory(base).await?);
     }
-    let text = markdown(&rows);
-    println!("{text}");
-    fs::create_dir_all(&out)?;
-    fs::write(format!("{out}/jobs.md"), text)?;
-    fs::write(format!("{out}/jobs.json"), serde_json::to_string_pretty(&serde_json::json!({ "rows": rows }))? + "\n")?;
-    Ok(())
+    Ok(rows)
+}
+
+/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`,
+/// `gavel-bench bids|relay|stats POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for the
+/// latter two.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["worker", database_url] => ours::work(database_url).await,
+        ["jobs", base, node, out, rounds, backlog, ref only @ ..] => {
+            let rows = jobs(base, node, rounds.parse()?, backlog.parse()?, only.first().copied()).await?;
+            write(out, "jobs", &rows)
+        }
+        [what @ ("bids" | "relay" | "stats"), base, bins, out, rounds, ref only @ ..] => {
+            fs::create_dir_all(out)?;
+            let bench = bids::Bench { base, out, releases: Releases::in_dir(bins, out)? };
+            let (rounds, only) = (rounds.parse()?, only.first().copied());
+            let rows = match what {
+                "bids" => bids::run(&bench, rounds, only).await?,
+                "relay" => events::relay(&bench, rounds).await?,
+                _ => events::stats(&bench, rounds).await?,
+            };
+            write(out, what, &rows)
+        }
+        _ => anyhow::bail!("started by cargo xtask bench"),
+    }
 }

@@ -20,6 +20,8 @@ use std::{
 pub(crate) static EXPAND: Migrator = sqlx::migrate!("../../migrations/expand");
 static RAN: AtomicU64 = AtomicU64::new(0);
 static PICKED_UP: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+/// Jobs need no broker.
+const NOWHERE: &str = "amqp://127.0.0.1:1";
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Nothing, in a transaction.
@@ -67,9 +69,8 @@ impl job::IoHandler for NoopIo {
     }
 }
 
-fn backends(database_url: &str) -> anyhow::Result<Backends> {
-    let nowhere =
-        [("DATABASE_URL", database_url), ("AMQP_URL", "amqp://127.0.0.1:1"), ("REDIS_URL", "redis://127.0.0.1:1")];
+pub(crate) fn backends(database_url: &str, amqp_url: &str) -> anyhow::Result<Backends> {
+    let nowhere = [("DATABASE_URL", database_url), ("AMQP_URL", amqp_url), ("REDIS_URL", "redis://127.0.0.1:1")];
     let mut env = Env::new(nowhere.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let backends = Backends::from_env(&mut env);
     env.finish()?;
@@ -77,7 +78,7 @@ fn backends(database_url: &str) -> anyhow::Result<Backends> {
 }
 
 fn idle(database_url: &str) -> anyhow::Result<Worker> {
-    Worker::start(App::new("bench", &EXPAND), &backends(database_url)?)
+    Worker::start(App::new("bench", &EXPAND), &backends(database_url, NOWHERE)?)
 }
 
 /// Enqueues `count` jobs of either kind, in transactions of `batch`.
@@ -128,7 +129,7 @@ pub(crate) async fn drain(
     let began = Instant::now();
     let mut running = Vec::new();
     for _ in 0..workers {
-        running.push(Worker::start(app(), &backends(database_url)?)?);
+        running.push(Worker::start(app(), &backends(database_url, NOWHERE)?)?);
     }
     poll_until(|| async { Ok(RAN.load(Ordering::Relaxed) >= count) }).await?;
     poll_until(|| async { Ok(left(pool).await? == 0) }).await?;
@@ -146,7 +147,7 @@ pub(crate) async fn drain(
 /// A worker of both kinds, until standard input ends.
 pub(crate) async fn work(database_url: &str) -> anyhow::Result<()> {
     let app = App::new("bench", &EXPAND).job_tx::<NoopTx>().job_io::<NoopIo>();
-    let worker = Worker::start(app, &backends(database_url)?)?;
+    let worker = Worker::start(app, &backends(database_url, NOWHERE)?)?;
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
     worker.stop(GRACE).await
 }
@@ -157,7 +158,7 @@ pub(crate) async fn pickup_under_load(
     load: u64,
     time: Duration,
 ) -> anyhow::Result<(Duration, Duration)> {
-    let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url)?)?;
+    let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url, NOWHERE)?)?;
     let (producer, prober) = (idle(database_url)?, idle(database_url)?);
     let until = Instant::now() + time;
     let produce = async {
@@ -205,7 +206,7 @@ fn percentiles(took: &mut [Duration]) -> (Duration, Duration) {
 
 /// How long an idle worker takes from the commit of a job to its handler's first line: (p50, p99).
 pub(crate) async fn pickup(database_url: &str, samples: usize) -> anyhow::Result<(Duration, Duration)> {
-    let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url)?)?;
+    let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url, NOWHERE)?)?;
     // Another process's transactions: what they wake comes by NOTIFY.
     let producer = idle(database_url)?;
     let mut took = sampled(&producer, Duration::from_millis(15), |taken| taken < samples).await?;

@@ -35,6 +35,18 @@ pub(crate) fn beside(work: &str, unit: &'static str, ours: f64, (name, baseline)
     }
 }
 
+/// Ours beside a baseline that it may exceed by so much: for what should be small.
+pub(crate) fn at_most(work: &str, unit: &'static str, ours: f64, baseline: (&str, f64), goal: f64) -> Row {
+    let row = beside(work, unit, ours, baseline, 0.0);
+    Row { goal: format!("≤ {goal} ×"), met: ours <= goal * baseline.1, ..row }
+}
+
+/// Ours alone, which must reach a goal; 0 is none.
+pub(crate) fn above(work: &str, unit: &'static str, ours: f64, goal: f64) -> Row {
+    let goal_text = if goal > 0.0 { format!("≥ {goal}") } else { "–".to_owned() };
+    Row { goal: goal_text, met: ours >= goal, ..below(work, unit, ours, f64::INFINITY) }
+}
+
 /// Ours, which must stay below a limit; an infinite one is none.
 pub(crate) fn below(work: &str, unit: &'static str, ours: f64, limit: f64) -> Row {
     Row {

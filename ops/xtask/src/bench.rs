@@ -1,9 +1,8 @@
 //! Benchmarks, each beside its baselines in the same run, on a private PostgreSQL that flushes every commit.
 use crate::{
-    install::{C_COMPILER, POSTGRESQL, PROTOC, ensure, on_path},
+    install::{C_COMPILER, POSTGRESQL, PROTOC, ensure, on_path, postgresql_bin},
     progress::{Step, run, run_quietly},
-    servers::layout::Layout,
-    servers::start_postgres,
+    servers::{layout::Layout, processes::Processes, start_postgres},
     test::build,
 };
 use anyhow::bail;
@@ -31,26 +30,82 @@ enum What {
         #[arg(long, value_parser = ["rounds", "snapshot", "backlogs", "workers", "memory"])]
         only: Option<String>,
     },
+    /// Bids over gRPC beside pgbench running the naive transaction of a bid
+    Bids {
+        /// Rounds, of which the median counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Only this part
+        #[arg(long, value_parser = ["rounds", "growth", "overload"])]
+        only: Option<String>,
+    },
+    /// The outbox relay beside a bare publisher, and how long an event takes to a consumer
+    Relay {
+        /// Rounds, of which the median counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
+    /// Statistics applied in batches beside a transaction for each event
+    Stats {
+        /// Rounds, of which the median counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
 }
 
 impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let What::Jobs { rounds, backlog, only } = &self.what;
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
-        if on_path("node").is_none() || on_path("npm").is_none() {
-            bail!("the baselines graphile-worker and pg-boss need Node.js 20 or newer and npm: install them first");
+        match &self.what {
+            What::Jobs { rounds, backlog, only } => jobs(*rounds, *backlog, only.as_deref()),
+            What::Bids { rounds, only } => ours("bids", *rounds, only.as_deref()),
+            What::Relay { rounds } => ours("relay", *rounds, None),
+            What::Stats { rounds } => ours("stats", *rounds, None),
         }
-        let baselines = crate::root().join("ops/bench/baselines");
-        let step = Step::begin("installing the baselines (npm ci)");
-        run_quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&baselines))?;
-        step.done("baselines installed");
-        let bins = build(&["-p", "gavel-bench"], true)?;
-        let layout = Layout::claim("bench")?;
-        layout.wipe_data()?;
-        let _postgres = start_postgres(&layout)?;
-        let url = format!("postgres://gavel@127.0.0.1:{}", layout.postgres_port());
-        let out = crate::root().join("target/bench");
-        let figures = [rounds.to_string(), backlog.to_string()];
-        run(Command::new(bins.join("gavel-bench")).arg(url).arg(&baselines).arg(out).args(figures).args(only))
     }
+}
+
+fn jobs(rounds: u32, backlog: u32, only: Option<&str>) -> anyhow::Result<()> {
+    if on_path("node").is_none() || on_path("npm").is_none() {
+        bail!("the baselines graphile-worker and pg-boss need Node.js 20 or newer and npm: install them first");
+    }
+    let baselines = crate::root().join("ops/bench/baselines");
+    let step = Step::begin("installing the baselines (npm ci)");
+    run_quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&baselines))?;
+    step.done("baselines installed");
+    let bins = build(&["-p", "gavel-bench"], true)?;
+    let layout = Layout::claim("bench")?;
+    layout.wipe_data()?;
+    let _postgres = start_postgres(&layout)?;
+    let mut bench = Command::new(bins.join("gavel-bench"));
+    bench.args(["jobs", &postgres_url(&layout)]).arg(&baselines).arg(out());
+    run(bench.args([rounds.to_string(), backlog.to_string()]).args(only))
+}
+
+/// The released binaries beside a baseline on the same servers, as durable as in production.
+fn ours(what: &str, rounds: u32, only: Option<&str>) -> anyhow::Result<()> {
+    let bins = build(&["-p", "gavel-bench", "-p", "gavel", "--bins"], true)?;
+    let layout = Layout::claim("bench")?;
+    layout.wipe_data()?;
+    let servers = Processes::start(layout, true)?;
+    let urls = &servers.urls;
+    let mut bench = Command::new(bins.join("gavel-bench"));
+    bench.args([what, &urls.postgres]).arg(&bins).arg(out()).arg(rounds.to_string()).args(only);
+    // pgbench comes with the server and is not on everybody's path.
+    let path =
+        [postgresql_bin().into_iter().collect(), std::env::split_paths(&path_variable()).collect::<Vec<_>>()].concat();
+    bench.env("PATH", std::env::join_paths(path)?);
+    run(bench.env("AMQP_URL", &urls.amqp).env("REDIS_URL", &urls.redis))
+}
+
+fn path_variable() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+fn postgres_url(layout: &Layout) -> String {
+    format!("postgres://gavel@127.0.0.1:{}", layout.postgres_port())
+}
+
+fn out() -> std::path::PathBuf {
+    crate::root().join("target/bench")
 }

@@ -51,20 +51,30 @@ pub enum PublishError {
     Unconfirmed(String),
 }
 
-/// Publishes over one connection, in order.
+/// Publishes over one connection: each batch over a channel of its own, in order.
 #[derive(Clone)]
 pub struct Publisher {
     url: BrokerUrl,
     topology: Topology,
-    link: Arc<Mutex<Option<Link>>>,
+    link: Arc<Mutex<Link>>,
     /// What came of the last contact with the broker.
     last: Arc<std::sync::Mutex<Result<(), String>>>,
     name: String,
 }
 
+/// The connection, and its channels that nobody publishes over at the moment.
+#[derive(Default)]
 struct Link {
-    connection: Connection,
+    connection: Option<Connection>,
+    idle: Vec<Channel>,
+    /// Counts connections, so that a channel of an earlier one is told apart.
+    generation: u64,
+}
+
+/// A channel in use.
+struct Lent {
     channel: Channel,
+    generation: u64,
 }
 
 impl Publisher {
@@ -97,15 +107,15 @@ impl Publisher {
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
-    /// Whether the broker can be reached now: connects where there is no connection. While others use it, what they
-    /// found last.
+    /// Whether the broker can be reached now: connects where there is no connection. While another is connecting, what
+    /// was found last.
     pub(crate) async fn check(&self) -> anyhow::Result<()> {
         let Ok(mut link) = self.link.try_lock() else {
             return self.last().clone().map_err(anyhow::Error::msg);
         };
-        let connected = self.connected(&mut link).await.map(drop);
-        *self.last() = connected.as_ref().map(drop).map_err(|error| format!("{error:#}"));
-        connected
+        let connected = self.connected(&mut link).await;
+        *self.last() = connected.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+        connected.map(drop)
     }
 
     fn last(&self) -> MutexGuard<'_, Result<(), String>> {
@@ -113,10 +123,10 @@ impl Publisher {
     }
 
     async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        let mut link = self.link.lock().await;
+        let mut lent = None;
         let publish = async {
-            let channel = self.connected(&mut link).await.map_err(|error| format!("{error:#}"))?;
-            Ok(publish_over(&channel, exchange, messages).await)
+            let Lent { channel, .. } = lent.insert(self.lend().await.map_err(|error| format!("{error:#}"))?);
+            Ok(publish_over(channel, exchange, messages).await)
         };
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish).await;
         let published = published.unwrap_or_else(|_| Err(format!("not within {PUBLISH_TIMEOUT:?}")));
@@ -128,30 +138,66 @@ impl Publisher {
             Err(PublishError::Unconfirmed(why)) => Some(why.clone()),
             _ => None,
         });
-        if doubt.is_some() && !link.as_ref().is_some_and(|link| link.connection.status().blocked()) {
-            // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an alarm
-            // blocks it: a new one would be blocked as well, and this one can't even say goodbye.
-            *link = None;
+        if let Some(lent) = lent {
+            self.take_back(lent, doubt.is_some()).await;
         }
         *self.last() = doubt.map_or(Ok(()), Err);
         results
     }
 
-    async fn connected(&self, link: &mut Option<Link>) -> anyhow::Result<Channel> {
-        if let Some(Link { connection, channel }) = link
-            && connection.status().connected()
-            && channel.status().connected()
-        {
-            ensure!(!connection.status().blocked(), "RabbitMQ blocks publishers: a memory or disk alarm");
-            return Ok(channel.clone());
+    /// A channel that nobody else publishes over until it is given back: a returned message may come attached to any
+    /// confirm of its channel.
+    async fn lend(&self) -> anyhow::Result<Lent> {
+        let mut link = self.link.lock().await;
+        self.connected(&mut link).await?;
+        let generation = link.generation;
+        while let Some(channel) = link.idle.pop() {
+            if channel.status().connected() {
+                return Ok(Lent { channel, generation });
+            }
         }
-        *link = None;
-        let connection = self.url.connect(&self.name).await?;
+        let connection = link.connection.as_ref().context("the connection is gone")?;
         let channel = connection.create_channel().await?;
-        self.topology.declare(&channel).await.context("the topology can't be declared")?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        *link = Some(Link { connection, channel: channel.clone() });
-        Ok(channel)
+        Ok(Lent { channel, generation })
+    }
+
+    async fn take_back(&self, lent: Lent, in_doubt: bool) {
+        let mut link = self.link.lock().await;
+        if lent.generation != link.generation {
+            return;
+        }
+        if !in_doubt {
+            link.idle.push(lent.channel);
+        } else if !link.connection.as_ref().is_some_and(|connection| connection.status().blocked()) {
+            // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an alarm
+            // blocks it: a new one would be blocked as well, and this one can't even say goodbye.
+            link.forget();
+        }
+    }
+
+    async fn connected<'a>(&self, link: &'a mut Link) -> anyhow::Result<&'a Connection> {
+        let stands = link.connection.as_ref().is_some_and(|connection| connection.status().connected());
+        if !stands {
+            link.forget();
+            let connection = self.url.connect(&self.name).await?;
+            let channel = connection.create_channel().await?;
+            self.topology.declare(&channel).await.context("the topology can't be declared")?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            link.idle.push(channel);
+            link.connection = Some(connection);
+        }
+        let connection = link.connection.as_ref().context("the connection is gone")?;
+        ensure!(!connection.status().blocked(), "RabbitMQ blocks publishers: a memory or disk alarm");
+        Ok(connection)
+    }
+}
+
+impl Link {
+    fn forget(&mut self) {
+        self.connection = None;
+        self.idle.clear();
+        self.generation += 1;
     }
 }
 

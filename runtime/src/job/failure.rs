@@ -4,7 +4,7 @@ use super::{
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
 };
-use crate::{Class, Error, Invocation, Result, Runtime, Tx, backoff, error::Disposition};
+use crate::{Class, Error, Invocation, Result, Runtime, Tx, backoff, db::Share, error::Disposition};
 use std::time::Duration;
 
 /// A statement on the queue that takes longer finds the database gone.
@@ -75,7 +75,7 @@ pub(super) async fn settle(
 }
 
 async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &Outcome) -> Result<()> {
-    let mut tx = Tx::begin(runtime.pools(), Invocation::start(SETTLE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
     let per_key = kind.handler().and_then(|handler| handler.per_key);
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let held = match outcome {

@@ -7,15 +7,17 @@
 //! A transaction leaves nothing behind when its worker dies. So that a job which kills its process is recognised, a lane
 //! writes down what it is about to run, in an unlogged table and a transaction of its own.
 use super::{
-    Erased, Headers, Kind, MAX_DEATHS, Verdict,
+    Erased, Headers, Kind, MAX_DEATHS, Verdict, batched,
     claim::{self, Claimed},
     failure::{self, Outcome, cancelled, judge},
     limit,
     settle::{self, Failure, Fence, Keys},
 };
 use crate::{
-    Invocation, Result, Runtime, Tx, backoff, fault,
-    invoke::{self, Finished},
+    Invocation, Result, Runtime, Tx, backoff, batch,
+    db::Share,
+    fault,
+    invoke::{self, Finished, Together},
     tx::bounded,
 };
 use futures_util::future::BoxFuture;
@@ -41,7 +43,24 @@ const FULL: Duration = Duration::from_millis(50);
 /// A handler that was asked to stop has this long; then it is dropped.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
-type Handle = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
+type Each = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
+
+/// A handler of jobs one after another, or of all of a batch at once.
+#[derive(Clone, Copy)]
+enum Handle {
+    Each(Each),
+    All(batched::Handle),
+}
+
+/// What a batch's jobs came to, before the commit.
+struct Ran<'a> {
+    done: Vec<&'a Claimed>,
+    snoozed: Vec<(Uuid, Duration)>,
+    /// Failed by their own verdicts, without effects.
+    failed: Vec<(&'a Claimed, Outcome)>,
+    /// How many of the batch were run.
+    count: usize,
+}
 
 struct Lane {
     runtime: Runtime,
@@ -72,7 +91,11 @@ enum Batch {
 /// Starts as many lanes as the kind's concurrency. Whoever finds a full batch wakes one more.
 pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>) {
     let Some(handler) = kind.handler() else { return };
-    let Erased::Tx(handle) = handler.erased else { return };
+    let handle = match handler.erased {
+        Erased::Tx(handle) => Handle::Each(handle),
+        Erased::TxBatch(handle) => Handle::All(handle),
+        Erased::Io(_) => return,
+    };
     for index in 0..kind.spec.limits.concurrency {
         let mut lane = Lane {
             runtime: runtime.clone(),
@@ -131,7 +154,8 @@ impl Lane {
                 return Ok(Turn::Wait(limit::until_token(rate)));
             }
         }
-        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(self.kind.spec.limits.timeout)).await?;
+        let mut tx =
+            Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(self.kind.spec.limits.timeout)).await?;
         let claimed = bounded(QUEUE_TIMEOUT, self.claim(&mut tx, suspect, want)).await;
         let used = claimed.as_ref().map_or(0, |jobs| jobs.as_ref().map_or(0, Vec::len));
         if self.kind.queue.rate.is_some() {
@@ -216,7 +240,10 @@ impl Lane {
             }
             Batch::Undone => {
                 self.kind.with_cursor(|cursor| cursor.put_back(jobs));
-                self.size = 1;
+                self.size = match self.handle {
+                    Handle::Each(_) => 1,
+                    Handle::All(_) => (jobs.len() / 2).max(1),
+                };
                 Ok(())
             }
             Batch::Failed(outcome) => {
@@ -253,36 +280,110 @@ impl Lane {
 
     async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], cancels: &[CancellationToken]) -> Result<Batch> {
         fault::point(self.kind.spec.name, "after_claim");
-        let (began, mut done, mut snoozed) = (Instant::now(), Vec::new(), Vec::new());
-        let mut ran = 0;
-        for (job, cancel) in jobs.iter().zip(cancels) {
-            if ran > 0 && began.elapsed() > BATCH_WINDOW {
-                break;
+        let began = Instant::now();
+        let ran = match self.handle {
+            Handle::Each(handle) => self.run_each(&mut tx, handle, jobs, cancels).await,
+            Handle::All(handle) => self.run_all(&mut tx, handle, jobs, cancels).await,
+        };
+        let Ran { done, snoozed, failed, count } = match ran {
+            Ok(ran) => ran,
+            Err((batch, clean)) => {
+                end(tx, clean).await;
+                return Ok(batch);
             }
-            let finished = self.run_one(&mut tx, job, cancel, jobs.len()).await;
-            match judge(finished.result) {
-                Outcome::Done => done.push(job),
-                Outcome::Snooze(pause) if finished.committable => snoozed.push((job.id, pause)),
-                failed => {
-                    end(tx, finished.clean).await;
-                    return Ok(if ran == 0 { Batch::Failed(failed) } else { Batch::Undone });
-                }
-            }
-            ran += 1;
-        }
+        };
         let taken = began.elapsed();
         let settled = bounded(QUEUE_TIMEOUT, self.settle(&mut tx, &done, &snoozed)).await;
         if let Err(error) = settled {
             let error = tx.fail(error).await;
-            return Ok(if ran == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
+            return Ok(if count == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
         }
         fault::point(self.kind.spec.name, "before_commit");
         tx.commit().await?;
         fault::point(self.kind.spec.name, "after_commit");
-        if jobs.len() > SPANS {
-            self.runtime.metrics().batch(self.kind.spec.name, "job", u32::try_from(ran).unwrap_or(u32::MAX), taken);
+        if jobs.len() > SPANS || matches!(self.handle, Handle::All(_)) {
+            self.runtime.metrics().batch(
+                self.kind.spec.name,
+                "job",
+                u32::try_from(done.len()).unwrap_or(u32::MAX),
+                taken,
+            );
         }
-        Ok(Batch::Committed(ran))
+        for (job, outcome) in failed {
+            self.kind.with_cursor(|cursor| cursor.put_back(std::slice::from_ref(job)));
+            failure::settle(&self.runtime, &self.kind, job, Fence::Attempts(job.attempts), &outcome).await?;
+        }
+        Ok(Batch::Committed(count))
+    }
+
+    /// One after another, while the window lasts. Otherwise what the batch came to, and whether the connection is clean.
+    async fn run_each<'a>(
+        &self,
+        tx: &mut Tx,
+        handle: Each,
+        jobs: &'a [Claimed],
+        cancels: &[CancellationToken],
+    ) -> Result<Ran<'a>, (Batch, bool)> {
+        let began = Instant::now();
+        let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: 0 };
+        for (job, cancel) in jobs.iter().zip(cancels) {
+            if ran.count > 0 && began.elapsed() > BATCH_WINDOW {
+                break;
+            }
+            let finished = self.run_one(tx, handle, job, cancel, jobs.len()).await;
+            match judge(finished.result) {
+                Outcome::Done => ran.done.push(job),
+                Outcome::Snooze(pause) if finished.committable => ran.snoozed.push((job.id, pause)),
+                failed => {
+                    let batch = if ran.count == 0 { Batch::Failed(failed) } else { Batch::Undone };
+                    return Err((batch, finished.clean));
+                }
+            }
+            ran.count += 1;
+        }
+        Ok(ran)
+    }
+
+    /// All at once: one verdict each. Otherwise what the batch came to, and whether the connection is clean.
+    async fn run_all<'a>(
+        &self,
+        tx: &mut Tx,
+        handle: batched::Handle,
+        jobs: &'a [Claimed],
+        cancels: &[CancellationToken],
+    ) -> Result<Ran<'a>, (Batch, bool)> {
+        let spec = self.kind.spec;
+        let members = batched::members(spec, jobs, cancels);
+        let invocation = match &members[..] {
+            [only] => only.invocation.clone(),
+            _ => Invocation::start(spec.limits.timeout),
+        };
+        let ids = batch::correlation_ids(members.iter().map(|member| &member.invocation));
+        let invocations: Vec<_> = members.iter().map(|member| member.invocation.clone()).collect();
+        let together = Together { spec, invocation: &invocation, size: jobs.len(), ids: &ids };
+        let mut clean = true;
+        let work = async {
+            let finished = invoke::quietly(&invocation, handle(tx, members)).await;
+            clean = finished.clean;
+            let verdicts = finished.result?;
+            invoke::conclude(spec, invocations.iter(), &verdicts);
+            Ok(verdicts)
+        };
+        let verdicts = match together.run(&self.runtime, work).await {
+            Ok(verdicts) => verdicts,
+            Err(error) if jobs.len() == 1 => return Err((Batch::Failed(judge(Err(error))), clean)),
+            Err(_) => return Err((Batch::Undone, clean)),
+        };
+        let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: jobs.len() };
+        for ((job, cancel), verdict) in jobs.iter().zip(cancels).zip(verdicts) {
+            let done = matches!(verdict, Ok(Verdict::Done));
+            match judge(if cancel.is_cancelled() && !done { Err(cancelled()) } else { verdict }) {
+                Outcome::Done => ran.done.push(job),
+                Outcome::Snooze(pause) => ran.snoozed.push((job.id, pause)),
+                failed @ Outcome::Failed { .. } => ran.failed.push((job, failed)),
+            }
+        }
+        Ok(ran)
     }
 
     async fn settle(&self, tx: &mut Tx, done: &[&Claimed], snoozed: &[(Uuid, Duration)]) -> Result<()> {
@@ -292,13 +393,20 @@ impl Lane {
         settle::complete(tx.conn(), done, &Keys::of(self.kind.spec.name, self.per_key, done)).await
     }
 
-    async fn run_one(&self, tx: &mut Tx, job: &Claimed, cancel: &CancellationToken, batch: usize) -> Finished<Verdict> {
+    async fn run_one(
+        &self,
+        tx: &mut Tx,
+        handle: Each,
+        job: &Claimed,
+        cancel: &CancellationToken,
+        batch: usize,
+    ) -> Finished<Verdict> {
         let (spec, headers) = (self.kind.spec, Headers::read(job.headers.as_deref()));
         let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
         let invocation =
             Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(cancel.clone());
         tx.adopt(invocation.clone());
-        let work = stoppable(cancel, (self.handle)(tx, job.args.as_deref().unwrap_or("null")));
+        let work = stoppable(cancel, handle(tx, job.args.as_deref().unwrap_or("null")));
         if batch > SPANS {
             invoke::quietly(&invocation, work).await
         } else {

@@ -11,7 +11,9 @@ use super::{
     limit::{self, Slot, Slots},
     settle::{self, Fence, Keys},
 };
-use crate::{Invocation, Io, Result, Runtime, Tx, backoff, fault, ids, invoke, spec::Durability, tx::bounded};
+use crate::{
+    Invocation, Io, Result, Runtime, Tx, backoff, db::Share, fault, ids, invoke, spec::Durability, tx::bounded,
+};
 use futures_util::future::BoxFuture;
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -160,7 +162,7 @@ async fn turn(shared: &Shared, ahead: &mut usize, draining: &CancellationToken) 
 
 /// The lease needs no flush: lost with a crash of the database, it only means that the job is claimed again.
 async fn lease(shared: &Shared, want: usize, token: Uuid) -> Result<Vec<Claimed>> {
-    let mut tx = Tx::begin(shared.runtime.pools(), Invocation::start(QUEUE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(shared.runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
     sqlx::query("SET LOCAL synchronous_commit = off").execute(tx.conn()).await?;
     let (from, began) = (shared.kind.with_cursor(|cursor| cursor.from()), Instant::now());
     let life = shared.runtime.jobs().lease();
@@ -218,7 +220,7 @@ async fn begin_all(
 
 async fn give_back(shared: &Shared, ids: &[Uuid], token: Uuid) {
     let released = async {
-        let mut tx = Tx::begin(shared.runtime.pools(), Invocation::start(QUEUE_TIMEOUT)).await?;
+        let mut tx = Tx::begin(shared.runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
         settle::release(tx.conn(), ids, token).await?;
         tx.commit().await
     };
@@ -308,7 +310,7 @@ async fn handle(shared: &Shared, leased: &Leased, cancel: &CancellationToken, qu
     let invocation =
         Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(cancel.clone());
     let attempt = Arc::new(Attempt::new(
-        Io::new(&shared.runtime, invocation.clone()),
+        Io::new(&shared.runtime, Share::Jobs, invocation.clone()),
         leased.token,
         job,
         (spec.name, shared.per_key),
@@ -383,7 +385,7 @@ async fn complete_once(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, gro
     let jobs: Vec<&Claimed> = group.iter().map(|leased| &leased.job).collect();
     let tokens: Vec<Uuid> = group.iter().map(|leased| leased.token).collect();
     let keys = Keys::of(kind.spec.name, per_key, &jobs);
-    let mut tx = Tx::begin(runtime.pools(), Invocation::start(QUEUE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
     let deleted = settle::complete_leased(tx.conn(), &jobs, &tokens, &keys).await?;
     tx.commit().await?;
     Ok(deleted)

@@ -16,6 +16,7 @@
 //! `scout` polls, and sleeps until the next job is due. What is lost on the way costs a poll.
 
 mod attempt;
+mod batched;
 mod claim;
 mod depth;
 mod engine;
@@ -45,7 +46,7 @@ pub use {
     ops::forget_dead,
 };
 
-use crate::{Error, Result, Runtime, Tx, spec::Spec};
+use crate::{Error, Member, Result, Runtime, Tx, batch::Verdicts, spec::Spec};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
@@ -110,6 +111,19 @@ pub trait TxHandler: Send + Sync + 'static {
     fn handle(tx: &mut Tx, job: &Self::Job) -> impl Future<Output = Result<Verdict>> + Send;
 }
 
+/// Runs many jobs of one kind at a time, with pure database effects: all of a claim in one transaction.
+pub trait BatchHandler: Send + Sync + 'static {
+    /// Name, [`Trigger::Job`](crate::spec::Trigger::Job) and limits. The name is the job's kind and the retries are the
+    /// job's; the queue's batch is how many are run at most.
+    const SPEC: &'static Spec;
+    /// What it runs.
+    type Job: Job;
+
+    /// Does them: one verdict each, in their order. One that failed, or is to be retried or buried, must have had no
+    /// effect. Runs again with fewer of them when one makes it fail.
+    fn handle(tx: &mut Tx, batch: &[Member<Self::Job>]) -> impl Future<Output = Result<Verdicts<Verdict>>> + Send;
+}
+
 /// Runs one kind of job, with effects outside the database, which it makes idempotent itself.
 pub trait IoHandler: Send + Sync + 'static {
     /// Name, [`Trigger::Job`](crate::spec::Trigger::Job) and limits. The name is the job's kind and the retries are the
@@ -127,6 +141,7 @@ pub trait IoHandler: Send + Sync + 'static {
 #[derive(Clone, Copy)]
 pub(crate) enum Erased {
     Tx(for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>),
+    TxBatch(batched::Handle),
     Io(fn(Arc<Attempt>, String) -> BoxFuture<'static, Result<Verdict>>),
 }
 
@@ -142,6 +157,10 @@ pub(crate) fn by_tx<H: TxHandler>() -> Handler {
         Box::pin(async move { H::handle(tx, &read::<H::Job>(args)?).await })
     }
     Handler { erased: Erased::Tx(call::<H>), per_key: H::Job::PER_KEY }
+}
+
+pub(crate) fn by_tx_batch<H: BatchHandler>() -> Handler {
+    Handler { erased: Erased::TxBatch(batched::call::<H>), per_key: H::Job::PER_KEY }
 }
 
 pub(crate) fn by_io<H: IoHandler>() -> Handler {
@@ -165,7 +184,7 @@ pub(crate) fn start(runtime: &Runtime) {
 pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Handler) {
     let Some(kind) = runtime.jobs().start(spec, handler) else { return };
     match handler.erased {
-        Erased::Tx(_) => lanes::run(runtime, &kind),
+        Erased::Tx(_) | Erased::TxBatch(_) => lanes::run(runtime, &kind),
         Erased::Io(_) => leased::run(runtime, &kind),
     }
 }

@@ -179,6 +179,8 @@ fn heed(runtime: &Runtime, payload: &str) {
             if let Ok(job_id) = job_id.parse() {
                 runtime.jobs().cancel(job_id);
             }
+        } else if word == wake::EVENTS {
+            runtime.pools().waker.heard_of_events();
         } else if let Some(kind) = runtime.jobs().kinds().get(word) {
             kind.wake();
         }

@@ -11,11 +11,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::Notify;
 
-/// The channel: payloads are kinds, separated by commas; `!` and a job's id asks for its cancellation.
+/// The channel: payloads are kinds, separated by commas; `!` and a job's id asks for its cancellation; [`EVENTS`] says that
+/// the outbox has something.
 pub(crate) const CHANNEL: &str = "gavel_jobs";
 /// What sqlxmq's own `mq_insert` notifies, with an empty payload.
 pub(crate) const STOCK_CHANNEL: &str = "mq";
+/// The word for events in the outbox. No kind is called so.
+pub(crate) const EVENTS: &str = "@";
 /// At most one notification in this time, per process.
 const DEBOUNCE: Duration = Duration::from_millis(5);
 /// A job due later than this needs nobody woken: the scout will have seen it by then.
@@ -30,6 +34,8 @@ struct Inner {
     tasks: Tasks,
     kinds: HashMap<&'static str, Arc<Kind>>,
     pending: Mutex<Pending>,
+    /// Loops over the outbox in this process wait here.
+    outbox: Notify,
 }
 
 #[derive(Default)]
@@ -40,7 +46,7 @@ struct Pending {
 
 impl Waker {
     pub(crate) fn new(pool: PgPool, tasks: Tasks, kinds: HashMap<&'static str, Arc<Kind>>) -> Self {
-        Self(Arc::new(Inner { pool, tasks, kinds, pending: Mutex::default() }))
+        Self(Arc::new(Inner { pool, tasks, kinds, pending: Mutex::default(), outbox: Notify::new() }))
     }
 
     /// Jobs of these kinds have been committed: wakes who runs them here, and soon those elsewhere.
@@ -51,6 +57,22 @@ impl Waker {
             }
             self.send(kind.to_owned());
         }
+    }
+
+    /// Events have been committed: wakes who relays them here, and soon those elsewhere.
+    pub(crate) fn emitted(&self) {
+        self.0.outbox.notify_one();
+        self.send(EVENTS.to_owned());
+    }
+
+    /// Wakes who relays events here.
+    pub(crate) fn heard_of_events(&self) {
+        self.0.outbox.notify_one();
+    }
+
+    /// Waits until events have been committed.
+    pub(crate) async fn events(&self) {
+        self.0.outbox.notified().await;
     }
 
     /// Puts a word into the next notification.

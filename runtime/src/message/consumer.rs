@@ -1,8 +1,8 @@
 //! The consumer of one handler: a connection, a channel and a queue, built anew whenever one of them breaks.
-use super::delivery::Received;
+use super::{batched, delivery::Received};
 use crate::{
-    Error, Io, Result, Runtime, Tx, backoff, error::Disposition, fault, invoke::invoke, receipt, spec::Spec,
-    tx::bounded,
+    Error, Io, Member, Result, Runtime, Tx, backoff, batch::Verdicts, db::Share, error::Disposition, fault,
+    invoke::invoke, receipt, spec::Spec, tx::bounded,
 };
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -20,19 +20,21 @@ use tokio_util::task::TaskTracker;
 /// queue; with a high one, a consumer that dies would count a delivery against many messages that are not to blame.
 const PREFETCH_PER_SLOT: usize = 2;
 /// Pauses grow from the first to the second, between connections and between tries of one message.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// A handler with its types forgotten, so that the consumer is compiled once.
 #[derive(Clone, Copy)]
 pub(crate) enum Erased {
     Tx(for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>),
     Io(for<'a> fn(&'a Io, &'a Received) -> BoxFuture<'a, Result<()>>),
+    TxBatch(for<'a> fn(&'a mut Tx, &'a [Member<Received>]) -> BoxFuture<'a, Result<Verdicts<()>>>),
+    IoBatch(for<'a> fn(&'a Io, &'a [Member<Received>]) -> BoxFuture<'a, Result<Verdicts<()>>>),
 }
 
 #[derive(Clone, Copy)]
-struct Consumer {
-    spec: &'static Spec,
-    handler: Erased,
+pub(super) struct Consumer {
+    pub(super) spec: &'static Spec,
+    pub(super) handler: Erased,
 }
 
 impl Consumer {
@@ -42,12 +44,17 @@ impl Consumer {
         let (inner, run) = (runtime.clone(), invocation.clone());
         invoke(runtime, self.spec, invocation, async move {
             match self.handler {
+                Erased::TxBatch(_) | Erased::IoBatch(_) => {
+                    let alone = [Member { input: received, invocation: run }];
+                    let mut verdicts = batched::apply(&inner, self, &alone).await?;
+                    verdicts.pop().unwrap_or_else(|| Err(Error::internal(anyhow::anyhow!("no verdict was given"))))
+                }
                 Erased::Tx(handle) => {
-                    let tx = Tx::begin(inner.pools(), run).await?;
+                    let tx = Tx::begin(inner.pools(), Share::Jobs, run).await?;
                     in_transaction(self.spec.name, tx, handle, &received).await
                 }
                 Erased::Io(handle) => {
-                    let io = Io::new(&inner, run);
+                    let io = Io::new(&inner, Share::Jobs, run);
                     bounded(io.invocation().remaining(), handle(&io, &received)).await
                 }
             }
@@ -83,12 +90,12 @@ async fn first_time(
     received: &Received,
 ) -> Result<bool> {
     let id = received.id()?;
-    if receipt::is_in_inbox(tx, consumer, id).await? {
+    if !receipt::in_inbox(tx, consumer, &[id]).await?.is_empty() {
         return Ok(false);
     }
     let left = tx.invocation().remaining();
     bounded(left, handle(tx, received)).await?;
-    receipt::put_in_inbox(tx, consumer, id).await
+    receipt::put_in_inbox(tx, consumer, &[id]).await
 }
 
 /// Consumes until the drain.
@@ -111,13 +118,16 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
     let connection = runtime.broker().connect(consumer.spec.name).await?;
     let channel = connection.create_channel().await?;
     runtime.topology().declare(&channel).await.context("the topology can't be declared")?;
-    let prefetch = u16::try_from(consumer.spec.limits.concurrency * PREFETCH_PER_SLOT).unwrap_or(u16::MAX);
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let (queue, tag) = (runtime.topology().queue(consumer.spec.name), consumer.spec.name);
-    let consume =
-        channel.basic_consume(queue.as_str().into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default());
-    let mut deliveries = consume.await?;
+    if let Some(limits) = consumer.spec.batch {
+        let lanes = batched::open_lanes(runtime, consumer, limits, &connection, channel).await?;
+        *failures = 0;
+        batched::work(runtime, consumer, limits, lanes).await?;
+        return close(connection).await;
+    }
+    let prefetch = consumer.spec.limits.concurrency * PREFETCH_PER_SLOT;
+    let mut deliveries = consume(runtime, consumer.spec.name, &channel, prefetch).await?;
     *failures = 0;
+    let tag = consumer.spec.name;
     let in_flight = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(consumer.spec.limits.concurrency));
     loop {
@@ -136,6 +146,26 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
     Ok(())
 }
 
+/// Begins to consume the handler's queue, with so many messages delivered ahead.
+pub(super) async fn consume(
+    runtime: &Runtime,
+    handler: &'static str,
+    channel: &Channel,
+    prefetch: usize,
+) -> anyhow::Result<lapin::Consumer> {
+    channel.basic_qos(u16::try_from(prefetch).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
+    let queue = runtime.topology().queue(handler);
+    let options = BasicConsumeOptions::default();
+    Ok(channel.basic_consume(queue.as_str().into(), handler.into(), options, FieldTable::default()).await?)
+}
+
+async fn close(connection: Connection) -> anyhow::Result<()> {
+    if let Err(error) = connection.close(200, "drained".into()).await {
+        tracing::info!(%error, "the consumer's connection ended before it was closed");
+    }
+    Ok(())
+}
+
 /// Stops deliveries, lets what is in flight be acknowledged, and closes; the rest goes back to the queue.
 async fn leave(connection: Connection, channel: Channel, tag: &str, in_flight: &TaskTracker) {
     let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await;
@@ -147,27 +177,33 @@ async fn leave(connection: Connection, channel: Channel, tag: &str, in_flight: &
     }
 }
 
-/// Sees one delivery to its end: acknowledged, parked and acknowledged, or (at a drain) left to be delivered again.
+/// Sees one delivery to its end: acknowledged, or (at a drain) left to be delivered again.
 async fn handle(runtime: Runtime, consumer: Consumer, delivery: Delivery, _slot: OwnedSemaphorePermit) {
-    let received = Received::of(&delivery);
-    let (mut tries, mut faults) = (0_u32, 0_u32);
-    loop {
-        let Err(error) = consumer.consume(&runtime, received.clone()).await else {
-            break;
-        };
-        tries += 1;
-        faults += u32::from(error.class().disposition() == Disposition::RetryThenGiveUp);
-        let hopeless = error.class().disposition() == Disposition::GiveUp || faults > consumer.spec.limits.retries;
-        if hopeless && park(&runtime, consumer.spec, &received, &error).await {
-            break;
-        }
-        if !runtime.tasks().pause(backoff::pause(tries, PAUSES.0, PAUSES.1)).await {
-            return;
-        }
+    if !see_through(&runtime, consumer, &Received::of(&delivery)).await {
+        return;
     }
     fault::point(consumer.spec.name, "before_ack");
     if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
         tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; it will be delivered again and found done");
+    }
+}
+
+/// Tries one message by itself until it is applied or parked. False where a drain begins first.
+pub(super) async fn see_through(runtime: &Runtime, consumer: Consumer, received: &Received) -> bool {
+    let (mut tries, mut faults) = (0_u32, 0_u32);
+    loop {
+        let Err(error) = consumer.consume(runtime, received.clone()).await else {
+            return true;
+        };
+        tries += 1;
+        faults += u32::from(error.class().disposition() == Disposition::RetryThenGiveUp);
+        let hopeless = error.class().disposition() == Disposition::GiveUp || faults > consumer.spec.limits.retries;
+        if hopeless && park(runtime, consumer.spec, received, &error).await {
+            return true;
+        }
+        if !runtime.tasks().pause(backoff::pause(tries, PAUSES.0, PAUSES.1)).await {
+            return false;
+        }
     }
 }
 

@@ -47,6 +47,18 @@ impl Received {
         }
     }
 
+    /// As if it had been delivered.
+    pub(crate) fn by_hand(message_id: Uuid, payload: Vec<u8>) -> Self {
+        Self {
+            message_id: Some(message_id),
+            routing_key: String::new(),
+            message_type: String::new(),
+            correlation_id: None,
+            traceparent: None,
+            payload,
+        }
+    }
+
     /// A run of a handler that goes on with this message's ids.
     pub(crate) fn invocation(&self, timeout: Duration) -> Invocation {
         Invocation::continuing(self.correlation_id.as_deref(), self.traceparent.as_deref(), timeout)

@@ -4,16 +4,21 @@
 //! the stored reply commit together; the same key again gets the same reply, byte for byte; with another request it is a
 //! [`Conflict`](crate::Class::Conflict). A refusal is stored too: it was an answer.
 
+mod batched;
+mod group;
 mod serve;
 
+pub use batched::Batched;
 pub use serve::{serve_io, serve_stream, serve_tx};
 
 use crate::{
-    Io, Result, Tx,
+    Io, Member, Result, Tx,
     auth::{Access, Caller},
+    batch::Verdicts,
     spec::Spec,
 };
 use prost::Message;
+use std::hash::Hash;
 use tokio::sync::mpsc;
 
 /// A call that changes something: pure database effects in one transaction.
@@ -37,6 +42,38 @@ pub trait TxHandler: Send + Sync + 'static {
 
     /// Does it. May run again, in a new transaction, when PostgreSQL rolls back over a concurrent change.
     fn handle(tx: &mut Tx, command: &Self::Command) -> impl Future<Output = Result<Self::Reply>> + Send;
+}
+
+/// A call that changes something, decided together with others that wait: pure database effects of many in one transaction.
+pub trait BatchHandler: Send + Sync + 'static {
+    /// Name, method, limits and [batch](Spec::batched).
+    const SPEC: &'static Spec;
+    /// Who may call. Always somebody with a token: receipts are kept per caller.
+    const ACCESS: Access;
+    /// The message on the wire.
+    type Request: Message + Default + 'static;
+    /// What it means, checked.
+    type Command: Send + Sync + 'static;
+    /// The reply on the wire.
+    type Reply: Message + Default + 'static;
+    /// What calls contend for.
+    type Key: Hash + Eq + Clone + Send + Sync + 'static;
+
+    /// The client's key: a UUID.
+    fn idempotency_key(request: &Self::Request) -> &str;
+
+    /// Checks the request and turns it into a command.
+    fn parse(request: Self::Request, caller: &Caller) -> Result<Self::Command>;
+
+    /// What the call is about: calls with the same key are decided in the order in which they came.
+    fn key(command: &Self::Command) -> Self::Key;
+
+    /// Decides all of them: one verdict each, in their order. A refused one must have had no effect. May run again, in a new
+    /// transaction and with fewer of them, when PostgreSQL rolls back or one of them makes it fail.
+    fn handle(
+        tx: &mut Tx,
+        batch: &[Member<Self::Command>],
+    ) -> impl Future<Output = Result<Verdicts<Self::Reply>>> + Send;
 }
 
 /// A call that only reads.

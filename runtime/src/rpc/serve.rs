@@ -3,7 +3,9 @@ use super::{IoHandler, Sink, StreamHandler, TxHandler};
 use crate::{
     Class, Error, Invocation, Io, Result, Runtime, Tx,
     auth::{Access, Caller},
-    backoff, fault,
+    backoff,
+    db::Share,
+    fault,
     front::{ClientDeadline, Slot},
     invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
     invoke::invoke,
@@ -22,7 +24,7 @@ use std::{
 use tokio::sync::mpsc;
 
 /// Pauses before a transaction that was rolled back over a concurrent change runs again.
-const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+pub(super) const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// Answers on their way to a client that does not keep up.
 const STREAM_BUFFER: usize = 16;
@@ -73,7 +75,7 @@ async fn open_stream<H: StreamHandler>(
     };
     let (permit, query) = invoke(runtime, H::SPEC, incoming.invocation.clone(), door).await?;
     let (sender, mut answers) = mpsc::channel(STREAM_BUFFER);
-    let (io, draining) = (Io::new(runtime, invocation), runtime.tasks().draining().clone());
+    let (io, draining) = (Io::new(runtime, Share::Calls, invocation), runtime.tasks().draining().clone());
     runtime.tasks().spawn(async move {
         let (_permit, sink) = (permit, Sink(sender.clone()));
         let ended = tokio::select! {
@@ -97,7 +99,7 @@ async fn call_tx<H: TxHandler>(runtime: &Runtime, incoming: &Incoming, request: 
     let run = async move {
         let caller = admission?.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
         let _permit = inner.admit(H::SPEC)?;
-        let call = call_key::<H>(&request, &caller)?;
+        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller)?;
         let command = Arc::new(H::parse(request, &caller)?);
         let handle: Box<Erased> = Box::new(move |tx| {
             let command = command.clone();
@@ -116,19 +118,18 @@ async fn call_io<H: IoHandler>(runtime: &Runtime, incoming: &Incoming, request: 
         let caller = admission?;
         let _permit = inner.admit(H::SPEC)?;
         let query = H::parse(request, caller.as_ref())?;
-        let io = Io::new(&inner, invocation.clone());
+        let io = Io::new(&inner, Share::Calls, invocation.clone());
         bounded(invocation.remaining(), H::handle(&io, &query)).await
     };
     invoke(runtime, H::SPEC, incoming.invocation.clone(), run).await
 }
 
-fn call_key<H: TxHandler>(request: &H::Request, caller: &Caller) -> Result<CallKey> {
-    let given = H::idempotency_key(request);
+pub(super) fn call_key(spec: &Spec, given: &str, request: &impl Message, caller: &Caller) -> Result<CallKey> {
     let key = given.parse().map_err(|_| {
         Error::invalid(format!("idempotency_key {given:?} is not a UUID; allowed: one UUID per intent"))
     })?;
     let request_hash = Sha256::digest(request.encode_to_vec()).into();
-    Ok(CallKey { principal: caller.subject.clone(), operation: H::SPEC.name, key, request_hash })
+    Ok(CallKey { principal: caller.subject.clone(), operation: spec.name, key, request_hash })
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.
@@ -166,12 +167,13 @@ async fn attempt_once(
     handle: &Erased,
 ) -> Result<Option<Outcome>> {
     let pool = runtime.pools();
-    let mut tx = Tx::begin(pool, invocation.clone()).await?;
-    match receipt::find(tx.conn(), call).await {
-        Ok(None) => {}
-        Ok(Some(known)) => {
-            tx.rollback().await;
-            return Ok(Some(known));
+    let mut tx = Tx::begin(pool, Share::Calls, invocation.clone()).await?;
+    match receipt::find(tx.conn(), &[call]).await {
+        Ok(known) => {
+            if let Some(known) = known.into_iter().next().flatten() {
+                tx.rollback().await;
+                return Ok(Some(known));
+            }
         }
         Err(error) => return Err(tx.fail(error).await),
     }
@@ -180,12 +182,12 @@ async fn attempt_once(
         Err(refusal) if refusal.class() == Class::Refused => {
             // Nothing that a refused call did stays; that it was refused does.
             tx.rollback().await;
-            tx = Tx::begin(pool, invocation.clone()).await?;
+            tx = Tx::begin(pool, Share::Calls, invocation.clone()).await?;
             Err(refusal)
         }
         Err(error) => return Err(tx.fail(error).await),
     };
-    if !receipt::record(&mut tx, call, &outcome).await? {
+    if !receipt::record(&mut tx, [(call, &outcome)]).await? {
         tx.rollback().await;
         return Ok(None);
     }
@@ -196,14 +198,14 @@ async fn attempt_once(
 }
 
 /// What a call brings along besides its message.
-struct Incoming {
-    invocation: Invocation,
+pub(super) struct Incoming {
+    pub(super) invocation: Invocation,
     caller: Result<Option<Caller>>,
     slot: Slot,
 }
 
 impl Incoming {
-    fn of<T>(runtime: &Runtime, spec: &Spec, request: &Request<T>) -> Self {
+    pub(super) fn of<T>(runtime: &Runtime, spec: &Spec, request: &Request<T>) -> Self {
         let header = |name| request.metadata().get(name);
         let left = request
             .data::<ClientDeadline>()
@@ -216,16 +218,16 @@ impl Incoming {
     }
 
     /// Who calls, if they may.
-    fn admission(&self, access: Access) -> Result<Option<Caller>> {
+    pub(super) fn admission(&self, access: Access) -> Result<Option<Caller>> {
         let caller = match &self.caller {
             Ok(caller) => caller.clone(),
-            Err(error) => return Err(Error::new(error.class(), error.message().to_owned())),
+            Err(error) => return Err(error.again()),
         };
         access.check(caller.as_ref())?;
         Ok(caller)
     }
 
-    fn answer<T>(self, result: Result<T>) -> Result<Response<T>, Status> {
+    pub(super) fn answer<T>(self, result: Result<T>) -> Result<Response<T>, Status> {
         let correlation_id = &self.invocation.correlation_id;
         self.slot.fill(correlation_id, result.as_ref().err().map(|error| shown(error, correlation_id)).as_ref());
         result.map(Response::new).map_err(|error| {

@@ -2,7 +2,9 @@
 use super::Worker;
 use crate::{
     App, Invocation, Io, Result, Runtime, Tx,
+    batch::Verdicts,
     config::Backends,
+    db::Share,
     job::{self, Enqueued, Job, Options, Verdict, inspect},
     message, receipt,
     schedule::{self, Tick},
@@ -47,11 +49,11 @@ impl Lab {
 
     /// What an `Io` handler gets.
     pub fn io(&self) -> Io {
-        Io::new(&self.runtime, Invocation::start(TIMEOUT))
+        Io::new(&self.runtime, Share::Jobs, Invocation::start(TIMEOUT))
     }
 
     pub(super) async fn begin(&self) -> Result<Tx> {
-        Tx::begin(self.runtime.pools(), Invocation::start(TIMEOUT)).await
+        Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await
     }
 
     /// Enqueues a job, in a transaction of its own.
@@ -67,7 +69,7 @@ impl Lab {
     /// # Errors
     /// The handler's own.
     pub async fn run_tx<H: job::TxHandler>(&self, job: &H::Job) -> Result<Verdict> {
-        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx = Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
         match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, job)).await {
             Ok(verdict @ (Verdict::Done | Verdict::Snooze(_))) => tx.commit().await.map(|()| verdict),
             Ok(verdict) => {
@@ -83,13 +85,13 @@ impl Lab {
     /// # Errors
     /// The handler's own: then nothing stays.
     pub async fn deliver<H: message::TxHandler>(&self, message_id: Uuid, message: &H::Message) -> Result<bool> {
-        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx = Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
         let work = async {
-            let new = !receipt::is_in_inbox(&mut tx, H::SPEC.name, message_id).await?;
+            let new = receipt::in_inbox(&mut tx, H::SPEC.name, &[message_id]).await?.is_empty();
             if new {
                 H::handle(&mut tx, message).await?;
             }
-            Ok(new && receipt::put_in_inbox(&mut tx, H::SPEC.name, message_id).await?)
+            Ok(new && receipt::put_in_inbox(&mut tx, H::SPEC.name, &[message_id]).await?)
         };
         match bounded(H::SPEC.limits.timeout, work).await {
             Ok(true) => tx.commit().await.map(|()| true),
@@ -101,12 +103,24 @@ impl Lab {
         }
     }
 
+    /// Gives messages to a batched consumer, as one batch of deliveries with those ids would be: one verdict each. Those
+    /// that were handled before are passed over.
+    ///
+    /// # Errors
+    /// The handler's own: then nothing stays.
+    pub async fn deliver_all<H: message::TxBatchHandler>(
+        &self,
+        messages: &[(Uuid, H::Message)],
+    ) -> Result<Verdicts<()>> {
+        message::apply_by_hand::<H>(&self.runtime, messages).await
+    }
+
     /// Runs one tick of a schedule by hand.
     ///
     /// # Errors
     /// The handler's own: then nothing stays.
     pub async fn tick<H: schedule::TxHandler>(&self, due_at: DateTime<Utc>) -> Result<()> {
-        let mut tx = Tx::begin(self.runtime.pools(), Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx = Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
         match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, Tick { due_at })).await {
             Ok(()) => tx.commit().await,
             Err(error) => Err(tx.fail(error).await),

@@ -1,5 +1,5 @@
 //! A worker inside the calling process: the same loops that a worker process runs, without its listener.
-use crate::{App, Invocation, Io, Runtime, config::Backends, job, spec::Trigger};
+use crate::{App, Invocation, Io, Runtime, config::Backends, db::Share, job, spec::Trigger};
 use anyhow::bail;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Worker {
 
     /// What an `Io` handler gets: begin a transaction on it to enqueue jobs.
     pub fn io(&self) -> Io {
-        Io::new(&self.runtime, Invocation::start(TIMEOUT))
+        Io::new(&self.runtime, Share::Jobs, Invocation::start(TIMEOUT))
     }
 
     /// Drains it as SIGTERM does.

@@ -2,7 +2,8 @@
 //! handlers must not forget.
 use chrono::Utc;
 use gavel::EXPAND;
-use gavel_proto::events_v1::{ItemEvent, ItemState};
+use gavel::apply_user_stats::ApplyUserStats;
+use gavel_proto::events_v1::{BidAccepted, ItemEvent, ItemState, item_event::Fact};
 use gavel_runtime::{
     App, Result,
     config::{Backends, Env},
@@ -130,11 +131,16 @@ async fn handlers_run_by_hand_and_queues_drain_in_time_that_a_test_moves() {
 async fn a_message_delivered_by_hand_twice_counts_once() {
     let system = System::new().await;
     let lab = Lab::new(gavel::app, &backends(&system)).expect("valid");
-    let (id, message) = (uuid::Uuid::new_v4(), ItemEvent { item: Some(ItemState::default()), ..Default::default() });
-    let first = lab.deliver::<gavel::apply_user_stats::ApplyUserStats>(id, &message).await;
-    let again = lab.deliver::<gavel::apply_user_stats::ApplyUserStats>(id, &message).await;
-    assert!(first.expect("an event without a bid changes nothing"));
-    assert!(!again.expect("it is known"));
+    let item = ItemState { currency: "EUR".to_owned(), ..ItemState::default() };
+    let bid = BidAccepted { bidder_id: "ann".to_owned(), ..BidAccepted::default() };
+    let event = ItemEvent { item: Some(item), fact: Some(Fact::BidAccepted(bid)), ..ItemEvent::default() };
+    let [first, second] = [(); 2].map(|()| (uuid::Uuid::new_v4(), event.clone()));
+    let malformed = (uuid::Uuid::new_v4(), ItemEvent::default());
+    let verdicts = lab.deliver_all::<ApplyUserStats>(&[first.clone(), malformed, second]).await.expect("applied");
+    assert_eq!(verdicts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    lab.deliver_all::<ApplyUserStats>(&[first]).await.expect("it is known");
+    assert_eq!(count(&system, "SELECT bids_placed FROM user_stats").await, 2);
+    assert_eq!(count(&system, "SELECT count(*) FROM inbox").await, 2, "what failed has no receipt");
 }
 
 #[tokio::test]

@@ -1,0 +1,173 @@
+//! Load on a service: closed (each client waits for its answer) or open (so many bids a second, whoever waits).
+use super::{
+    client::{Answer, Client},
+    service::Releases,
+};
+use anyhow::Context;
+use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// The price at which each item starts, in minor units: from here on the ladder's step stays the same.
+pub(crate) const START_MINOR: i64 = 1_000_000;
+/// The ladder's step there.
+const STEP_MINOR: i64 = 10_000;
+
+/// The items that are bid on, each with the amount of its next bid.
+pub(crate) struct Lots {
+    next_minor: Vec<AtomicI64>,
+    turn: AtomicUsize,
+}
+
+impl Lots {
+    pub(crate) fn new(items: u32) -> Arc<Self> {
+        let next_minor = (0..items).map(|_| AtomicI64::new(START_MINOR)).collect();
+        Arc::new(Self { next_minor, turn: AtomicUsize::new(0) })
+    }
+
+    /// An item, all of them in turn but far apart, and an amount above that of all earlier bids on it.
+    fn next(&self) -> (String, i64) {
+        let turn = self.turn.fetch_add(7_919, Ordering::Relaxed) % self.next_minor.len();
+        (item_id(turn + 1), self.next_minor[turn].fetch_add(STEP_MINOR, Ordering::Relaxed))
+    }
+}
+
+/// The id of the n-th item.
+pub(crate) fn item_id(n: usize) -> String {
+    format!("00000000-0000-4000-8000-{n:012x}")
+}
+
+/// What was counted, within the time that counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub(crate) accepted: u32,
+    pub(crate) refused: u32,
+    pub(crate) turned_away: u32,
+    /// Of accepted and refused bids, in ms, sorted.
+    pub(crate) decided_ms: Vec<f64>,
+    /// Of those turned away.
+    pub(crate) turned_away_ms: Vec<f64>,
+    seconds: f64,
+}
+
+impl Tally {
+    fn add(&mut self, answer: Answer, took: Duration) {
+        let took_ms = took.as_secs_f64() * 1_000.0;
+        match answer {
+            Answer::Accepted => self.accepted += 1,
+            Answer::Refused => self.refused += 1,
+            Answer::TurnedAway => {
+                self.turned_away += 1;
+                self.turned_away_ms.push(took_ms);
+                return;
+            }
+        }
+        self.decided_ms.push(took_ms);
+    }
+
+    fn sum(tallies: Vec<Self>, seconds: f64) -> Self {
+        let mut sum = Self { seconds, ..Self::default() };
+        for tally in tallies {
+            sum.accepted += tally.accepted;
+            sum.refused += tally.refused;
+            sum.turned_away += tally.turned_away;
+            sum.decided_ms.extend(tally.decided_ms);
+            sum.turned_away_ms.extend(tally.turned_away_ms);
+        }
+        sum.decided_ms.sort_by(f64::total_cmp);
+        sum.turned_away_ms.sort_by(f64::total_cmp);
+        sum
+    }
+
+    pub(crate) fn accepted_per_second(&self) -> f64 {
+        f64::from(self.accepted) / self.seconds
+    }
+
+    pub(crate) fn decided_per_second(&self) -> f64 {
+        f64::from(self.accepted + self.refused) / self.seconds
+    }
+}
+
+/// A figure so far up in a sorted list.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// So many connections, each of a bidder of its own.
+pub(crate) async fn connect(releases: &Releases, address: &str, clients: usize) -> anyhow::Result<Vec<Client>> {
+    let mut connected = Vec::with_capacity(clients);
+    for n in 0..clients {
+        connected.push(Client::connect(address, &releases.token(&format!("bidder-{n}"))?).await?);
+    }
+    Ok(connected)
+}
+
+/// Each client bids, waits for the answer and bids again. What happens during `warm_up` does not count.
+pub(crate) async fn closed(
+    clients: Vec<Client>,
+    lots: &Arc<Lots>,
+    warm_up: Duration,
+    time: Duration,
+) -> anyhow::Result<Tally> {
+    let (from, until) = (Instant::now() + warm_up, Instant::now() + warm_up + time);
+    let run = clients.into_iter().map(|mut client| async move {
+        let mut tally = Tally::default();
+        while Instant::now() < until {
+            let (item, amount) = lots.next();
+            let began = Instant::now();
+            let answer = client.bid(&item, amount).await?;
+            if began >= from {
+                tally.add(answer, began.elapsed());
+            }
+        }
+        anyhow::Ok(tally)
+    });
+    Ok(Tally::sum(try_join_all(run).await?, time.as_secs_f64()))
+}
+
+/// Bids come at that rate over all connections, however long the answers take.
+pub(crate) async fn open(
+    clients: Vec<Client>,
+    lots: &Arc<Lots>,
+    per_second: f64,
+    warm_up: Duration,
+    time: Duration,
+) -> anyhow::Result<Tally> {
+    let (began, each) = (Instant::now(), per_second / f64::from(u32::try_from(clients.len())?));
+    let (from, until) = (began + warm_up, began + warm_up + time);
+    let run = clients.into_iter().map(|client| async move {
+        let (mut tally, mut sent, mut under_way) = (Tally::default(), 0_u32, FuturesUnordered::new());
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if Instant::now() >= until {
+                        break;
+                    }
+                    while f64::from(sent) < began.elapsed().as_secs_f64() * each {
+                        sent += 1;
+                        let (item, amount) = lots.next();
+                        let mut client = client.clone();
+                        under_way.push(async move {
+                            let began = Instant::now();
+                            client.bid(&item, amount).await.map(|answer| (answer, began, began.elapsed()))
+                        });
+                    }
+                }
+                Some(answered) = under_way.next(), if !under_way.is_empty() => {
+                    let (answer, began, took) = answered.context("under overload")?;
+                    if began >= from {
+                        tally.add(answer, took);
+                    }
+                }
+            }
+        }
+        anyhow::Ok(tally)
+    });
+    Ok(Tally::sum(try_join_all(run).await?, time.as_secs_f64()))
+}

@@ -1,0 +1,178 @@
+//! Bids: a released service under load over gRPC, beside pgbench running the naive transaction on the same server.
+mod client;
+pub(crate) mod load;
+mod pgbench;
+pub(crate) mod service;
+
+use crate::{
+    EXPAND, fresh,
+    report::{Row, above, at_most, below, beside, median},
+};
+use load::{Lots, START_MINOR, Tally, percentile};
+use pgbench::Naive;
+use service::{Process, Releases};
+use sqlx::PgPool;
+use std::time::Duration;
+
+const WARM_UP: Duration = Duration::from_secs(2);
+const TIME: Duration = Duration::from_secs(8);
+/// Of each cell of the growth table.
+const CELL: Duration = Duration::from_secs(4);
+/// Baseline clients.
+const NAIVE_CLIENTS: u32 = 32;
+
+/// Where things are.
+pub(crate) struct Bench<'a> {
+    pub(crate) base: &'a str,
+    pub(crate) out: &'a str,
+    pub(crate) releases: Releases,
+}
+
+/// One figure of ours and its baseline's, for one number of items.
+#[derive(Default)]
+struct Sample {
+    ours: Vec<f64>,
+    share: Vec<f64>,
+    naive: Vec<f64>,
+}
+
+pub(crate) async fn run(bench: &Bench<'_>, rounds: usize, only: Option<&str>) -> anyhow::Result<Vec<Row>> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if wanted("rounds") {
+        rows.extend(compare(bench, rounds).await?);
+    }
+    if wanted("growth") {
+        rows.extend(growth(bench).await?);
+    }
+    if wanted("overload") {
+        rows.extend(overload(bench).await?);
+    }
+    Ok(rows)
+}
+
+impl Bench<'_> {
+    pub(crate) fn url(&self) -> String {
+        format!("{}/bench_bids", self.base)
+    }
+
+    /// A migrated database with so many items.
+    pub(crate) async fn stage(&self, items: u32) -> anyhow::Result<PgPool> {
+        let pool = fresh(self.base, "bench_bids").await?;
+        EXPAND.run(&pool).await?;
+        sqlx::query(
+            "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, starts_at, ends_at)
+             SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'sam', 'A lot', 'EUR', $2, 1,
+                    now() - interval '1 hour', now() + interval '1 day'
+             FROM generate_series(1, $1) n",
+        )
+        .bind(i32::try_from(items)?)
+        .bind(START_MINOR)
+        .execute(&pool)
+        .await?;
+        for statement in ["VACUUM ANALYZE", "CHECKPOINT"] {
+            sqlx::query(statement).execute(&pool).await?;
+        }
+        Ok(pool)
+    }
+
+    async fn service(&self) -> anyhow::Result<Process> {
+        let url = self.url();
+        let variables =
+            [("DATABASE_URL", url.as_str()), ("AMQP_URL", "amqp://127.0.0.1:1"), ("REDIS_URL", "redis://127.0.0.1:1")];
+        self.releases.start("bid-service", &[], &variables).await
+    }
+
+    async fn closed(&self, items: u32, clients: usize, time: Duration) -> anyhow::Result<(Tally, Process)> {
+        self.stage(items).await?.close().await;
+        let service = self.service().await?;
+        let clients = load::connect(&self.releases, &service.address, clients).await?;
+        Ok((load::closed(clients, &Lots::new(items), WARM_UP, time).await?, service))
+    }
+
+    async fn naive(&self, items: u32, clients: u32) -> anyhow::Result<Naive> {
+        self.stage(items).await?.close().await;
+        pgbench::run(&self.url(), self.out, items, clients, u32::try_from(TIME.as_secs())?)
+    }
+}
+
+async fn compare(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let (mut one, mut many) = (Sample::default(), Sample::default());
+    let (mut alone, mut alone_naive, mut memory) = (Vec::new(), Vec::new(), (0.0, 0.0));
+    for number in 1..=rounds {
+        eprintln!("  … round {number} of {rounds}");
+        for (items, sample) in [(1, &mut one), (10_000, &mut many)] {
+            let (tally, service) = bench.closed(items, 64, TIME).await?;
+            sample.ours.push(tally.accepted_per_second());
+            sample.share.push(100.0 * tally.accepted_per_second() / tally.decided_per_second());
+            memory.1 = service.memory()?.1.max(memory.1);
+            drop(service);
+            sample.naive.push(bench.naive(items, NAIVE_CLIENTS).await?.per_second);
+        }
+        let (tally, service) = bench.closed(1, 1, TIME).await?;
+        let count = f64::from(u32::try_from(tally.decided_ms.len())?);
+        alone.push(tally.decided_ms.iter().sum::<f64>() / count);
+        drop(service);
+        alone_naive.push(bench.naive(1, 1).await?.latency_ms);
+    }
+    let idle = bench.service().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    memory.0 = idle.memory()?.0;
+    let naive = |n: f64| ("pgbench, naive transaction, 32 clients", n);
+    Ok(vec![
+        beside("bids accepted, 1 item, 64 clients", "bids/s", median(one.ours), naive(median(one.naive)), 8.0),
+        above("accepted of those decided, 1 item, 64 clients", "%", median(one.share), 0.0),
+        beside("bids accepted, 10000 items, 64 clients", "bids/s", median(many.ours), naive(median(many.naive)), 2.0),
+        at_most(
+            "one client, one bid at a time, mean",
+            "ms",
+            median(alone),
+            ("pgbench, 1 client", median(alone_naive)),
+            1.5,
+        ),
+        below("memory of an idle service", "MiB", memory.0, 40.0),
+        below("memory of the service at most, 64 clients", "MiB", memory.1, f64::INFINITY),
+    ])
+}
+
+async fn growth(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for items in [1, 10, 1_000, 100_000] {
+        for clients in [1, 8, 64, 256] {
+            eprintln!("  … {items} item(s), {clients} client(s)");
+            let (tally, service) = bench.closed(items, clients, CELL).await?;
+            let work = format!("{items} items, {clients} clients");
+            rows.push(above(&format!("bids accepted, {work}"), "bids/s", tally.accepted_per_second(), 0.0));
+            rows.push(above(&format!("bids decided, {work}"), "bids/s", tally.decided_per_second(), 0.0));
+            rows.push(below(&format!("p50, {work}"), "ms", percentile(&tally.decided_ms, 50), f64::INFINITY));
+            rows.push(below(&format!("p99, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY));
+            if clients == 256 {
+                let at_most = service.memory()?.1;
+                rows.push(below(&format!("memory at most, {work}"), "MiB", at_most, f64::INFINITY));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// The peak, closed, and then twice as many bids as that.
+async fn overload(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
+    let items = 10_000;
+    let (peak, service) = bench.closed(items, 256, TIME).await?;
+    drop(service);
+    let peak = peak.accepted_per_second();
+    eprintln!("  … peak {peak:.0} bids/s; now twice as many are sent");
+    bench.stage(items).await?.close().await;
+    let service = bench.service().await?;
+    let clients = load::connect(&bench.releases, &service.address, 64).await?;
+    let tally = load::open(clients, &Lots::new(items), 2.0 * peak, WARM_UP, TIME).await?;
+    let work = "open load at twice the peak";
+    Ok(vec![
+        beside(&format!("goodput, {work}"), "bids/s", tally.accepted_per_second(), ("peak, 256 clients", peak), 0.9),
+        above(&format!("turned away, {work}"), "bids/s", f64::from(tally.turned_away) / TIME.as_secs_f64(), 0.0),
+        below(&format!("p50 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 50), f64::INFINITY),
+        below(&format!("p99 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 99), f64::INFINITY),
+        below(&format!("p99 of a decision, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
+        below(&format!("memory of the service at most, {work}"), "MiB", service.memory()?.1, f64::INFINITY),
+    ])
+}

@@ -1,0 +1,101 @@
+//! A `bid-service` as it is released, in a process of its own.
+use anyhow::{Context, bail};
+use gavel_runtime::auth::{self, Claims};
+use secrecy::SecretString;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A running process of ours. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: String,
+}
+
+/// Where the binaries are, and the keys that tokens are signed with.
+pub(crate) struct Releases {
+    bins: PathBuf,
+    scratch: PathBuf,
+    key: SecretString,
+}
+
+impl Releases {
+    pub(crate) fn in_dir(bins: &str, scratch: &str) -> anyhow::Result<Self> {
+        let (bins, scratch) = (PathBuf::from(bins), Path::new(scratch).join("keys"));
+        let _ = fs::remove_dir_all(&scratch);
+        fs::create_dir_all(&scratch)?;
+        let made = Command::new(bins.join("bidctl")).arg("keygen").arg("--dir").arg(&scratch).output()?;
+        if !made.status.success() {
+            bail!("bidctl keygen: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        let key = SecretString::from(fs::read_to_string(scratch.join("jwt-signing-key.pem"))?);
+        Ok(Self { bins, scratch, key })
+    }
+
+    /// A bidder's token.
+    pub(crate) fn token(&self, user: &str) -> anyhow::Result<String> {
+        let now = gavel_runtime::clock::wall().timestamp();
+        let (iss, aud) = ("gavel".to_owned(), "gavel".to_owned());
+        let claims = Claims { sub: user.to_owned(), role: "bidder".to_owned(), iss, aud, iat: now, exp: now + 86_400 };
+        auth::mint(&self.key, &claims)
+    }
+
+    /// Starts one of the binaries and waits until it listens.
+    pub(crate) async fn start(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Process> {
+        let log = self.scratch.join(format!("{program}.log"));
+        let child = Command::new(self.bins.join(program))
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .env("GAVEL_LISTEN", "127.0.0.1:0")
+            .env("GAVEL_JWT_PUBLIC_KEY_FILE", self.scratch.join("jwt-public-key.pem"))
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?)
+            .spawn()
+            .with_context(|| format!("{program} can't be started"))?;
+        let mut process = Process { child, address: String::new() };
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(address) = text.lines().find_map(address_in) {
+                process.address = address;
+                return Ok(process);
+            }
+            if process.child.try_wait()?.is_some() || Instant::now() > until {
+                bail!("{program} does not listen: {text}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn address_in(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line["msg"] == "ready").then(|| line["address"].as_str().map(|a| a.trim_start_matches("socket://").to_owned()))?
+}
+
+impl Process {
+    /// Its memory now and at most so far, in MiB.
+    pub(crate) fn memory(&self) -> anyhow::Result<(f64, f64)> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let of = |name: &str| -> anyhow::Result<f64> {
+            let line = status.lines().find(|line| line.starts_with(name)).context("no such line")?;
+            Ok(line.split_whitespace().nth(1).context("no figure")?.parse::<f64>()? / 1_024.0)
+        };
+        Ok((of("VmRSS")?, of("VmHWM")?))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,240 @@
+//! Combining: what waits becomes one batch, and nothing ever waits for a batch to fill.
+//!
+//! Entries queue by key. A lane takes whatever is waiting, of one key or of many, works on it, and takes whatever has come
+//! in the meantime. A key is in one lane at a time, so that its entries keep their order; a key that holds up its lane
+//! holds up no other lane. Lanes are tasks that end when nothing waits: an idle handler has none.
+use crate::spec::Batch;
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Entries of one handler, by key.
+pub(crate) struct Combiner<K, T> {
+    limits: Batch,
+    state: Mutex<State<K, T>>,
+}
+
+struct State<K, T> {
+    /// Keys that have something waiting and are in no lane, longest waiting first.
+    ready: VecDeque<K>,
+    keys: HashMap<K, Queue<T>>,
+    lanes: usize,
+}
+
+struct Queue<T> {
+    waiting: VecDeque<Entry<T>>,
+    /// Entries of this key that a lane is working on; while there are any, the key is in that lane.
+    in_lane: usize,
+}
+
+struct Entry<T> {
+    what: T,
+    bytes: usize,
+}
+
+/// As many entries of one key as may be are inside already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The right to work: ends with [`Lane::next`] finding nothing.
+pub(crate) struct Lane<K: Hash + Eq + Clone, T> {
+    combiner: Arc<Combiner<K, T>>,
+    /// Keys of the batch being worked on.
+    held: Vec<K>,
+    open: bool,
+}
+
+impl<K: Hash + Eq + Clone, T> Combiner<K, T> {
+    pub(crate) fn new(limits: Batch) -> Arc<Self> {
+        let state = State { ready: VecDeque::new(), keys: HashMap::new(), lanes: 0 };
+        Arc::new(Self { limits, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<K, T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an entry behind those of its key. Gives a lane that must be worked, where another may open.
+    pub(crate) fn submit(self: &Arc<Self>, key: K, what: T, bytes: usize) -> Result<Option<Lane<K, T>>, Full> {
+        let mut state = self.state();
+        let queue = state.keys.entry(key.clone()).or_insert_with(|| Queue { waiting: VecDeque::new(), in_lane: 0 });
+        if queue.waiting.len() + queue.in_lane >= self.limits.per_key {
+            return Err(Full);
+        }
+        queue.waiting.push_back(Entry { what, bytes });
+        if queue.in_lane == 0 && queue.waiting.len() == 1 {
+            state.ready.push_back(key);
+        }
+        if state.ready.is_empty() || state.lanes >= self.limits.lanes {
+            return Ok(None);
+        }
+        state.lanes += 1;
+        Ok(Some(Lane { combiner: self.clone(), held: Vec::new(), open: true }))
+    }
+}
+
+impl<K: Hash + Eq + Clone, T> State<K, T> {
+    /// Lets keys go, back into the line where something of them waits.
+    fn release(&mut self, held: impl Iterator<Item = K>) {
+        for key in held {
+            let Some(queue) = self.keys.get_mut(&key) else { continue };
+            queue.in_lane = 0;
+            if queue.waiting.is_empty() {
+                self.keys.remove(&key);
+            } else {
+                self.ready.push_back(key);
+            }
+        }
+    }
+
+    /// What is waiting, within the limits; entries that nobody wants any more are dropped.
+    fn take(&mut self, limits: Batch, held: &mut Vec<K>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(key) = self.ready.pop_front() {
+            let Some(queue) = self.keys.get_mut(&key) else { continue };
+            let mut full = false;
+            while let Some(entry) = queue.waiting.front() {
+                let fits = batch.len() < limits.size && bytes + entry.bytes <= limits.bytes;
+                if wanted(&entry.what) && !fits && !batch.is_empty() {
+                    full = true;
+                    break;
+                }
+                let Some(Entry { what, bytes: more }) = queue.waiting.pop_front() else { break };
+                if wanted(&what) {
+                    queue.in_lane += 1;
+                    bytes += more;
+                    batch.push(what);
+                }
+            }
+            match (queue.in_lane, queue.waiting.is_empty()) {
+                (0, true) => drop(self.keys.remove(&key)),
+                // Nothing of it fitted: it stays at the head of the line.
+                (0, false) => self.ready.push_front(key),
+                _ => held.push(key),
+            }
+            if full {
+                break;
+            }
+        }
+        batch
+    }
+}
+
+impl<K: Hash + Eq + Clone, T> Lane<K, T> {
+    /// The next batch, in the order of arrival within each key. None when nothing waits: then this lane is closed.
+    pub(crate) fn next(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Vec<T>> {
+        let combiner = self.combiner.clone();
+        let mut state = combiner.state();
+        state.release(self.held.drain(..));
+        let batch = state.take(combiner.limits, &mut self.held, wanted);
+        if batch.is_empty() {
+            state.lanes -= 1;
+            self.open = false;
+            return None;
+        }
+        Some(batch)
+    }
+}
+
+/// A lane whose task ends early gives its keys and its place back.
+impl<K: Hash + Eq + Clone, T> Drop for Lane<K, T> {
+    fn drop(&mut self) {
+        if self.open {
+            let mut state = self.combiner.state();
+            state.release(self.held.drain(..));
+            state.lanes -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type C = Arc<Combiner<&'static str, u32>>;
+
+    fn combiner(size: usize, lanes: usize) -> C {
+        Combiner::new(Batch { size, bytes: 100, lanes, per_key: 4 })
+    }
+
+    fn next(lane: &mut Lane<&'static str, u32>) -> Option<Vec<u32>> {
+        lane.next(|_| true)
+    }
+
+    #[test]
+    fn whatever_came_meanwhile_is_the_next_batch() {
+        let c = combiner(10, 1);
+        let mut lane = c.submit("a", 1, 1).unwrap().unwrap();
+        assert_eq!(next(&mut lane), Some(vec![1]), "the first never waits");
+        assert!(c.submit("a", 2, 1).unwrap().is_none());
+        assert!(c.submit("b", 3, 1).unwrap().is_none(), "one lane and no more");
+        assert!(c.submit("a", 4, 1).unwrap().is_none());
+        assert_eq!(next(&mut lane), Some(vec![3, 2, 4]));
+        assert_eq!(next(&mut lane), None);
+        assert!(c.submit("a", 5, 1).unwrap().is_some(), "a closed lane opens again");
+        assert!(c.state().keys.len() == 1, "keys that are done with are forgotten");
+    }
+
+    #[test]
+    fn a_key_is_in_one_lane_at_a_time_and_holds_up_no_other() {
+        let c = combiner(10, 2);
+        let mut first = c.submit("a", 1, 1).unwrap().unwrap();
+        assert_eq!(next(&mut first), Some(vec![1]));
+        assert!(c.submit("a", 2, 1).unwrap().is_none(), "its key is in the first lane");
+        let mut second = c.submit("b", 3, 1).unwrap().unwrap();
+        assert_eq!(next(&mut second), Some(vec![3]));
+        assert_eq!(next(&mut second), None);
+        assert_eq!(next(&mut first), Some(vec![2]));
+    }
+
+    #[test]
+    fn size_and_bytes_bound_a_batch_and_a_larger_entry_goes_alone() {
+        let c = combiner(2, 1);
+        let mut lane = c.submit("a", 1, 60).unwrap().unwrap();
+        assert!(c.submit("a", 2, 60).unwrap().is_none());
+        assert!(c.submit("b", 3, 500).unwrap().is_none());
+        assert_eq!(next(&mut lane), Some(vec![1]), "the second does not fit in 100 bytes");
+        assert_eq!(next(&mut lane), Some(vec![3]), "larger than any batch");
+        for (key, n) in [("c", 4), ("c", 5), ("c", 6)] {
+            c.submit(key, n, 1).unwrap();
+        }
+        assert_eq!(next(&mut lane), Some(vec![2, 4]), "two and no more");
+        assert_eq!(next(&mut lane), Some(vec![5, 6]));
+    }
+
+    #[test]
+    fn a_key_takes_so_many_and_refuses_the_next() {
+        let c = combiner(10, 1);
+        let mut lane = c.submit("a", 0, 1).unwrap().unwrap();
+        next(&mut lane);
+        for n in 1..4 {
+            c.submit("a", n, 1).unwrap();
+        }
+        assert_eq!(c.submit("a", 4, 1).err(), Some(Full), "one being decided and three waiting");
+        assert!(c.submit("b", 5, 1).is_ok());
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_taken() {
+        let c = combiner(10, 1);
+        let mut lane = c.submit("a", 1, 1).unwrap().unwrap();
+        c.submit("a", 2, 1).unwrap();
+        c.submit("b", 3, 1).unwrap();
+        assert_eq!(lane.next(|n| n % 2 == 0), Some(vec![2]));
+        assert_eq!(next(&mut lane), None);
+        assert!(c.state().keys.is_empty());
+    }
+
+    #[test]
+    fn a_lane_that_breaks_down_gives_its_keys_back() {
+        let c = combiner(10, 1);
+        let mut lane = c.submit("a", 1, 1).unwrap().unwrap();
+        next(&mut lane);
+        c.submit("a", 2, 1).unwrap();
+        drop(lane);
+        let mut lane = c.submit("a", 3, 1).unwrap().unwrap();
+        assert_eq!(next(&mut lane), Some(vec![2, 3]));
+    }
+}

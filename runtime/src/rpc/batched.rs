@@ -1,0 +1,208 @@
+//! Calls that are decided many at a time.
+//!
+//! Each call passes the door by itself: token, limits, parsing. Then it waits in the combiner; a lane takes what waits and
+//! decides it in one transaction: receipts found, the handler's verdicts, receipts and events written, committed. Whoever
+//! asked waits for a reply and no longer than their deadline; the decision does not depend on them. One who is gone before
+//! a lane takes the call is not decided at all.
+//!
+//! A batch that fails is rolled back and halved until whoever is to blame is alone. Each half has a transaction of its own: a
+//! panic or a time-out leaves a connection that can't be trusted, with any savepoint on it.
+use super::{
+    BatchHandler,
+    group::{self, Slot},
+    serve::{CONFLICT_PAUSES, Incoming, call_key},
+};
+use crate::{
+    Class, Error, Invocation, Member, Result, Runtime, Tx, backoff,
+    batch::{self, Verdicts},
+    combine::{Combiner, Lane},
+    db::Share,
+    fault,
+    invoke::{self, Finished, Together},
+    receipt::{self, Outcome},
+    tx::{Terms, bounded},
+};
+use poem_grpc::{Request, Response, Status};
+use prost::Message;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// Calls of several keys wait no longer than this for one key's lock: then its calls are set apart.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A batched handler's place in this process: its combiner and its lanes. Cheap to clone.
+pub struct Batched<H: BatchHandler>(Arc<Inner<H>>);
+
+struct Inner<H: BatchHandler> {
+    runtime: Runtime,
+    combiner: Arc<Combiner<H::Key, Waiting<H>>>,
+}
+
+type Waiting<H> = group::Waiting<<H as BatchHandler>::Command, <H as BatchHandler>::Reply>;
+type Group<H> = group::Group<H>;
+
+impl<H: BatchHandler> Clone for Batched<H> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<H: BatchHandler> Batched<H> {
+    /// For one process: keep it beside the service that leads to it.
+    pub fn new(runtime: &Runtime) -> Self {
+        let combiner = Combiner::new(H::SPEC.batch.unwrap_or(crate::spec::Batch::DEFAULT));
+        Self(Arc::new(Inner { runtime: runtime.clone(), combiner }))
+    }
+
+    /// Serves one call.
+    pub async fn serve(&self, request: Request<H::Request>) -> Result<Response<H::Reply>, Status> {
+        let incoming = Incoming::of(&self.0.runtime, H::SPEC, &request);
+        let metrics = self.0.runtime.metrics();
+        let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
+        let result = self.call(&incoming, request.into_inner()).await;
+        metrics.end(observed, invoke::outcome_of(&result));
+        incoming.answer(result)
+    }
+
+    async fn call(&self, incoming: &Incoming, request: H::Request) -> Result<H::Reply> {
+        let runtime = &self.0.runtime;
+        let refuse = |error| runtime.turned_away(H::SPEC, &incoming.invocation, error);
+        let caller = incoming
+            .admission(H::ACCESS)
+            .and_then(|caller| caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required")));
+        let caller = caller.map_err(refuse)?;
+        let _permit = runtime.admit(H::SPEC).map_err(refuse)?;
+        let bytes = request.encoded_len();
+        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller).map_err(refuse)?;
+        let command = H::parse(request, &caller).map_err(refuse)?;
+        let key = H::key(&command);
+        let (reply, decided) = oneshot::channel();
+        let member = Member { input: command, invocation: incoming.invocation.clone() };
+        let waiting = group::Waiting { member, slot: Slot { call, reply } };
+        let submitted = self.0.combiner.submit(key, waiting, bytes);
+        let full = |_| {
+            let most = H::SPEC.batch.map_or(0, |batch| batch.per_key);
+            let message = format!("{most} calls of {} about the same are waiting already; try again", H::SPEC.name);
+            refuse(Error::new(Class::Exhausted, message))
+        };
+        if let Some(lane) = submitted.map_err(full)? {
+            let inner = self.0.clone();
+            runtime.tasks().spawn(async move { inner.work(lane).await });
+        }
+        let lost = |_| Error::internal(anyhow::anyhow!("the lane ended before it had decided"));
+        let reply = async { decided.await.map_err(lost)? };
+        let reply = bounded(incoming.invocation.remaining(), reply).await?;
+        fault::point(H::SPEC.name, "before_reply");
+        Ok(reply)
+    }
+}
+
+impl<H: BatchHandler> Inner<H> {
+    async fn work(&self, mut lane: Lane<H::Key, Waiting<H>>) {
+        while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
+            self.decide(calls).await;
+        }
+    }
+
+    /// Decides every call of a batch, in as many transactions as it takes.
+    async fn decide(&self, calls: Vec<Waiting<H>>) {
+        let mut groups = VecDeque::from([Group::<H>::of(calls)]);
+        while let Some(group) = groups.pop_front() {
+            let (group, repeated) = group.once_each();
+            if let Some(repeated) = repeated {
+                groups.push_front(repeated);
+            }
+            if let Err((group, error)) = self.decide_together(group).await {
+                group.divide(&error, &mut groups);
+            }
+        }
+    }
+
+    /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was first.
+    /// The group comes back where nothing of it stays.
+    async fn decide_together(&self, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
+        let invocation = group.representative();
+        let mut attempt = 0;
+        loop {
+            let ids = batch::correlation_ids(group.members.iter().map(|member| &member.invocation));
+            let together = Together { spec: H::SPEC, invocation: &invocation, size: group.members.len(), ids: &ids };
+            let ran = together.run(&self.runtime, self.attempt(&mut group, &invocation)).await;
+            match ran {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.is_transient_conflict() && attempt < H::SPEC.limits.retries => {
+                    tokio::time::sleep(backoff::pause(attempt + 1, CONFLICT_PAUSES.0, CONFLICT_PAUSES.1)).await;
+                }
+                Err(error) => return Err((group, error)),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// False when another run of one of the calls committed in between.
+    async fn attempt(&self, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
+        // Half of the time that is left is for those who are not to blame when one of them takes too long.
+        let left = invocation.remaining();
+        let limit = if group.members.len() > 1 { left / 2 } else { left };
+        let run = Invocation { deadline: Instant::now() + limit, ..invocation.clone() };
+        let lock_wait = if group.patient { Duration::MAX } else { PATIENCE };
+        let terms = Terms { lock_wait, ..Terms::USUAL };
+        let mut tx = Tx::begin_with(self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
+        let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
+        match bounded(limit, receipt::find(tx.conn(), &calls)).await {
+            Ok(known) => group.answer_known(known),
+            Err(error) => return Err(tx.fail(error).await),
+        }
+        if group.members.is_empty() {
+            tx.rollback().await;
+            return Ok(true);
+        }
+        let Finished { result, clean, .. } = invoke::quietly(&run, H::handle(&mut tx, &group.members)).await;
+        match result.and_then(|verdicts| batch::counted(verdicts, group.members.len())) {
+            Ok(verdicts) => self.settle(group, tx, verdicts).await,
+            Err(error) if clean => Err(tx.fail(error).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn settle(&self, group: &mut Group<H>, mut tx: Tx, verdicts: Verdicts<H::Reply>) -> Result<bool> {
+        let outcomes: Vec<Option<Outcome>> = verdicts.iter().map(recorded).collect();
+        if outcomes.iter().any(Option::is_some) {
+            let calls = group.slots.iter().map(|slot| &slot.call);
+            let receipts = calls.zip(&outcomes).filter_map(|(call, outcome)| Some((call, outcome.as_ref()?)));
+            let left = tx.invocation().remaining();
+            match bounded(left, receipt::record(&mut tx, receipts)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tx.rollback().await;
+                    return Ok(false);
+                }
+                Err(error) => return Err(tx.fail(error).await),
+            }
+            fault::point(H::SPEC.name, "before_commit");
+            tx.commit().await?;
+            fault::point(H::SPEC.name, "after_commit");
+        } else {
+            tx.rollback().await;
+        }
+        invoke::conclude(H::SPEC, group.members.iter().map(|member| &member.invocation), &verdicts);
+        group.members.clear();
+        for (slot, verdict) in group.slots.drain(..).zip(verdicts) {
+            slot.answer(verdict);
+        }
+        Ok(true)
+    }
+}
+
+/// What stays of a verdict: replies and refusals. Other errors may pass another time.
+fn recorded<R: Message>(verdict: &Result<R>) -> Option<Outcome> {
+    match verdict {
+        Ok(reply) => Some(Ok(reply.encode_to_vec())),
+        Err(error) if error.class() == Class::Refused => Some(Err(error.again())),
+        Err(_) => None,
+    }
+}

@@ -1,0 +1,147 @@
+//! Calls that are to be decided in one transaction, and how they are divided when that fails.
+use super::BatchHandler;
+use crate::{
+    Class, Error, Invocation, Member, Result,
+    receipt::{CallKey, Outcome},
+};
+use prost::Message;
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// A call that has passed the door.
+pub(super) struct Waiting<C, R> {
+    pub(super) member: Member<C>,
+    pub(super) slot: Slot<R>,
+}
+
+/// Which call it is, and where its reply goes.
+pub(super) struct Slot<R> {
+    pub(super) call: CallKey,
+    pub(super) reply: oneshot::Sender<Result<R>>,
+}
+
+impl<R> Slot<R> {
+    /// Whether somebody still waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    pub(super) fn answer(self, verdict: Result<R>) {
+        // Nobody may be waiting any more: the receipt tells them when they ask again.
+        let _ = self.reply.send(verdict);
+    }
+}
+
+/// Calls and their slots, in the same order.
+pub(super) struct Group<H: BatchHandler> {
+    pub(super) members: Vec<Member<H::Command>>,
+    pub(super) slots: Vec<Slot<H::Reply>>,
+    /// Whether it waits for locks as long as there is time. Otherwise all of each key's calls are in it, and one whose
+    /// lock is not to be had is set apart and waits last.
+    pub(super) patient: bool,
+}
+
+impl<H: BatchHandler> Group<H> {
+    fn empty(patient: bool) -> Self {
+        Self { members: Vec::new(), slots: Vec::new(), patient }
+    }
+
+    fn push(&mut self, member: Member<H::Command>, slot: Slot<H::Reply>) {
+        self.members.push(member);
+        self.slots.push(slot);
+    }
+
+    /// All calls of a batch.
+    pub(super) fn of(calls: Vec<Waiting<H::Command, H::Reply>>) -> Self {
+        let mut group = Self::empty(false);
+        calls.into_iter().for_each(|Waiting { member, slot }| group.push(member, slot));
+        group.patient = !group.has_several_keys();
+        group
+    }
+
+    /// Each call once, and those that repeat one of them: they are to come after it, and will find its receipt.
+    pub(super) fn once_each(self) -> (Self, Option<Self>) {
+        let mut seen = HashSet::new();
+        let (mut first, mut repeated) = (Self::empty(self.patient), Self::empty(true));
+        for (member, slot) in self.members.into_iter().zip(self.slots) {
+            let is_new = seen.insert((slot.call.principal.clone(), slot.call.key));
+            (if is_new { &mut first } else { &mut repeated }).push(member, slot);
+        }
+        (first, Some(repeated).filter(|repeated| !repeated.members.is_empty()))
+    }
+
+    fn has_several_keys(&self) -> bool {
+        let mut keys = self.members.iter().map(|member| H::key(&member.input));
+        keys.next().is_some_and(|first| keys.any(|key| key != first))
+    }
+
+    /// The run that the transaction belongs to: the only one, or one with the most time.
+    pub(super) fn representative(&self) -> Invocation {
+        match &self.members[..] {
+            [only] => only.invocation.clone(),
+            members => {
+                let mut invocation = Invocation::start(Duration::ZERO);
+                let deadlines = members.iter().map(|member| member.invocation.deadline);
+                invocation.deadline = deadlines.max().unwrap_or(invocation.deadline);
+                invocation
+            }
+        }
+    }
+
+    /// Answers those that were decided before; the others stay.
+    pub(super) fn answer_known(&mut self, known: Vec<Option<Outcome>>) {
+        if known.iter().all(Option::is_none) {
+            return;
+        }
+        let before = std::mem::replace(self, Self::empty(self.patient));
+        for ((member, slot), known) in before.members.into_iter().zip(before.slots).zip(known) {
+            match known {
+                None => self.push(member, slot),
+                Some(Ok(reply)) => slot.answer(H::Reply::decode(&reply[..]).map_err(Error::internal)),
+                Some(Err(error)) => slot.answer(Err(error)),
+            }
+        }
+    }
+
+    /// Puts what is to be tried next in front of `groups`, or answers with the error where that is no use.
+    pub(super) fn divide(self, error: &Error, groups: &mut VecDeque<Self>) {
+        let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
+        let several_keys = self.has_several_keys();
+        if error.is_lock_wait() && !self.patient && !several_keys {
+            groups.push_back(Self { patient: true, ..self });
+        } else if nobodys_fault || self.members.len() == 1 || (error.is_lock_wait() && !several_keys) {
+            crate::invoke::report_all(H::SPEC, self.members.iter().map(|member| &member.invocation), error);
+            self.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
+        } else {
+            let by_key = error.is_lock_wait();
+            let [left, right] = if by_key { self.halves_by_key() } else { self.halves() };
+            groups.push_front(right);
+            groups.push_front(left);
+        }
+    }
+
+    /// In their order; a key may be in both, so neither may be put off behind the other.
+    fn halves(mut self) -> [Self; 2] {
+        let middle = self.members.len() / 2;
+        let right =
+            Self { members: self.members.split_off(middle), slots: self.slots.split_off(middle), patient: true };
+        [Self { patient: true, ..self }, right]
+    }
+
+    /// Each key in one of them.
+    fn halves_by_key(self) -> [Self; 2] {
+        let patient = self.patient;
+        let keys: Vec<_> = self.members.iter().map(|member| H::key(&member.input)).collect();
+        let mut distinct = HashSet::new();
+        let order: Vec<_> = keys.iter().filter(|key| distinct.insert((*key).clone())).collect();
+        let left_keys: HashSet<_> = order[..order.len() / 2].iter().map(|key| (*key).clone()).collect();
+        let (mut left, mut right) = (Self::empty(patient), Self::empty(patient));
+        for ((member, slot), key) in self.members.into_iter().zip(self.slots).zip(&keys) {
+            (if left_keys.contains(key) { &mut left } else { &mut right }).push(member, slot);
+        }
+        [left, right]
+    }
+}
