@@ -127,3 +127,55 @@ pub fn mint(private_key_pem: &SecretString, claims: &Claims) -> anyhow::Result<S
     let key = EncodingKey::from_ed_pem(private_key_pem.expose_secret().as_bytes())?;
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::{
+        SigningKey,
+        pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding},
+    };
+    use std::time::{Duration, Instant};
+
+    fn pair() -> (SecretString, Verifier) {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let private = SecretString::from(key.to_pkcs8_pem(LineEnding::LF).unwrap().as_str().to_owned());
+        let public = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+        (private, Verifier::new(&public, "us", "them").unwrap())
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_it_has_expired() {
+        let (private, verifier) = pair();
+        // It has expired, and the leeway is nearly over.
+        let exp = clock::wall().timestamp() + 2 - LEEWAY_S.cast_signed();
+        let (iss, aud) = ("us".to_owned(), "them".to_owned());
+        let claims = Claims { sub: "ann".to_owned(), role: "guest".to_owned(), iss, aud, iat: 0, exp };
+        let header = format!("Bearer {}", mint(&private, &claims).unwrap());
+        assert_eq!(verifier.caller(Some(&header)).unwrap().unwrap().subject, "ann");
+        verifier.known.run_pending_tasks();
+        assert_eq!(verifier.known.entry_count(), 1, "remembered");
+        let until = Instant::now() + Duration::from_secs(10);
+        while verifier.caller(Some(&header)).is_ok() {
+            assert!(Instant::now() < until, "a token is taken long after it has expired");
+            std::thread::yield_now();
+        }
+        verifier.known.run_pending_tasks();
+        assert_eq!(verifier.known.entry_count(), 0, "forgotten");
+    }
+
+    #[test]
+    fn another_token_of_the_same_caller_is_checked_by_itself() {
+        let (private, verifier) = pair();
+        let exp = clock::wall().timestamp() + 60;
+        let (iss, aud) = ("us".to_owned(), "them".to_owned());
+        let claims = Claims { sub: "ann".to_owned(), role: "guest".to_owned(), iss, aud, iat: 0, exp };
+        let good = format!("Bearer {}", mint(&private, &claims).unwrap());
+        assert!(verifier.caller(Some(&good)).is_ok());
+        let mut forged = good.clone();
+        let last = forged.pop().unwrap();
+        forged.push(if last == 'A' { 'Q' } else { 'A' });
+        assert!(verifier.caller(Some(&forged)).is_err(), "a signature that differs is no known token");
+        assert!(verifier.caller(Some(&good)).is_ok());
+    }
+}

@@ -60,9 +60,17 @@ impl Pools {
             ("default_transaction_read_only", "on".to_owned()),
             ("statement_timeout", READ_STATEMENT_TIMEOUT_MS.to_string()),
         ]);
+        // Their few statements take arrays and go by primary keys. Planning them anew each time would cost more than running
+        // them; and a plan that is made while a table is empty, and kept, must not read it whole once it is full.
+        let calls = options.clone().options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+        ]);
         let upkeep = pool(UPKEEP_POOL_SIZE).connect_lazy_with(options.clone());
         Ok(Self {
-            calls: pool(backends.pools.calls).connect_lazy_with(options.clone()),
+            calls: pool(backends.pools.calls).connect_lazy_with(calls),
             jobs: pool(backends.pools.jobs).connect_lazy_with(options.clone()),
             relay: pool(backends.pools.relay).connect_lazy_with(options.clone()),
             reads: pool(backends.pools.reads).connect_lazy_with(reads),

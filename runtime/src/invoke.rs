@@ -51,6 +51,11 @@ pub(crate) async fn quietly<T>(invocation: &Invocation, work: impl Future<Output
     caught(invocation.remaining(), work).await
 }
 
+/// Runs `work` here, until some time past its deadline, with neither span nor metrics: a panic becomes an error.
+pub(crate) async fn guarded<T>(invocation: &Invocation, work: impl Future<Output = Result<T>>) -> Result<T> {
+    caught(invocation.remaining() + BACKSTOP, work).await.result
+}
+
 async fn within<T>(
     runtime: &Runtime,
     spec: &'static Spec,

@@ -7,7 +7,7 @@ use gavel_proto::events_v1::{ItemEvent, item_event::Fact};
 use gavel_runtime::{
     Error, Member, Result, Tx,
     batch::Verdicts,
-    message,
+    fault, message,
     spec::{Batch, Spec, Trigger},
 };
 use sql::{Sale, Sum};
@@ -43,6 +43,7 @@ fn read<'a>(event: &'a ItemEvent, sums: &mut Sums<'a>, sales: &mut Vec<Sale<'a>>
     let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
     match &event.fact {
         Some(Fact::BidAccepted(bid)) => {
+            fault::point_for("apply_user_stats", "apply", &bid.bidder_id);
             sums.entry((&bid.bidder_id, &item.currency)).or_default().bids_placed += 1;
         }
         Some(Fact::Closed(closed)) if !closed.winner_id.is_empty() => sales.push(Sale {

@@ -22,7 +22,7 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_JWT_ISSUER        the issuer tokens must name                    gavel
   GAVEL_JWT_AUDIENCE      the audience tokens must name                  gavel
   GAVEL_LISTEN            address and port                               0.0.0.0:8080
-  GAVEL_POOL_SIZE         connections for transactions                   16
+  GAVEL_POOL_SIZE         connections for calls that change something    16
   GAVEL_READ_POOL_SIZE    connections for reads                          8
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
@@ -31,6 +31,9 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
 
 It refuses to start against a schema older than it needs: run `bidctl migrate` first. The broker and the cache may be
 down: bids are taken all the same, events wait in the outbox, reads go to the database.";
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {

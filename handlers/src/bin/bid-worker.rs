@@ -26,7 +26,8 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   AMQP_URL                amqp://user:password@host/vhost                required
   REDIS_URL               redis://host                                   required
   GAVEL_LISTEN            address and port of health and metrics         0.0.0.0:8081
-  GAVEL_POOL_SIZE         connections for transactions                   16
+  GAVEL_JOB_POOL_SIZE     connections for jobs, messages, schedules      16
+  GAVEL_RELAY_POOL_SIZE   connections for the outbox relay               4
   GAVEL_READ_POOL_SIZE    connections for reads                          8
   GAVEL_LEASE_MS          how long a silent worker keeps its jobs        15000
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
@@ -38,6 +39,9 @@ Examples:
   bid-worker
   bid-worker --only relay_outbox
   bid-worker --only apply_user_stats,project_item";
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -1,5 +1,5 @@
 //! Places bids, as many as wait at the same time. Their items' rows are locked, the database's clock read under the locks,
-//! the rules asked for one bid after another, in the order in which they came; then the bids, the items' new prices, the
+//! the rules asked for one bid after another, from the lowest to the highest; then the bids, the items' new prices, the
 //! events and the receipts are committed together.
 mod sql;
 
@@ -61,10 +61,22 @@ impl rpc::BatchHandler for PlaceBid {
         item_ids.dedup();
         let mut items = item::lock_all(tx, &item_ids).await?;
         let mut ledger = sql::Ledger::default();
-        let verdicts = batch.iter().map(|bid| place(tx, &mut items, &mut ledger, bid)).collect();
+        let mut verdicts: Vec<_> = batch.iter().map(|_| None).collect();
+        for place_of in from_lowest(batch) {
+            verdicts[place_of] = Some(place(tx, &mut items, &mut ledger, &batch[place_of]));
+        }
         ledger.record(tx, &items).await?;
-        Ok(verdicts)
+        Ok(verdicts.into_iter().flatten().collect())
     }
+}
+
+/// The bids of one batch are simultaneous: all are decided at the same instant of the database's clock. So that chance does
+/// not refuse a bid that was high enough when that instant came, the lowest is decided first; of equal ones, the one that
+/// came first. Who leads in the end, and at what price, is the same in any order.
+fn from_lowest(batch: &[Member<Command>]) -> Vec<usize> {
+    let mut order: Vec<_> = (0..batch.len()).collect();
+    order.sort_by_key(|place_of| batch[*place_of].input.bid.amount_minor);
+    order
 }
 
 /// Decides one bid on the item as the bids before it have left it.

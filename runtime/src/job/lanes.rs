@@ -7,19 +7,14 @@
 //! A transaction leaves nothing behind when its worker dies. So that a job which kills its process is recognised, a lane
 //! writes down what it is about to run, in an unlogged table and a transaction of its own.
 use super::{
-    Erased, Headers, Kind, MAX_DEATHS, Verdict, batched,
+    Erased, Kind, MAX_DEATHS, Verdict, batched,
     claim::{self, Claimed},
-    failure::{self, Outcome, cancelled, judge},
+    failure::{self, Outcome, cancelled},
     limit,
-    settle::{self, Failure, Fence, Keys},
+    run::Batch,
+    settle::{Failure, Fence},
 };
-use crate::{
-    Invocation, Result, Runtime, Tx, backoff, batch,
-    db::Share,
-    fault,
-    invoke::{self, Finished, Together},
-    tx::bounded,
-};
+use crate::{Invocation, Result, Runtime, Tx, backoff, db::Share, tx::bounded};
 use futures_util::future::BoxFuture;
 use std::{
     sync::Arc,
@@ -32,10 +27,8 @@ use uuid::Uuid;
 pub const BATCH_WINDOW: Duration = Duration::from_millis(20);
 /// The first batch; it doubles as long as whole batches fit into the window.
 const FIRST_BATCH: usize = 16;
-/// Jobs of larger batches get no span and no metrics of their own.
-const SPANS: usize = 16;
 /// A statement on the queue that takes longer finds the database gone.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a broken database is left alone.
 const BROKEN: Duration = Duration::from_secs(1);
 /// How long a lane waits when all slots across processes are taken.
@@ -43,30 +36,20 @@ const FULL: Duration = Duration::from_millis(50);
 /// A handler that was asked to stop has this long; then it is dropped.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
-type Each = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
+pub(super) type Each = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
 
 /// A handler of jobs one after another, or of all of a batch at once.
 #[derive(Clone, Copy)]
-enum Handle {
+pub(super) enum Handle {
     Each(Each),
     All(batched::Handle),
 }
 
-/// What a batch's jobs came to, before the commit.
-struct Ran<'a> {
-    done: Vec<&'a Claimed>,
-    snoozed: Vec<(Uuid, Duration)>,
-    /// Failed by their own verdicts, without effects.
-    failed: Vec<(&'a Claimed, Outcome)>,
-    /// How many of the batch were run.
-    count: usize,
-}
-
-struct Lane {
-    runtime: Runtime,
-    kind: Arc<Kind>,
-    handle: Handle,
-    per_key: Option<u32>,
+pub(super) struct Lane {
+    pub(super) runtime: Runtime,
+    pub(super) kind: Arc<Kind>,
+    pub(super) handle: Handle,
+    pub(super) per_key: Option<u32>,
     index: usize,
     size: usize,
 }
@@ -76,16 +59,6 @@ enum Turn {
     Ran,
     Idle,
     Wait(Duration),
-}
-
-/// What a batch came to.
-enum Batch {
-    /// Committed: so many of it were run.
-    Committed(usize),
-    /// Rolled back. Its jobs are to run alone.
-    Undone,
-    /// Rolled back: its first job failed.
-    Failed(Outcome),
 }
 
 /// Starts as many lanes as the kind's concurrency. Whoever finds a full batch wakes one more.
@@ -277,142 +250,6 @@ impl Lane {
         .await?;
         Ok(())
     }
-
-    async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], cancels: &[CancellationToken]) -> Result<Batch> {
-        fault::point(self.kind.spec.name, "after_claim");
-        let began = Instant::now();
-        let ran = match self.handle {
-            Handle::Each(handle) => self.run_each(&mut tx, handle, jobs, cancels).await,
-            Handle::All(handle) => self.run_all(&mut tx, handle, jobs, cancels).await,
-        };
-        let Ran { done, snoozed, failed, count } = match ran {
-            Ok(ran) => ran,
-            Err((batch, clean)) => {
-                end(tx, clean).await;
-                return Ok(batch);
-            }
-        };
-        let taken = began.elapsed();
-        let settled = bounded(QUEUE_TIMEOUT, self.settle(&mut tx, &done, &snoozed)).await;
-        if let Err(error) = settled {
-            let error = tx.fail(error).await;
-            return Ok(if count == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
-        }
-        fault::point(self.kind.spec.name, "before_commit");
-        tx.commit().await?;
-        fault::point(self.kind.spec.name, "after_commit");
-        if jobs.len() > SPANS || matches!(self.handle, Handle::All(_)) {
-            self.runtime.metrics().batch(
-                self.kind.spec.name,
-                "job",
-                u32::try_from(done.len()).unwrap_or(u32::MAX),
-                taken,
-            );
-        }
-        for (job, outcome) in failed {
-            self.kind.with_cursor(|cursor| cursor.put_back(std::slice::from_ref(job)));
-            failure::settle(&self.runtime, &self.kind, job, Fence::Attempts(job.attempts), &outcome).await?;
-        }
-        Ok(Batch::Committed(count))
-    }
-
-    /// One after another, while the window lasts. Otherwise what the batch came to, and whether the connection is clean.
-    async fn run_each<'a>(
-        &self,
-        tx: &mut Tx,
-        handle: Each,
-        jobs: &'a [Claimed],
-        cancels: &[CancellationToken],
-    ) -> Result<Ran<'a>, (Batch, bool)> {
-        let began = Instant::now();
-        let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: 0 };
-        for (job, cancel) in jobs.iter().zip(cancels) {
-            if ran.count > 0 && began.elapsed() > BATCH_WINDOW {
-                break;
-            }
-            let finished = self.run_one(tx, handle, job, cancel, jobs.len()).await;
-            match judge(finished.result) {
-                Outcome::Done => ran.done.push(job),
-                Outcome::Snooze(pause) if finished.committable => ran.snoozed.push((job.id, pause)),
-                failed => {
-                    let batch = if ran.count == 0 { Batch::Failed(failed) } else { Batch::Undone };
-                    return Err((batch, finished.clean));
-                }
-            }
-            ran.count += 1;
-        }
-        Ok(ran)
-    }
-
-    /// All at once: one verdict each. Otherwise what the batch came to, and whether the connection is clean.
-    async fn run_all<'a>(
-        &self,
-        tx: &mut Tx,
-        handle: batched::Handle,
-        jobs: &'a [Claimed],
-        cancels: &[CancellationToken],
-    ) -> Result<Ran<'a>, (Batch, bool)> {
-        let spec = self.kind.spec;
-        let members = batched::members(spec, jobs, cancels);
-        let invocation = match &members[..] {
-            [only] => only.invocation.clone(),
-            _ => Invocation::start(spec.limits.timeout),
-        };
-        let ids = batch::correlation_ids(members.iter().map(|member| &member.invocation));
-        let invocations: Vec<_> = members.iter().map(|member| member.invocation.clone()).collect();
-        let together = Together { spec, invocation: &invocation, size: jobs.len(), ids: &ids };
-        let mut clean = true;
-        let work = async {
-            let finished = invoke::quietly(&invocation, handle(tx, members)).await;
-            clean = finished.clean;
-            let verdicts = finished.result?;
-            invoke::conclude(spec, invocations.iter(), &verdicts);
-            Ok(verdicts)
-        };
-        let verdicts = match together.run(&self.runtime, work).await {
-            Ok(verdicts) => verdicts,
-            Err(error) if jobs.len() == 1 => return Err((Batch::Failed(judge(Err(error))), clean)),
-            Err(_) => return Err((Batch::Undone, clean)),
-        };
-        let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: jobs.len() };
-        for ((job, cancel), verdict) in jobs.iter().zip(cancels).zip(verdicts) {
-            let done = matches!(verdict, Ok(Verdict::Done));
-            match judge(if cancel.is_cancelled() && !done { Err(cancelled()) } else { verdict }) {
-                Outcome::Done => ran.done.push(job),
-                Outcome::Snooze(pause) => ran.snoozed.push((job.id, pause)),
-                failed @ Outcome::Failed { .. } => ran.failed.push((job, failed)),
-            }
-        }
-        Ok(ran)
-    }
-
-    async fn settle(&self, tx: &mut Tx, done: &[&Claimed], snoozed: &[(Uuid, Duration)]) -> Result<()> {
-        for (id, pause) in snoozed {
-            settle::snooze(tx.conn(), *id, None, *pause).await?;
-        }
-        settle::complete(tx.conn(), done, &Keys::of(self.kind.spec.name, self.per_key, done)).await
-    }
-
-    async fn run_one(
-        &self,
-        tx: &mut Tx,
-        handle: Each,
-        job: &Claimed,
-        cancel: &CancellationToken,
-        batch: usize,
-    ) -> Finished<Verdict> {
-        let (spec, headers) = (self.kind.spec, Headers::read(job.headers.as_deref()));
-        let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
-        let invocation =
-            Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(cancel.clone());
-        tx.adopt(invocation.clone());
-        let work = stoppable(cancel, handle(tx, job.args.as_deref().unwrap_or("null")));
-        if batch > SPANS {
-            invoke::quietly(&invocation, work).await
-        } else {
-            invoke::observed(&self.runtime, spec, &invocation, work).await
-        }
-    }
 }
 
 /// Runs the handler until it ends, or until its time after being asked to stop is over.
@@ -434,13 +271,6 @@ pub(super) async fn stoppable(
             other => other,
         },
         () = patience => Err(cancelled()),
-    }
-}
-
-/// Rolls back; a connection that may be in the middle of a statement is closed instead.
-async fn end(tx: Tx, clean: bool) {
-    if clean {
-        tx.rollback().await;
     }
 }
 

@@ -25,6 +25,7 @@ mod failure;
 mod lanes;
 mod leased;
 mod limit;
+mod run;
 mod scout;
 mod settle;
 pub(crate) mod step;

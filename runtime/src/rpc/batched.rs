@@ -130,7 +130,8 @@ impl<H: BatchHandler> Inner<H> {
         loop {
             let ids = batch::correlation_ids(group.members.iter().map(|member| &member.invocation));
             let together = Together { spec: H::SPEC, invocation: &invocation, size: group.members.len(), ids: &ids };
-            let ran = together.run(&self.runtime, self.attempt(&mut group, &invocation)).await;
+            let attempt_it = invoke::guarded(&invocation, self.attempt(&mut group, &invocation));
+            let ran = together.run(&self.runtime, attempt_it).await;
             match ran {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}

@@ -1,7 +1,8 @@
 //! A worker that is not about auctions: jobs, a schedule and a consumer that misbehave on request. It shows that the
 //! runtime stands alone, and lets tests see what it does with handlers that fail.
 use gavel_runtime::{
-    App, Class, Error, Event, Result, Tx,
+    App, Class, Error, Event, Member, Result, Tx,
+    batch::Verdicts,
     config::{Backends, Env, ProcessConfig},
     ids,
     job::{self, Attempt, Job, Options, Priority, Unique, Verdict},
@@ -105,6 +106,37 @@ impl job::TxHandler for Misbehave {
             "be unavailable" => Err(Error::new(Class::Unavailable, "nothing answers")),
             _ => Ok(Verdict::Done),
         }
+    }
+}
+
+/// Notes what it is told, all of a claim at once.
+#[derive(Serialize, Deserialize)]
+struct Together {
+    how: String,
+}
+
+impl Job for Together {
+    const KIND: &'static str = "together";
+    const RETRIES: u32 = 2;
+}
+
+impl job::BatchHandler for Together {
+    const SPEC: &'static Spec =
+        &Spec::new("together", Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.retries(2).concurrency(1));
+    type Job = Self;
+
+    async fn handle(tx: &mut Tx, batch: &[Member<Self>]) -> Result<Verdicts<Verdict>> {
+        let mut verdicts = Vec::new();
+        for Member { input: Self { how }, .. } in batch {
+            verdicts.push(match how.as_str() {
+                "panic" => panic!("as asked"),
+                "give up" => Ok(Verdict::Dead { why: "no use".to_owned() }),
+                "be hopeless" => Err(Error::invalid("this can't be done")),
+                how => note(tx, how).await.map(|()| Verdict::Done),
+            });
+        }
+        note(tx, &format!("batch of {}", batch.len())).await?;
+        Ok(verdicts)
     }
 }
 
@@ -305,6 +337,7 @@ async fn main() -> anyhow::Result<()> {
         .job_tx::<Misbehave>()
         .job_tx::<InOrder>()
         .job_tx::<Ranked>()
+        .job_tx_batch::<Together>()
         .job_io::<Carrier>()
         .job_io::<Tally>()
         .job_tx::<Metered>()

@@ -2,6 +2,7 @@
 
 mod access;
 mod architecture;
+mod batching;
 mod closing;
 mod contention;
 mod correlation;

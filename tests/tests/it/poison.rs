@@ -72,3 +72,33 @@ async fn a_parked_message_is_sent_back_to_its_consumer_alone_and_counts_once() {
     let counted = || async { alice.stats("").await.expect("alice may see it").stats.first().map(|s| s.bids_placed) };
     eventually("the bid is counted", counted, |bids| *bids == Some(1)).await;
 }
+
+#[tokio::test]
+async fn a_message_that_makes_a_whole_batch_fail_is_found_and_parked_and_the_others_count() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    let mut makers = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    for n in 0..20 {
+        let bidder = if n == 13 { "mallory".to_owned() } else { format!("bidder-{n}") };
+        let bidder = api.with_token(system.token(&bidder, "bidder"));
+        bidder.bid(&item.item_id, 1_000 + n * 100).await.expect("accepted");
+    }
+    let waiting = || async { broker.depth("gavel.apply_user_stats").await.0 };
+    eventually("all wait for the consumer", waiting, |count| *count == 20).await;
+    makers.kill();
+    let fault = [("GAVEL_FAULT", "apply_user_stats.apply.mallory=panic@*")];
+    let _worker = system.worker_with(&["--only", "apply_user_stats"], &fault).await;
+    let parked = || parked(&system);
+    let rows = eventually("the one to blame is parked", parked, |rows| rows.len() == 1).await;
+    assert!(rows[0].2.contains("panicked"), "{}", rows[0].2);
+    let counted = || async {
+        sqlx::query_as::<_, (String, i64)>("SELECT user_id, bids_placed FROM user_stats")
+            .fetch_all(&system.db)
+            .await
+            .expect("read")
+    };
+    let counted = eventually("the others count", counted, |counted| counted.len() == 19).await;
+    assert!(counted.iter().all(|(user, bids)| user != "mallory" && *bids == 1), "{counted:?}");
+}

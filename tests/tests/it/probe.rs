@@ -158,3 +158,26 @@ fn a_duplicate_or_invalid_registration_is_refused_by_name() {
     let orphaned = app().grpc(gavel_proto::DESCRIPTORS, |_, route| route).checked().err().expect("refused").to_string();
     assert!(orphaned.contains("gavel.v1.BidService/PlaceBid has no handler"), "{orphaned}");
 }
+
+#[tokio::test]
+async fn jobs_of_a_batch_that_fail_leave_the_others_of_their_claim_done_once() {
+    let system = prepared().await;
+    for n in 0..12 {
+        enqueue(&system, "together", &format!("note {n}")).await;
+    }
+    for how in ["panic", "give up", "be hopeless"] {
+        enqueue(&system, "together", how).await;
+    }
+    let _worker = worker(&system);
+    let left = "SELECT count(*) FROM mq_msgs WHERE channel_name = 'together'";
+    eventually("all are done or dead", || count(&system, left), |left| *left == 0).await;
+    assert_eq!(count(&system, "SELECT count(*) FROM notes WHERE text LIKE 'note %'").await, 12);
+    assert_eq!(count(&system, "SELECT count(DISTINCT text) FROM notes WHERE text LIKE 'note %'").await, 12);
+    let batches = "SELECT count(*) FROM notes WHERE text LIKE 'batch of %' AND text <> 'batch of 1'";
+    assert!(count(&system, batches).await > 0, "some ran together");
+    let dead: Vec<String> = sqlx::query_scalar("SELECT last_error FROM dead_jobs WHERE kind = 'together' ORDER BY 1")
+        .fetch_all(&system.db)
+        .await
+        .expect("read");
+    assert_eq!(dead.len(), 3, "{dead:?}");
+}

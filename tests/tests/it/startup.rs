@@ -58,7 +58,7 @@ async fn migrating_again_changes_nothing_and_many_at_once_take_turns() {
     }
     let known: i64 =
         sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations").fetch_one(&system.db).await.expect("counted");
-    assert_eq!(known, 9);
+    assert_eq!(known, 10);
     assert_eq!(applied, 6, "six create something, each applied by one of the three");
 }
 
@@ -69,4 +69,15 @@ async fn an_unknown_handler_is_named_with_those_that_exist() {
     assert!(!worker.ended().await.success());
     let output = worker.output().join("\n");
     assert!(output.contains("\"mow_lawn\"") && output.contains("relay_outbox"), "{output}");
+}
+
+#[tokio::test]
+async fn pools_that_are_larger_than_the_server_allows_are_refused_by_name() {
+    let system = System::new().await;
+    for (name, pool) in [("bid-service", "GAVEL_POOL_SIZE"), ("bid-worker", "GAVEL_JOB_POOL_SIZE")] {
+        let mut process = Process::start(&binary(name), &[], &system.variables(&[(pool, "500")]));
+        assert!(!process.ended().await.success());
+        let output = process.output().join("\n");
+        assert!(output.contains(&format!("{pool} 500")) && output.contains("the server allows"), "{output}");
+    }
 }

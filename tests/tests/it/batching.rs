@@ -1,0 +1,320 @@
+//! Bids decided many at a time: each gets the verdict it would have got alone, and can learn it by its key.
+use chrono::{TimeDelta, Utc};
+use futures_util::future::join_all;
+use gavel_proto::v1::{BidRefusalReason, PlaceBidResponse};
+use gavel_tests::{Api, Failure, Process, System, eventually};
+use poem_grpc::Code;
+use std::collections::BTreeMap;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// Batches that one service decides at the same time.
+const LANES: usize = 4;
+
+type Answer = Result<PlaceBidResponse, Failure>;
+
+/// A bid with the key it can be asked for by.
+#[derive(Clone)]
+struct Asked {
+    bidder: String,
+    item_id: String,
+    amount: i64,
+    key: String,
+}
+
+impl Asked {
+    fn new(bidder: &str, item_id: &str, amount: i64) -> Self {
+        let key = Uuid::new_v4().to_string();
+        Self { bidder: bidder.to_owned(), item_id: item_id.to_owned(), amount, key }
+    }
+
+    async fn ask(&self, system: &System, api: &Api) -> Answer {
+        let api = api.with_token(system.token(&self.bidder, "bidder"));
+        api.bid_with_key(&self.item_id, self.amount, &self.key).await
+    }
+
+    fn send(&self, system: &System, api: &Api) -> JoinHandle<Answer> {
+        let (asked, api) = (self.clone(), api.with_token(system.token(&self.bidder, "bidder")));
+        tokio::spawn(async move { api.bid_with_key(&asked.item_id, asked.amount, &asked.key).await })
+    }
+}
+
+async fn items(system: &System, api: &Api, count: usize) -> Vec<String> {
+    let seller = api.with_token(system.token("sam", "seller"));
+    let ends_at = Utc::now() + TimeDelta::hours(1);
+    join_all((0..count).map(|n| {
+        let seller = seller.clone();
+        async move { seller.create(&format!("Lot {n}"), ends_at).await.item_id }
+    }))
+    .await
+}
+
+/// Locks these items from outside, so that whoever decides bids on them waits.
+async fn lock(system: &System, item_ids: &[String]) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut holder = system.db.begin().await.expect("a transaction");
+    sqlx::query("SELECT item_id FROM items WHERE item_id = ANY($1::uuid[]) FOR UPDATE")
+        .bind(item_ids)
+        .execute(&mut *holder)
+        .await
+        .expect("locked");
+    holder
+}
+
+/// Waits until so many of the service's transactions wait for a lock.
+async fn wait_for_waiting(system: &System, count: usize) {
+    let waiting = || async {
+        sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'bid-service' AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&system.db)
+        .await
+        .expect("looked")
+    };
+    eventually("transactions wait for a lock", waiting, |found| *found == count as i64).await;
+}
+
+/// How many calls the handler has taken in and not answered.
+async fn wait_for_calls(service: &Process, count: usize) {
+    let url = format!("http://{}/metrics", service.address().await);
+    let inside = || async {
+        let text = reqwest::get(&url).await.expect("answered").text().await.expect("text");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("gavel_handler_in_flight") && line.contains("handler=\"place_bid\""));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    eventually("the calls are inside", inside, |found| *found >= count as f64).await;
+}
+
+/// Bidder and amount of every bid in the ledger, by item and sequence.
+async fn ledger(system: &System) -> BTreeMap<(String, i64), (String, i64)> {
+    let rows: Vec<(Uuid, i64, String, i32)> =
+        sqlx::query_as("SELECT item_id, sequence, bidder_id, amount_minor FROM bids")
+            .fetch_all(&system.db)
+            .await
+            .expect("the ledger");
+    rows.into_iter().map(|(item, at, who, amount)| ((item.to_string(), at), (who, amount.into()))).collect()
+}
+
+/// Asks for every bid by its key and compares what is said with the ledger: each accepted bid is there once, as it was
+/// acknowledged, and nothing else is.
+async fn agree(system: &System, api: &Api, asked: &[Asked]) -> usize {
+    let mut expected = BTreeMap::new();
+    for bid in asked {
+        match bid.ask(system, api).await {
+            Ok(reply) => {
+                let place = (bid.item_id.clone(), reply.sequence);
+                assert!(expected.insert(place, (bid.bidder.clone(), bid.amount)).is_none(), "a sequence given twice");
+            }
+            Err(failure) => assert_eq!(failure.code, Code::FailedPrecondition, "{failure:?}"),
+        }
+    }
+    assert!(ledger(system).await == expected, "the ledger is what the bidders are told");
+    expected.len()
+}
+
+#[tokio::test]
+async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave_the_others_as_if_alone() {
+    let system = System::new().await;
+    let (service, api) = system.service_with(&[("GAVEL_FAULT", "place_bid.decide.mallory=panic@*")]).await;
+    let items = items(&system, &api, LANES + 60).await;
+    let (held, free) = items.split_at(LANES);
+    let holder = lock(&system, held).await;
+    let blocked: Vec<_> = held.iter().map(|item| Asked::new("ann", item, 1_000).send(&system, &api)).collect();
+    wait_for_waiting(&system, LANES).await;
+
+    // Every lane waits: these sixty are the next batch.
+    let mut bids: Vec<_> =
+        free.iter().enumerate().map(|(n, item)| Asked::new(&format!("bidder-{n}"), item, 2_000)).collect();
+    bids[11].amount = 1;
+    bids[29].item_id = Uuid::new_v4().to_string();
+    "mallory".clone_into(&mut bids[47].bidder);
+    let sent: Vec<_> = bids.iter().map(|bid| bid.send(&system, &api)).collect();
+    wait_for_calls(&service, LANES + 60).await;
+    let malformed = Asked::new("ann", "no-uuid", 1_000).ask(&system, &api).await.expect_err("no item's id");
+    assert_eq!(malformed.code, Code::InvalidArgument);
+    holder.rollback().await.expect("released");
+
+    for bid in blocked {
+        assert_eq!(bid.await.expect("sent").expect("accepted").sequence, 2);
+    }
+    for (n, (bid, answer)) in bids.iter().zip(sent).enumerate() {
+        let answer = answer.await.expect("sent");
+        match n {
+            11 => {
+                let refused = answer.expect_err("too low").refused.expect("it says why");
+                assert_eq!(refused.reason(), BidRefusalReason::BelowMinimum);
+                assert_eq!(refused.next_minimum_minor, 1_000);
+            }
+            29 => assert_eq!(answer.expect_err("no such item").code, Code::NotFound),
+            47 => assert_eq!(answer.expect_err("it panics").code, Code::Internal),
+            _ => {
+                let reply = answer.unwrap_or_else(|failure| panic!("{}: {failure:?}", bid.bidder));
+                assert_eq!((reply.sequence, reply.price_minor), (2, 2_000));
+            }
+        }
+    }
+    let together = |line: &serde_json::Value| line["batch"] == 60;
+    eventually("sixty were one batch", || async { service.log().iter().any(together) }, |found| *found).await;
+    let ledger = ledger(&system).await;
+    assert_eq!(ledger.len(), LANES + 57);
+    assert!(!ledger.values().any(|(bidder, _)| bidder == "mallory"));
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox WHERE routing_key = 'bid.accepted'")
+        .fetch_one(&system.db)
+        .await
+        .expect("counted");
+    assert_eq!(events, 57 + LANES as i64, "an event for each accepted bid, none for the others");
+}
+
+#[tokio::test]
+async fn random_concurrent_bids_over_two_services_equal_a_replay_in_sequence_order() {
+    let system = System::new().await;
+    let ((_one, first), (_two, second)) = (system.service().await, system.service().await);
+    let items = items(&system, &first, 12).await;
+    // A fixed sequence that looks random: a linear congruential generator.
+    let mut state = 42_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let bids: Vec<_> = (0..600)
+        .map(|_| {
+            let item = &items[random(12) as usize];
+            Asked::new(&format!("bidder-{}", random(25)), item, 900 + random(40) as i64 * 50)
+        })
+        .collect();
+    let sent = bids.iter().enumerate().map(|(n, bid)| bid.send(&system, if n % 2 == 0 { &first } else { &second }));
+    let answers = join_all(sent.collect::<Vec<_>>()).await;
+
+    let ledger = ledger(&system).await;
+    // The states each item went through: its next minimum after each accepted bid.
+    let mut minima: BTreeMap<&str, Vec<i64>> = items.iter().map(|item| (item.as_str(), vec![1_000])).collect();
+    let mut sequences: BTreeMap<&str, i64> = BTreeMap::new();
+    for ((item, sequence), (bidder, amount)) in &ledger {
+        let states = minima.get_mut(item.as_str()).expect("one of the items");
+        let before = *states.last().expect("a minimum");
+        assert!(*amount >= before, "{bidder}'s bid {sequence} of {amount} on {item} is below {before}");
+        states.push(gavel_rules::Ladder::V1.next_minimum_minor(1_000, Some(*amount)));
+        let last = sequences.entry(item).or_insert(1);
+        assert_eq!(*sequence, *last + 1, "gapless");
+        *last = *sequence;
+    }
+    let mut accepted = 0;
+    for (bid, answer) in bids.iter().zip(answers) {
+        match answer.expect("sent") {
+            Ok(reply) => {
+                accepted += 1;
+                let found = ledger.get(&(bid.item_id.clone(), reply.sequence)).expect("in the ledger");
+                assert_eq!(found, &(bid.bidder.clone(), bid.amount));
+            }
+            Err(failure) => {
+                let refused = failure.refused.as_ref().unwrap_or_else(|| panic!("no refusal: {failure:?}"));
+                assert!(bid.amount < refused.next_minimum_minor, "refused though it was enough: {refused:?}");
+                assert!(
+                    minima[bid.item_id.as_str()].contains(&refused.next_minimum_minor),
+                    "no such state: {refused:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(accepted, ledger.len(), "each acknowledged bid once, and no other");
+    assert!(accepted > 12, "some were accepted");
+}
+
+#[tokio::test]
+async fn a_service_killed_while_a_batch_is_deciding_leaves_bids_that_can_be_asked_for_by_their_keys() {
+    for (stage, stays) in [("before_commit", false), ("after_commit", true)] {
+        let system = System::new().await;
+        let fault = format!("place_bid.{stage}=abort@2");
+        let (mut doomed, api) = system.service_with(&[("GAVEL_FAULT", &fault)]).await;
+        let item = items(&system, &api, 1).await.remove(0);
+        let holder = lock(&system, std::slice::from_ref(&item)).await;
+        let mut bids = vec![Asked::new("ann", &item, 1_000)];
+        let mut sent = vec![bids[0].send(&system, &api)];
+        wait_for_waiting(&system, 1).await;
+        for n in 0..30 {
+            let bid = Asked::new(&format!("bidder-{n}"), &item, 2_000 + n * 100);
+            sent.push(bid.send(&system, &api));
+            bids.push(bid);
+        }
+        wait_for_calls(&doomed, 31).await;
+        holder.rollback().await.expect("released");
+        assert!(!doomed.ended().await.success(), "the service was meant to die");
+        let mut answers = join_all(sent).await.into_iter();
+        assert_eq!(answers.next().expect("the first").expect("sent").expect("committed before").sequence, 2);
+        assert!(answers.all(|answer| answer.expect("sent").is_err()), "the batch was never answered");
+        let committed = ledger(&system).await.len();
+        assert_eq!(committed > 1, stays, "{stage}: {committed} bids are in the ledger");
+
+        let (_service, api) = system.service().await;
+        let accepted = agree(&system, &api, &bids).await;
+        assert!(!stays || accepted == committed, "asking changed nothing: {accepted} and {committed}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_leave_or_run_out_of_time_while_their_batch_waits_learn_by_their_keys_what_became_of_it() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let item = items(&system, &api, 1).await.remove(0);
+    let holder = lock(&system, std::slice::from_ref(&item)).await;
+    let bids: Vec<_> = (0..20).map(|n| Asked::new(&format!("bidder-{n}"), &item, 1_000 + n * 100)).collect();
+    let first = bids[0].send(&system, &api);
+    wait_for_waiting(&system, 1).await;
+    let leaving: Vec<_> = bids[1..10].iter().map(|bid| bid.send(&system, &api)).collect();
+    let hasty = api.with_header("grpc-timeout", "200m");
+    let late: Vec<_> = bids[10..].iter().map(|bid| bid.send(&system, &hasty)).collect();
+    for answer in join_all(late).await {
+        assert_eq!(answer.expect("sent").expect_err("the lock is held").code, Code::DeadlineExceeded);
+    }
+    wait_for_calls(&service, 10).await;
+    first.abort();
+    leaving.iter().for_each(JoinHandle::abort);
+    holder.rollback().await.expect("released");
+    agree(&system, &api, &bids).await;
+}
+
+#[tokio::test]
+async fn a_contested_item_takes_so_many_bids_and_refuses_the_rest_at_once_while_others_go_on() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let items = items(&system, &api, 2).await;
+    let holder = lock(&system, &items[..1]).await;
+    let bids: Vec<_> = (0..600).map(|n| Asked::new(&format!("bidder-{}", n % 50), &items[0], 1_000 + n * 50)).collect();
+    let mut sent: Vec<_> = bids.iter().map(|bid| bid.send(&system, &api)).collect();
+    wait_for_calls(&service, 512).await;
+    // Refused while the lock is still held: nobody waited for it.
+    let turned_away = || async { sent.iter().filter(|answer| answer.is_finished()).count() };
+    eventually("the rest is refused", turned_away, |count| *count == 600 - 512).await;
+    let other = Asked::new("ann", &items[1], 1_000);
+    assert_eq!(other.ask(&system, &api).await.expect("the other item has a lane").sequence, 2);
+    holder.rollback().await.expect("released");
+    let answers: Vec<_> = join_all(sent.drain(..)).await.into_iter().map(|answer| answer.expect("sent")).collect();
+    let exhausted = |answer: &&Answer| answer.as_ref().is_err_and(|failure| failure.code == Code::ResourceExhausted);
+    assert_eq!(answers.iter().filter(exhausted).count(), 600 - 512);
+    agree(&system, &api, &[bids, vec![other]].concat()).await;
+}
+
+#[tokio::test]
+async fn a_saturated_pool_of_readers_does_not_slow_bids() {
+    let system = System::new().await;
+    let (_service, api) = system.service_with(&[("GAVEL_READ_POOL_SIZE", "2")]).await;
+    let item = items(&system, &api, 1).await.remove(0);
+    let mut holder = system.db.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE user_stats IN ACCESS EXCLUSIVE MODE").execute(&mut *holder).await.expect("locked");
+    let readers: Vec<_> = (0..12)
+        .map(|_| {
+            let alice = api.with_token(system.token("alice", "bidder"));
+            tokio::spawn(async move { alice.stats("").await })
+        })
+        .collect();
+    wait_for_waiting(&system, 2).await;
+    for n in 0..20 {
+        Asked::new("bob", &item, 1_000 + n * 100).ask(&system, &api).await.expect("accepted meanwhile");
+    }
+    wait_for_waiting(&system, 2).await;
+    assert!(!readers.iter().all(JoinHandle::is_finished), "readers are still waiting");
+    holder.rollback().await.expect("released");
+    join_all(readers).await;
+}
