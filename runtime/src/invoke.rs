@@ -188,9 +188,10 @@ pub(crate) fn conclude<'a, T: 'a>(
 /// Says that none of these could be done.
 pub(crate) fn report_all<'a>(spec: &Spec, invocations: impl Iterator<Item = &'a Invocation>, error: &Error) {
     for Invocation { correlation_id, .. } in invocations {
-        match error.class() {
-            Class::Internal => tracing::error!(handler = spec.name, correlation_id, %error, "the handler failed"),
-            _ => tracing::warn!(handler = spec.name, correlation_id, %error, "the handler could not finish"),
+        if error.class() == Class::Internal {
+            tracing::error!(handler = spec.name, correlation_id, %error, "the handler failed");
+        } else {
+            tracing::warn!(handler = spec.name, correlation_id, %error, "the handler could not finish");
         }
     }
 }

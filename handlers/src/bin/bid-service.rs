@@ -32,9 +32,6 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
 It refuses to start against a schema older than it needs: run `bidctl migrate` first. The broker and the cache may be
 down: bids are taken all the same, events wait in the outbox, reads go to the database.";
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit("bid-service", run().await)

@@ -40,9 +40,6 @@ Examples:
   bid-worker --only relay_outbox
   bid-worker --only apply_user_stats,project_item";
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit("bid-worker", run().await)

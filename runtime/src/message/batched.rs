@@ -4,7 +4,7 @@
 //! A message that can't be applied with the others is handled by itself, with its tries and its parking. When a whole batch
 //! fails it is halved, as often as it takes to find the one to blame.
 use super::{
-    consumer::{Consumer, Erased, PAUSES, consume, see_through},
+    consumer::{Consumer, Erased, HandleTx, PAUSES, consume, see_through},
     delivery::Received,
 };
 use crate::{
@@ -195,7 +195,7 @@ async fn together(runtime: &Runtime, consumer: Consumer, members: Vec<Member<Rec
         };
         let began = std::time::Instant::now();
         let size = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let result = together.run(&inner, work).await;
+        let result = Box::pin(together.run(&inner, work)).await;
         if result.is_ok() {
             inner.metrics().batch(consumer.spec.name, "message", size, began.elapsed());
         }
@@ -236,15 +236,12 @@ pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Memb
     }
 }
 
-type Handle =
-    for<'a> fn(&'a mut Tx, &'a [Member<Received>]) -> futures_util::future::BoxFuture<'a, Result<Verdicts<()>>>;
-
 /// Handles those that were not handled before, with their receipts as the last statement. None when one was handled
 /// elsewhere meanwhile.
 async fn first_time(
     consumer: &str,
     tx: &mut Tx,
-    handle: Handle,
+    handle: HandleTx,
     members: &[Member<Received>],
 ) -> Result<Option<Verdicts<()>>> {
     let ids: Vec<_> = members.iter().filter_map(|member| member.input.message_id).collect();

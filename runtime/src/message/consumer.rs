@@ -22,13 +22,18 @@ const PREFETCH_PER_SLOT: usize = 2;
 /// Pauses grow from the first to the second, between connections and between tries of one message.
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// A batch's verdicts, on their way.
+type Deciding<'a> = BoxFuture<'a, Result<Verdicts<()>>>;
+pub(super) type HandleTx = for<'a> fn(&'a mut Tx, &'a [Member<Received>]) -> Deciding<'a>;
+type HandleIo = for<'a> fn(&'a Io, &'a [Member<Received>]) -> Deciding<'a>;
+
 /// A handler with its types forgotten, so that the consumer is compiled once.
 #[derive(Clone, Copy)]
 pub(crate) enum Erased {
     Tx(for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>),
     Io(for<'a> fn(&'a Io, &'a Received) -> BoxFuture<'a, Result<()>>),
-    TxBatch(for<'a> fn(&'a mut Tx, &'a [Member<Received>]) -> BoxFuture<'a, Result<Verdicts<()>>>),
-    IoBatch(for<'a> fn(&'a Io, &'a [Member<Received>]) -> BoxFuture<'a, Result<Verdicts<()>>>),
+    TxBatch(HandleTx),
+    IoBatch(HandleIo),
 }
 
 #[derive(Clone, Copy)]

@@ -116,7 +116,7 @@ impl<H: BatchHandler> Inner<H> {
             if let Some(repeated) = repeated {
                 groups.push_front(repeated);
             }
-            if let Err((group, error)) = self.decide_together(group).await {
+            if let Err((group, error)) = Box::pin(self.decide_together(group)).await {
                 group.divide(&error, &mut groups);
             }
         }

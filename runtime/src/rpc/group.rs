@@ -57,7 +57,9 @@ impl<H: BatchHandler> Group<H> {
     /// All calls of a batch.
     pub(super) fn of(calls: Vec<Waiting<H::Command, H::Reply>>) -> Self {
         let mut group = Self::empty(false);
-        calls.into_iter().for_each(|Waiting { member, slot }| group.push(member, slot));
+        for Waiting { member, slot } in calls {
+            group.push(member, slot);
+        }
         group.patient = !group.has_several_keys();
         group
     }
