@@ -138,6 +138,18 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
     }
 }
 
+impl<K: Hash + Eq + Clone, T> Lane<K, T> {
+    /// One more lane, where this one's batch had no room for all keys that are ready.
+    pub(crate) fn another(&self) -> Option<Self> {
+        let mut state = self.combiner.state();
+        if state.ready.is_empty() || state.lanes >= self.combiner.limits.lanes {
+            return None;
+        }
+        state.lanes += 1;
+        Some(Self { combiner: self.combiner.clone(), held: Vec::new(), open: true })
+    }
+}
+
 /// A lane whose task ends early gives its keys and its place back.
 impl<K: Hash + Eq + Clone, T> Drop for Lane<K, T> {
     fn drop(&mut self) {
@@ -202,6 +214,29 @@ mod tests {
         }
         assert_eq!(next(&mut lane), Some(vec![2, 4]), "two and no more");
         assert_eq!(next(&mut lane), Some(vec![5, 6]));
+    }
+
+    #[test]
+    fn what_has_no_room_in_a_batch_opens_another_lane() {
+        let c = combiner(2, 2);
+        let mut first = c.submit("a", 1, 1).unwrap().unwrap();
+        assert_eq!(next(&mut first), Some(vec![1]));
+        let mut second = c.submit("b", 2, 1).unwrap().unwrap();
+        for (key, n) in [("b", 3), ("c", 4)] {
+            assert!(c.submit(key, n, 1).unwrap().is_none());
+        }
+        assert_eq!(next(&mut second), Some(vec![2, 3]));
+        assert!(second.another().is_none(), "two lanes and no more");
+        assert_eq!(next(&mut first), Some(vec![4]));
+        assert_eq!(next(&mut first), None);
+        c.submit("b", 5, 1).unwrap();
+        let mut third = c.submit("d", 6, 1).unwrap().unwrap();
+        for (key, n) in [("d", 7), ("e", 8)] {
+            c.submit(key, n, 1).unwrap();
+        }
+        drop(second);
+        assert_eq!(next(&mut third).map(|batch| batch.len()), Some(2));
+        assert_eq!(third.another().and_then(|mut lane| next(&mut lane)).map(|batch| batch.len()), Some(2));
     }
 
     #[test]

@@ -75,7 +75,7 @@ async fn within<T>(
     let run = async {
         let observed = runtime.metrics().begin(spec.name, spec.trigger.kind());
         let finished = caught(invocation.remaining() + extra, work).await;
-        runtime.metrics().end(observed, outcome_of(&finished.result));
+        runtime.metrics().end(&observed, outcome_of(&finished.result));
         report(&finished.result);
         finished
     };

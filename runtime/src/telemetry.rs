@@ -107,13 +107,12 @@ impl Metrics {
     pub(crate) fn begin(&self, handler: &'static str, trigger: &'static str) -> Observed {
         let labels = [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger)];
         self.in_flight.add(1, &labels);
-        Observed { labels, began: Instant::now() }
+        Observed { labels, began: Instant::now(), in_flight: self.in_flight.clone() }
     }
 
     /// Marks the end of a run.
-    pub(crate) fn end(&self, run: Observed, outcome: &'static str) {
-        self.in_flight.add(-1, &run.labels);
-        let [handler, trigger] = run.labels;
+    pub(crate) fn end(&self, run: &Observed, outcome: &'static str) {
+        let [handler, trigger] = run.labels.clone();
         let labels = [handler, trigger, KeyValue::new("outcome", outcome)];
         self.duration_s.record(run.began.elapsed().as_secs_f64(), &labels);
         self.invocations.add(1, &labels);
@@ -143,10 +142,17 @@ impl Metrics {
     }
 }
 
-/// A run that has begun.
+/// A run that has begun; it ends when this is dropped, also where nobody waits for its outcome any more.
 pub(crate) struct Observed {
     labels: [KeyValue; 2],
     began: Instant,
+    in_flight: UpDownCounter<i64>,
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.in_flight.add(-1, &self.labels);
+    }
 }
 
 fn register_gauges(meter: &Meter, backlog: &Arc<Backlog>) {

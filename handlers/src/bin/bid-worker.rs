@@ -50,7 +50,7 @@ async fn run() -> anyhow::Result<()> {
     let app = gavel::app();
     if arguments.list {
         for handler in app.registrations().iter().filter(|handler| handler.spec.trigger.is_workers()) {
-            println!("{:<20} {}", handler.spec.name, handler.spec.trigger);
+            println!("{:<20} {}", handler.spec.name, handler.spec);
         }
         return Ok(());
     }

@@ -27,7 +27,7 @@ impl rpc::IoHandler for ListHandlers {
 }
 
 fn shown(spec: &Spec) -> v1::Handler {
-    let (trigger, text) = (spec.trigger.kind(), spec.trigger.to_string());
+    let (trigger, text) = (spec.trigger.kind(), spec.to_string());
     let on = text.strip_prefix(trigger).unwrap_or(&text).trim();
     v1::Handler {
         name: spec.name.to_owned(),

@@ -61,8 +61,18 @@ impl rpc::BatchHandler for PlaceBid {
         item_ids.dedup();
         let mut items = item::lock_all(tx, &item_ids).await?;
         let mut ledger = sql::Ledger::default();
+        let highest = highest(&items, batch)?;
         let mut verdicts: Vec<_> = batch.iter().map(|_| None).collect();
+        let mut later = Vec::new();
         for place_of in from_lowest(batch) {
+            let bid = &batch[place_of];
+            if stands_in_the_way(&items, &highest, &bid.input)? {
+                later.push(place_of);
+            } else {
+                verdicts[place_of] = Some(place(tx, &mut items, &mut ledger, bid));
+            }
+        }
+        for place_of in later {
             verdicts[place_of] = Some(place(tx, &mut items, &mut ledger, &batch[place_of]));
         }
         ledger.record(tx, &items).await?;
@@ -72,11 +82,38 @@ impl rpc::BatchHandler for PlaceBid {
 
 /// The bids of one batch are simultaneous: all are decided at the same instant of the database's clock. So that chance does
 /// not refuse a bid that was high enough when that instant came, the lowest is decided first; of equal ones, the one that
-/// came first. Who leads in the end, and at what price, is the same in any order.
+/// came first.
 fn from_lowest(batch: &[Member<Command>]) -> Vec<usize> {
     let mut order: Vec<_> = (0..batch.len()).collect();
     order.sort_by_key(|place_of| batch[*place_of].input.bid.amount_minor);
     order
+}
+
+/// The highest amount on each item that would be accepted if its bid were the only one.
+fn highest(items: &HashMap<Uuid, Locked>, batch: &[Member<Command>]) -> Result<HashMap<Uuid, i64>> {
+    let mut highest: HashMap<Uuid, i64> = HashMap::new();
+    for Member { input: Command { item_id, bid }, .. } in batch {
+        let Some(Locked { item, now }) = items.get(item_id) else { continue };
+        if gavel_rules::decide(&item.auction()?, bid, *now).is_ok() {
+            let highest = highest.entry(*item_id).or_default();
+            *highest = bid.amount_minor.max(*highest);
+        }
+    }
+    Ok(highest)
+}
+
+/// Whether the bid, accepted now, would raise the next minimum above the highest one: that one comes first then. So the
+/// highest of simultaneous bids leads in the end, whatever else was bid.
+fn stands_in_the_way(
+    items: &HashMap<Uuid, Locked>,
+    highest: &HashMap<Uuid, i64>,
+    Command { item_id, bid }: &Command,
+) -> Result<bool> {
+    let (Some(Locked { item, now }), Some(highest)) = (items.get(item_id), highest.get(item_id)) else {
+        return Ok(false);
+    };
+    let accepted = gavel_rules::decide(&item.auction()?, bid, *now);
+    Ok(accepted.is_ok_and(|accepted| bid.amount_minor < *highest && accepted.next_minimum_minor > *highest))
 }
 
 /// Decides one bid on the item as the bids before it have left it.

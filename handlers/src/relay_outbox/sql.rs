@@ -38,7 +38,8 @@ pub(super) async fn lease_shards(tx: &mut Tx, lease: Uuid, lasts: Duration, most
     Ok(shards.fetch_all(tx.conn()).await?)
 }
 
-/// The shards' events, each shard's in order, without those that wait and those behind them.
+/// The shards' events in order, without those that wait and those behind them. Each shard has its share of the limit, so that
+/// a long one does not keep the others from their turn.
 pub(super) async fn pending(tx: &mut Tx, shards: &[i16], limit: i64) -> Result<Vec<Pending>> {
     let events = sqlx::query_as!(
         Pending,
@@ -52,8 +53,8 @@ pub(super) async fn pending(tx: &mut Tx, shards: &[i16], limit: i64) -> Result<V
                              WHERE earlier.key = o.key AND earlier.version <= o.version
                                AND earlier.retry_at > clock_timestamp())
            ORDER BY outbox_id
-           LIMIT $2) e
-         LIMIT $2",
+           LIMIT greatest(1, $2::bigint / cardinality($1))) e
+         ORDER BY e.outbox_id",
         shards,
         limit,
     );

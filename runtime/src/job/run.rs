@@ -136,8 +136,9 @@ impl Lane {
         };
         let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: jobs.len() };
         for ((job, cancel), verdict) in jobs.iter().zip(cancels).zip(verdicts) {
-            let done = matches!(verdict, Ok(Verdict::Done));
-            match judge(if cancel.is_cancelled() && !done { Err(cancelled()) } else { verdict }) {
+            // What was done or snoozed has had its effects: a cancellation finds a snoozed one at its next run.
+            let has_effects = matches!(verdict, Ok(Verdict::Done | Verdict::Snooze(_)));
+            match judge(if cancel.is_cancelled() && !has_effects { Err(cancelled()) } else { verdict }) {
                 Outcome::Done => ran.done.push(job),
                 Outcome::Snooze(pause) => ran.snoozed.push((job.id, pause)),
                 failed @ Outcome::Failed { .. } => ran.failed.push((job, failed)),

@@ -30,6 +30,9 @@ use std::collections::{HashSet, VecDeque};
 /// Batches delivered ahead: the next one arrives while one is applied.
 const PREFETCHED_BATCHES: usize = 2;
 
+/// A batch that the surroundings seem to be to blame for is tried so often, then halved: it may be one message after all.
+const PATIENT_TRIES: u32 = 3;
+
 /// One channel, whose batches are applied one after another.
 pub(super) struct Lane {
     channel: Channel,
@@ -137,7 +140,7 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: Vec<Receiv
                     };
                 }
             }
-            Err(error) if is_nobodys_fault(&error) => {
+            Err(error) if is_nobodys_fault(&error) && (tries < PATIENT_TRIES || group.len() == 1) => {
                 tries += 1;
                 groups.push_front(group);
                 if !runtime.tasks().pause(backoff::pause(tries, PAUSES.0, PAUSES.1)).await {

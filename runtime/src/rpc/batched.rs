@@ -22,6 +22,7 @@ use crate::{
     receipt::{self, Outcome},
     tx::{Terms, bounded},
 };
+use futures_util::future::BoxFuture;
 use poem_grpc::{Request, Response, Status};
 use prost::Message;
 use std::{
@@ -64,7 +65,7 @@ impl<H: BatchHandler> Batched<H> {
         let metrics = self.0.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
         let result = self.call(&incoming, request.into_inner()).await;
-        metrics.end(observed, invoke::outcome_of(&result));
+        metrics.end(&observed, invoke::outcome_of(&result));
         incoming.answer(result)
     }
 
@@ -90,8 +91,7 @@ impl<H: BatchHandler> Batched<H> {
             refuse(Error::new(Class::Exhausted, message))
         };
         if let Some(lane) = submitted.map_err(full)? {
-            let inner = self.0.clone();
-            runtime.tasks().spawn(async move { inner.work(lane).await });
+            self.0.clone().open(lane);
         }
         let lost = |_| Error::internal(anyhow::anyhow!("the lane ended before it had decided"));
         let reply = async { decided.await.map_err(lost)? };
@@ -102,8 +102,17 @@ impl<H: BatchHandler> Batched<H> {
 }
 
 impl<H: BatchHandler> Inner<H> {
-    async fn work(&self, mut lane: Lane<H::Key, Waiting<H>>) {
+    fn open(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>) {
+        let tasks = self.runtime.tasks().clone();
+        let work: BoxFuture<'static, ()> = Box::pin(async move { self.work(lane).await });
+        tasks.spawn(work);
+    }
+
+    async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>) {
         while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
+            if let Some(another) = lane.another() {
+                self.clone().open(another);
+            }
             self.decide(calls).await;
         }
     }

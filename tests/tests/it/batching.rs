@@ -325,3 +325,22 @@ async fn a_saturated_pool_of_readers_does_not_slow_bids() {
     holder.rollback().await.expect("released");
     join_all(readers).await;
 }
+
+#[tokio::test]
+async fn the_highest_of_simultaneous_bids_leads_though_a_lower_one_lies_within_a_step_of_it() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let item = items(&system, &api, 1).await.remove(0);
+    let holder = lock(&system, std::slice::from_ref(&item)).await;
+    let ahead = Asked::new("ann", &item, 1).send(&system, &api);
+    wait_for_waiting(&system, 1).await;
+    // The step at 1 000 is 50: accepted first, the lower one would leave no room for the higher.
+    let lower = Asked::new("bob", &item, 1_000).send(&system, &api);
+    let higher = Asked::new("cem", &item, 1_040).send(&system, &api);
+    wait_for_calls(&service, 3).await;
+    holder.rollback().await.expect("released");
+    assert!(ahead.await.expect("sent").is_err(), "too low");
+    assert_eq!(higher.await.expect("sent").expect("the highest").price_minor, 1_040);
+    let refused = lower.await.expect("sent").expect_err("it came too late").refused.expect("it says why");
+    assert_eq!(refused.next_minimum_minor, 1_090);
+}
