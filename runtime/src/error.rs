@@ -253,11 +253,6 @@ fn class_of_sqlstate(code: &str) -> (Class, &'static str) {
     }
 }
 
-/// Whether `error` is the violation of the constraint of that name.
-pub fn violates(error: &sqlx::Error, constraint: &str) -> bool {
-    error.as_database_error().is_some_and(|db| db.constraint() == Some(constraint))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 /// Locks all of these items for this transaction, in the order of their ids whoever locks them, and reads the database's
 /// clock once all locks are held. Those that do not exist are missing from what it gives.
+///
+/// The clock stands behind a count of the locked rows: in the locking query it would be read before the wait for a lock.
 pub async fn lock_all(tx: &mut Tx, item_ids: &[Uuid]) -> Result<HashMap<Uuid, Locked>> {
     let rows = sqlx::query!(
         r#"WITH locked AS MATERIALIZED (
