@@ -1,8 +1,11 @@
 //! Combining: what waits becomes one batch, and nothing ever waits for a batch to fill.
 //!
 //! Entries queue by key. A lane takes whatever is waiting, of one key or of many, works on it, and takes whatever has come
-//! in the meantime. A key is in one lane at a time, so that its entries keep their order; a key that holds up its lane
-//! holds up no other lane. Lanes are tasks that end when nothing waits: an idle handler has none.
+//! in the meantime. A key is in one lane at a time, so that its entries keep their order. Lanes are tasks that end when
+//! nothing waits: an idle handler has none.
+//!
+//! One lane is enough while it is quick, and makes the largest batches. Another one opens when a batch has had no room for
+//! all keys that are ready, or when a lane is held up: a key that holds up its lane holds up no other.
 use crate::spec::Batch;
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,6 +24,8 @@ struct State<K, T> {
     ready: VecDeque<K>,
     keys: HashMap<K, Queue<T>>,
     lanes: usize,
+    /// Lanes whose batch takes long.
+    held_up: usize,
 }
 
 struct Queue<T> {
@@ -43,12 +48,13 @@ pub(crate) struct Lane<K: Hash + Eq + Clone, T> {
     combiner: Arc<Combiner<K, T>>,
     /// Keys of the batch being worked on.
     held: Vec<K>,
+    held_up: bool,
     open: bool,
 }
 
 impl<K: Hash + Eq + Clone, T> Combiner<K, T> {
     pub(crate) fn new(limits: Batch) -> Arc<Self> {
-        let state = State { ready: VecDeque::new(), keys: HashMap::new(), lanes: 0 };
+        let state = State { ready: VecDeque::new(), keys: HashMap::new(), lanes: 0, held_up: 0 };
         Arc::new(Self { limits, state: Mutex::new(state) })
     }
 
@@ -67,11 +73,17 @@ impl<K: Hash + Eq + Clone, T> Combiner<K, T> {
         if queue.in_lane == 0 && queue.waiting.len() == 1 {
             state.ready.push_back(key);
         }
+        let one_is_quick = state.lanes > state.held_up;
+        Ok(if one_is_quick { None } else { self.open(&mut state) })
+    }
+
+    /// One more lane, where keys are ready and another may open.
+    fn open(self: &Arc<Self>, state: &mut State<K, T>) -> Option<Lane<K, T>> {
         if state.ready.is_empty() || state.lanes >= self.limits.lanes {
-            return Ok(None);
+            return None;
         }
         state.lanes += 1;
-        Ok(Some(Lane { combiner: self.clone(), held: Vec::new(), open: true }))
+        Some(Lane { combiner: self.clone(), held: Vec::new(), held_up: false, open: true })
     }
 }
 
@@ -127,7 +139,7 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
     pub(crate) fn next(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Vec<T>> {
         let combiner = self.combiner.clone();
         let mut state = combiner.state();
-        state.release(self.held.drain(..));
+        self.let_go(&mut state);
         let batch = state.take(combiner.limits, &mut self.held, wanted);
         if batch.is_empty() {
             state.lanes -= 1;
@@ -136,17 +148,26 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
         }
         Some(batch)
     }
-}
 
-impl<K: Hash + Eq + Clone, T> Lane<K, T> {
     /// One more lane, where this one's batch had no room for all keys that are ready.
     pub(crate) fn another(&self) -> Option<Self> {
+        self.combiner.open(&mut self.combiner.state())
+    }
+
+    /// Says that this batch takes long: others no longer wait for this lane. One more lane, where any do.
+    pub(crate) fn is_held_up(&mut self) -> Option<Self> {
         let mut state = self.combiner.state();
-        if state.ready.is_empty() || state.lanes >= self.combiner.limits.lanes {
-            return None;
+        if !self.held_up {
+            self.held_up = true;
+            state.held_up += 1;
         }
-        state.lanes += 1;
-        Some(Self { combiner: self.combiner.clone(), held: Vec::new(), open: true })
+        self.combiner.open(&mut state)
+    }
+
+    fn let_go(&mut self, state: &mut State<K, T>) {
+        state.release(self.held.drain(..));
+        state.held_up -= usize::from(self.held_up);
+        self.held_up = false;
     }
 }
 
@@ -154,8 +175,9 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
 impl<K: Hash + Eq + Clone, T> Drop for Lane<K, T> {
     fn drop(&mut self) {
         if self.open {
-            let mut state = self.combiner.state();
-            state.release(self.held.drain(..));
+            let combiner = self.combiner.clone();
+            let mut state = combiner.state();
+            self.let_go(&mut state);
             state.lanes -= 1;
         }
     }
@@ -194,8 +216,9 @@ mod tests {
         let c = combiner(10, 2);
         let mut first = c.submit("a", 1, 1).unwrap().unwrap();
         assert_eq!(next(&mut first), Some(vec![1]));
+        assert!(c.submit("b", 3, 1).unwrap().is_none(), "one lane is enough while it is quick");
         assert!(c.submit("a", 2, 1).unwrap().is_none(), "its key is in the first lane");
-        let mut second = c.submit("b", 3, 1).unwrap().unwrap();
+        let mut second = first.is_held_up().unwrap();
         assert_eq!(next(&mut second), Some(vec![3]));
         assert_eq!(next(&mut second), None);
         assert_eq!(next(&mut first), Some(vec![2]));
@@ -221,22 +244,30 @@ mod tests {
         let c = combiner(2, 2);
         let mut first = c.submit("a", 1, 1).unwrap().unwrap();
         assert_eq!(next(&mut first), Some(vec![1]));
-        let mut second = c.submit("b", 2, 1).unwrap().unwrap();
-        for (key, n) in [("b", 3), ("c", 4)] {
+        for (key, n) in [("b", 2), ("b", 3), ("c", 4), ("c", 5), ("d", 6)] {
             assert!(c.submit(key, n, 1).unwrap().is_none());
         }
-        assert_eq!(next(&mut second), Some(vec![2, 3]));
-        assert!(second.another().is_none(), "two lanes and no more");
-        assert_eq!(next(&mut first), Some(vec![4]));
+        assert_eq!(next(&mut first), Some(vec![2, 3]));
+        let mut second = first.another().unwrap();
+        assert!(first.another().is_none(), "two lanes and no more");
+        assert_eq!(next(&mut second), Some(vec![4, 5]));
+        assert_eq!(next(&mut first), Some(vec![6]));
+        assert_eq!((next(&mut second), next(&mut first)), (None, None));
+    }
+
+    #[test]
+    fn a_lane_that_is_held_up_is_waited_for_by_nobody_until_it_goes_on() {
+        let c = combiner(10, 3);
+        let mut first = c.submit("a", 1, 1).unwrap().unwrap();
+        next(&mut first);
+        assert!(first.is_held_up().is_none(), "nobody waits for it");
+        let mut second = c.submit("b", 2, 1).unwrap().unwrap();
+        next(&mut second);
+        assert!(c.submit("c", 3, 1).unwrap().is_none(), "the second is quick");
+        assert_eq!(next(&mut second), Some(vec![3]));
+        assert_eq!(next(&mut second), None);
         assert_eq!(next(&mut first), None);
-        c.submit("b", 5, 1).unwrap();
-        let mut third = c.submit("d", 6, 1).unwrap().unwrap();
-        for (key, n) in [("d", 7), ("e", 8)] {
-            c.submit(key, n, 1).unwrap();
-        }
-        drop(second);
-        assert_eq!(next(&mut third).map(|batch| batch.len()), Some(2));
-        assert_eq!(third.another().and_then(|mut lane| next(&mut lane)).map(|batch| batch.len()), Some(2));
+        assert_eq!(c.state().held_up, 0);
     }
 
     #[test]

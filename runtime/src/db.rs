@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    PgPool,
+    Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{str::FromStr, time::Duration};
@@ -17,6 +17,8 @@ use std::{str::FromStr, time::Duration};
 const READ_STATEMENT_TIMEOUT_MS: u32 = 5_000;
 /// How long anyone waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection is taken as it is when it has been idle for less than this.
+const UNTESTED: Duration = Duration::from_secs(1);
 
 /// Which pool a transaction's connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,8 @@ impl Pools {
         let options = connect_options(&backends.database_url)?
             .application_name(process)
             .options([("idle_in_transaction_session_timeout", quiet_ms)]);
-        let pool = |size: u32| PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool =
+            |size: u32| tested_when_idle(PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT));
         let reads = options.clone().options([
             ("default_transaction_read_only", "on".to_owned()),
             ("statement_timeout", READ_STATEMENT_TIMEOUT_MS.to_string()),
@@ -94,6 +97,19 @@ impl Pools {
             pool.close().await;
         }
     }
+}
+
+/// A connection that was in use a moment ago is not asked whether it is alive: that would be one more round trip for each
+/// transaction, and the first statement tells as well.
+fn tested_when_idle(pool: PgPoolOptions) -> PgPoolOptions {
+    pool.test_before_acquire(false).before_acquire(|conn, meta| {
+        Box::pin(async move {
+            if meta.idle_for < UNTESTED {
+                return Ok(true);
+            }
+            conn.ping().await.map(|()| true)
+        })
+    })
 }
 
 /// Which of the pools a process uses.

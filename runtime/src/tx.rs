@@ -9,15 +9,20 @@ use crate::{
     job::{self, Enqueued, Job, Options, Waker},
     outbox::{self, Emitted},
 };
-use sqlx::{Executor, PgConnection, Postgres, pool::PoolConnection};
-use std::time::Duration;
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// A connection that does not answer a rollback within this time is closed.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An open transaction.
 pub struct Tx {
-    conn: PoolConnection<Postgres>,
+    /// Here until the drop.
+    conn: Option<PoolConnection<Postgres>>,
+    kept: Kept,
     invocation: Invocation,
     waker: Waker,
     enqueued: Vec<&'static str>,
@@ -25,6 +30,21 @@ pub struct Tx {
     /// Whether events are in the outbox that the relay has not been told of.
     has_events: bool,
     ended: bool,
+}
+
+/// A connection that goes from one transaction to the next, for one who runs them one after another. Given back to the
+/// pool and taken again, each would cost two more round trips: a pool asks its connections whether they are alive.
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Arc<Mutex<Option<PoolConnection<Postgres>>>>);
+
+impl Kept {
+    fn take(&self) -> Option<PoolConnection<Postgres>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, conn: PoolConnection<Postgres>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn);
+    }
 }
 
 /// How a transaction is begun.
@@ -79,34 +99,66 @@ impl Tx {
 
     /// As [`Tx::begin`], on other terms.
     pub(crate) async fn begin_with(pools: &Pools, share: Share, invocation: Invocation, terms: Terms) -> Result<Self> {
+        Self::begin_on(&Kept::default(), pools, share, invocation, terms).await
+    }
+
+    /// As [`Tx::begin_with`], on the connection that is kept, if there is one, which is kept when this transaction ends.
+    pub(crate) async fn begin_on(
+        kept: &Kept,
+        pools: &Pools,
+        share: Share,
+        invocation: Invocation,
+        terms: Terms,
+    ) -> Result<Self> {
         let left = invocation.remaining();
         if left.is_zero() {
             return Err(Error::new(Class::DeadlineExceeded, "no time was left to begin"));
         }
-        let conn = bounded(left, async { Ok(pools.of(share).acquire().await?) }).await?;
-        // From here on the connection is closed unless the transaction ends: also when this very statement is cut off.
-        let mut tx = Self {
-            conn,
+        let conn = match kept.take() {
+            Some(conn) => conn,
+            None => bounded(left, async { Ok(pools.of(share).acquire().await?) }).await?,
+        };
+        let mut tx = Self::on(conn, kept, pools, invocation);
+        match tx.open(terms).await {
+            // The server has closed the connection since it was last used, and nothing has been done on it.
+            Err(error) if error.class() == Class::Unavailable => {
+                let conn = bounded(tx.invocation.remaining(), living(pools.of(share))).await?;
+                tx = Self::on(conn, kept, pools, tx.invocation.clone());
+                tx.open(terms).await?;
+            }
+            opened => opened?,
+        }
+        Ok(tx)
+    }
+
+    /// From here on the connection is closed unless the transaction ends: also when its first statement is cut off.
+    fn on(conn: PoolConnection<Postgres>, kept: &Kept, pools: &Pools, invocation: Invocation) -> Self {
+        Self {
+            conn: Some(conn),
+            kept: kept.clone(),
             invocation,
             waker: pools.waker.clone(),
             enqueued: Vec::new(),
             emitted: Vec::new(),
             has_events: false,
             ended: false,
-        };
-        let left = tx.invocation.remaining();
+        }
+    }
+
+    async fn open(&mut self, terms: Terms) -> Result<()> {
+        let left = self.invocation.remaining();
         let (left_ms, lock_ms) = (left.as_millis().max(1), left.min(terms.lock_wait).as_millis().max(1));
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {lock_ms}{}",
             if terms.durable { "" } else { "; SET LOCAL synchronous_commit = off" }
         );
-        bounded(left, async { Ok(tx.conn().execute(begin.as_str()).await?) }).await?;
-        Ok(tx)
+        bounded(left, async { Ok(self.conn().execute(begin.as_str()).await?) }).await?;
+        Ok(())
     }
 
     /// The connection, for the handler's statements.
     pub fn conn(&mut self) -> &mut PgConnection {
-        &mut self.conn
+        held(&mut self.conn)
     }
 
     /// Which run this is.
@@ -137,7 +189,7 @@ impl Tx {
     /// [`Class::Invalid`] when its key or its delay is too long.
     pub async fn enqueue<J: Job>(&mut self, job: &J, options: impl Into<Options>) -> Result<Enqueued> {
         let options = options.into();
-        let enqueued = job::enqueue(&mut self.conn, &self.invocation, job, &options).await?;
+        let enqueued = job::enqueue(held(&mut self.conn), &self.invocation, job, &options).await?;
         self.remember(J::KIND, &options);
         Ok(enqueued)
     }
@@ -148,7 +200,7 @@ impl Tx {
     /// As [`Tx::enqueue`].
     pub async fn enqueue_many<J: Job>(&mut self, jobs: &[J], options: impl Into<Options>) -> Result<Vec<uuid::Uuid>> {
         let options = options.into();
-        let ids = job::enqueue_many(&mut self.conn, &self.invocation, jobs, &options).await?;
+        let ids = job::enqueue_many(held(&mut self.conn), &self.invocation, jobs, &options).await?;
         self.remember(J::KIND, &options);
         Ok(ids)
     }
@@ -205,9 +257,28 @@ impl Tx {
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        if !self.ended {
-            self.conn.close_on_drop();
+        let Some(mut conn) = self.conn.take() else { return };
+        if self.ended {
+            self.kept.put(conn);
+        } else {
+            conn.close_on_drop();
         }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "it is taken by the drop alone")]
+fn held(conn: &mut Option<PoolConnection<Postgres>>) -> &mut PgConnection {
+    conn.as_mut().expect("a transaction holds its connection until it is dropped")
+}
+
+/// A connection that answers, in place of those that the server has closed.
+async fn living(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
+    loop {
+        let mut conn = pool.acquire().await?;
+        if conn.ping().await.is_ok() {
+            return Ok(conn);
+        }
+        conn.close_on_drop();
     }
 }
 

@@ -24,6 +24,11 @@ impl Auction {
     pub fn next_minimum_minor(&self) -> i64 {
         self.ladder.next_minimum_minor(self.start_price_minor, self.standing.as_ref().map(|(price, _)| *price))
     }
+
+    /// The lowest amount of the bid after one of that amount, in minor units.
+    pub(crate) fn minimum_after_minor(&self, amount_minor: i64) -> i64 {
+        self.ladder.next_minimum_minor(self.start_price_minor, Some(amount_minor))
+    }
 }
 
 /// What a bidder asks for.
@@ -96,9 +101,14 @@ pub fn decide(auction: &Auction, bid: &Bid, now: DateTime<Utc>) -> Result<Accept
     let previous = auction.standing.as_ref().map(|(_, leader)| leader);
     Ok(Acceptance {
         price_minor: bid.amount_minor,
-        next_minimum_minor: auction.ladder.next_minimum_minor(auction.start_price_minor, Some(bid.amount_minor)),
+        next_minimum_minor: auction.minimum_after_minor(bid.amount_minor),
         outbid: previous.filter(|leader| **leader != bid.bidder).cloned(),
     })
+}
+
+/// Whether the bid would be accepted.
+pub(crate) fn is_acceptable(auction: &Auction, bid: &Bid, now: DateTime<Utc>) -> bool {
+    objection(auction, bid, auction.next_minimum_minor(), now).is_none()
 }
 
 fn objection(auction: &Auction, bid: &Bid, minimum_minor: i64, now: DateTime<Utc>) -> Option<RefusalReason> {

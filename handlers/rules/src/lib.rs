@@ -9,6 +9,7 @@ mod closing;
 mod ladder;
 mod listing;
 mod money;
+mod simultaneous;
 mod user;
 
 pub use bidding::{Acceptance, Auction, Bid, Refusal, RefusalReason, decide};
@@ -16,4 +17,5 @@ pub use closing::{NotDue, Outcome, close};
 pub use ladder::Ladder;
 pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS};
 pub use money::{BID_CEILING_MINOR, Currency, InvalidAmount, InvalidCurrency, MAX_AMOUNT_MINOR, amount};
+pub use simultaneous::decide_all;
 pub use user::{InvalidUserId, UserId};

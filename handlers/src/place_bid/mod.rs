@@ -1,17 +1,17 @@
 //! Places bids, as many as wait at the same time. Their items' rows are locked, the database's clock read under the locks,
-//! the rules asked for one bid after another, from the lowest to the highest; then the bids, the items' new prices, the
-//! events and the receipts are committed together.
+//! the rules asked item by item; then the bids, the items' new prices, the events and the receipts are committed together.
 mod sql;
 
 use crate::{
     convert::{timestamp, user, uuid},
     item::{self, ItemRow, Locked, routing_key},
 };
+use chrono::{DateTime, Utc};
 use gavel_proto::{
     events_v1::{BidAccepted, item_event::Fact},
     v1,
 };
-use gavel_rules::{Auction, BID_CEILING_MINOR, Bid, Refusal, RefusalReason};
+use gavel_rules::{Acceptance, Auction, BID_CEILING_MINOR, Bid, Refusal, RefusalReason};
 use gavel_runtime::{
     Class, Error, Member, Result, Tx,
     auth::{Access, Caller},
@@ -19,7 +19,7 @@ use gavel_runtime::{
     fault, ids, rpc,
     spec::{Batch, Limits, Spec, Trigger},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// `BidService.PlaceBid`.
@@ -56,94 +56,73 @@ impl rpc::BatchHandler for PlaceBid {
     }
 
     async fn handle(tx: &mut Tx, batch: &[Member<Command>]) -> Result<Verdicts<v1::PlaceBidResponse>> {
-        let mut item_ids: Vec<_> = batch.iter().map(|bid| bid.input.item_id).collect();
-        item_ids.sort_unstable();
-        item_ids.dedup();
+        let by_item = by_item(batch);
+        let item_ids: Vec<_> = by_item.keys().copied().collect();
         let mut items = item::lock_all(tx, &item_ids).await?;
         let mut ledger = sql::Ledger::default();
-        let highest = highest(&items, batch)?;
         let mut verdicts: Vec<_> = batch.iter().map(|_| None).collect();
-        let mut later = Vec::new();
-        for place_of in from_lowest(batch) {
-            let bid = &batch[place_of];
-            if stands_in_the_way(&items, &highest, &bid.input)? {
-                later.push(place_of);
-            } else {
-                verdicts[place_of] = Some(place(tx, &mut items, &mut ledger, bid));
+        for (item_id, places) in by_item {
+            if let Some(locked) = items.get_mut(&item_id) {
+                decide(tx, &mut ledger, locked, batch, &places, &mut verdicts)?;
             }
         }
-        for place_of in later {
-            verdicts[place_of] = Some(place(tx, &mut items, &mut ledger, &batch[place_of]));
-        }
         ledger.record(tx, &items).await?;
-        Ok(verdicts.into_iter().flatten().collect())
+        let missing = |bid: &Member<Command>| Err(item::missing(bid.input.item_id));
+        Ok(batch.iter().zip(verdicts).map(|(bid, verdict)| verdict.unwrap_or_else(|| missing(bid))).collect())
     }
 }
 
-/// The bids of one batch are simultaneous: all are decided at the same instant of the database's clock. So that chance does
-/// not refuse a bid that was high enough when that instant came, the lowest is decided first; of equal ones, the one that
-/// came first.
-fn from_lowest(batch: &[Member<Command>]) -> Vec<usize> {
-    let mut order: Vec<_> = (0..batch.len()).collect();
-    order.sort_by_key(|place_of| batch[*place_of].input.bid.amount_minor);
-    order
-}
-
-/// The highest amount on each item that would be accepted if its bid were the only one.
-fn highest(items: &HashMap<Uuid, Locked>, batch: &[Member<Command>]) -> Result<HashMap<Uuid, i64>> {
-    let mut highest: HashMap<Uuid, i64> = HashMap::new();
-    for Member { input: Command { item_id, bid }, .. } in batch {
-        let Some(Locked { item, now }) = items.get(item_id) else { continue };
-        if gavel_rules::decide(&item.auction()?, bid, *now).is_ok() {
-            let highest = highest.entry(*item_id).or_default();
-            *highest = bid.amount_minor.max(*highest);
-        }
+/// Where in the batch each item's bids stand, in the order of the items' ids.
+fn by_item(batch: &[Member<Command>]) -> BTreeMap<Uuid, Vec<usize>> {
+    let mut by_item: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (place, bid) in batch.iter().enumerate() {
+        by_item.entry(bid.input.item_id).or_default().push(place);
     }
-    Ok(highest)
+    by_item
 }
 
-/// Whether the bid, accepted now, would raise the next minimum above the highest one: that one comes first then. So the
-/// highest of simultaneous bids leads in the end, whatever else was bid.
-fn stands_in_the_way(
-    items: &HashMap<Uuid, Locked>,
-    highest: &HashMap<Uuid, i64>,
-    Command { item_id, bid }: &Command,
-) -> Result<bool> {
-    let (Some(Locked { item, now }), Some(highest)) = (items.get(item_id), highest.get(item_id)) else {
-        return Ok(false);
-    };
-    let accepted = gavel_rules::decide(&item.auction()?, bid, *now);
-    Ok(accepted.is_ok_and(|accepted| bid.amount_minor < *highest && accepted.next_minimum_minor > *highest))
-}
-
-/// Decides one bid on the item as the bids before it have left it.
-fn place(
+/// Decides all bids on one item, and moves its row on with each that is accepted.
+fn decide(
     tx: &mut Tx,
-    items: &mut HashMap<Uuid, Locked>,
     ledger: &mut sql::Ledger,
-    Member { input: Command { item_id, bid }, invocation }: &Member<Command>,
+    Locked { item, now }: &mut Locked,
+    batch: &[Member<Command>],
+    places: &[usize],
+    verdicts: &mut [Option<Result<v1::PlaceBidResponse>>],
+) -> Result<()> {
+    let bids: Vec<_> = places.iter().map(|place| &batch[*place].input.bid).collect();
+    bids.iter().for_each(|bid| fault::point_for("place_bid", "decide", bid.bidder.as_str()));
+    let mut auction = item.auction()?;
+    for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, *now) {
+        let place = places[nth];
+        verdicts[place] = Some(match verdict {
+            Ok(accepted) => Ok(accept(tx, ledger, (item, *now), &batch[place], &accepted)?),
+            Err(refusal) => Err(refused(&auction, refusal)),
+        });
+    }
+    Ok(())
+}
+
+/// Moves the item on to the bid's price, and writes down the bid and its event.
+fn accept(
+    tx: &mut Tx,
+    ledger: &mut sql::Ledger,
+    (item, now): (&mut ItemRow, DateTime<Utc>),
+    Member { input: Command { bid, .. }, invocation }: &Member<Command>,
+    accepted: &Acceptance,
 ) -> Result<v1::PlaceBidResponse> {
-    fault::point_for("place_bid", "decide", bid.bidder.as_str());
-    let Locked { item, now } = items.get_mut(item_id).ok_or_else(|| item::missing(*item_id))?;
-    let auction = item.auction()?;
-    let accepted = gavel_rules::decide(&auction, bid, *now).map_err(|refusal| refused(&auction, refusal))?;
     let bid_id = ids::ordered();
-    let after = ItemRow {
-        price_minor: Some(accepted.price_minor),
-        leader_id: Some(bid.bidder.to_string()),
-        bid_count: item.bid_count + 1,
-        version: item.version + 1,
-        ..item.clone()
-    };
+    item.price_minor = Some(accepted.price_minor);
+    item.leader_id = Some(bid.bidder.to_string());
+    item.bid_count += 1;
+    item.version += 1;
     let fact = Fact::BidAccepted(BidAccepted {
         bid_id: bid_id.to_string(),
         bidder_id: bid.bidder.to_string(),
-        outbid_user_id: accepted.outbid.map(|outbid| outbid.to_string()).unwrap_or_default(),
+        outbid_user_id: accepted.outbid.as_ref().map(ToString::to_string).unwrap_or_default(),
     });
-    let event = after.event(routing_key::BID_ACCEPTED, *now, fact)?;
-    ledger.add(bid_id, bid, &after, *now)?;
-    tx.emit_for(invocation, event);
-    *item = after;
+    tx.emit_for(invocation, item.event(routing_key::BID_ACCEPTED, now, fact)?);
+    ledger.add(bid_id, bid, item, now)?;
     Ok(v1::PlaceBidResponse {
         bid_id: bid_id.to_string(),
         outcome: v1::BidOutcome::Leading.into(),
@@ -151,7 +130,7 @@ fn place(
         price_minor: accepted.price_minor,
         next_minimum_minor: accepted.next_minimum_minor,
         ends_at: Some(timestamp(item.ends_at)),
-        decided_at: Some(timestamp(*now)),
+        decided_at: Some(timestamp(now)),
     })
 }
 

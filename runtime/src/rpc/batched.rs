@@ -1,9 +1,12 @@
 //! Calls that are decided many at a time.
 //!
 //! Each call passes the door by itself: token, limits, parsing. Then it waits in the combiner; a lane takes what waits and
-//! decides it in one transaction: receipts found, the handler's verdicts, receipts and events written, committed. Whoever
-//! asked waits for a reply and no longer than their deadline; the decision does not depend on them. One who is gone before
-//! a lane takes the call is not decided at all.
+//! decides it in one transaction: the handler's verdicts, receipts and events written, committed. Whoever asked waits for a
+//! reply and no longer than their deadline; the decision does not depend on them. One who is gone before a lane takes the
+//! call is not decided at all.
+//!
+//! That a call was made before is known when its receipt is written and another one is there. Then, as after any failure,
+//! the transaction is rolled back and the receipts are looked for first.
 //!
 //! A batch that fails is rolled back and halved until whoever is to blame is alone. Each half has a transaction of its own: a
 //! panic or a time-out leaves a connection that can't be trusted, with any savepoint on it.
@@ -20,7 +23,7 @@ use crate::{
     fault,
     invoke::{self, Finished, Together},
     receipt::{self, Outcome},
-    tx::{Terms, bounded},
+    tx::{Kept, Terms, bounded},
 };
 use futures_util::future::BoxFuture;
 use poem_grpc::{Request, Response, Status};
@@ -34,6 +37,9 @@ use tokio::sync::oneshot;
 
 /// Calls of several keys wait no longer than this for one key's lock: then its calls are set apart.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A batch that takes longer is one that others don't wait for.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// A batched handler's place in this process: its combiner and its lanes. Cheap to clone.
 pub struct Batched<H: BatchHandler>(Arc<Inner<H>>);
@@ -64,7 +70,8 @@ impl<H: BatchHandler> Batched<H> {
         let incoming = Incoming::of(&self.0.runtime, H::SPEC, &request);
         let metrics = self.0.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
-        let result = self.call(&incoming, request.into_inner()).await;
+        let call = self.call(&incoming, request.into_inner());
+        let Finished { result, .. } = invoke::quietly(&incoming.invocation, call).await;
         metrics.end(&observed, invoke::outcome_of(&result));
         incoming.answer(result)
     }
@@ -94,8 +101,7 @@ impl<H: BatchHandler> Batched<H> {
             self.0.clone().open(lane);
         }
         let lost = |_| Error::internal(anyhow::anyhow!("the lane ended before it had decided"));
-        let reply = async { decided.await.map_err(lost)? };
-        let reply = bounded(incoming.invocation.remaining(), reply).await?;
+        let reply = decided.await.map_err(lost)??;
         fault::point(H::SPEC.name, "before_reply");
         Ok(reply)
     }
@@ -109,23 +115,30 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>) {
+        let kept = Kept::default();
         while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
             if let Some(another) = lane.another() {
                 self.clone().open(another);
             }
-            self.decide(calls).await;
+            let mut decided = Box::pin(self.decide(&kept, calls));
+            if tokio::time::timeout(QUICK, &mut decided).await.is_err() {
+                if let Some(another) = lane.is_held_up() {
+                    self.clone().open(another);
+                }
+                decided.await;
+            }
         }
     }
 
     /// Decides every call of a batch, in as many transactions as it takes.
-    async fn decide(&self, calls: Vec<Waiting<H>>) {
+    async fn decide(&self, kept: &Kept, calls: Vec<Waiting<H>>) {
         let mut groups = VecDeque::from([Group::<H>::of(calls)]);
         while let Some(group) = groups.pop_front() {
             let (group, repeated) = group.once_each();
             if let Some(repeated) = repeated {
                 groups.push_front(repeated);
             }
-            if let Err((group, error)) = Box::pin(self.decide_together(group)).await {
+            if let Err((group, error)) = Box::pin(self.decide_together(kept, group)).await {
                 group.divide(&error, &mut groups);
             }
         }
@@ -133,17 +146,17 @@ impl<H: BatchHandler> Inner<H> {
 
     /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was first.
     /// The group comes back where nothing of it stays.
-    async fn decide_together(&self, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
+    async fn decide_together(&self, kept: &Kept, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
         let invocation = group.representative();
         let mut attempt = 0;
         loop {
             let ids = batch::correlation_ids(group.members.iter().map(|member| &member.invocation));
             let together = Together { spec: H::SPEC, invocation: &invocation, size: group.members.len(), ids: &ids };
-            let attempt_it = invoke::guarded(&invocation, self.attempt(&mut group, &invocation));
+            let attempt_it = invoke::guarded(&invocation, self.attempt(kept, &mut group, &invocation));
             let ran = together.run(&self.runtime, attempt_it).await;
             match ran {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(false) => group.careful = true,
                 Err(error) if error.is_transient_conflict() && attempt < H::SPEC.limits.retries => {
                     tokio::time::sleep(backoff::pause(attempt + 1, CONFLICT_PAUSES.0, CONFLICT_PAUSES.1)).await;
                 }
@@ -154,22 +167,24 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     /// False when another run of one of the calls committed in between.
-    async fn attempt(&self, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
+    async fn attempt(&self, kept: &Kept, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
         // Half of the time that is left is for those who are not to blame when one of them takes too long.
         let left = invocation.remaining();
         let limit = if group.members.len() > 1 { left / 2 } else { left };
         let run = Invocation { deadline: Instant::now() + limit, ..invocation.clone() };
         let lock_wait = if group.patient { Duration::MAX } else { PATIENCE };
         let terms = Terms { lock_wait, ..Terms::USUAL };
-        let mut tx = Tx::begin_with(self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
-        let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
-        match bounded(limit, receipt::find(tx.conn(), &calls)).await {
-            Ok(known) => group.answer_known(known),
-            Err(error) => return Err(tx.fail(error).await),
-        }
-        if group.members.is_empty() {
-            tx.rollback().await;
-            return Ok(true);
+        let mut tx = Tx::begin_on(kept, self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
+        if group.careful {
+            let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
+            match bounded(limit, receipt::find(tx.conn(), &calls)).await {
+                Ok(known) => group.answer_known(known),
+                Err(error) => return Err(tx.fail(error).await),
+            }
+            if group.members.is_empty() {
+                tx.rollback().await;
+                return Ok(true);
+            }
         }
         let Finished { result, clean, .. } = invoke::quietly(&run, H::handle(&mut tx, &group.members)).await;
         match result.and_then(|verdicts| batch::counted(verdicts, group.members.len())) {
@@ -181,6 +196,10 @@ impl<H: BatchHandler> Inner<H> {
 
     async fn settle(&self, group: &mut Group<H>, mut tx: Tx, verdicts: Verdicts<H::Reply>) -> Result<bool> {
         let outcomes: Vec<Option<Outcome>> = verdicts.iter().map(recorded).collect();
+        if !group.careful && !self.are_new(group, &outcomes, &mut tx).await? {
+            tx.rollback().await;
+            return Ok(false);
+        }
         if outcomes.iter().any(Option::is_some) {
             let calls = group.slots.iter().map(|slot| &slot.call);
             let receipts = calls.zip(&outcomes).filter_map(|(call, outcome)| Some((call, outcome.as_ref()?)));
@@ -205,6 +224,18 @@ impl<H: BatchHandler> Inner<H> {
             slot.answer(verdict);
         }
         Ok(true)
+    }
+
+    /// Whether those that leave no receipt, where one before it would be met, have none from before either.
+    async fn are_new(&self, group: &Group<H>, outcomes: &[Option<Outcome>], tx: &mut Tx) -> Result<bool> {
+        let slots = group.slots.iter().zip(outcomes);
+        let calls: Vec<_> = slots.filter(|(_, outcome)| outcome.is_none()).map(|(slot, _)| &slot.call).collect();
+        if calls.is_empty() {
+            return Ok(true);
+        }
+        let left = tx.invocation().remaining();
+        let known = bounded(left, receipt::find(tx.conn(), &calls)).await?;
+        Ok(known.iter().all(Option::is_none))
     }
 }
 

@@ -42,11 +42,14 @@ pub(super) struct Group<H: BatchHandler> {
     /// Whether it waits for locks as long as there is time. Otherwise all of each key's calls are in it, and one whose
     /// lock is not to be had is set apart and waits last.
     pub(super) patient: bool,
+    /// Whether their receipts are looked for before the work. Most calls are new, and one that is not is found out by its
+    /// receipt when this transaction's is written; so it is done once something has gone wrong.
+    pub(super) careful: bool,
 }
 
 impl<H: BatchHandler> Group<H> {
-    fn empty(patient: bool) -> Self {
-        Self { members: Vec::new(), slots: Vec::new(), patient }
+    fn empty(patient: bool, careful: bool) -> Self {
+        Self { members: Vec::new(), slots: Vec::new(), patient, careful }
     }
 
     fn push(&mut self, member: Member<H::Command>, slot: Slot<H::Reply>) {
@@ -56,7 +59,7 @@ impl<H: BatchHandler> Group<H> {
 
     /// All calls of a batch.
     pub(super) fn of(calls: Vec<Waiting<H::Command, H::Reply>>) -> Self {
-        let mut group = Self::empty(false);
+        let mut group = Self::empty(false, false);
         for Waiting { member, slot } in calls {
             group.push(member, slot);
         }
@@ -66,8 +69,11 @@ impl<H: BatchHandler> Group<H> {
 
     /// Each call once, and those that repeat one of them: they are to come after it, and will find its receipt.
     pub(super) fn once_each(self) -> (Self, Option<Self>) {
-        let mut seen = HashSet::new();
-        let (mut first, mut repeated) = (Self::empty(self.patient), Self::empty(true));
+        if self.members.len() < 2 {
+            return (self, None);
+        }
+        let mut seen = HashSet::with_capacity(self.members.len());
+        let (mut first, mut repeated) = (Self::empty(self.patient, self.careful), Self::empty(true, true));
         for (member, slot) in self.members.into_iter().zip(self.slots) {
             let is_new = seen.insert((slot.call.principal.clone(), slot.call.key));
             (if is_new { &mut first } else { &mut repeated }).push(member, slot);
@@ -98,7 +104,7 @@ impl<H: BatchHandler> Group<H> {
         if known.iter().all(Option::is_none) {
             return;
         }
-        let before = std::mem::replace(self, Self::empty(self.patient));
+        let before = std::mem::replace(self, Self::empty(self.patient, self.careful));
         for ((member, slot), known) in before.members.into_iter().zip(before.slots).zip(known) {
             match known {
                 None => self.push(member, slot),
@@ -112,14 +118,20 @@ impl<H: BatchHandler> Group<H> {
     pub(super) fn divide(self, error: &Error, groups: &mut VecDeque<Self>) {
         let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
         let several_keys = self.has_several_keys();
-        if error.is_lock_wait() && !self.patient && !several_keys {
-            groups.push_back(Self { patient: true, ..self });
-        } else if nobodys_fault || self.members.len() == 1 || (error.is_lock_wait() && !several_keys) {
-            crate::invoke::report_all(H::SPEC, self.members.iter().map(|member| &member.invocation), error);
-            self.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
+        let was_careful = self.careful;
+        let this = Self { careful: true, ..self };
+        if error.is_lock_wait() && !this.patient && !several_keys {
+            groups.push_back(Self { patient: true, ..this });
+        } else if nobodys_fault || this.members.len() == 1 || (error.is_lock_wait() && !several_keys) {
+            if !was_careful && !nobodys_fault {
+                // It may have been answered before, and then that is the answer.
+                return groups.push_front(this);
+            }
+            crate::invoke::report_all(H::SPEC, this.members.iter().map(|member| &member.invocation), error);
+            this.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
         } else {
             let by_key = error.is_lock_wait();
-            let [left, right] = if by_key { self.halves_by_key() } else { self.halves() };
+            let [left, right] = if by_key { this.halves_by_key() } else { this.halves() };
             groups.push_front(right);
             groups.push_front(left);
         }
@@ -128,19 +140,18 @@ impl<H: BatchHandler> Group<H> {
     /// In their order; a key may be in both, so neither may be put off behind the other.
     fn halves(mut self) -> [Self; 2] {
         let middle = self.members.len() / 2;
-        let right =
-            Self { members: self.members.split_off(middle), slots: self.slots.split_off(middle), patient: true };
-        [Self { patient: true, ..self }, right]
+        let (members, slots) = (self.members.split_off(middle), self.slots.split_off(middle));
+        [Self { patient: true, ..self }, Self { members, slots, patient: true, careful: self.careful }]
     }
 
     /// Each key in one of them.
     fn halves_by_key(self) -> [Self; 2] {
-        let patient = self.patient;
+        let empty = || Self::empty(self.patient, self.careful);
         let keys: Vec<_> = self.members.iter().map(|member| H::key(&member.input)).collect();
         let mut distinct = HashSet::new();
         let order: Vec<_> = keys.iter().filter(|key| distinct.insert((*key).clone())).collect();
         let left_keys: HashSet<_> = order[..order.len() / 2].iter().map(|key| (*key).clone()).collect();
-        let (mut left, mut right) = (Self::empty(patient), Self::empty(patient));
+        let (mut left, mut right) = (empty(), empty());
         for ((member, slot), key) in self.members.into_iter().zip(self.slots).zip(&keys) {
             (if left_keys.contains(key) { &mut left } else { &mut right }).push(member, slot);
         }
