@@ -164,6 +164,19 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
         self.combiner.open(&mut state)
     }
 
+    /// A lane of its own for some of this one's keys, which it is not to hold up any longer. None where no more may open.
+    pub(crate) fn set_apart(&mut self, keys: &[K]) -> Option<Self> {
+        let mut state = self.combiner.state();
+        if state.lanes >= self.combiner.limits.lanes {
+            return None;
+        }
+        let (apart, held) = self.held.drain(..).partition(|key| keys.contains(key));
+        self.held = held;
+        state.lanes += 1;
+        state.held_up += 1;
+        Some(Self { combiner: self.combiner.clone(), held: apart, held_up: true, open: true })
+    }
+
     fn let_go(&mut self, state: &mut State<K, T>) {
         state.release(self.held.drain(..));
         state.held_up -= usize::from(self.held_up);
@@ -268,6 +281,26 @@ mod tests {
         assert_eq!(next(&mut second), None);
         assert_eq!(next(&mut first), None);
         assert_eq!(c.state().held_up, 0);
+    }
+
+    #[test]
+    fn keys_that_are_set_apart_hold_up_only_themselves() {
+        let c = combiner(10, 2);
+        let mut first = c.submit("b", 1, 1).unwrap().unwrap();
+        for (key, n) in [("b", 2), ("c", 3)] {
+            c.submit(key, n, 1).unwrap();
+        }
+        assert_eq!(next(&mut first), Some(vec![1, 2, 3]));
+        let mut apart = first.set_apart(&["c"]).unwrap();
+        assert!(first.set_apart(&[]).is_none(), "two lanes and no more");
+        c.submit("c", 4, 1).unwrap();
+        c.submit("d", 5, 1).unwrap();
+        assert_eq!(next(&mut first), Some(vec![5]), "c is held by the other lane");
+        assert_eq!(next(&mut first), None);
+        assert_eq!(next(&mut apart), Some(vec![4]));
+        assert_eq!(next(&mut apart), None);
+        let state = c.state();
+        assert_eq!((state.lanes, state.held_up, state.keys.len()), (0, 0, 0));
     }
 
     #[test]

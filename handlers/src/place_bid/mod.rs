@@ -91,7 +91,9 @@ fn decide(
     verdicts: &mut [Option<Result<v1::PlaceBidResponse>>],
 ) -> Result<()> {
     let bids: Vec<_> = places.iter().map(|place| &batch[*place].input.bid).collect();
-    bids.iter().for_each(|bid| fault::point_for("place_bid", "decide", bid.bidder.as_str()));
+    for bid in &bids {
+        fault::point_for("place_bid", "decide", bid.bidder.as_str());
+    }
     let mut auction = item.auction()?;
     for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, *now) {
         let place = places[nth];

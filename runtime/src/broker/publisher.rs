@@ -65,15 +65,9 @@ pub struct Publisher {
 /// The connection, and its channels that nobody publishes over at the moment.
 #[derive(Default)]
 struct Link {
-    connection: Option<Connection>,
+    connection: Option<Arc<Connection>>,
     idle: Vec<Channel>,
     /// Counts connections, so that a channel of an earlier one is told apart.
-    generation: u64,
-}
-
-/// A channel in use.
-struct Lent {
-    channel: Channel,
     generation: u64,
 }
 
@@ -123,10 +117,10 @@ impl Publisher {
     }
 
     async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        let mut lent = None;
+        let (mut generation, mut lent) = (None, None);
         let publish = async {
-            let Lent { channel, .. } = lent.insert(self.lend().await.map_err(|error| format!("{error:#}"))?);
-            Ok(publish_over(channel, exchange, messages).await)
+            let channel = self.lend(&mut generation).await.map_err(|error| format!("{error:#}"));
+            Ok(publish_over(lent.insert(channel?), exchange, messages).await)
         };
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish).await;
         let published = published.unwrap_or_else(|_| Err(format!("not within {PUBLISH_TIMEOUT:?}")));
@@ -138,37 +132,40 @@ impl Publisher {
             Err(PublishError::Unconfirmed(why)) => Some(why.clone()),
             _ => None,
         });
-        if let Some(lent) = lent {
-            self.take_back(lent, doubt.is_some()).await;
+        if let Some(generation) = generation {
+            // A connection that gives no channel in time is as doubtful as a batch that is not confirmed.
+            self.take_back(generation, lent.filter(|_| doubt.is_none())).await;
         }
         *self.last() = doubt.map_or(Ok(()), Err);
         results
     }
 
     /// A channel that nobody else publishes over until it is given back: a returned message may come attached to any
-    /// confirm of its channel.
-    async fn lend(&self) -> anyhow::Result<Lent> {
+    /// confirm of its channel. Says which connection it is of before that connection is asked for one.
+    async fn lend(&self, generation: &mut Option<u64>) -> anyhow::Result<Channel> {
         let mut link = self.link.lock().await;
-        self.connected(&mut link).await?;
-        let generation = link.generation;
+        let connection = self.connected(&mut link).await?;
+        *generation = Some(link.generation);
         while let Some(channel) = link.idle.pop() {
             if channel.status().connected() {
-                return Ok(Lent { channel, generation });
+                return Ok(channel);
             }
         }
-        let connection = link.connection.as_ref().context("the connection is gone")?;
+        // Others may publish meanwhile.
+        drop(link);
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Lent { channel, generation })
+        Ok(channel)
     }
 
-    async fn take_back(&self, lent: Lent, in_doubt: bool) {
+    /// Takes a channel back, or none of a connection in doubt.
+    async fn take_back(&self, generation: u64, channel: Option<Channel>) {
         let mut link = self.link.lock().await;
-        if lent.generation != link.generation {
+        if generation != link.generation {
             return;
         }
-        if !in_doubt {
-            link.idle.push(lent.channel);
+        if let Some(channel) = channel {
+            link.idle.push(channel);
         } else if !link.connection.as_ref().is_some_and(|connection| connection.status().blocked()) {
             // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an alarm
             // blocks it: a new one would be blocked as well, and this one can't even say goodbye.
@@ -176,7 +173,7 @@ impl Publisher {
         }
     }
 
-    async fn connected<'a>(&self, link: &'a mut Link) -> anyhow::Result<&'a Connection> {
+    async fn connected(&self, link: &mut Link) -> anyhow::Result<Arc<Connection>> {
         let stands = link.connection.as_ref().is_some_and(|connection| connection.status().connected());
         if !stands {
             link.forget();
@@ -185,9 +182,9 @@ impl Publisher {
             self.topology.declare(&channel).await.context("the topology can't be declared")?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             link.idle.push(channel);
-            link.connection = Some(connection);
+            link.connection = Some(Arc::new(connection));
         }
-        let connection = link.connection.as_ref().context("the connection is gone")?;
+        let connection = link.connection.clone().context("the connection is gone")?;
         ensure!(!connection.status().blocked(), "RabbitMQ blocks publishers: a memory or disk alarm");
         Ok(connection)
     }

@@ -34,8 +34,8 @@ pub(crate) struct Claimed {
     pub(crate) attempt_at: DateTime<Utc>,
     pub(crate) seq: i64,
     pub(crate) key: String,
-    /// Has a unique key.
-    pub(crate) unique: bool,
+    /// Where at most one queued job of the kind has it.
+    pub(crate) unique_key: Option<String>,
     /// Its arguments are in `mq_payloads`, as sqlxmq's producers leave them.
     pub(crate) stock: bool,
     pub(crate) args: Option<String>,
@@ -148,7 +148,7 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
         Claimed,
         r#"SELECT m.id AS "id!", m.ctid::text AS "place!", m.attempts AS "attempts!", m.tries AS "tries!",
                   m.deaths AS "deaths!", m.priority AS "priority!", m.attempt_at AS "attempt_at!", m.seq AS "seq!",
-                  m.channel_args AS "key!", m.unique_key IS NOT NULL AS "unique!", m.args IS NULL AS "stock!",
+                  m.channel_args AS "key!", m.unique_key, m.args IS NULL AS "stock!",
                   coalesce(m.args::text, (SELECT payload_json::text FROM mq_payloads p WHERE p.id = m.id)) AS args,
                   CASE WHEN m.args IS NULL THEN (SELECT payload_bytes FROM mq_payloads p WHERE p.id = m.id)
                        ELSE m.headers END AS headers
@@ -179,9 +179,25 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
 
 /// A job that is claimed is not queued any more: whoever enqueues its key anew, its handler too, enqueues another job.
 pub(crate) async fn free_unique_keys(conn: &mut PgConnection, jobs: &[Claimed]) -> Result<()> {
-    let ids: Vec<Uuid> = jobs.iter().filter(|job| job.unique).map(|job| job.id).collect();
+    let ids: Vec<Uuid> = jobs.iter().filter(|job| job.unique_key.is_some()).map(|job| job.id).collect();
     if !ids.is_empty() {
         sqlx::query!("UPDATE mq_msgs SET unique_key = NULL WHERE id = ANY($1)", &ids).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// A job that was claimed and is put off is queued again, under its key, unless another one has taken its place.
+pub(crate) async fn take_unique_key_back(conn: &mut PgConnection, kind: &str, job: &Claimed) -> Result<()> {
+    if let Some(key) = &job.unique_key {
+        sqlx::query!(
+            "UPDATE mq_msgs SET unique_key = $3 WHERE id = $2
+             AND NOT EXISTS (SELECT FROM mq_msgs WHERE channel_name = $1 AND unique_key = $3)",
+            kind,
+            job.id,
+            key,
+        )
+        .execute(conn)
+        .await?;
     }
     Ok(())
 }
@@ -191,7 +207,7 @@ pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<
     let claimed = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
-                  m.attempt_at AS "attempt_at!", m.seq, m.channel_args AS key, m.unique_key IS NOT NULL AS "unique!",
+                  m.attempt_at AS "attempt_at!", m.seq, m.channel_args AS key, m.unique_key,
                   m.args IS NULL AS "stock!", coalesce(m.args::text, p.payload_json::text) AS args,
                   coalesce(m.headers, p.payload_bytes) AS headers
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
@@ -239,7 +255,7 @@ pub(crate) async fn lease(
                        m.args, m.headers)
            SELECT t.id AS "id!", t.ctid::text AS "place!", t.attempts AS "attempts!", t.tries AS "tries!",
                   t.deaths AS "deaths!", t.priority AS "priority!", t.attempt_at AS "attempt_at!", t.seq AS "seq!",
-                  t.channel_args AS "key!", false AS "unique!", t.args IS NULL AS "stock!",
+                  t.channel_args AS "key!", NULL::text AS unique_key, t.args IS NULL AS "stock!",
                   coalesce(t.args::text, (SELECT payload_json::text FROM mq_payloads p WHERE p.id = t.id)) AS args,
                   CASE WHEN t.args IS NULL THEN (SELECT payload_bytes FROM mq_payloads p WHERE p.id = t.id)
                        ELSE t.headers END AS headers
@@ -272,7 +288,7 @@ mod tests {
             attempt_at: DateTime::UNIX_EPOCH,
             seq,
             key: String::new(),
-            unique: false,
+            unique_key: None,
             stock: false,
             args: None,
             headers: None,

@@ -74,7 +74,7 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
     let queued = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
-                  coalesce(m.attempt_at, 'epoch') AS "attempt_at!", m.seq, m.channel_args AS key, false AS "unique!",
+                  coalesce(m.attempt_at, 'epoch') AS "attempt_at!", m.seq, m.channel_args AS key, NULL::text AS unique_key,
                   m.args IS NULL AS "stock!", coalesce(m.args::text, p.payload_json::text) AS args,
                   coalesce(m.headers, p.payload_bytes) AS headers
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id

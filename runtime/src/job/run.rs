@@ -1,7 +1,7 @@
 //! Running what a lane has claimed: one job after another, or all of them by one call.
 use super::{
     Headers, Verdict, batched,
-    claim::Claimed,
+    claim::{self, Claimed},
     failure::{self, Outcome, cancelled, judge},
     lanes::{BATCH_WINDOW, Each, Handle, Lane, QUEUE_TIMEOUT, stoppable},
     settle::{self, Fence, Keys},
@@ -53,7 +53,7 @@ impl Lane {
             }
         };
         let taken = began.elapsed();
-        let settled = bounded(QUEUE_TIMEOUT, self.settle(&mut tx, &done, &snoozed)).await;
+        let settled = bounded(QUEUE_TIMEOUT, self.settle(&mut tx, &done, &snoozed, &failed)).await;
         if let Err(error) = settled {
             let error = tx.fail(error).await;
             return Ok(if count == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
@@ -147,7 +147,16 @@ impl Lane {
         Ok(ran)
     }
 
-    async fn settle(&self, tx: &mut Tx, done: &[&Claimed], snoozed: &[(Uuid, Duration)]) -> Result<()> {
+    async fn settle(
+        &self,
+        tx: &mut Tx,
+        done: &[&Claimed],
+        snoozed: &[(Uuid, Duration)],
+        failed: &[(&Claimed, Outcome)],
+    ) -> Result<()> {
+        for (job, _) in failed {
+            claim::take_unique_key_back(tx.conn(), self.kind.spec.name, job).await?;
+        }
         for (id, pause) in snoozed {
             settle::snooze(tx.conn(), *id, None, *pause).await?;
         }

@@ -1,22 +1,24 @@
 //! Consuming many messages at a time: what has been delivered is one batch, applied in one transaction and acknowledged
 //! together. Nothing waits for a batch to fill.
 //!
-//! A message that can't be applied with the others is handled by itself, with its tries and its parking. When a whole batch
-//! fails it is halved, as often as it takes to find the one to blame.
+//! A message that can't be applied with the others is handled by itself, with its tries and its parking, while its lane goes
+//! on. When a whole batch fails it is halved, as often as it takes to find the one to blame.
+//!
+//! A message that comes again is handled alone: it may be the one that killed the consumer before. And the broker counts a
+//! delivery against whatever a consumer that dies had been given ahead; so a consumer is given one message at a time until
+//! one comes that nobody had before.
 use super::{
-    consumer::{Consumer, Erased, HandleTx, PAUSES, consume, see_through},
+    apply::apply,
+    consumer::{Consumer, PAUSES, consume, see_through},
     delivery::Received,
 };
 use crate::{
-    Error, Invocation, Io, Member, Result, Runtime, Tx, backoff,
+    Error, Invocation, Member, Result, Runtime, backoff,
     batch::{self, Verdicts},
-    db::Share,
     error::Disposition,
     fault,
     invoke::{self, Finished, Together},
-    receipt,
     spec::Batch,
-    tx::bounded,
 };
 use anyhow::{Context, bail};
 use futures_util::{FutureExt, StreamExt, future::try_join_all};
@@ -25,7 +27,12 @@ use lapin::{
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions},
 };
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 /// Batches delivered ahead: the next one arrives while one is applied.
 const PREFETCHED_BATCHES: usize = 2;
@@ -33,10 +40,35 @@ const PREFETCHED_BATCHES: usize = 2;
 /// A batch that the surroundings seem to be to blame for is tried so often, then halved: it may be one message after all.
 const PATIENT_TRIES: u32 = 3;
 
+/// Messages of a lane that are handled by themselves at the same time: one more, and the lane waits.
+const ASIDE: usize = 16;
+
 /// One channel, whose batches are applied one after another.
 pub(super) struct Lane {
     channel: Channel,
     deliveries: lapin::Consumer,
+    tag: String,
+    /// Whether every message so far had been delivered before.
+    wary: bool,
+    /// Delivered, and not to go with the batch before it.
+    next: Option<Delivery>,
+    aside: Aside,
+}
+
+/// Messages that are seen through by themselves.
+struct Aside {
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// What became of a message in its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Applied,
+    /// To be seen through by itself.
+    Failed,
+    /// A drain began first.
+    Left,
 }
 
 /// As many channels of the connection as there are lanes; the first is given.
@@ -52,8 +84,10 @@ pub(super) async fn open_lanes(
         channels.push(connection.create_channel().await?);
     }
     let open = channels.into_iter().map(|channel| async move {
-        let deliveries = consume(runtime, consumer.spec.name, &channel, limits.size * PREFETCHED_BATCHES).await?;
-        anyhow::Ok(Lane { channel, deliveries })
+        let tag = format!("{}.wary", consumer.spec.name);
+        let deliveries = consume(runtime, consumer.spec.name, &tag, &channel, 1).await?;
+        let aside = Aside { slots: Arc::new(Semaphore::new(ASIDE)), tasks: TaskTracker::new() };
+        anyhow::Ok(Lane { channel, deliveries, tag, wary: true, next: None, aside })
     });
     try_join_all(open).await
 }
@@ -65,79 +99,131 @@ pub(super) async fn work(runtime: &Runtime, consumer: Consumer, limits: Batch, l
 
 impl Lane {
     async fn work(mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<()> {
-        let draining = runtime.tasks().draining();
-        loop {
-            let first = tokio::select! {
-                biased;
-                () = draining.cancelled() => break,
-                delivery = self.deliveries.next() => delivery,
-            };
-            let Some(first) = first else { bail!("RabbitMQ cancelled the consumer") };
-            let batch = self.gather(first.context("the delivery failed")?, limits)?;
-            settle(runtime, consumer, batch).await;
+        while let Some(first) = self.first(runtime).await? {
+            if self.wary && !first.redelivered {
+                self.trust(runtime, consumer, limits).await?;
+            }
+            let batch = self.gather(first, limits)?;
+            self.settle(runtime, consumer, batch).await;
         }
-        if let Err(error) = self.channel.basic_cancel(consumer.spec.name.into(), BasicCancelOptions::default()).await {
+        if let Err(error) = self.cancel().await {
             tracing::info!(%error, "the consumer's connection ended before it was closed");
         }
+        self.aside.tasks.close();
+        self.aside.tasks.wait().await;
         Ok(())
+    }
+
+    async fn cancel(&self) -> lapin::Result<()> {
+        self.channel.basic_cancel(self.tag.as_str().into(), BasicCancelOptions::default()).await
+    }
+
+    /// From now on batches are delivered ahead. A channel's limit holds for those who begin to consume after it was set.
+    async fn trust(&mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<()> {
+        self.cancel().await?;
+        let name = consumer.spec.name;
+        self.deliveries = consume(runtime, name, name, &self.channel, limits.size * PREFETCHED_BATCHES).await?;
+        name.clone_into(&mut self.tag);
+        self.wary = false;
+        Ok(())
+    }
+
+    /// The next message. None when the drain begins.
+    async fn first(&mut self, runtime: &Runtime) -> anyhow::Result<Option<Delivery>> {
+        if let Some(next) = self.next.take() {
+            return Ok(Some(next));
+        }
+        let delivery = tokio::select! {
+            biased;
+            () = runtime.tasks().draining().cancelled() => return Ok(None),
+            delivery = self.deliveries.next() => delivery,
+        };
+        delivery.context("RabbitMQ cancelled the consumer")?.context("the delivery failed").map(Some)
     }
 
     /// The first and what else has been delivered already, within the limits.
     fn gather(&mut self, first: Delivery, limits: Batch) -> anyhow::Result<Vec<Delivery>> {
+        if first.redelivered {
+            return Ok(vec![first]);
+        }
         let mut bytes = first.data.len();
         let mut batch = vec![first];
         while batch.len() < limits.size && bytes < limits.bytes {
-            match self.deliveries.next().now_or_never() {
-                Some(Some(delivery)) => {
-                    let delivery = delivery.context("the delivery failed")?;
-                    bytes += delivery.data.len();
-                    batch.push(delivery);
-                }
+            let delivery = match self.deliveries.next().now_or_never() {
+                Some(Some(delivery)) => delivery.context("the delivery failed")?,
                 Some(None) => bail!("RabbitMQ cancelled the consumer"),
                 None => break,
+            };
+            if delivery.redelivered {
+                self.next = Some(delivery);
+                break;
             }
+            bytes += delivery.data.len();
+            batch.push(delivery);
         }
         Ok(batch)
     }
-}
 
-/// Applies or parks each of them, then acknowledges: all together where a drain has left none of them undone.
-async fn settle(runtime: &Runtime, consumer: Consumer, batch: Vec<Delivery>) {
-    let spec = consumer.spec;
-    let received: Vec<_> = batch.iter().map(Received::of).collect();
-    let done = settle_each(runtime, consumer, received).await;
-    fault::point(spec.name, "before_ack");
-    let multiple = done.iter().all(|done| *done);
-    let last = batch.len().saturating_sub(1);
-    for (index, (delivery, done)) in batch.iter().zip(done).enumerate() {
-        if !done || (multiple && index < last) {
-            continue;
+    /// Applies the batch and acknowledges what was applied; what failed is seen through aside.
+    async fn settle(&self, runtime: &Runtime, consumer: Consumer, batch: Vec<Delivery>) {
+        let received: Vec<_> = batch.iter().map(Received::of).collect();
+        let fates = settle_each(runtime, consumer, &received).await;
+        fault::point(consumer.spec.name, "before_ack");
+        let applied: Vec<_> = batch
+            .iter()
+            .zip(&fates)
+            .filter(|(_, fate)| **fate == Fate::Applied)
+            .map(|(delivery, _)| delivery)
+            .collect();
+        // To acknowledge many by the last would acknowledge those aside as well.
+        let multiple = applied.len() == batch.len() && self.aside.tasks.is_empty();
+        for delivery in if multiple { &applied[applied.len() - 1..] } else { &applied } {
+            acknowledge(consumer, delivery, multiple).await;
         }
-        if let Err(error) = delivery.acker.ack(BasicAckOptions { multiple }).await {
-            tracing::info!(handler = spec.name, %error, "not acknowledged; delivered again, it will be found done");
-            return;
+        for ((delivery, received), fate) in batch.into_iter().zip(received).zip(fates) {
+            if fate == Fate::Failed {
+                self.set_aside(runtime, consumer, delivery, received).await;
+            }
         }
+    }
+
+    async fn set_aside(&self, runtime: &Runtime, consumer: Consumer, delivery: Delivery, received: Received) {
+        let slot = tokio::select! {
+            biased;
+            () = runtime.tasks().draining().cancelled() => return,
+            slot = self.aside.slots.clone().acquire_owned() => slot,
+        };
+        let inner = runtime.clone();
+        let seen_through = async move {
+            if see_through(&inner, consumer, &received).await {
+                acknowledge(consumer, &delivery, false).await;
+            }
+            drop(slot);
+        };
+        runtime.tasks().spawn(self.aside.tasks.track_future(seen_through));
     }
 }
 
-/// Whether each of them was applied or parked.
-async fn settle_each(runtime: &Runtime, consumer: Consumer, received: Vec<Received>) -> Vec<bool> {
-    let mut done = vec![false; received.len()];
+async fn acknowledge(consumer: Consumer, delivery: &Delivery, multiple: bool) {
+    if let Err(error) = delivery.acker.ack(BasicAckOptions { multiple }).await {
+        tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; delivered again, it will be found done");
+    }
+}
+
+/// Applies them, in as many transactions as it takes.
+async fn settle_each(runtime: &Runtime, consumer: Consumer, received: &[Received]) -> Vec<Fate> {
+    let mut fates = vec![Fate::Left; received.len()];
     let mut tries = 0;
-    let mut groups = VecDeque::from(once_each(&received));
+    let mut groups = VecDeque::from(once_each(received));
     while let Some(group) = groups.pop_front() {
         let members = group.iter().map(|place| {
             let received = received[*place].clone();
             Member { invocation: received.invocation(consumer.spec.limits.timeout), input: received }
         });
-        let applied = together(runtime, consumer, members.collect()).await;
-        match applied {
+        match together(runtime, consumer, members.collect()).await {
             Ok(verdicts) => {
                 for (place, verdict) in group.into_iter().zip(verdicts) {
-                    done[place] = match verdict {
-                        Ok(()) => true,
-                        Err(_) => see_through(runtime, consumer, &received[place]).await,
-                    };
+                    fates[place] = if verdict.is_ok() { Fate::Applied } else { Fate::Failed };
                 }
             }
             Err(error) if is_nobodys_fault(&error) && (tries < PATIENT_TRIES || group.len() == 1) => {
@@ -147,9 +233,7 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: Vec<Receiv
                     break;
                 }
             }
-            Err(_) if group.len() == 1 => {
-                done[group[0]] = see_through(runtime, consumer, &received[group[0]]).await;
-            }
+            Err(_) if group.len() == 1 => fates[group[0]] = Fate::Failed,
             Err(_) => {
                 let (left, right) = group.split_at(group.len() / 2);
                 groups.push_front(right.to_vec());
@@ -157,7 +241,7 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: Vec<Receiv
             }
         }
     }
-    done
+    fates
 }
 
 /// What the surroundings are to blame for is tried again in place. A time-out may be one message's.
@@ -205,68 +289,4 @@ async fn together(runtime: &Runtime, consumer: Consumer, members: Vec<Member<Rec
         result
     };
     runtime.tasks().spawn(run).await.unwrap_or_else(|join| Err(Error::internal(join)))
-}
-
-/// Applies a batch, with its receipts where it has any. One verdict each.
-pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Member<Received>]) -> Result<Verdicts<()>> {
-    let latest = members.iter().map(|member| member.invocation.deadline).max();
-    let mut run =
-        members.first().map_or_else(|| Invocation::start(consumer.spec.limits.timeout), |m| m.invocation.clone());
-    run.deadline = latest.unwrap_or(run.deadline);
-    match consumer.handler {
-        Erased::TxBatch(handle) => {
-            let mut tx = Tx::begin(runtime.pools(), Share::Jobs, run).await?;
-            match first_time(consumer.spec.name, &mut tx, handle, members).await {
-                Ok(Some(verdicts)) => {
-                    fault::point(consumer.spec.name, "before_commit");
-                    tx.commit().await?;
-                    Ok(verdicts)
-                }
-                Ok(None) => {
-                    tx.rollback().await;
-                    Err(Error::new(crate::Class::Unavailable, "another consumer had one of these messages as well"))
-                }
-                Err(error) => Err(tx.fail(error).await),
-            }
-        }
-        Erased::IoBatch(handle) => {
-            let io = Io::new(runtime, Share::Jobs, run);
-            bounded(io.invocation().remaining(), handle(&io, members)).await
-        }
-        Erased::Tx(_) | Erased::Io(_) => {
-            Err(Error::internal(anyhow::anyhow!("{} handles one message at a time", consumer.spec.name)))
-        }
-    }
-}
-
-/// Handles those that were not handled before, with their receipts as the last statement. None when one was handled
-/// elsewhere meanwhile.
-async fn first_time(
-    consumer: &str,
-    tx: &mut Tx,
-    handle: HandleTx,
-    members: &[Member<Received>],
-) -> Result<Option<Verdicts<()>>> {
-    let ids: Vec<_> = members.iter().filter_map(|member| member.input.message_id).collect();
-    let known = receipt::in_inbox(tx, consumer, &ids).await?;
-    let is_new = |member: &&Member<Received>| member.input.message_id.is_some_and(|id| !known.contains(&id));
-    let new: Vec<_> = members.iter().filter(is_new).cloned().collect();
-    let left = tx.invocation().remaining();
-    let mut verdicts = if new.is_empty() { Vec::new() } else { bounded(left, handle(tx, &new)).await? }.into_iter();
-    let (mut all, mut applied) = (Vec::with_capacity(members.len()), Vec::new());
-    for member in members {
-        let verdict = match member.input.id() {
-            Err(error) => Err(error),
-            Ok(id) if known.contains(&id) => Ok(()),
-            Ok(id) => {
-                let verdict = verdicts.next().unwrap_or_else(|| Err(Error::internal(anyhow::anyhow!("no verdict"))));
-                if verdict.is_ok() {
-                    applied.push(id);
-                }
-                verdict
-            }
-        };
-        all.push(verdict);
-    }
-    if applied.is_empty() || receipt::put_in_inbox(tx, consumer, &applied).await? { Ok(Some(all)) } else { Ok(None) }
 }

@@ -1,8 +1,8 @@
 //! The consumer of one handler: a connection, a channel and a queue, built anew whenever one of them breaks.
-use super::{batched, delivery::Received};
+use super::{apply::apply, batched, delivery::Received};
 use crate::{
-    Error, Io, Member, Result, Runtime, Tx, backoff, batch::Verdicts, db::Share, error::Disposition, fault,
-    invoke::invoke, receipt, spec::Spec, tx::bounded,
+    Error, Io, Member, Result, Runtime, Tx, backoff, batch::Verdicts, error::Disposition, fault, invoke::invoke,
+    spec::Spec,
 };
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, future::BoxFuture};
@@ -23,17 +23,15 @@ const PREFETCH_PER_SLOT: usize = 2;
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// A batch's verdicts, on their way.
-type Deciding<'a> = BoxFuture<'a, Result<Verdicts<()>>>;
+pub(super) type Deciding<'a> = BoxFuture<'a, Result<Verdicts<()>>>;
 pub(super) type HandleTx = for<'a> fn(&'a mut Tx, &'a [Member<Received>]) -> Deciding<'a>;
 type HandleIo = for<'a> fn(&'a Io, &'a [Member<Received>]) -> Deciding<'a>;
 
 /// A handler with its types forgotten, so that the consumer is compiled once.
 #[derive(Clone, Copy)]
 pub(crate) enum Erased {
-    Tx(for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>),
-    Io(for<'a> fn(&'a Io, &'a Received) -> BoxFuture<'a, Result<()>>),
-    TxBatch(HandleTx),
-    IoBatch(HandleIo),
+    Tx(HandleTx),
+    Io(HandleIo),
 }
 
 #[derive(Clone, Copy)]
@@ -48,59 +46,12 @@ impl Consumer {
         let invocation = received.invocation(self.spec.limits.timeout);
         let (inner, run) = (runtime.clone(), invocation.clone());
         invoke(runtime, self.spec, invocation, async move {
-            match self.handler {
-                Erased::TxBatch(_) | Erased::IoBatch(_) => {
-                    let alone = [Member { input: received, invocation: run }];
-                    let mut verdicts = batched::apply(&inner, self, &alone).await?;
-                    verdicts.pop().unwrap_or_else(|| Err(Error::internal(anyhow::anyhow!("no verdict was given"))))
-                }
-                Erased::Tx(handle) => {
-                    let tx = Tx::begin(inner.pools(), Share::Jobs, run).await?;
-                    in_transaction(self.spec.name, tx, handle, &received).await
-                }
-                Erased::Io(handle) => {
-                    let io = Io::new(&inner, Share::Jobs, run);
-                    bounded(io.invocation().remaining(), handle(&io, &received)).await
-                }
-            }
+            let alone = [Member { input: received, invocation: run }];
+            let mut verdicts = apply(&inner, self, &alone).await?;
+            verdicts.pop().unwrap_or_else(|| Err(Error::internal(anyhow::anyhow!("no verdict was given"))))
         })
         .await
     }
-}
-
-async fn in_transaction(
-    consumer: &str,
-    mut tx: Tx,
-    handle: for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>,
-    received: &Received,
-) -> Result<()> {
-    match first_time(consumer, &mut tx, handle, received).await {
-        Ok(true) => {
-            fault::point(consumer, "before_commit");
-            tx.commit().await
-        }
-        Ok(false) => {
-            tx.rollback().await;
-            Ok(())
-        }
-        Err(error) => Err(tx.fail(error).await),
-    }
-}
-
-/// Handles the message, with its receipt as the last statement. False when it was handled before, or elsewhere meanwhile.
-async fn first_time(
-    consumer: &str,
-    tx: &mut Tx,
-    handle: for<'a> fn(&'a mut Tx, &'a Received) -> BoxFuture<'a, Result<()>>,
-    received: &Received,
-) -> Result<bool> {
-    let id = received.id()?;
-    if !receipt::in_inbox(tx, consumer, &[id]).await?.is_empty() {
-        return Ok(false);
-    }
-    let left = tx.invocation().remaining();
-    bounded(left, handle(tx, received)).await?;
-    receipt::put_in_inbox(tx, consumer, &[id]).await
 }
 
 /// Consumes until the drain.
@@ -130,7 +81,7 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
         return close(connection).await;
     }
     let prefetch = consumer.spec.limits.concurrency * PREFETCH_PER_SLOT;
-    let mut deliveries = consume(runtime, consumer.spec.name, &channel, prefetch).await?;
+    let mut deliveries = consume(runtime, consumer.spec.name, consumer.spec.name, &channel, prefetch).await?;
     *failures = 0;
     let tag = consumer.spec.name;
     let in_flight = TaskTracker::new();
@@ -154,14 +105,15 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
 /// Begins to consume the handler's queue, with so many messages delivered ahead.
 pub(super) async fn consume(
     runtime: &Runtime,
-    handler: &'static str,
+    handler: &str,
+    tag: &str,
     channel: &Channel,
     prefetch: usize,
 ) -> anyhow::Result<lapin::Consumer> {
     channel.basic_qos(u16::try_from(prefetch).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
     let queue = runtime.topology().queue(handler);
     let options = BasicConsumeOptions::default();
-    Ok(channel.basic_consume(queue.as_str().into(), handler.into(), options, FieldTable::default()).await?)
+    Ok(channel.basic_consume(queue.as_str().into(), tag.into(), options, FieldTable::default()).await?)
 }
 
 async fn close(connection: Connection) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 //! What the surroundings are to blame for is tried again in place, for as long as it takes; what the message is to blame
 //! for goes to the parking queue with its error, and the queue moves on; [`parking`] is where it is looked after.
 
+mod apply;
 mod batched;
 mod consumer;
 mod delivery;
@@ -18,9 +19,8 @@ use crate::{
     batch::{self, Verdicts},
     spec::Spec,
 };
-use consumer::Consumer;
+use consumer::{Consumer, Deciding};
 use delivery::Received;
-use futures_util::future::BoxFuture;
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -69,28 +69,35 @@ pub trait IoBatchHandler: Send + Sync + 'static {
     fn handle(io: &Io, batch: &[Member<Self::Message>]) -> impl Future<Output = Result<Verdicts<()>>> + Send;
 }
 
-/// Effect and inbox row in one transaction.
+/// Effect and inbox row in one transaction, of one message at a time: one that fails leaves nothing.
 pub(crate) fn by_tx<H: TxHandler>() -> Erased {
-    fn call<'a, H: TxHandler>(tx: &'a mut Tx, received: &'a Received) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { H::handle(tx, &received.decode()?).await })
+    fn call<'a, H: TxHandler>(tx: &'a mut Tx, received: &'a [Member<Received>]) -> Deciding<'a> {
+        Box::pin(async move {
+            for Member { input, .. } in received {
+                H::handle(tx, &input.decode()?).await?;
+            }
+            Ok(received.iter().map(|_| Ok(())).collect())
+        })
     }
     Erased::Tx(call::<H>)
 }
 
-/// An effect that is idempotent by itself.
+/// An effect that is idempotent by itself, of one message at a time.
 pub(crate) fn by_io<H: IoHandler>() -> Erased {
-    fn call<'a, H: IoHandler>(io: &'a Io, received: &'a Received) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { H::handle(io, &received.decode()?).await })
+    fn call<'a, H: IoHandler>(io: &'a Io, received: &'a [Member<Received>]) -> Deciding<'a> {
+        Box::pin(async move {
+            for Member { input, .. } in received {
+                H::handle(io, &input.decode()?).await?;
+            }
+            Ok(received.iter().map(|_| Ok(())).collect())
+        })
     }
     Erased::Io(call::<H>)
 }
 
 /// Effects and inbox rows of many in one transaction.
 pub(crate) fn by_tx_batch<H: TxBatchHandler>() -> Erased {
-    fn call<'a, H: TxBatchHandler>(
-        tx: &'a mut Tx,
-        received: &'a [Member<Received>],
-    ) -> BoxFuture<'a, Result<Verdicts<()>>> {
+    fn call<'a, H: TxBatchHandler>(tx: &'a mut Tx, received: &'a [Member<Received>]) -> Deciding<'a> {
         Box::pin(async move {
             let decoded = Decoded::<H::Message>::of(received);
             let verdicts =
@@ -98,15 +105,12 @@ pub(crate) fn by_tx_batch<H: TxBatchHandler>() -> Erased {
             decoded.merge(verdicts)
         })
     }
-    Erased::TxBatch(call::<H>)
+    Erased::Tx(call::<H>)
 }
 
 /// Effects of many that are idempotent by themselves.
 pub(crate) fn by_io_batch<H: IoBatchHandler>() -> Erased {
-    fn call<'a, H: IoBatchHandler>(
-        io: &'a Io,
-        received: &'a [Member<Received>],
-    ) -> BoxFuture<'a, Result<Verdicts<()>>> {
+    fn call<'a, H: IoBatchHandler>(io: &'a Io, received: &'a [Member<Received>]) -> Deciding<'a> {
         Box::pin(async move {
             let decoded = Decoded::<H::Message>::of(received);
             let verdicts =
@@ -114,7 +118,7 @@ pub(crate) fn by_io_batch<H: IoBatchHandler>() -> Erased {
             decoded.merge(verdicts)
         })
     }
-    Erased::IoBatch(call::<H>)
+    Erased::Io(call::<H>)
 }
 
 /// One batch, as if these had been delivered.
@@ -127,7 +131,7 @@ pub(crate) async fn apply_by_hand<H: TxBatchHandler>(
         invocation: Invocation::start(H::SPEC.limits.timeout),
     });
     let consumer = Consumer { spec: H::SPEC, handler: by_tx_batch::<H>() };
-    batched::apply(runtime, consumer, &members.collect::<Vec<_>>()).await
+    apply::apply(runtime, consumer, &members.collect::<Vec<_>>()).await
 }
 
 /// The messages of a batch that can be read, and the verdicts on those that can't, by their places.

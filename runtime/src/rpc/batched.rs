@@ -12,7 +12,7 @@
 //! panic or a time-out leaves a connection that can't be trusted, with any savepoint on it.
 use super::{
     BatchHandler,
-    group::{self, Slot},
+    group::{self, Next, Slot},
     serve::{CONFLICT_PAUSES, Incoming, call_key},
 };
 use crate::{
@@ -35,7 +35,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Calls of several keys wait no longer than this for one key's lock: then its calls are set apart.
+/// Calls wait no longer than this for a lock, in their lane: then those of that key are set apart, and wait there.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A batch that takes longer is one that others don't wait for.
@@ -70,7 +70,8 @@ impl<H: BatchHandler> Batched<H> {
         let incoming = Incoming::of(&self.0.runtime, H::SPEC, &request);
         let metrics = self.0.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
-        let call = self.call(&incoming, request.into_inner());
+        // Boxed, as it is moved from one future into the next on its way in.
+        let call = Box::pin(self.call(&incoming, request.into_inner()));
         let Finished { result, .. } = invoke::quietly(&incoming.invocation, call).await;
         metrics.end(&observed, invoke::outcome_of(&result));
         incoming.answer(result)
@@ -109,39 +110,76 @@ impl<H: BatchHandler> Batched<H> {
 
 impl<H: BatchHandler> Inner<H> {
     fn open(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>) {
+        self.open_with(lane, Vec::new());
+    }
+
+    /// A lane that begins with calls that were set apart.
+    fn open_with(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>, apart: Vec<Group<H>>) {
         let tasks = self.runtime.tasks().clone();
-        let work: BoxFuture<'static, ()> = Box::pin(async move { self.work(lane).await });
+        let work: BoxFuture<'static, ()> = Box::pin(async move { self.work(lane, apart).await });
         tasks.spawn(work);
     }
 
-    async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>) {
+    async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>, apart: Vec<Group<H>>) {
         let kept = Kept::default();
+        Box::pin(self.decide(&kept, apart)).await;
         while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
             if let Some(another) = lane.another() {
                 self.clone().open(another);
             }
-            let mut decided = Box::pin(self.decide(&kept, calls));
-            if tokio::time::timeout(QUICK, &mut decided).await.is_err() {
+            let mut decided = Box::pin(self.decide(&kept, vec![Group::of(calls)]));
+            let stuck = if let Ok(stuck) = tokio::time::timeout(QUICK, &mut decided).await {
+                stuck
+            } else {
                 if let Some(another) = lane.is_held_up() {
                     self.clone().open(another);
                 }
-                decided.await;
+                decided.await
+            };
+            for group in stuck {
+                match lane.set_apart(&group.keys()) {
+                    Some(apart) => self.clone().open_with(apart, vec![group]),
+                    None => drop(Box::pin(self.decide(&kept, vec![group])).await),
+                }
             }
         }
     }
 
-    /// Decides every call of a batch, in as many transactions as it takes.
-    async fn decide(&self, kept: &Kept, calls: Vec<Waiting<H>>) {
-        let mut groups = VecDeque::from([Group::<H>::of(calls)]);
+    /// Decides every call of these groups, in as many transactions as it takes. Gives those whose lock is not to be had
+    /// for the moment.
+    async fn decide(&self, kept: &Kept, groups: Vec<Group<H>>) -> Vec<Group<H>> {
+        let (mut groups, mut stuck) = (VecDeque::from(groups), Vec::new());
         while let Some(group) = groups.pop_front() {
             let (group, repeated) = group.once_each();
             if let Some(repeated) = repeated {
                 groups.push_front(repeated);
             }
-            if let Err((group, error)) = Box::pin(self.decide_together(kept, group)).await {
-                group.divide(&error, &mut groups);
+            let Err((group, error)) = Box::pin(self.decide_together(kept, group)).await else { continue };
+            match group.divide(error) {
+                Next::Halves([left, right]) => {
+                    groups.push_front(right);
+                    groups.push_front(left);
+                }
+                Next::Wait(group) => stuck.push(group),
+                Next::Fail(group, error) => Box::pin(self.fail(kept, group, &error)).await,
             }
         }
+        stuck
+    }
+
+    /// Answers with the error, but for those that were answered before.
+    async fn fail(&self, kept: &Kept, mut group: Group<H>, error: &Error) {
+        if !group.careful
+            && let Ok(mut tx) =
+                Tx::begin_on(kept, self.runtime.pools(), Share::Calls, group.representative(), Terms::USUAL).await
+        {
+            let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
+            if let Ok(known) = bounded(tx.invocation().remaining(), receipt::find(tx.conn(), &calls)).await {
+                group.answer_known(known);
+                tx.rollback().await;
+            }
+        }
+        group.fail(error);
     }
 
     /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was first.

@@ -5,10 +5,7 @@ use crate::{
     receipt::{CallKey, Outcome},
 };
 use prost::Message;
-use std::{
-    collections::{HashSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 use tokio::sync::oneshot;
 
 /// A call that has passed the door.
@@ -39,12 +36,22 @@ impl<R> Slot<R> {
 pub(super) struct Group<H: BatchHandler> {
     pub(super) members: Vec<Member<H::Command>>,
     pub(super) slots: Vec<Slot<H::Reply>>,
-    /// Whether it waits for locks as long as there is time. Otherwise all of each key's calls are in it, and one whose
-    /// lock is not to be had is set apart and waits last.
+    /// Whether it waits for locks as long as there is time. Otherwise all of each key's calls are in it, and a key whose
+    /// lock is not to be had is set apart.
     pub(super) patient: bool,
     /// Whether their receipts are looked for before the work. Most calls are new, and one that is not is found out by its
     /// receipt when this transaction's is written; so it is done once something has gone wrong.
     pub(super) careful: bool,
+}
+
+/// What is done with a group of which nothing stays.
+pub(super) enum Next<H: BatchHandler> {
+    /// Two groups, to be decided next.
+    Halves([Group<H>; 2]),
+    /// Nothing is wrong with it but that a lock is held elsewhere.
+    Wait(Group<H>),
+    /// It can't be done.
+    Fail(Group<H>, Error),
 }
 
 impl<H: BatchHandler> Group<H> {
@@ -63,7 +70,6 @@ impl<H: BatchHandler> Group<H> {
         for Waiting { member, slot } in calls {
             group.push(member, slot);
         }
-        group.patient = !group.has_several_keys();
         group
     }
 
@@ -79,6 +85,18 @@ impl<H: BatchHandler> Group<H> {
             (if is_new { &mut first } else { &mut repeated }).push(member, slot);
         }
         (first, Some(repeated).filter(|repeated| !repeated.members.is_empty()))
+    }
+
+    /// What its calls are about.
+    pub(super) fn keys(&self) -> Vec<H::Key> {
+        let mut keys = Vec::new();
+        for member in &self.members {
+            let key = H::key(&member.input);
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
     }
 
     fn has_several_keys(&self) -> bool {
@@ -114,27 +132,24 @@ impl<H: BatchHandler> Group<H> {
         }
     }
 
-    /// Puts what is to be tried next in front of `groups`, or answers with the error where that is no use.
-    pub(super) fn divide(self, error: &Error, groups: &mut VecDeque<Self>) {
+    /// What is to be done with it after that error.
+    pub(super) fn divide(self, error: Error) -> Next<H> {
         let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
         let several_keys = self.has_several_keys();
-        let was_careful = self.careful;
-        let this = Self { careful: true, ..self };
-        if error.is_lock_wait() && !this.patient && !several_keys {
-            groups.push_back(Self { patient: true, ..this });
-        } else if nobodys_fault || this.members.len() == 1 || (error.is_lock_wait() && !several_keys) {
-            if !was_careful && !nobodys_fault {
-                // It may have been answered before, and then that is the answer.
-                return groups.push_front(this);
-            }
-            crate::invoke::report_all(H::SPEC, this.members.iter().map(|member| &member.invocation), error);
-            this.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
+        if error.is_lock_wait() && !self.patient && !several_keys {
+            Next::Wait(Self { patient: true, careful: true, ..self })
+        } else if nobodys_fault || self.members.len() == 1 || (error.is_lock_wait() && !several_keys) {
+            Next::Fail(self, error)
         } else {
-            let by_key = error.is_lock_wait();
-            let [left, right] = if by_key { this.halves_by_key() } else { this.halves() };
-            groups.push_front(right);
-            groups.push_front(left);
+            let this = Self { careful: true, ..self };
+            Next::Halves(if error.is_lock_wait() { this.halves_by_key() } else { this.halves() })
         }
+    }
+
+    /// Answers all of them with the error.
+    pub(super) fn fail(self, error: &Error) {
+        crate::invoke::report_all(H::SPEC, self.members.iter().map(|member| &member.invocation), error);
+        self.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
     }
 
     /// In their order; a key may be in both, so neither may be put off behind the other.

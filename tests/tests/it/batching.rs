@@ -1,6 +1,6 @@
 //! Bids decided many at a time: each gets the verdict it would have got alone, and can learn it by its key.
 use chrono::{TimeDelta, Utc};
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 use gavel_proto::v1::{BidRefusalReason, PlaceBidResponse};
 use gavel_tests::{Api, Failure, Process, System, eventually};
 use poem_grpc::Code;
@@ -101,8 +101,9 @@ async fn ledger(system: &System) -> BTreeMap<(String, i64), (String, i64)> {
 /// acknowledged, and nothing else is.
 async fn agree(system: &System, api: &Api, asked: &[Asked]) -> usize {
     let mut expected = BTreeMap::new();
-    for bid in asked {
-        match bid.ask(system, api).await {
+    let mut answers = stream::iter(asked).map(|bid| async move { (bid, bid.ask(system, api).await) }).buffered(16);
+    while let Some((bid, answer)) = answers.next().await {
+        match answer {
             Ok(reply) => {
                 let place = (bid.item_id.clone(), reply.sequence);
                 assert!(expected.insert(place, (bid.bidder.clone(), bid.amount)).is_none(), "a sequence given twice");
@@ -280,6 +281,18 @@ async fn clients_that_leave_or_run_out_of_time_while_their_batch_waits_learn_by_
     leaving.iter().for_each(JoinHandle::abort);
     holder.rollback().await.expect("released");
     agree(&system, &api, &bids).await;
+}
+
+#[tokio::test]
+async fn a_bid_that_was_decided_is_told_to_who_asks_again_though_its_item_is_locked_since() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item = items(&system, &api, 1).await.remove(0);
+    let bid = Asked::new("ann", &item, 1_000);
+    let first = bid.ask(&system, &api).await.expect("accepted");
+    let holder = lock(&system, std::slice::from_ref(&item)).await;
+    assert_eq!(bid.ask(&system, &api).await.expect("told while the lock is held"), first);
+    holder.rollback().await.expect("released");
 }
 
 #[tokio::test]

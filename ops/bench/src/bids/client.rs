@@ -4,10 +4,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use gavel_proto::v1::{PlaceBidRequest, PlaceBidResponse};
 use gavel_runtime::ids;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, client::conn::http2};
+use hyper::{
+    Request, Uri,
+    client::conn::http2,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TE},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::TcpStream;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// What became of a bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +30,8 @@ pub(crate) enum Answer {
 #[derive(Clone)]
 pub(crate) struct Client {
     send: http2::SendRequest<Full<Bytes>>,
-    uri: String,
-    authorization: String,
+    uri: Uri,
+    authorization: HeaderValue,
 }
 
 impl Client {
@@ -34,8 +41,8 @@ impl Client {
         stream.set_nodelay(true)?;
         let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let uri = format!("http://{address}/gavel.v1.BidService/PlaceBid");
-        Ok(Self { send, uri, authorization: format!("Bearer {token}") })
+        let uri = format!("http://{address}/gavel.v1.BidService/PlaceBid").parse()?;
+        Ok(Self { send, uri, authorization: format!("Bearer {token}").parse()? })
     }
 
     /// Places a bid.
@@ -49,10 +56,10 @@ impl Client {
         body.put_u8(0);
         body.put_u32(u32::try_from(bid.encoded_len())?);
         bid.encode(&mut body)?;
-        let request = Request::post(&self.uri)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("authorization", &self.authorization)
+        let request = Request::post(self.uri.clone())
+            .header(CONTENT_TYPE, GRPC)
+            .header(TE, TRAILERS)
+            .header(AUTHORIZATION, self.authorization.clone())
             .body(Full::new(body.freeze()))?;
         self.send.ready().await?;
         let response = self.send.send_request(request).await?;

@@ -37,6 +37,9 @@ struct Sample {
 }
 
 pub(crate) async fn run(bench: &Bench<'_>, rounds: usize, only: Option<&str>) -> anyhow::Result<Vec<Row>> {
+    if let Some((items, clients)) = only.and_then(|only| only.split_once('x')) {
+        return cell(bench, items.parse()?, clients.parse()?).await;
+    }
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     let mut rows = Vec::new();
     if wanted("rounds") {
@@ -139,20 +142,24 @@ async fn growth(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for items in [1, 10, 1_000, 100_000] {
         for clients in [1, 8, 64, 256] {
-            eprintln!("  … {items} item(s), {clients} client(s)");
-            let (tally, service) = bench.closed(items, clients, CELL).await?;
-            let work = format!("{items} items, {clients} clients");
-            rows.push(above(&format!("bids accepted, {work}"), "bids/s", tally.accepted_per_second(), 0.0));
-            rows.push(above(&format!("bids decided, {work}"), "bids/s", tally.decided_per_second(), 0.0));
-            rows.push(below(&format!("p50, {work}"), "ms", percentile(&tally.decided_ms, 50), f64::INFINITY));
-            rows.push(below(&format!("p99, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY));
-            if clients == 256 {
-                let at_most = service.memory()?.1;
-                rows.push(below(&format!("memory at most, {work}"), "MiB", at_most, f64::INFINITY));
-            }
+            rows.extend(cell(bench, items, clients).await?);
         }
     }
     Ok(rows)
+}
+
+/// Of the growth table: so many items, so many clients.
+async fn cell(bench: &Bench<'_>, items: u32, clients: usize) -> anyhow::Result<Vec<Row>> {
+    eprintln!("  … {items} item(s), {clients} client(s)");
+    let (tally, service) = bench.closed(items, clients, CELL).await?;
+    let work = format!("{items} items, {clients} clients");
+    Ok(vec![
+        above(&format!("bids accepted, {work}"), "bids/s", tally.accepted_per_second(), 0.0),
+        above(&format!("bids decided, {work}"), "bids/s", tally.decided_per_second(), 0.0),
+        below(&format!("p50, {work}"), "ms", percentile(&tally.decided_ms, 50), f64::INFINITY),
+        below(&format!("p99, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
+        below(&format!("memory at most, {work}"), "MiB", service.memory()?.1, f64::INFINITY),
+    ])
 }
 
 /// The peak, closed, and then twice as many bids as that.
