@@ -103,6 +103,11 @@ impl job::TxHandler for Misbehave {
                 }
                 Ok(Verdict::Done)
             }
+            "enqueue together, uniquely" => {
+                let unique = Options::new().unique(Unique::Keep("k".to_owned()));
+                tx.enqueue(&Together { how: "be unavailable".to_owned() }, unique).await?;
+                Ok(Verdict::Done)
+            }
             "be unavailable" => Err(Error::new(Class::Unavailable, "nothing answers")),
             _ => Ok(Verdict::Done),
         }
@@ -132,6 +137,7 @@ impl job::BatchHandler for Together {
                 "panic" => panic!("as asked"),
                 "give up" => Ok(Verdict::Dead { why: "no use".to_owned() }),
                 "be hopeless" => Err(Error::invalid("this can't be done")),
+                "be unavailable" => Err(Error::new(Class::Unavailable, "nothing answers")),
                 how => note(tx, how).await.map(|()| Verdict::Done),
             });
         }

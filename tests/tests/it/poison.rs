@@ -73,12 +73,10 @@ async fn a_parked_message_is_sent_back_to_its_consumer_alone_and_counts_once() {
     eventually("the bid is counted", counted, |bids| *bids == Some(1)).await;
 }
 
-#[tokio::test]
-async fn a_message_that_makes_a_whole_batch_fail_is_found_and_parked_and_the_others_count() {
-    let system = System::new().await;
+/// Twenty bids of twenty bidders, one of them mallory, wait for `apply_user_stats`.
+async fn twenty_wait(system: &System, broker: &Broker) {
     let (_service, api) = system.service().await;
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
-    let broker = Broker::connect(&system.amqp_url).await;
     let mut makers = system.worker_with(&["--only", "relay_outbox"], &[]).await;
     for n in 0..20 {
         let bidder = if n == 13 { "mallory".to_owned() } else { format!("bidder-{n}") };
@@ -88,17 +86,42 @@ async fn a_message_that_makes_a_whole_batch_fail_is_found_and_parked_and_the_oth
     let waiting = || async { broker.depth("gavel.apply_user_stats").await.0 };
     eventually("all wait for the consumer", waiting, |count| *count == 20).await;
     makers.kill();
+}
+
+/// Who has how many bids in the statistics.
+async fn counted(system: &System) -> Vec<(String, i64)> {
+    sqlx::query_as("SELECT user_id, bids_placed FROM user_stats").fetch_all(&system.db).await.expect("read")
+}
+
+#[tokio::test]
+async fn a_message_that_kills_its_consumers_does_not_keep_the_others_from_being_applied() {
+    let system = System::new().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    twenty_wait(&system, &broker).await;
+    let fault = [("GAVEL_FAULT", "apply_user_stats.apply.mallory=abort@*")];
+    let mut deaths = 0;
+    while counted(&system).await.len() < 19 {
+        let mut worker = system.worker_with(&["--only", "apply_user_stats"], &fault).await;
+        worker.ended().await;
+        deaths += 1;
+        assert!(deaths < 40, "{:?} after {deaths} deaths", counted(&system).await);
+    }
+    let _worker = system.worker_with(&["--only", "apply_user_stats"], &[]).await;
+    let all = eventually("all count", || counted(&system), |counted| counted.len() == 20).await;
+    assert!(all.iter().all(|(_, bids)| *bids == 1), "{all:?}");
+    assert!(parked(&system).await.is_empty(), "nobody was given up");
+}
+
+#[tokio::test]
+async fn a_message_that_makes_a_whole_batch_fail_is_found_and_parked_and_the_others_count() {
+    let system = System::new().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    twenty_wait(&system, &broker).await;
     let fault = [("GAVEL_FAULT", "apply_user_stats.apply.mallory=panic@*")];
     let _worker = system.worker_with(&["--only", "apply_user_stats"], &fault).await;
     let parked = || parked(&system);
     let rows = eventually("the one to blame is parked", parked, |rows| rows.len() == 1).await;
     assert!(rows[0].2.contains("panicked"), "{}", rows[0].2);
-    let counted = || async {
-        sqlx::query_as::<_, (String, i64)>("SELECT user_id, bids_placed FROM user_stats")
-            .fetch_all(&system.db)
-            .await
-            .expect("read")
-    };
-    let counted = eventually("the others count", counted, |counted| counted.len() == 19).await;
+    let counted = eventually("the others count", || counted(&system), |counted| counted.len() == 19).await;
     assert!(counted.iter().all(|(user, bids)| user != "mallory" && *bids == 1), "{counted:?}");
 }

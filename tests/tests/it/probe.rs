@@ -181,3 +181,18 @@ async fn jobs_of_a_batch_that_fail_leave_the_others_of_their_claim_done_once() {
         .expect("read");
     assert_eq!(dead.len(), 3, "{dead:?}");
 }
+
+#[tokio::test]
+async fn a_job_of_a_batch_that_is_put_off_keeps_its_unique_key() {
+    let system = prepared().await;
+    enqueue(&system, "misbehave", "enqueue together, uniquely").await;
+    let _worker = worker(&system);
+    let put_off = "SELECT count(*) FROM mq_msgs WHERE channel_name = 'together' AND tries > 0";
+    eventually("it has been tried", || count(&system, put_off), |tried| *tried == 1).await;
+    let keyed = "SELECT count(*) FROM mq_msgs WHERE channel_name = 'together' AND unique_key = 'k'";
+    eventually("its key is taken", || count(&system, keyed), |keyed| *keyed == 1).await;
+    enqueue(&system, "misbehave", "enqueue together, uniquely").await;
+    eventually("the second is enqueued", || count(&system, QUEUED), |left| *left == 0).await;
+    let together = "SELECT count(*) FROM mq_msgs WHERE channel_name = 'together'";
+    assert_eq!(count(&system, together).await, 1, "there is no second job of that key");
+}
