@@ -33,7 +33,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Calls wait no longer than this for a lock, in their lane: then those of that key are set apart, and wait there.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -47,6 +47,27 @@ pub struct Batched<H: BatchHandler>(Arc<Inner<H>>);
 struct Inner<H: BatchHandler> {
     runtime: Runtime,
     combiner: Arc<Combiner<H::Key, Waiting<H>>>,
+}
+
+/// A lane's batch being decided.
+struct Turn {
+    kept: Kept,
+    committing: Notify,
+}
+
+impl Turn {
+    fn on(kept: &Kept) -> Self {
+        Self { kept: kept.clone(), committing: Notify::new() }
+    }
+
+    /// Comes when there is nothing left to do but to wait for the disk, or when it takes long: then the next batch may
+    /// begin beside this one.
+    async fn is_long(&self) {
+        tokio::select! {
+            () = self.committing.notified() => {}
+            () = tokio::time::sleep(QUICK) => {}
+        }
+    }
 }
 
 type Waiting<H> = group::Waiting<<H as BatchHandler>::Command, <H as BatchHandler>::Reply>;
@@ -122,24 +143,27 @@ impl<H: BatchHandler> Inner<H> {
 
     async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>, apart: Vec<Group<H>>) {
         let kept = Kept::default();
-        Box::pin(self.decide(&kept, apart)).await;
+        Box::pin(self.decide(&Turn::on(&kept), apart)).await;
         while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
             if let Some(another) = lane.another() {
                 self.clone().open(another);
             }
-            let mut decided = Box::pin(self.decide(&kept, vec![Group::of(calls)]));
-            let stuck = if let Ok(stuck) = tokio::time::timeout(QUICK, &mut decided).await {
-                stuck
-            } else {
-                if let Some(another) = lane.is_held_up() {
-                    self.clone().open(another);
+            let turn = Turn::on(&kept);
+            let mut decided = Box::pin(self.decide(&turn, vec![Group::of(calls)]));
+            let stuck = tokio::select! {
+                biased;
+                stuck = &mut decided => stuck,
+                () = turn.is_long() => {
+                    if let Some(another) = lane.is_held_up() {
+                        self.clone().open(another);
+                    }
+                    decided.await
                 }
-                decided.await
             };
             for group in stuck {
                 match lane.set_apart(&group.keys()) {
                     Some(apart) => self.clone().open_with(apart, vec![group]),
-                    None => drop(Box::pin(self.decide(&kept, vec![group])).await),
+                    None => drop(Box::pin(self.decide(&turn, vec![group])).await),
                 }
             }
         }
@@ -147,31 +171,31 @@ impl<H: BatchHandler> Inner<H> {
 
     /// Decides every call of these groups, in as many transactions as it takes. Gives those whose lock is not to be had
     /// for the moment.
-    async fn decide(&self, kept: &Kept, groups: Vec<Group<H>>) -> Vec<Group<H>> {
+    async fn decide(&self, turn: &Turn, groups: Vec<Group<H>>) -> Vec<Group<H>> {
         let (mut groups, mut stuck) = (VecDeque::from(groups), Vec::new());
         while let Some(group) = groups.pop_front() {
             let (group, repeated) = group.once_each();
             if let Some(repeated) = repeated {
                 groups.push_front(repeated);
             }
-            let Err((group, error)) = Box::pin(self.decide_together(kept, group)).await else { continue };
+            let Err((group, error)) = Box::pin(self.decide_together(turn, group)).await else { continue };
             match group.divide(error) {
                 Next::Halves([left, right]) => {
                     groups.push_front(right);
                     groups.push_front(left);
                 }
                 Next::Wait(group) => stuck.push(group),
-                Next::Fail(group, error) => Box::pin(self.fail(kept, group, &error)).await,
+                Next::Fail(group, error) => Box::pin(self.fail(turn, group, &error)).await,
             }
         }
         stuck
     }
 
     /// Answers with the error, but for those that were answered before.
-    async fn fail(&self, kept: &Kept, mut group: Group<H>, error: &Error) {
+    async fn fail(&self, turn: &Turn, mut group: Group<H>, error: &Error) {
         if !group.careful
             && let Ok(mut tx) =
-                Tx::begin_on(kept, self.runtime.pools(), Share::Calls, group.representative(), Terms::USUAL).await
+                Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, group.representative(), Terms::USUAL).await
         {
             let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
             if let Ok(known) = bounded(tx.invocation().remaining(), receipt::find(tx.conn(), &calls)).await {
@@ -184,13 +208,13 @@ impl<H: BatchHandler> Inner<H> {
 
     /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was first.
     /// The group comes back where nothing of it stays.
-    async fn decide_together(&self, kept: &Kept, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
+    async fn decide_together(&self, turn: &Turn, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
         let invocation = group.representative();
         let mut attempt = 0;
         loop {
             let ids = batch::correlation_ids(group.members.iter().map(|member| &member.invocation));
             let together = Together { spec: H::SPEC, invocation: &invocation, size: group.members.len(), ids: &ids };
-            let attempt_it = invoke::guarded(&invocation, self.attempt(kept, &mut group, &invocation));
+            let attempt_it = invoke::guarded(&invocation, self.attempt(turn, &mut group, &invocation));
             let ran = together.run(&self.runtime, attempt_it).await;
             match ran {
                 Ok(true) => return Ok(()),
@@ -205,14 +229,14 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     /// False when another run of one of the calls committed in between.
-    async fn attempt(&self, kept: &Kept, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
+    async fn attempt(&self, turn: &Turn, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
         // Half of the time that is left is for those who are not to blame when one of them takes too long.
         let left = invocation.remaining();
         let limit = if group.members.len() > 1 { left / 2 } else { left };
         let run = Invocation { deadline: Instant::now() + limit, ..invocation.clone() };
         let lock_wait = if group.patient { Duration::MAX } else { PATIENCE };
         let terms = Terms { lock_wait, ..Terms::USUAL };
-        let mut tx = Tx::begin_on(kept, self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
+        let mut tx = Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
         if group.careful {
             let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
             match bounded(limit, receipt::find(tx.conn(), &calls)).await {
@@ -226,13 +250,19 @@ impl<H: BatchHandler> Inner<H> {
         }
         let Finished { result, clean, .. } = invoke::quietly(&run, H::handle(&mut tx, &group.members)).await;
         match result.and_then(|verdicts| batch::counted(verdicts, group.members.len())) {
-            Ok(verdicts) => self.settle(group, tx, verdicts).await,
+            Ok(verdicts) => self.settle(turn, group, tx, verdicts).await,
             Err(error) if clean => Err(tx.fail(error).await),
             Err(error) => Err(error),
         }
     }
 
-    async fn settle(&self, group: &mut Group<H>, mut tx: Tx, verdicts: Verdicts<H::Reply>) -> Result<bool> {
+    async fn settle(
+        &self,
+        turn: &Turn,
+        group: &mut Group<H>,
+        mut tx: Tx,
+        verdicts: Verdicts<H::Reply>,
+    ) -> Result<bool> {
         let outcomes: Vec<Option<Outcome>> = verdicts.iter().map(recorded).collect();
         if !group.careful && !self.are_new(group, &outcomes, &mut tx).await? {
             tx.rollback().await;
@@ -251,6 +281,7 @@ impl<H: BatchHandler> Inner<H> {
                 Err(error) => return Err(tx.fail(error).await),
             }
             fault::point(H::SPEC.name, "before_commit");
+            turn.committing.notify_one();
             tx.commit().await?;
             fault::point(H::SPEC.name, "after_commit");
         } else {

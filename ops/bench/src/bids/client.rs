@@ -3,13 +3,11 @@ use anyhow::{Context, bail};
 use bytes::{BufMut, Bytes, BytesMut};
 use gavel_proto::v1::{PlaceBidRequest, PlaceBidResponse};
 use gavel_runtime::ids;
-use http_body_util::{BodyExt, Full};
-use hyper::{
-    Request, Uri,
-    client::conn::http2,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, TE},
+use h2::client::SendRequest;
+use http::{
+    HeaderMap, HeaderValue, Request, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE, TE},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::TcpStream;
 
@@ -29,7 +27,7 @@ pub(crate) enum Answer {
 /// One connection of one bidder.
 #[derive(Clone)]
 pub(crate) struct Client {
-    send: http2::SendRequest<Full<Bytes>>,
+    send: SendRequest<Bytes>,
     uri: Uri,
     authorization: HeaderValue,
 }
@@ -39,14 +37,14 @@ impl Client {
     pub(crate) async fn connect(address: &str, token: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let (send, connection) = h2::client::handshake(stream).await?;
         tokio::spawn(connection);
         let uri = format!("http://{address}/gavel.v1.BidService/PlaceBid").parse()?;
         Ok(Self { send, uri, authorization: format!("Bearer {token}").parse()? })
     }
 
     /// Places a bid.
-    pub(crate) async fn bid(&mut self, item_id: &str, amount_minor: i64) -> anyhow::Result<Answer> {
+    pub(crate) async fn bid(&self, item_id: &str, amount_minor: i64) -> anyhow::Result<Answer> {
         let bid = PlaceBidRequest {
             item_id: item_id.to_owned(),
             max_amount_minor: amount_minor,
@@ -60,16 +58,22 @@ impl Client {
             .header(CONTENT_TYPE, GRPC)
             .header(TE, TRAILERS)
             .header(AUTHORIZATION, self.authorization.clone())
-            .body(Full::new(body.freeze()))?;
-        self.send.ready().await?;
-        let response = self.send.send_request(request).await?;
-        let early = status(response.headers());
-        let body = response.into_body().collect().await?;
-        let code = early.or_else(|| body.trailers().and_then(status)).context("no grpc-status")?;
+            .body(())?;
+        let mut send = self.send.clone().ready().await?;
+        let (response, mut stream) = send.send_request(request, false)?;
+        stream.send_data(body.freeze(), true)?;
+        let (head, mut body) = response.await?.into_parts();
+        let mut reply = BytesMut::new();
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            reply.extend_from_slice(&chunk);
+        }
+        let trailers = body.trailers().await?;
+        let code = status(&head.headers).or_else(|| trailers.as_ref().and_then(status)).context("no grpc-status")?;
         match code {
             0 => {
-                let bytes = body.to_bytes();
-                PlaceBidResponse::decode(bytes.get(5..).context("no reply")?)?;
+                PlaceBidResponse::decode(reply.get(5..).context("no reply")?)?;
                 Ok(Answer::Accepted)
             }
             9 => Ok(Answer::Refused),
@@ -79,6 +83,6 @@ impl Client {
     }
 }
 
-fn status(headers: &hyper::HeaderMap) -> Option<u16> {
+fn status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -115,7 +115,7 @@ pub(crate) async fn closed(
     time: Duration,
 ) -> anyhow::Result<Tally> {
     let (from, until) = (Instant::now() + warm_up, Instant::now() + warm_up + time);
-    let run = clients.into_iter().map(|mut client| async move {
+    let run = clients.into_iter().map(|client| async move {
         let mut tally = Tally::default();
         while Instant::now() < until {
             let (item, amount) = lots.next();
@@ -152,7 +152,7 @@ pub(crate) async fn open(
                     while f64::from(sent) < began.elapsed().as_secs_f64() * each {
                         sent += 1;
                         let (item, amount) = lots.next();
-                        let mut client = client.clone();
+                        let client = client.clone();
                         under_way.push(async move {
                             let began = Instant::now();
                             client.bid(&item, amount).await.map(|answer| (answer, began, began.elapsed()))
