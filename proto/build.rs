@@ -1,7 +1,7 @@
 //! Generates the message types, poem-grpc services and clients, and the descriptor set from `proto/`.
 use std::{env, error::Error, path::PathBuf, process::Command};
 
-const CONTRACTS: [&str; 7] = [
+const CONTRACTS: [&str; 8] = [
     "gavel/v1/errors.proto",
     "gavel/v1/item.proto",
     "gavel/v1/bid.proto",
@@ -9,6 +9,7 @@ const CONTRACTS: [&str; 7] = [
     "gavel/v1/ops.proto",
     "gavel/events/v1/item_event.proto",
     "external/externalscaler.proto",
+    "external/grpc/health/v1/health.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

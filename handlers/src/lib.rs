@@ -1,11 +1,10 @@
 //! Gavel's auction: one folder per use case, each a handler that the runtime calls.
 //!
 //! [`app`] is the whole list. The rooms beside the use cases hold what several need: [`item`] the row and its public
-//! state, [`jobs`] the kinds of jobs they hand each other, [`wire`] the gRPC services that lead to them.
+//! state, [`jobs`] the kinds of jobs they hand each other.
 
 pub mod item;
 pub mod jobs;
-pub mod wire;
 
 pub mod apply_user_stats;
 pub mod close_item;
@@ -37,7 +36,7 @@ pub static EXPAND: Migrator = sqlx::migrate!("../migrations/expand");
 /// Everything Gavel does: one line per use case.
 pub fn app() -> App {
     App::new("gavel", &EXPAND)
-        .grpc(gavel_proto::DESCRIPTORS, wire::mount)
+        .contracts(gavel_proto::DESCRIPTORS)
         .rpc_tx::<create_item::CreateItem>()
         .rpc_io::<get_item::GetItem>()
         .rpc_io::<list_items::ListItems>()

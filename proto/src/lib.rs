@@ -22,5 +22,11 @@ pub mod externalscaler {
     poem_grpc::include_proto!("externalscaler");
 }
 
+/// The standard health contract, package `grpc.health.v1`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications)]
+pub mod health_v1 {
+    poem_grpc::include_proto!("grpc.health.v1");
+}
+
 /// The encoded `google.protobuf.FileDescriptorSet` of every contract.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/gavel.fds"));

@@ -4,16 +4,15 @@ use crate::{
     auth::Verifier,
     broker::Topology,
     config::Backends,
-    front::Front,
+    edge::{self, Contracts, Dispatch},
     http,
     job::{self, Job},
     message, poll, rpc, schedule,
     spec::{Durability, Spec, Trigger},
 };
 use anyhow::bail;
-use poem::{EndpointExt, IntoEndpoint, Route};
-use poem_grpc::RouteGrpc;
-use prost::Message;
+use poem::Route;
+use prost::Name;
 use sqlx::migrate::Migrator;
 use std::{collections::BTreeSet, fmt};
 
@@ -22,13 +21,8 @@ pub struct App {
     name: &'static str,
     migrator: &'static Migrator,
     registrations: Vec<Registration>,
-    services: Option<Services>,
+    descriptors: Option<&'static [u8]>,
     faults: Vec<String>,
-}
-
-struct Services {
-    descriptors: &'static [u8],
-    mount: fn(&Runtime, RouteGrpc) -> RouteGrpc,
 }
 
 /// One handler, as registered.
@@ -41,8 +35,7 @@ pub struct Registration {
 
 #[derive(Clone, Copy)]
 enum Run {
-    /// Called through a gRPC service.
-    Rpc,
+    Rpc(Method),
     /// Mounts a route.
     Http(fn(&Runtime, Route) -> Route),
     Job(job::Handler),
@@ -51,12 +44,28 @@ enum Run {
     Poll(poll::Erased),
 }
 
+/// A method's handler.
+#[derive(Clone, Copy)]
+struct Method {
+    open: fn(&Runtime) -> rpc::Entry,
+    /// Its messages' full names.
+    request: fn() -> String,
+    reply: fn() -> String,
+    streams: bool,
+}
+
+impl Method {
+    fn of<Request: Name, Reply: Name>(open: fn(&Runtime) -> rpc::Entry, streams: bool) -> Run {
+        Run::Rpc(Self { open, request: Request::full_name, reply: Reply::full_name, streams })
+    }
+}
+
 impl Registration {
     /// Starts a worker's loops.
     pub(crate) fn start(&self, runtime: &Runtime) {
         let (tasks, own, spec) = (runtime.tasks(), runtime.clone(), self.spec);
         match self.run {
-            Run::Rpc | Run::Http(_) => {}
+            Run::Rpc(_) | Run::Http(_) => {}
             Run::Job(handler) => job::run(&own, spec, handler),
             Run::Message(handler) => drop(tasks.spawn(message::run(own, spec, handler))),
             Run::Schedule(handler) => drop(tasks.spawn(schedule::run(own, spec, handler))),
@@ -82,32 +91,31 @@ impl fmt::Display for RegistrationErrors {
 impl App {
     /// An application without handlers. Its name starts those of its exchanges and queues.
     pub fn new(name: &'static str, migrator: &'static Migrator) -> Self {
-        Self { name, migrator, registrations: Vec::new(), services: None, faults: Vec::new() }
+        Self { name, migrator, registrations: Vec::new(), descriptors: None, faults: Vec::new() }
     }
 
-    /// A gRPC call that changes something.
+    /// A call that changes something.
     #[must_use]
     pub fn rpc_tx<H: rpc::TxHandler>(self) -> Self {
-        self.register(H::SPEC, "rpc", Run::Rpc)
+        self.register(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::tx::<H>, false))
     }
 
-    /// A gRPC call that changes something, decided together with others. Its service holds a
-    /// [`Batched`](rpc::Batched) of it.
+    /// A call that changes something, decided together with others.
     #[must_use]
     pub fn rpc_batch<H: rpc::BatchHandler>(self) -> Self {
-        self.register_batched(H::SPEC, "rpc", Run::Rpc)
+        self.register_batched(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::batched::<H>, false))
     }
 
-    /// A gRPC call that reads.
+    /// A call that reads.
     #[must_use]
     pub fn rpc_io<H: rpc::IoHandler>(self) -> Self {
-        self.register(H::SPEC, "rpc", Run::Rpc)
+        self.register(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::io::<H>, false))
     }
 
-    /// A gRPC call that is answered by a stream.
+    /// A call that is answered by a stream.
     #[must_use]
     pub fn rpc_stream<H: rpc::StreamHandler>(self) -> Self {
-        self.register(H::SPEC, "rpc", Run::Rpc)
+        self.register(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::stream::<H>, true))
     }
 
     /// An HTTP GET.
@@ -189,12 +197,12 @@ impl App {
         self.register(H::SPEC, "poll", Run::Poll(poll::erased::<H>))
     }
 
-    /// The gRPC services that lead to the `rpc` handlers, and the encoded descriptor set of their contracts. Every
-    /// method in it must have a handler.
+    /// The encoded descriptor set of the contracts of the `rpc` handlers, `grpc/health/v1/health.proto` among them. Every
+    /// method in it must have a handler; those of health come with it.
     #[must_use]
-    pub fn grpc(mut self, descriptors: &'static [u8], mount: fn(&Runtime, RouteGrpc) -> RouteGrpc) -> Self {
-        self.services = Some(Services { descriptors, mount });
-        self
+    pub fn contracts(self, descriptors: &'static [u8]) -> Self {
+        let app = Self { descriptors: Some(descriptors), ..self };
+        app.rpc_io::<edge::health::Check>().rpc_stream::<edge::health::Watch>()
     }
 
     fn register_batched(mut self, spec: &'static Spec, expected: &str, run: Run) -> Self {
@@ -244,8 +252,8 @@ impl App {
                 faults.push(format!("handler {:?}: {route} has a handler already", spec.name));
             }
         }
-        if let Some(services) = &self.services {
-            faults.extend(contract_faults(services.descriptors, &self.registrations));
+        if let Some(descriptors) = self.descriptors {
+            faults.extend(contract_faults(descriptors, &self.registrations));
         }
         if faults.is_empty() { Ok(self) } else { Err(RegistrationErrors { faults }) }
     }
@@ -273,16 +281,20 @@ impl App {
         Runtime::new(backends, process, topology, verifier, self.migrator, specs())
     }
 
-    pub(crate) fn routes(&self, runtime: &Runtime, route: Route) -> Route {
-        let mut route = self.registrations.iter().fold(route, |route, registration| match registration.run {
-            Run::Http(mount) => mount(runtime, route),
-            _ => route,
-        });
-        if let Some(services) = &self.services {
-            let grpc = (services.mount)(runtime, RouteGrpc::new()).into_endpoint().map_to_response().with(Front);
-            route = route.nest_no_strip("/", grpc);
+    pub(crate) fn routes(&self, runtime: &Runtime, mut route: Route) -> anyhow::Result<Route> {
+        for registration in &self.registrations {
+            if let Run::Http(mount) = registration.run {
+                route = mount(runtime, route);
+            }
         }
-        route
+        let Some(descriptors) = self.descriptors else { return Ok(route) };
+        let (contracts, mut dispatch) = (Contracts::read(descriptors)?, Dispatch::new(runtime));
+        for Registration { spec, run } in &self.registrations {
+            if let (Run::Rpc(method), Trigger::Rpc(name)) = (run, spec.trigger) {
+                dispatch.add(name, spec, &contracts, (method.open)(runtime));
+            }
+        }
+        Ok(edge::mount(route, descriptors, dispatch))
     }
 
     /// The topology this application declares, for tools that look at the broker.
@@ -291,28 +303,25 @@ impl App {
     }
 }
 
-/// Methods without a handler, and handlers without a method.
+/// Methods without a handler, handlers without a method, and where the two differ.
 fn contract_faults(descriptors: &[u8], registrations: &[Registration]) -> Vec<String> {
-    let set = match prost_types::FileDescriptorSet::decode(descriptors) {
-        Ok(set) => set,
-        Err(error) => return vec![format!("the contracts' descriptor set can't be read: {error}")],
+    let contracts = match Contracts::read(descriptors) {
+        Ok(contracts) => contracts,
+        Err(error) => return vec![format!("{error:#}")],
     };
-    let mut methods = BTreeSet::new();
-    for file in &set.file {
-        for service in &file.service {
-            for method in &service.method {
-                methods.insert(format!("{}.{}/{}", file.package(), service.name(), method.name()));
+    let mut left: BTreeSet<_> = contracts.methods().collect();
+    let mut faults = Vec::new();
+    for Registration { spec, run } in registrations {
+        let (Run::Rpc(method), Trigger::Rpc(name)) = (run, spec.trigger) else { continue };
+        left.remove(name);
+        match contracts.get(name) {
+            None => faults.push(format!("handler {:?}: the contracts have no method {name}", spec.name)),
+            Some(contract) => {
+                let differs = contract.differs(&(method.request)(), &(method.reply)(), method.streams);
+                faults.extend(differs.map(|differs| format!("handler {:?}: {differs}", spec.name)));
             }
         }
     }
-    let mut faults = Vec::new();
-    for Registration { spec, .. } in registrations {
-        if let Trigger::Rpc(method) = spec.trigger
-            && !methods.remove(method)
-        {
-            faults.push(format!("handler {:?}: the contracts have no method {method}", spec.name));
-        }
-    }
-    faults.extend(methods.into_iter().map(|method| format!("method {method} has no handler")));
+    faults.extend(left.into_iter().map(|method| format!("method {method} has no handler")));
     faults
 }

@@ -1,6 +1,6 @@
 //! One enum of error classes and one mapping from it: to a gRPC code, an HTTP status, and what becomes of a job or a
 //! message. Handlers choose the class; nobody else decides by error texts.
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// What a handler returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,6 +109,7 @@ pub struct Error {
     detail: Option<prost_types::Any>,
     source: Option<anyhow::Error>,
     rolled_back: Option<RolledBack>,
+    retry_after: Option<Duration>,
 }
 
 /// Why PostgreSQL rolled a statement back that may pass another time.
@@ -123,7 +124,7 @@ enum RolledBack {
 impl Error {
     /// An error of that class. The message is shown to the caller, except for [`Class::Internal`].
     pub fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, message: message.into(), detail: None, source: None, rolled_back: None }
+        Self { class, message: message.into(), detail: None, source: None, rolled_back: None, retry_after: None }
     }
 
     /// [`Class::Invalid`], from anything that says what is wrong and what is allowed.
@@ -147,6 +148,12 @@ impl Error {
         let value = detail.encode_to_vec();
         self.detail = Some(prost_types::Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value });
         self
+    }
+
+    /// Attaches when it makes sense to try again; clients find it as `google.rpc.RetryInfo`.
+    #[must_use]
+    pub fn with_retry_after(self, delay: Duration) -> Self {
+        Self { retry_after: Some(delay), ..self }
     }
 
     /// Attaches the cause, for the log.
@@ -174,6 +181,11 @@ impl Error {
     /// The typed detail.
     pub fn detail(&self) -> Option<&prost_types::Any> {
         self.detail.as_ref()
+    }
+
+    /// When it makes sense to try again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// PostgreSQL rolled the transaction back because of another one (40001, 40P01): the same again may pass.

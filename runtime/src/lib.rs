@@ -48,7 +48,7 @@ pub mod tx;
 mod backoff;
 mod combine;
 mod db;
-mod front;
+mod edge;
 mod gauges;
 mod invoke;
 mod outbox;

@@ -54,7 +54,7 @@ pub async fn run_service(
     telemetry::init(process)?;
     let app = app.checked()?;
     let runtime = app.runtime(backends, process, Some(verifier))?;
-    let routes = app.routes(&runtime, Route::new());
+    let routes = app.routes(&runtime, Route::new())?;
     live(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |_| {}).await
 }
 

@@ -19,6 +19,9 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Whoever is turned away because all places are taken is asked to wait this long.
+pub(crate) const BUSY: Duration = Duration::from_millis(200);
+
 /// Overload is put into the log no more often.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
@@ -133,7 +136,9 @@ impl Runtime {
         let door = self.0.doors.get(spec.name).ok_or_else(unregistered)?;
         door.places.clone().try_acquire_owned().map_err(|_| {
             let most = spec.limits.concurrency;
-            Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name))
+            let error =
+                Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name));
+            error.with_retry_after(BUSY)
         })
     }
 

@@ -1,15 +1,21 @@
 //! A client of the API, as a frontend would be one.
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use gavel_proto::{
     externalscaler::ExternalScalerClient,
+    health_v1::HealthClient,
     v1::{self, BidRefused},
 };
-use poem::{Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse};
+use http_body_util::{BodyExt, combinators::BoxBody};
+use poem::{Body as HttpBody, Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse, http::HeaderMap};
 use poem_grpc::{ClientConfig, Code, Request, Response, Status};
 use prost::Message;
 use prost_types::Timestamp;
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 use uuid::Uuid;
 
 /// A failed call, with its typed detail.
@@ -35,6 +41,8 @@ pub struct Api {
     pub ops: v1::OpsServiceClient,
     /// KEDA's calls.
     pub scaler: ExternalScalerClient,
+    /// A load balancer's calls.
+    pub health: HealthClient,
     token: Option<String>,
     headers: Vec<(String, String)>,
 }
@@ -49,6 +57,7 @@ impl Api {
             users: v1::UserServiceClient::new(config()).with(Capture),
             ops: v1::OpsServiceClient::new(config()).with(Capture),
             scaler: ExternalScalerClient::new(config()).with(Capture),
+            health: HealthClient::new(config()).with(Capture),
             token: None,
             headers: Vec::new(),
         }
@@ -142,9 +151,15 @@ impl Api {
     }
 }
 
-/// The reply's headers, which the client library drops when a call fails.
+/// The reply's headers and trailers, which the client library drops when a call fails.
 #[derive(Clone, Default)]
-pub struct Seen(Arc<Mutex<Option<poem::http::HeaderMap>>>);
+pub struct Seen(Arc<Mutex<HeaderMap>>);
+
+impl Seen {
+    fn add(&self, headers: &HeaderMap) {
+        self.0.lock().expect("nobody panics here").extend(headers.clone());
+    }
+}
 
 struct Capture;
 
@@ -163,9 +178,15 @@ impl<E: Endpoint<Output = HttpResponse>> Endpoint for CaptureEndpoint<E> {
 
     async fn call(&self, request: HttpRequest) -> poem::Result<HttpResponse> {
         let seen = request.data::<Seen>().cloned();
-        let response = self.0.call(request).await?;
-        if let Some(Seen(slot)) = seen {
-            *slot.lock().expect("nobody panics here") = Some(response.headers().clone());
+        let mut response = self.0.call(request).await?;
+        if let Some(seen) = seen {
+            seen.add(response.headers());
+            let body: BoxBody<Bytes, io::Error> = response.take_body().into();
+            let body = body.map_frame(move |frame| {
+                frame.trailers_ref().into_iter().for_each(|trailers| seen.add(trailers));
+                frame
+            });
+            response.set_body(HttpBody::from(body.boxed()));
         }
         Ok(response)
     }
@@ -188,14 +209,13 @@ pub fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Resu
         Ok(response) => return Ok(response.into_inner()),
         Err(status) => status,
     };
-    let headers = slot.lock().expect("nobody panics here").take().unwrap_or_default();
+    let headers = slot.lock().expect("nobody panics here").clone();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let details = header("grpc-status-details-bin").and_then(|text| STANDARD_NO_PAD.decode(text).ok());
     let rpc_status = details.map(|bytes| RpcStatus::decode(&bytes[..]).expect("details are a google.rpc.Status"));
-    let refused = rpc_status.and_then(|status| status.details.into_iter().next()).map(|any| {
-        assert_eq!(any.type_url, "type.googleapis.com/gavel.v1.BidRefused");
-        BidRefused::decode(&any.value[..]).expect("the detail is a BidRefused")
-    });
+    let details = rpc_status.map(|status| status.details).unwrap_or_default();
+    let refused = details.into_iter().find(|any| any.type_url == "type.googleapis.com/gavel.v1.BidRefused");
+    let refused = refused.map(|any| BidRefused::decode(&any.value[..]).expect("the detail is a BidRefused"));
     Err(Failure {
         code: status.code(),
         message: status.message().unwrap_or_default().to_owned(),

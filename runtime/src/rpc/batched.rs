@@ -13,7 +13,8 @@
 use super::{
     BatchHandler,
     group::{self, Next, Slot},
-    serve::{CONFLICT_PAUSES, Incoming, call_key},
+    incoming::{Incoming, call_key, decode},
+    serve::{CONFLICT_PAUSES, Entry},
 };
 use crate::{
     Class, Error, Invocation, Member, Result, Runtime, Tx, backoff,
@@ -23,10 +24,11 @@ use crate::{
     fault,
     invoke::{self, Finished, Together},
     receipt::{self, Outcome},
+    runtime::BUSY,
     tx::{Kept, Terms, bounded},
 };
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use poem_grpc::{Request, Response, Status};
 use prost::Message;
 use std::{
     collections::VecDeque,
@@ -41,9 +43,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// A batch that takes longer is one that others don't wait for.
 const QUICK: Duration = Duration::from_millis(20);
 
-/// A batched handler's place in this process: its combiner and its lanes. Cheap to clone.
-pub struct Batched<H: BatchHandler>(Arc<Inner<H>>);
-
+/// A batched handler's place in this process: its combiner and its lanes.
 struct Inner<H: BatchHandler> {
     runtime: Runtime,
     combiner: Arc<Combiner<H::Key, Waiting<H>>>,
@@ -70,66 +70,54 @@ impl Turn {
     }
 }
 
-type Waiting<H> = group::Waiting<<H as BatchHandler>::Command, <H as BatchHandler>::Reply>;
+type Waiting<H> = group::Waiting<<H as BatchHandler>::Command>;
 type Group<H> = group::Group<H>;
 
-impl<H: BatchHandler> Clone for Batched<H> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
+impl Entry {
+    /// To a handler that decides many calls at a time: what they wait in and the lanes are this process's.
+    pub(crate) fn batched<H: BatchHandler>(runtime: &Runtime) -> Self {
+        let combiner = Combiner::new(H::SPEC.batch.unwrap_or(crate::spec::Batch::DEFAULT));
+        let inner = Arc::new(Inner::<H> { runtime: runtime.clone(), combiner });
+        Self::unary(move |incoming, request| inner.clone().serve(incoming, request))
     }
 }
 
-impl<H: BatchHandler> Batched<H> {
-    /// For one process: keep it beside the service that leads to it.
-    pub fn new(runtime: &Runtime) -> Self {
-        let combiner = Combiner::new(H::SPEC.batch.unwrap_or(crate::spec::Batch::DEFAULT));
-        Self(Arc::new(Inner { runtime: runtime.clone(), combiner }))
-    }
-
-    /// Serves one call.
-    pub async fn serve(&self, request: Request<H::Request>) -> Result<Response<H::Reply>, Status> {
-        let incoming = Incoming::of(&self.0.runtime, H::SPEC, &request);
-        let metrics = self.0.runtime.metrics();
+impl<H: BatchHandler> Inner<H> {
+    async fn serve(self: Arc<Self>, incoming: Incoming, request: Bytes) -> Result<Bytes> {
+        let metrics = self.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
-        // Boxed, as it is moved from one future into the next on its way in.
-        let call = Box::pin(self.call(&incoming, request.into_inner()));
-        let Finished { result, .. } = invoke::quietly(&incoming.invocation, call).await;
+        let Finished { result, .. } = invoke::quietly(&incoming.invocation, self.call(&incoming, request)).await;
         metrics.end(&observed, invoke::outcome_of(&result));
-        incoming.answer(result)
+        result
     }
 
-    async fn call(&self, incoming: &Incoming, request: H::Request) -> Result<H::Reply> {
-        let runtime = &self.0.runtime;
+    async fn call(self: &Arc<Self>, incoming: &Incoming, request: Bytes) -> Result<Bytes> {
+        let runtime = &self.runtime;
         let refuse = |error| runtime.turned_away(H::SPEC, &incoming.invocation, error);
-        let caller = incoming
-            .admission(H::ACCESS)
-            .and_then(|caller| caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required")));
-        let caller = caller.map_err(refuse)?;
+        let caller = incoming.somebody(H::ACCESS).map_err(refuse)?;
         let _permit = runtime.admit(H::SPEC).map_err(refuse)?;
-        let bytes = request.encoded_len();
+        let bytes = request.len();
+        let request: H::Request = decode(request).map_err(refuse)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller).map_err(refuse)?;
         let command = H::parse(request, &caller).map_err(refuse)?;
         let key = H::key(&command);
         let (reply, decided) = oneshot::channel();
         let member = Member { input: command, invocation: incoming.invocation.clone() };
-        let waiting = group::Waiting { member, slot: Slot { call, reply } };
-        let submitted = self.0.combiner.submit(key, waiting, bytes);
+        let submitted = self.combiner.submit(key, group::Waiting { member, slot: Slot { call, reply } }, bytes);
         let full = |_| {
             let most = H::SPEC.batch.map_or(0, |batch| batch.per_key);
             let message = format!("{most} calls of {} about the same are waiting already; try again", H::SPEC.name);
-            refuse(Error::new(Class::Exhausted, message))
+            refuse(Error::new(Class::Exhausted, message).with_retry_after(BUSY))
         };
         if let Some(lane) = submitted.map_err(full)? {
-            self.0.clone().open(lane);
+            self.clone().open(lane);
         }
         let lost = |_| Error::internal(anyhow::anyhow!("the lane ended before it had decided"));
         let reply = decided.await.map_err(lost)??;
         fault::point(H::SPEC.name, "before_reply");
-        Ok(reply)
+        Ok(reply.into())
     }
-}
 
-impl<H: BatchHandler> Inner<H> {
     fn open(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>) {
         self.open_with(lane, Vec::new());
     }
@@ -289,8 +277,8 @@ impl<H: BatchHandler> Inner<H> {
         }
         invoke::conclude(H::SPEC, group.members.iter().map(|member| &member.invocation), &verdicts);
         group.members.clear();
-        for (slot, verdict) in group.slots.drain(..).zip(verdicts) {
-            slot.answer(verdict);
+        for ((slot, verdict), outcome) in group.slots.drain(..).zip(verdicts).zip(outcomes) {
+            slot.answer(outcome.unwrap_or_else(|| verdict.map(|reply| reply.encode_to_vec())));
         }
         Ok(true)
     }

@@ -1,32 +1,31 @@
 //! Calls that are to be decided in one transaction, and how they are divided when that fails.
 use super::BatchHandler;
 use crate::{
-    Class, Error, Invocation, Member, Result,
+    Class, Error, Invocation, Member,
     receipt::{CallKey, Outcome},
 };
-use prost::Message;
 use std::{collections::HashSet, time::Duration};
 use tokio::sync::oneshot;
 
 /// A call that has passed the door.
-pub(super) struct Waiting<C, R> {
+pub(super) struct Waiting<C> {
     pub(super) member: Member<C>,
-    pub(super) slot: Slot<R>,
+    pub(super) slot: Slot,
 }
 
 /// Which call it is, and where its reply goes.
-pub(super) struct Slot<R> {
+pub(super) struct Slot {
     pub(super) call: CallKey,
-    pub(super) reply: oneshot::Sender<Result<R>>,
+    pub(super) reply: oneshot::Sender<Outcome>,
 }
 
-impl<R> Slot<R> {
+impl Slot {
     /// Whether somebody still waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         !self.reply.is_closed()
     }
 
-    pub(super) fn answer(self, verdict: Result<R>) {
+    pub(super) fn answer(self, verdict: Outcome) {
         // Nobody may be waiting any more: the receipt tells them when they ask again.
         let _ = self.reply.send(verdict);
     }
@@ -35,7 +34,7 @@ impl<R> Slot<R> {
 /// Calls and their slots, in the same order.
 pub(super) struct Group<H: BatchHandler> {
     pub(super) members: Vec<Member<H::Command>>,
-    pub(super) slots: Vec<Slot<H::Reply>>,
+    pub(super) slots: Vec<Slot>,
     /// Whether it waits for locks as long as there is time. Otherwise all of each key's calls are in it, and a key whose
     /// lock is not to be had is set apart.
     pub(super) patient: bool,
@@ -59,13 +58,13 @@ impl<H: BatchHandler> Group<H> {
         Self { members: Vec::new(), slots: Vec::new(), patient, careful }
     }
 
-    fn push(&mut self, member: Member<H::Command>, slot: Slot<H::Reply>) {
+    fn push(&mut self, member: Member<H::Command>, slot: Slot) {
         self.members.push(member);
         self.slots.push(slot);
     }
 
     /// All calls of a batch.
-    pub(super) fn of(calls: Vec<Waiting<H::Command, H::Reply>>) -> Self {
+    pub(super) fn of(calls: Vec<Waiting<H::Command>>) -> Self {
         let mut group = Self::empty(false, false);
         for Waiting { member, slot } in calls {
             group.push(member, slot);
@@ -126,8 +125,7 @@ impl<H: BatchHandler> Group<H> {
         for ((member, slot), known) in before.members.into_iter().zip(before.slots).zip(known) {
             match known {
                 None => self.push(member, slot),
-                Some(Ok(reply)) => slot.answer(H::Reply::decode(&reply[..]).map_err(Error::internal)),
-                Some(Err(error)) => slot.answer(Err(error)),
+                Some(known) => slot.answer(known),
             }
         }
     }

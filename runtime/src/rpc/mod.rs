@@ -6,19 +6,21 @@
 
 mod batched;
 mod group;
+mod incoming;
 mod serve;
 
-pub use batched::Batched;
-pub use serve::{serve_io, serve_stream, serve_tx};
+pub(crate) use incoming::Incoming;
+pub(crate) use serve::Entry;
 
 use crate::{
-    Io, Member, Result, Tx,
+    Class, Error, Io, Member, Result, Tx,
     auth::{Access, Caller},
     batch::Verdicts,
     spec::Spec,
 };
-use prost::Message;
-use std::hash::Hash;
+use bytes::Bytes;
+use prost::{Message, Name};
+use std::{hash::Hash, marker::PhantomData};
 use tokio::sync::mpsc;
 
 /// A call that changes something: pure database effects in one transaction.
@@ -28,11 +30,11 @@ pub trait TxHandler: Send + Sync + 'static {
     /// Who may call. Always somebody with a token: receipts are kept per caller.
     const ACCESS: Access;
     /// The message on the wire.
-    type Request: Message + Default + 'static;
+    type Request: Message + Name + Default + 'static;
     /// What it means, checked.
     type Command: Send + Sync + 'static;
     /// The reply on the wire.
-    type Reply: Message + Default + 'static;
+    type Reply: Message + Name + Default + 'static;
 
     /// The client's key: a UUID.
     fn idempotency_key(request: &Self::Request) -> &str;
@@ -51,11 +53,11 @@ pub trait BatchHandler: Send + Sync + 'static {
     /// Who may call. Always somebody with a token: receipts are kept per caller.
     const ACCESS: Access;
     /// The message on the wire.
-    type Request: Message + Default + 'static;
+    type Request: Message + Name + Default + 'static;
     /// What it means, checked.
     type Command: Send + Sync + 'static;
     /// The reply on the wire.
-    type Reply: Message + Default + 'static;
+    type Reply: Message + Name + Default + 'static;
     /// What calls contend for.
     type Key: Hash + Eq + Clone + Send + Sync + 'static;
 
@@ -83,11 +85,11 @@ pub trait IoHandler: Send + Sync + 'static {
     /// Who may call.
     const ACCESS: Access;
     /// The message on the wire.
-    type Request: Message + Default + 'static;
+    type Request: Message + Name + Default + 'static;
     /// What it means, checked.
     type Query: Send + Sync + 'static;
     /// The reply on the wire.
-    type Reply: Message + Default + 'static;
+    type Reply: Message + Name + Default + 'static;
 
     /// Checks the request and turns it into a query.
     fn parse(request: Self::Request, caller: Option<&Caller>) -> Result<Self::Query>;
@@ -103,11 +105,11 @@ pub trait StreamHandler: Send + Sync + 'static {
     /// Who may call.
     const ACCESS: Access;
     /// The message on the wire.
-    type Request: Message + Default + 'static;
+    type Request: Message + Name + Default + 'static;
     /// What it means, checked.
     type Query: Send + Sync + 'static;
     /// One answer on the wire.
-    type Reply: Message + Default + 'static;
+    type Reply: Message + Name + Default + 'static;
 
     /// Checks the request and turns it into a query.
     fn parse(request: Self::Request, caller: Option<&Caller>) -> Result<Self::Query>;
@@ -117,15 +119,19 @@ pub trait StreamHandler: Send + Sync + 'static {
 }
 
 /// Where a stream's answers go.
-pub struct Sink<T>(mpsc::Sender<Result<T, poem_grpc::Status>>);
+pub struct Sink<T>(mpsc::Sender<Result<Bytes>>, PhantomData<fn(T)>);
 
-impl<T> Sink<T> {
+impl<T: Message> Sink<T> {
+    pub(crate) fn new(sender: mpsc::Sender<Result<Bytes>>) -> Self {
+        Self(sender, PhantomData)
+    }
+
     /// Sends one answer; waits while the client does not keep up.
     ///
     /// # Errors
     /// When the client has left.
     pub async fn send(&self, reply: T) -> Result<()> {
-        let left = |_| crate::Error::new(crate::Class::Unavailable, "the client has left");
-        self.0.send(Ok(reply)).await.map_err(left)
+        let left = |_| Error::new(Class::Unavailable, "the client has left");
+        self.0.send(Ok(reply.encode_to_vec().into())).await.map_err(left)
     }
 }

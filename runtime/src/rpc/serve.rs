@@ -1,23 +1,22 @@
-//! From the wire to a handler and back.
-use super::{IoHandler, Sink, StreamHandler, TxHandler};
+//! From a call's bytes to its handler and back.
+use super::{
+    IoHandler, Sink, StreamHandler, TxHandler,
+    incoming::{Incoming, call_key, decode},
+};
 use crate::{
-    Class, Error, Invocation, Io, Result, Runtime, Tx,
-    auth::{Access, Caller},
-    backoff,
+    Class, Error, Invocation, Io, Result, Runtime, Tx, backoff,
     db::Share,
     fault,
-    front::{ClientDeadline, Slot},
-    invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
     invoke::invoke,
     receipt::{self, CallKey, Outcome},
     spec::Spec,
     tx::bounded,
 };
-use futures_util::future::BoxFuture;
-use poem_grpc::{Code, Request, Response, Status, Streaming};
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use prost::Message;
-use sha2::{Digest, Sha256};
 use std::{
+    future::pending,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,107 +28,114 @@ pub(super) const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(
 /// Answers on their way to a client that does not keep up.
 const STREAM_BUFFER: usize = 16;
 
-/// The longest text of an error, in bytes.
-const MAX_MESSAGE_BYTES: usize = 1_000;
+/// A stream's answers, in protobuf.
+pub(crate) type Replies = BoxStream<'static, Result<Bytes>>;
+type Unary = dyn Fn(Incoming, Bytes) -> BoxFuture<'static, Result<Bytes>> + Send + Sync;
+type Streaming = dyn Fn(Incoming, Bytes) -> BoxFuture<'static, Result<Replies>> + Send + Sync;
 
-/// Serves one call of a handler that changes something.
-pub async fn serve_tx<H: TxHandler>(
-    runtime: &Runtime,
-    request: Request<H::Request>,
-) -> Result<Response<H::Reply>, Status> {
-    let incoming = Incoming::of(runtime, H::SPEC, &request);
-    let result = call_tx::<H>(runtime, &incoming, request.into_inner()).await;
-    incoming.answer(result)
+/// The way in to a handler in one process: messages in protobuf, their types forgotten.
+pub(crate) enum Entry {
+    /// One answer.
+    Unary(Box<Unary>),
+    /// Many.
+    Streaming(Box<Streaming>),
 }
 
-/// Serves one call of a handler that reads.
-pub async fn serve_io<H: IoHandler>(
-    runtime: &Runtime,
-    request: Request<H::Request>,
-) -> Result<Response<H::Reply>, Status> {
-    let incoming = Incoming::of(runtime, H::SPEC, &request);
-    let result = call_io::<H>(runtime, &incoming, request.into_inner()).await;
-    incoming.answer(result)
-}
+impl Entry {
+    pub(super) fn unary<F: Future<Output = Result<Bytes>> + Send + 'static>(
+        call: impl Fn(Incoming, Bytes) -> F + Send + Sync + 'static,
+    ) -> Self {
+        Self::Unary(Box::new(move |incoming, request| Box::pin(call(incoming, request))))
+    }
 
-/// Serves one call that is answered by a stream. Refused at the door it is an ordinary error; later, the stream's end.
-pub async fn serve_stream<H: StreamHandler>(
-    runtime: &Runtime,
-    request: Request<H::Request>,
-) -> Result<Response<Streaming<H::Reply>>, Status> {
-    let incoming = Incoming::of(runtime, H::SPEC, &request);
-    let opened = open_stream::<H>(runtime, &incoming, request.into_inner()).await;
-    incoming.answer(opened)
-}
+    /// To a handler that changes something.
+    pub(crate) fn tx<H: TxHandler>(runtime: &Runtime) -> Self {
+        let runtime = runtime.clone();
+        Self::unary(move |incoming, request| call_tx::<H>(runtime.clone(), incoming, request))
+    }
 
-async fn open_stream<H: StreamHandler>(
-    runtime: &Runtime,
-    incoming: &Incoming,
-    request: H::Request,
-) -> Result<Streaming<H::Reply>> {
-    let (inner, admission, invocation) = (runtime.clone(), incoming.admission(H::ACCESS), incoming.invocation.clone());
-    let door = async move {
-        let caller = admission?;
-        let permit = inner.admit(H::SPEC)?;
-        Ok((permit, H::parse(request, caller.as_ref())?))
-    };
-    let (permit, query) = invoke(runtime, H::SPEC, incoming.invocation.clone(), door).await?;
-    let (sender, mut answers) = mpsc::channel(STREAM_BUFFER);
-    let (io, draining) = (Io::new(runtime, Share::Calls, invocation), runtime.tasks().draining().clone());
-    runtime.tasks().spawn(async move {
-        let (_permit, sink) = (permit, Sink(sender.clone()));
-        let ended = tokio::select! {
-            ended = H::handle(&io, &query, &sink) => ended,
-            () = sender.closed() => return,
-            () = draining.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
-        };
-        if let Err(error) = ended {
-            tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
-            let shown = shown(&error, &io.invocation().correlation_id);
-            let status = Status::new(Code::from(shown.class().grpc_code())).with_message(shown.message());
-            let _ = sender.send(Err(status)).await;
-        }
-    });
-    Ok(Streaming::new(futures_util::stream::poll_fn(move |context| answers.poll_recv(context))))
+    /// To a handler that reads.
+    pub(crate) fn io<H: IoHandler>(runtime: &Runtime) -> Self {
+        let runtime = runtime.clone();
+        Self::unary(move |incoming, request| call_io::<H>(runtime.clone(), incoming, request))
+    }
+
+    /// To a handler that answers with a stream.
+    pub(crate) fn stream<H: StreamHandler>(runtime: &Runtime) -> Self {
+        let runtime = runtime.clone();
+        Self::Streaming(Box::new(move |incoming, request| {
+            Box::pin(open_stream::<H>(runtime.clone(), incoming, request))
+        }))
+    }
 }
 
 /// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.
-async fn call_tx<H: TxHandler>(runtime: &Runtime, incoming: &Incoming, request: H::Request) -> Result<H::Reply> {
-    let (inner, admission, invocation) = (runtime.clone(), incoming.admission(H::ACCESS), incoming.invocation.clone());
+async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
+    let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
+    let run_as = invocation.clone();
     let run = async move {
-        let caller = admission?.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
+        let caller = incoming.somebody(H::ACCESS)?;
         let _permit = inner.admit(H::SPEC)?;
+        let request: H::Request = decode(request)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller)?;
         let command = Arc::new(H::parse(request, &caller)?);
         let handle: Box<Erased> = Box::new(move |tx| {
             let command = command.clone();
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
         });
-        let reply = decide(&inner, H::SPEC, &invocation, &call, &*handle).await??;
+        let reply = decide(&inner, H::SPEC, &run_as, &call, &*handle).await??;
         fault::point(H::SPEC.name, "before_reply");
-        H::Reply::decode(&reply[..]).map_err(Error::internal)
+        Ok(reply.into())
     };
-    invoke(runtime, H::SPEC, incoming.invocation.clone(), run).await
+    invoke(&runtime, H::SPEC, invocation, run).await
 }
 
-async fn call_io<H: IoHandler>(runtime: &Runtime, incoming: &Incoming, request: H::Request) -> Result<H::Reply> {
-    let (inner, admission, invocation) = (runtime.clone(), incoming.admission(H::ACCESS), incoming.invocation.clone());
+async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
+    let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
+    let run_as = invocation.clone();
     let run = async move {
-        let caller = admission?;
+        let caller = incoming.admission(H::ACCESS)?;
         let _permit = inner.admit(H::SPEC)?;
-        let query = H::parse(request, caller.as_ref())?;
-        let io = Io::new(&inner, Share::Calls, invocation.clone());
-        bounded(invocation.remaining(), H::handle(&io, &query)).await
+        let query = H::parse(decode(request)?, caller.as_ref())?;
+        let io = Io::new(&inner, Share::Calls, run_as.clone());
+        let reply = bounded(run_as.remaining(), H::handle(&io, &query)).await?;
+        Ok(reply.encode_to_vec().into())
     };
-    invoke(runtime, H::SPEC, incoming.invocation.clone(), run).await
+    invoke(&runtime, H::SPEC, invocation, run).await
 }
 
-pub(super) fn call_key(spec: &Spec, given: &str, request: &impl Message, caller: &Caller) -> Result<CallKey> {
-    let key = given.parse().map_err(|_| {
-        Error::invalid(format!("idempotency_key {given:?} is not a UUID; allowed: one UUID per intent"))
-    })?;
-    let request_hash = Sha256::digest(request.encode_to_vec()).into();
-    Ok(CallKey { principal: caller.subject.clone(), operation: spec.name, key, request_hash })
+/// Refused at the door it is an ordinary error; later, the stream's end.
+async fn open_stream<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Replies> {
+    let (inner, invocation, until) = (runtime.clone(), incoming.invocation.clone(), incoming.client_deadline);
+    let door = async move {
+        let caller = incoming.admission(H::ACCESS)?;
+        let permit = inner.admit(H::SPEC)?;
+        Ok((permit, H::parse(decode(request)?, caller.as_ref())?))
+    };
+    let (permit, query) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;
+    let (sender, mut answers) = mpsc::channel(STREAM_BUFFER);
+    let (io, draining) = (Io::new(&runtime, Share::Calls, invocation), runtime.tasks().draining().clone());
+    runtime.tasks().spawn(async move {
+        let (_permit, sink) = (permit, Sink::new(sender.clone()));
+        let ended = tokio::select! {
+            ended = H::handle(&io, &query, &sink) => ended,
+            () = sender.closed() => return,
+            () = draining.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
+            () = expiry(until) => Err(Error::new(Class::DeadlineExceeded, "the stream's time is over")),
+        };
+        if let Err(error) = ended {
+            tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    Ok(Box::pin(futures_util::stream::poll_fn(move |context| answers.poll_recv(context))))
+}
+
+async fn expiry(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => pending().await,
+    }
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.
@@ -195,55 +201,4 @@ async fn attempt_once(
     tx.commit().await?;
     fault::point(spec.name, "after_commit");
     Ok(Some(outcome))
-}
-
-/// What a call brings along besides its message.
-pub(super) struct Incoming {
-    pub(super) invocation: Invocation,
-    caller: Result<Option<Caller>>,
-    slot: Slot,
-}
-
-impl Incoming {
-    pub(super) fn of<T>(runtime: &Runtime, spec: &Spec, request: &Request<T>) -> Self {
-        let header = |name| request.metadata().get(name);
-        let left = request
-            .data::<ClientDeadline>()
-            .map_or(Duration::MAX, |deadline| deadline.0.saturating_duration_since(Instant::now()));
-        let timeout = left.min(spec.limits.timeout);
-        let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
-        let mut invocation = Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
-        invocation.caller = caller.as_ref().ok().cloned().flatten();
-        Self { invocation, caller, slot: request.data::<Slot>().cloned().unwrap_or_default() }
-    }
-
-    /// Who calls, if they may.
-    pub(super) fn admission(&self, access: Access) -> Result<Option<Caller>> {
-        let caller = match &self.caller {
-            Ok(caller) => caller.clone(),
-            Err(error) => return Err(error.again()),
-        };
-        access.check(caller.as_ref())?;
-        Ok(caller)
-    }
-
-    pub(super) fn answer<T>(self, result: Result<T>) -> Result<Response<T>, Status> {
-        let correlation_id = &self.invocation.correlation_id;
-        self.slot.fill(correlation_id, result.as_ref().err().map(|error| shown(error, correlation_id)).as_ref());
-        result.map(Response::new).map_err(|error| {
-            let shown = shown(&error, correlation_id);
-            Status::new(Code::from(shown.class().grpc_code())).with_message(shown.message())
-        })
-    }
-}
-
-/// What the caller may see: of an internal error, where to find it in the log.
-fn shown(error: &Error, correlation_id: &str) -> Error {
-    let mut message = match error.class() {
-        Class::Internal => format!("internal error; correlation id {correlation_id}"),
-        _ => error.message().to_owned(),
-    };
-    // It quotes what it was given, and travels in a header.
-    message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
-    Error::new(error.class(), message).with_any(error.detail().cloned())
 }

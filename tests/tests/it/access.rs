@@ -1,6 +1,6 @@
 //! Who may do what: every method, every kind of caller.
 use chrono::{TimeDelta, Utc};
-use gavel_proto::{externalscaler as keda, v1};
+use gavel_proto::{externalscaler as keda, health_v1::HealthCheckRequest, v1};
 use gavel_runtime::{auth::Claims, spec::Trigger};
 use gavel_tests::{Api, Failure, System, settle};
 use poem_grpc::Code;
@@ -27,6 +27,9 @@ const OPERATORS: [&str; 14] = [
 ];
 /// Without a token, since KEDA has none.
 const SCALER: [&str; 4] = ["IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"];
+
+/// Without a token either: what a load balancer asks.
+const HEALTH: [&str; 2] = ["Check", "Watch"];
 
 async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
     match method {
@@ -97,12 +100,14 @@ async fn operate(method: &str, api: &Api) -> Result<(), Failure> {
         "GetMetrics" => {
             ask!(scaler.get_metrics, keda::GetMetricsRequest { scaled_object_ref: Some(object), ..Default::default() })
         }
+        "Check" => ask!(health.check, HealthCheckRequest::default()),
+        "Watch" => ask!(health.watch, HealthCheckRequest::default()),
         other => panic!("{other} is not in this table"),
     }
 }
 
 fn all() -> impl Iterator<Item = &'static str> {
-    METHODS.into_iter().chain(OPERATORS).chain(SCALER)
+    METHODS.into_iter().chain(OPERATORS).chain(SCALER).chain(HEALTH)
 }
 
 fn claims(exp: i64) -> Claims {
@@ -140,7 +145,9 @@ async fn an_invalid_token_is_refused_by_every_method_and_none_by_those_that_need
             let failure = call(method, caller, &item_id).await.expect_err("an invalid token is never ignored");
             assert_eq!(failure.code, Code::Unauthenticated, "{method} with a token that is {who}: {failure:?}");
         }
-        let public = matches!(method, "GetItem" | "ListItems" | "ListBids") || SCALER.contains(&method);
+        let public = matches!(method, "GetItem" | "ListItems" | "ListBids")
+            || SCALER.contains(&method)
+            || HEALTH.contains(&method);
         let anonymous = call(method, &api, &item_id).await.err().map(|failure| failure.code);
         assert_eq!(anonymous, (!public).then_some(Code::Unauthenticated), "{method} without a token");
     }

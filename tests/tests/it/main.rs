@@ -19,6 +19,7 @@ mod operating;
 mod outages;
 mod poison;
 mod probe;
+mod protocols;
 mod relay;
 mod restarts;
 mod scaling;

@@ -155,7 +155,7 @@ fn a_duplicate_or_invalid_registration_is_refused_by_name() {
     let broken = app().schedule_tx::<Broken>().checked().err().expect("refused");
     assert_eq!(broken.faults.len(), 3, "{broken}");
     assert!(broken.faults.iter().all(|fault| fault.contains("\"Bad Name\"")), "{broken}");
-    let orphaned = app().grpc(gavel_proto::DESCRIPTORS, |_, route| route).checked().err().expect("refused").to_string();
+    let orphaned = app().contracts(gavel_proto::DESCRIPTORS).checked().err().expect("refused").to_string();
     assert!(orphaned.contains("gavel.v1.BidService/PlaceBid has no handler"), "{orphaned}");
 }
 

@@ -1,0 +1,117 @@
+//! From a method's name to its handler.
+use super::{
+    contract::{Contract, Contracts},
+    errors::{headers, shown},
+};
+use crate::{
+    Runtime,
+    rpc::{Entry, Incoming},
+    spec::Spec,
+};
+use bytes::Bytes;
+use connectrpc::{
+    CodecFormat, ConnectError, Dispatcher, EncodedBody, MethodDescriptor, Payload, RequestContext, Response,
+    dispatcher::{RequestStream, StreamingResult, UnaryResult},
+};
+use futures_util::StreamExt;
+use std::{collections::HashMap, sync::Arc};
+
+/// The handlers of one process, by their methods.
+pub(crate) struct Dispatch {
+    runtime: Runtime,
+    methods: HashMap<&'static str, Arc<Method>>,
+}
+
+struct Method {
+    spec: &'static Spec,
+    contract: Contract,
+    entry: Entry,
+}
+
+impl Dispatch {
+    pub(crate) fn new(runtime: &Runtime) -> Self {
+        Self { runtime: runtime.clone(), methods: HashMap::new() }
+    }
+
+    /// Adds a handler. A method that the contracts don't know was found at the start-up check.
+    pub(crate) fn add(&mut self, method: &'static str, spec: &'static Spec, contracts: &Contracts, entry: Entry) {
+        if let Some(contract) = contracts.get(method).cloned() {
+            self.methods.insert(method, Arc::new(Method { spec, contract, entry }));
+        }
+    }
+
+    fn find(&self, path: &str, context: &RequestContext) -> Result<(Arc<Method>, Incoming), ConnectError> {
+        let method = self.methods.get(path).ok_or_else(|| unknown(path))?.clone();
+        let incoming = Incoming::of(&self.runtime, method.spec, context.headers(), context.deadline());
+        Ok((method, incoming))
+    }
+}
+
+pub(super) fn unknown(path: &str) -> ConnectError {
+    ConnectError::unimplemented(format!("there is no method {path}"))
+}
+
+impl Dispatcher for Dispatch {
+    fn lookup(&self, path: &str) -> Option<MethodDescriptor> {
+        self.methods.get(path).map(|method| method.contract.descriptor)
+    }
+
+    fn call_unary(&self, path: &str, context: RequestContext, request: Payload, format: CodecFormat) -> UnaryResult {
+        let found = self.find(path, &context);
+        Box::pin(async move {
+            let (method, incoming) = found?;
+            let Entry::Unary(call) = &method.entry else { return Err(unknown(context.path().unwrap_or_default())) };
+            let correlation_id = incoming.invocation.correlation_id.clone();
+            let request = request.encoded()?;
+            let reply = async {
+                let reply = call(incoming, method.contract.request(request, format)?).await?;
+                method.contract.reply(reply, format)
+            };
+            match reply.await {
+                Ok(reply) => {
+                    let mut response = Response::new(EncodedBody::from(reply));
+                    response.headers = headers(&correlation_id);
+                    Ok(response)
+                }
+                Err(error) => Err(shown(&error, &correlation_id)),
+            }
+        })
+    }
+
+    fn call_server_streaming(
+        &self,
+        path: &str,
+        context: RequestContext,
+        request: Bytes,
+        format: CodecFormat,
+    ) -> StreamingResult {
+        let found = self.find(path, &context);
+        Box::pin(async move {
+            let (method, incoming) = found?;
+            let Entry::Streaming(call) = &method.entry else {
+                return Err(unknown(context.path().unwrap_or_default()));
+            };
+            let correlation_id = incoming.invocation.correlation_id.clone();
+            let replies = async { call(incoming, method.contract.request(request, format)?).await };
+            let replies = replies.await.map_err(|error| shown(&error, &correlation_id))?;
+            let (contract, id) = (method.contract.clone(), correlation_id.clone());
+            let encoded = replies.map(move |reply| {
+                let reply = reply.and_then(|reply| contract.reply(reply, format));
+                reply.map(EncodedBody::from).map_err(|error| shown(&error, &id))
+            });
+            let mut response = Response::new(encoded.boxed() as connectrpc::EncodedStream);
+            response.headers = headers(&correlation_id);
+            Ok(response)
+        })
+    }
+
+    fn call_client_streaming(&self, path: &str, _: RequestContext, _: RequestStream, _: CodecFormat) -> UnaryResult {
+        let unknown = unknown(path);
+        Box::pin(async move { Err(unknown) })
+    }
+
+    fn call_bidi_streaming(&self, path: &str, _: RequestContext, _: RequestStream, _: CodecFormat) -> StreamingResult {
+        let unknown = unknown(path);
+        Box::pin(async move { Err(unknown) })
+    }
+}

@@ -1,0 +1,64 @@
+//! Errors as clients see them, in each protocol's own shape.
+use crate::{Class, Error, invocation::CORRELATION_HEADER};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use connectrpc::{ConnectError, ErrorCode, ErrorDetail};
+use poem::http::{HeaderMap, HeaderValue};
+use prost::Message;
+use std::time::Duration;
+
+/// The longest text of an error, in bytes: it quotes what it was given, and travels in a header.
+const MAX_MESSAGE_BYTES: usize = 1_000;
+
+/// `google.rpc.RetryInfo`, <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto>.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
+/// `google.rpc.RequestInfo`, of the same file.
+#[derive(Clone, PartialEq, Message)]
+struct RequestInfo {
+    #[prost(string, tag = "1")]
+    request_id: String,
+}
+
+/// What the caller may see of an error: its own detail; of an internal one where to find it in the log; of a limit when to
+/// try again.
+pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
+    let mut message = match error.class() {
+        Class::Internal => format!("internal error; correlation id {correlation_id}"),
+        _ => error.message().to_owned(),
+    };
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+    let code = ErrorCode::from_grpc_code(error.class().grpc_code().into()).unwrap_or(ErrorCode::Unknown);
+    let mut shown = ConnectError::new(code, message).with_headers(headers(correlation_id));
+    if let Some(detail) = error.detail() {
+        shown = shown.with_detail(detail_of(&detail.type_url, &detail.value));
+    }
+    if error.class() == Class::Internal {
+        let info = RequestInfo { request_id: correlation_id.to_owned() };
+        shown = shown.with_detail(detail_of("google.rpc.RequestInfo", &info.encode_to_vec()));
+    }
+    if let Some(delay) = error.retry_after() {
+        let info = RetryInfo { retry_delay: Some(duration(delay)) };
+        shown = shown.with_detail(detail_of("google.rpc.RetryInfo", &info.encode_to_vec()));
+    }
+    shown
+}
+
+/// The call can be found by this in the log.
+pub(super) fn headers(correlation_id: &str) -> HeaderMap {
+    let value = HeaderValue::from_str(correlation_id).ok();
+    value.into_iter().map(|value| (poem::http::HeaderName::from_static(CORRELATION_HEADER), value)).collect()
+}
+
+/// connectrpc names the bare type, and adds what each protocol wants before it.
+fn detail_of(type_url: &str, value: &[u8]) -> ErrorDetail {
+    let name = type_url.rsplit('/').next().unwrap_or(type_url).to_owned();
+    ErrorDetail { type_url: name, value: Some(STANDARD_NO_PAD.encode(value)), debug: None }
+}
+
+fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: duration.as_secs().cast_signed(), nanos: duration.subsec_nanos().cast_signed() }
+}

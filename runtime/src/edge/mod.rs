@@ -1,0 +1,43 @@
+//! The front of a service: on one port, over HTTP/1.1 and HTTP/2 without TLS, each method speaks gRPC, gRPC-Web and Connect, in
+//! protobuf and JSON. Handlers see none of it: they are called with messages.
+//!
+//! The protocols are [`connectrpc`]'s: framing, compression, time-outs, limits, the shapes of errors. Here is what leads from
+//! its dispatcher to the registered handlers ([`dispatch`]), and from poem's requests to it ([`endpoint`]). Reflection is
+//! poem-grpc's; health is two handlers of our own ([`health`]).
+
+mod contract;
+mod dispatch;
+mod endpoint;
+mod errors;
+pub(crate) mod health;
+
+pub(crate) use contract::Contracts;
+pub(crate) use dispatch::Dispatch;
+
+use connectrpc::{ConnectRpcService, DeadlinePolicy, Limits};
+use endpoint::Edge;
+use poem::{IntoEndpoint, Route};
+use poem_grpc::{Reflection, RouteGrpc};
+use std::time::Duration;
+
+/// The largest request, in bytes, before and after decompression. Every request of this API is far smaller.
+const MAX_REQUEST_BYTES: usize = 64 * 1_024;
+
+/// A call whose client names no time-out is given up after this, its request's arrival included. Handlers have their own,
+/// shorter ones.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+const REFLECTION: &str = "/grpc.reflection.v1alpha.ServerReflection";
+
+/// Adds all methods, and reflection over their contracts.
+pub(crate) fn mount(route: Route, descriptors: &'static [u8], dispatch: Dispatch) -> Route {
+    let limits =
+        Limits::default().with_max_request_body_size(MAX_REQUEST_BYTES).with_max_message_size(MAX_REQUEST_BYTES);
+    let service = ConnectRpcService::new(dispatch)
+        .with_limits(limits)
+        .with_deadline_policy(DeadlinePolicy::new().with_default_timeout(DEFAULT_TIMEOUT));
+    let reflection = Reflection::new().add_file_descriptor_set(descriptors).build();
+    route
+        .nest_no_strip(REFLECTION, RouteGrpc::new().add_service(reflection).into_endpoint())
+        .nest_no_strip("/", Edge::new(service))
+}

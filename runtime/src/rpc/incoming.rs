@@ -1,0 +1,64 @@
+//! What a call brings along besides its message.
+use crate::{
+    Class, Error, Invocation, Result, Runtime,
+    auth::{Access, Caller},
+    invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
+    receipt::CallKey,
+    spec::Spec,
+};
+use bytes::Bytes;
+use poem::http::HeaderMap;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::time::{Duration, Instant};
+
+/// Who calls, under which ids, until when.
+pub(crate) struct Incoming {
+    pub(crate) invocation: Invocation,
+    caller: Result<Option<Caller>>,
+    /// When the client will have stopped waiting, if it said so.
+    pub(super) client_deadline: Option<Instant>,
+}
+
+impl Incoming {
+    /// Reads a call's headers. `deadline` is what the client asked for.
+    pub(crate) fn of(runtime: &Runtime, spec: &Spec, headers: &HeaderMap, deadline: Option<Instant>) -> Self {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
+        let timeout = left.min(spec.limits.timeout);
+        let mut invocation = Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
+        invocation.caller = caller.as_ref().ok().cloned().flatten();
+        Self { invocation, caller, client_deadline: deadline }
+    }
+
+    /// Who calls, if they may.
+    pub(super) fn admission(&self, access: Access) -> Result<Option<Caller>> {
+        let caller = match &self.caller {
+            Ok(caller) => caller.clone(),
+            Err(error) => return Err(error.again()),
+        };
+        access.check(caller.as_ref())?;
+        Ok(caller)
+    }
+
+    /// As [`Incoming::admission`], where there must be somebody: receipts are kept per caller.
+    pub(super) fn somebody(&self, access: Access) -> Result<Caller> {
+        let nobody = || Error::new(Class::Unauthenticated, "a bearer token is required");
+        self.admission(access)?.ok_or_else(nobody)
+    }
+}
+
+/// Reads a message in protobuf.
+pub(super) fn decode<M: Message + Default>(request: Bytes) -> Result<M> {
+    M::decode(request).map_err(|error| Error::invalid(format!("the request can't be read: {error}")))
+}
+
+/// Which call this is. The hash is of the message as this code understands it, whichever way it was written.
+pub(super) fn call_key(spec: &Spec, given: &str, request: &impl Message, caller: &Caller) -> Result<CallKey> {
+    let key = given.parse().map_err(|_| {
+        Error::invalid(format!("idempotency_key {given:?} is not a UUID; allowed: one UUID per intent"))
+    })?;
+    let request_hash = Sha256::digest(request.encode_to_vec()).into();
+    Ok(CallKey { principal: caller.subject.clone(), operation: spec.name, key, request_hash })
+}
