@@ -119,6 +119,8 @@ async fn bounded<T>(command: impl Future<Output = redis::RedisResult<T>>) -> Res
     let unavailable = || Error::new(Class::Unavailable, "the cache does not answer");
     match tokio::time::timeout(RESPONSE_TIMEOUT * 2, command).await {
         Ok(Ok(value)) => Ok(value),
+        // Something else is stored under our key: waiting does not help.
+        Ok(Err(error)) if error.code() == Some("WRONGTYPE") => Err(Error::internal(error)),
         Ok(Err(error)) => Err(unavailable().with_source(error)),
         Err(_) => Err(unavailable()),
     }

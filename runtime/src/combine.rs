@@ -52,6 +52,12 @@ pub(crate) struct Lane<K: Hash + Eq + Clone, T> {
     open: bool,
 }
 
+/// Keys that a lane has set apart, so as not to be held up by them: nobody else takes them until [`Apart::end`].
+pub(crate) struct Apart<K: Hash + Eq + Clone, T> {
+    combiner: Arc<Combiner<K, T>>,
+    held: Vec<K>,
+}
+
 impl<K: Hash + Eq + Clone, T> Combiner<K, T> {
     pub(crate) fn new(limits: Batch) -> Arc<Self> {
         let state = State { ready: VecDeque::new(), keys: HashMap::new(), lanes: 0, held_up: 0 };
@@ -63,18 +69,33 @@ impl<K: Hash + Eq + Clone, T> Combiner<K, T> {
     }
 
     /// Puts an entry behind those of its key. Gives a lane that must be worked, where another may open.
-    pub(crate) fn submit(self: &Arc<Self>, key: K, what: T, bytes: usize) -> Result<Option<Lane<K, T>>, Full> {
+    ///
+    /// # Errors
+    /// [`Full`] when as many of its key as may be are inside, without those that are no longer wanted.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        key: K,
+        (what, bytes): (T, usize),
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<Option<Lane<K, T>>, Full> {
         let mut state = self.state();
         let queue = state.keys.entry(key.clone()).or_insert_with(|| Queue { waiting: VecDeque::new(), in_lane: 0 });
-        if queue.waiting.len() + queue.in_lane >= self.limits.per_key {
+        let is_full = |queue: &Queue<T>| queue.waiting.len() + queue.in_lane >= self.limits.per_key;
+        if is_full(queue) && queue.in_lane > 0 {
+            queue.waiting.retain(|entry| wanted(&entry.what));
+        }
+        if is_full(queue) {
             return Err(Full);
         }
         queue.waiting.push_back(Entry { what, bytes });
         if queue.in_lane == 0 && queue.waiting.len() == 1 {
             state.ready.push_back(key);
         }
-        let one_is_quick = state.lanes > state.held_up;
-        Ok(if one_is_quick { None } else { self.open(&mut state) })
+        Ok(self.open_unless_one_is_quick(&mut state))
+    }
+
+    fn open_unless_one_is_quick(self: &Arc<Self>, state: &mut State<K, T>) -> Option<Lane<K, T>> {
+        if state.lanes > state.held_up { None } else { self.open(state) }
     }
 
     /// One more lane, where keys are ready and another may open.
@@ -164,23 +185,36 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
         self.combiner.open(&mut state)
     }
 
-    /// A lane of its own for some of this one's keys, which it is not to hold up any longer. None where no more may open.
-    pub(crate) fn set_apart(&mut self, keys: &[K]) -> Option<Self> {
-        let mut state = self.combiner.state();
-        if state.lanes >= self.combiner.limits.lanes {
-            return None;
-        }
+    /// Sets some of this lane's keys apart: it is not held up by them any longer.
+    pub(crate) fn set_apart(&mut self, keys: &[K]) -> Apart<K, T> {
         let (apart, held) = self.held.drain(..).partition(|key| keys.contains(key));
         self.held = held;
-        state.lanes += 1;
-        state.held_up += 1;
-        Some(Self { combiner: self.combiner.clone(), held: apart, held_up: true, open: true })
+        Apart { combiner: self.combiner.clone(), held: apart }
     }
 
     fn let_go(&mut self, state: &mut State<K, T>) {
         state.release(self.held.drain(..));
         state.held_up -= usize::from(self.held_up);
         self.held_up = false;
+    }
+}
+
+impl<K: Hash + Eq + Clone, T> Apart<K, T> {
+    /// Lets the keys go. Gives a lane, where entries of theirs wait and no other lane would take them soon.
+    pub(crate) fn end(mut self) -> Option<Lane<K, T>> {
+        let combiner = self.combiner.clone();
+        let mut state = combiner.state();
+        state.release(self.held.drain(..));
+        combiner.open_unless_one_is_quick(&mut state)
+    }
+}
+
+impl<K: Hash + Eq + Clone, T> Drop for Apart<K, T> {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            let combiner = self.combiner.clone();
+            combiner.state().release(self.held.drain(..));
+        }
     }
 }
 
@@ -206,6 +240,13 @@ mod tests {
         Combiner::new(Batch { size, bytes: 100, lanes, per_key: 4 })
     }
 
+    type Submitted = Result<Option<Lane<&'static str, u32>>, Full>;
+
+    /// Nothing above 99 is wanted.
+    fn submit(c: &C, key: &'static str, n: u32, bytes: usize) -> Submitted {
+        c.submit(key, (n, bytes), |n| *n < 100)
+    }
+
     fn next(lane: &mut Lane<&'static str, u32>) -> Option<Vec<u32>> {
         lane.next(|_| true)
     }
@@ -213,24 +254,24 @@ mod tests {
     #[test]
     fn whatever_came_meanwhile_is_the_next_batch() {
         let c = combiner(10, 1);
-        let mut lane = c.submit("a", 1, 1).unwrap().unwrap();
+        let mut lane = submit(&c, "a", 1, 1).unwrap().unwrap();
         assert_eq!(next(&mut lane), Some(vec![1]), "the first never waits");
-        assert!(c.submit("a", 2, 1).unwrap().is_none());
-        assert!(c.submit("b", 3, 1).unwrap().is_none(), "one lane and no more");
-        assert!(c.submit("a", 4, 1).unwrap().is_none());
+        assert!(submit(&c, "a", 2, 1).unwrap().is_none());
+        assert!(submit(&c, "b", 3, 1).unwrap().is_none(), "one lane and no more");
+        assert!(submit(&c, "a", 4, 1).unwrap().is_none());
         assert_eq!(next(&mut lane), Some(vec![3, 2, 4]));
         assert_eq!(next(&mut lane), None);
-        assert!(c.submit("a", 5, 1).unwrap().is_some(), "a closed lane opens again");
+        assert!(submit(&c, "a", 5, 1).unwrap().is_some(), "a closed lane opens again");
         assert!(c.state().keys.len() == 1, "keys that are done with are forgotten");
     }
 
     #[test]
     fn a_key_is_in_one_lane_at_a_time_and_holds_up_no_other() {
         let c = combiner(10, 2);
-        let mut first = c.submit("a", 1, 1).unwrap().unwrap();
+        let mut first = submit(&c, "a", 1, 1).unwrap().unwrap();
         assert_eq!(next(&mut first), Some(vec![1]));
-        assert!(c.submit("b", 3, 1).unwrap().is_none(), "one lane is enough while it is quick");
-        assert!(c.submit("a", 2, 1).unwrap().is_none(), "its key is in the first lane");
+        assert!(submit(&c, "b", 3, 1).unwrap().is_none(), "one lane is enough while it is quick");
+        assert!(submit(&c, "a", 2, 1).unwrap().is_none(), "its key is in the first lane");
         let mut second = first.is_held_up().unwrap();
         assert_eq!(next(&mut second), Some(vec![3]));
         assert_eq!(next(&mut second), None);
@@ -240,13 +281,13 @@ mod tests {
     #[test]
     fn size_and_bytes_bound_a_batch_and_a_larger_entry_goes_alone() {
         let c = combiner(2, 1);
-        let mut lane = c.submit("a", 1, 60).unwrap().unwrap();
-        assert!(c.submit("a", 2, 60).unwrap().is_none());
-        assert!(c.submit("b", 3, 500).unwrap().is_none());
+        let mut lane = submit(&c, "a", 1, 60).unwrap().unwrap();
+        assert!(submit(&c, "a", 2, 60).unwrap().is_none());
+        assert!(submit(&c, "b", 3, 500).unwrap().is_none());
         assert_eq!(next(&mut lane), Some(vec![1]), "the second does not fit in 100 bytes");
         assert_eq!(next(&mut lane), Some(vec![3]), "larger than any batch");
         for (key, n) in [("c", 4), ("c", 5), ("c", 6)] {
-            c.submit(key, n, 1).unwrap();
+            submit(&c, key, n, 1).unwrap();
         }
         assert_eq!(next(&mut lane), Some(vec![2, 4]), "two and no more");
         assert_eq!(next(&mut lane), Some(vec![5, 6]));
@@ -255,10 +296,10 @@ mod tests {
     #[test]
     fn what_has_no_room_in_a_batch_opens_another_lane() {
         let c = combiner(2, 2);
-        let mut first = c.submit("a", 1, 1).unwrap().unwrap();
+        let mut first = submit(&c, "a", 1, 1).unwrap().unwrap();
         assert_eq!(next(&mut first), Some(vec![1]));
         for (key, n) in [("b", 2), ("b", 3), ("c", 4), ("c", 5), ("d", 6)] {
-            assert!(c.submit(key, n, 1).unwrap().is_none());
+            assert!(submit(&c, key, n, 1).unwrap().is_none());
         }
         assert_eq!(next(&mut first), Some(vec![2, 3]));
         let mut second = first.another().unwrap();
@@ -271,12 +312,12 @@ mod tests {
     #[test]
     fn a_lane_that_is_held_up_is_waited_for_by_nobody_until_it_goes_on() {
         let c = combiner(10, 3);
-        let mut first = c.submit("a", 1, 1).unwrap().unwrap();
+        let mut first = submit(&c, "a", 1, 1).unwrap().unwrap();
         next(&mut first);
         assert!(first.is_held_up().is_none(), "nobody waits for it");
-        let mut second = c.submit("b", 2, 1).unwrap().unwrap();
+        let mut second = submit(&c, "b", 2, 1).unwrap().unwrap();
         next(&mut second);
-        assert!(c.submit("c", 3, 1).unwrap().is_none(), "the second is quick");
+        assert!(submit(&c, "c", 3, 1).unwrap().is_none(), "the second is quick");
         assert_eq!(next(&mut second), Some(vec![3]));
         assert_eq!(next(&mut second), None);
         assert_eq!(next(&mut first), None);
@@ -285,42 +326,54 @@ mod tests {
 
     #[test]
     fn keys_that_are_set_apart_hold_up_only_themselves() {
-        let c = combiner(10, 2);
-        let mut first = c.submit("b", 1, 1).unwrap().unwrap();
+        let c = combiner(10, 1);
+        let mut lane = submit(&c, "b", 1, 1).unwrap().unwrap();
         for (key, n) in [("b", 2), ("c", 3)] {
-            c.submit(key, n, 1).unwrap();
+            submit(&c, key, n, 1).unwrap();
         }
-        assert_eq!(next(&mut first), Some(vec![1, 2, 3]));
-        let mut apart = first.set_apart(&["c"]).unwrap();
-        assert!(first.set_apart(&[]).is_none(), "two lanes and no more");
-        c.submit("c", 4, 1).unwrap();
-        c.submit("d", 5, 1).unwrap();
-        assert_eq!(next(&mut first), Some(vec![5]), "c is held by the other lane");
-        assert_eq!(next(&mut first), None);
-        assert_eq!(next(&mut apart), Some(vec![4]));
-        assert_eq!(next(&mut apart), None);
+        assert_eq!(next(&mut lane), Some(vec![1, 2, 3]));
+        let apart = lane.set_apart(&["c"]);
+        submit(&c, "c", 4, 1).unwrap();
+        submit(&c, "d", 5, 1).unwrap();
+        assert_eq!(next(&mut lane), Some(vec![5]), "c is not to be had");
+        assert_eq!(next(&mut lane), None);
+        let mut lane = apart.end().expect("one of c waits");
+        assert_eq!(next(&mut lane), Some(vec![4]));
+        assert_eq!(next(&mut lane), None);
         let state = c.state();
         assert_eq!((state.lanes, state.held_up, state.keys.len()), (0, 0, 0));
     }
 
     #[test]
+    fn those_who_have_gone_take_nobodys_place() {
+        let c = combiner(10, 1);
+        let mut lane = submit(&c, "a", 0, 1).unwrap().unwrap();
+        next(&mut lane);
+        for n in [100, 101, 102] {
+            submit(&c, "a", n, 1).unwrap();
+        }
+        assert!(submit(&c, "a", 1, 1).is_ok(), "three have gone");
+        assert_eq!(next(&mut lane), Some(vec![1]));
+    }
+
+    #[test]
     fn a_key_takes_so_many_and_refuses_the_next() {
         let c = combiner(10, 1);
-        let mut lane = c.submit("a", 0, 1).unwrap().unwrap();
+        let mut lane = submit(&c, "a", 0, 1).unwrap().unwrap();
         next(&mut lane);
         for n in 1..4 {
-            c.submit("a", n, 1).unwrap();
+            submit(&c, "a", n, 1).unwrap();
         }
-        assert_eq!(c.submit("a", 4, 1).err(), Some(Full), "one being decided and three waiting");
-        assert!(c.submit("b", 5, 1).is_ok());
+        assert_eq!(submit(&c, "a", 4, 1).err(), Some(Full), "one being decided and three waiting");
+        assert!(submit(&c, "b", 5, 1).is_ok());
     }
 
     #[test]
     fn what_nobody_wants_is_not_taken() {
         let c = combiner(10, 1);
-        let mut lane = c.submit("a", 1, 1).unwrap().unwrap();
-        c.submit("a", 2, 1).unwrap();
-        c.submit("b", 3, 1).unwrap();
+        let mut lane = submit(&c, "a", 1, 1).unwrap().unwrap();
+        submit(&c, "a", 2, 1).unwrap();
+        submit(&c, "b", 3, 1).unwrap();
         assert_eq!(lane.next(|n| n % 2 == 0), Some(vec![2]));
         assert_eq!(next(&mut lane), None);
         assert!(c.state().keys.is_empty());
@@ -329,11 +382,11 @@ mod tests {
     #[test]
     fn a_lane_that_breaks_down_gives_its_keys_back() {
         let c = combiner(10, 1);
-        let mut lane = c.submit("a", 1, 1).unwrap().unwrap();
+        let mut lane = submit(&c, "a", 1, 1).unwrap().unwrap();
         next(&mut lane);
-        c.submit("a", 2, 1).unwrap();
+        submit(&c, "a", 2, 1).unwrap();
         drop(lane);
-        let mut lane = c.submit("a", 3, 1).unwrap().unwrap();
+        let mut lane = submit(&c, "a", 3, 1).unwrap().unwrap();
         assert_eq!(next(&mut lane), Some(vec![2, 3]));
     }
 }

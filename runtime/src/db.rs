@@ -57,8 +57,8 @@ impl Pools {
         let options = connect_options(&backends.database_url)?
             .application_name(process)
             .options([("idle_in_transaction_session_timeout", quiet_ms)]);
-        let pool =
-            |size: u32| tested_when_idle(PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT));
+        let tested = |size: u32| PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool = |size: u32| tested_when_idle(tested(size));
         let reads = options.clone().options([
             ("default_transaction_read_only", "on".to_owned()),
             ("statement_timeout", READ_STATEMENT_TIMEOUT_MS.to_string()),
@@ -71,12 +71,12 @@ impl Pools {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        let upkeep = pool(UPKEEP_POOL_SIZE).connect_lazy_with(options.clone());
+        let upkeep = tested(UPKEEP_POOL_SIZE).connect_lazy_with(options.clone());
         Ok(Self {
             calls: pool(backends.pools.calls).connect_lazy_with(calls),
             jobs: pool(backends.pools.jobs).connect_lazy_with(options.clone()),
             relay: pool(backends.pools.relay).connect_lazy_with(options.clone()),
-            reads: pool(backends.pools.reads).connect_lazy_with(reads),
+            reads: tested(backends.pools.reads).connect_lazy_with(reads),
             waker: Waker::new(upkeep.clone(), tasks.clone(), engine.kinds().clone()),
             upkeep,
             options,
@@ -100,7 +100,7 @@ impl Pools {
 }
 
 /// A connection that was in use a moment ago is not asked whether it is alive: that would be one more round trip for each
-/// transaction, and the first statement tells as well.
+/// transaction, and BEGIN tells as well.
 fn tested_when_idle(pool: PgPoolOptions) -> PgPoolOptions {
     pool.test_before_acquire(false).before_acquire(|conn, meta| {
         Box::pin(async move {

@@ -122,8 +122,11 @@ impl Tx {
         match tx.open(terms).await {
             // The server has closed the connection since it was last used, and nothing has been done on it.
             Err(error) if error.class() == Class::Unavailable => {
-                let conn = bounded(tx.invocation.remaining(), living(pools.of(share))).await?;
-                tx = Self::on(conn, kept, pools, tx.invocation.clone());
+                let invocation = tx.invocation.clone();
+                // Its place in the pool is what the other one needs.
+                drop(tx);
+                let conn = bounded(invocation.remaining(), living(pools.of(share))).await?;
+                tx = Self::on(conn, kept, pools, invocation);
                 tx.open(terms).await?;
             }
             opened => opened?,

@@ -8,7 +8,7 @@ use gavel_proto::{
     v1::{self, BidRefused},
 };
 use http_body_util::{BodyExt, combinators::BoxBody};
-use poem::{Body as HttpBody, Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse, http::HeaderMap};
+use poem::{Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse, http::HeaderMap};
 use poem_grpc::{ClientConfig, Code, Request, Response, Status};
 use prost::Message;
 use prost_types::Timestamp;
@@ -181,12 +181,13 @@ impl<E: Endpoint<Output = HttpResponse>> Endpoint for CaptureEndpoint<E> {
         let mut response = self.0.call(request).await?;
         if let Some(seen) = seen {
             seen.add(response.headers());
-            let body: BoxBody<Bytes, io::Error> = response.take_body().into();
-            let body = body.map_frame(move |frame| {
-                frame.trailers_ref().into_iter().for_each(|trailers| seen.add(trailers));
-                frame
-            });
-            response.set_body(HttpBody::from(body.boxed()));
+            // Of a call that failed the client library reads the headers alone.
+            if response.headers().contains_key("grpc-status") {
+                let body: BoxBody<Bytes, io::Error> = response.take_body().into();
+                if let Some(trailers) = body.collect().await.map_err(poem::error::InternalServerError)?.trailers() {
+                    seen.add(trailers);
+                }
+            }
         }
         Ok(response)
     }

@@ -29,7 +29,10 @@ use lapin::{
 };
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -50,8 +53,10 @@ pub(super) struct Lane {
     tag: String,
     /// Whether every message so far had been delivered before.
     wary: bool,
+    /// How many consumers this channel has had.
+    consumers: u32,
     /// Delivered, and not to go with the batch before it.
-    next: Option<Delivery>,
+    next: VecDeque<Delivery>,
     aside: Aside,
 }
 
@@ -59,6 +64,9 @@ pub(super) struct Lane {
 struct Aside {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
+    /// Messages of this channel that were passed over and are not acknowledged. While there are any, nothing may be
+    /// acknowledged together with all before it.
+    passed_over: Arc<AtomicUsize>,
 }
 
 /// What became of a message in its batch.
@@ -86,8 +94,9 @@ pub(super) async fn open_lanes(
     let open = channels.into_iter().map(|channel| async move {
         let tag = format!("{}.wary", consumer.spec.name);
         let deliveries = consume(runtime, consumer.spec.name, &tag, &channel, 1).await?;
-        let aside = Aside { slots: Arc::new(Semaphore::new(ASIDE)), tasks: TaskTracker::new() };
-        anyhow::Ok(Lane { channel, deliveries, tag, wary: true, next: None, aside })
+        let slots = Arc::new(Semaphore::new(ASIDE));
+        let aside = Aside { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
+        anyhow::Ok(Lane { channel, deliveries, tag, wary: true, consumers: 0, next: VecDeque::new(), aside })
     });
     try_join_all(open).await
 }
@@ -105,6 +114,10 @@ impl Lane {
             }
             let batch = self.gather(first, limits)?;
             self.settle(runtime, consumer, batch).await;
+            if self.wary && self.aside.passed_over.load(Ordering::Relaxed) > 0 {
+                // It was no killer; but the broker gives this consumer no other until it is acknowledged.
+                self.consume_anew(runtime, consumer, 1).await?;
+            }
         }
         if let Err(error) = self.cancel().await {
             tracing::info!(%error, "the consumer's connection ended before it was closed");
@@ -118,19 +131,32 @@ impl Lane {
         self.channel.basic_cancel(self.tag.as_str().into(), BasicCancelOptions::default()).await
     }
 
-    /// From now on batches are delivered ahead. A channel's limit holds for those who begin to consume after it was set.
+    /// From now on batches are delivered ahead.
     async fn trust(&mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<()> {
-        self.cancel().await?;
-        let name = consumer.spec.name;
-        self.deliveries = consume(runtime, name, name, &self.channel, limits.size * PREFETCHED_BATCHES).await?;
-        name.clone_into(&mut self.tag);
         self.wary = false;
+        self.consume_anew(runtime, consumer, limits.size * PREFETCHED_BATCHES).await
+    }
+
+    /// A channel's limit counts, and holds, for those who begin to consume after it was set.
+    async fn consume_anew(&mut self, runtime: &Runtime, consumer: Consumer, ahead: usize) -> anyhow::Result<()> {
+        self.cancel().await?;
+        self.consumers += 1;
+        self.tag = format!("{}.{}", consumer.spec.name, self.consumers);
+        let deliveries = consume(runtime, consumer.spec.name, &self.tag, &self.channel, ahead).await?;
+        let mut before = std::mem::replace(&mut self.deliveries, deliveries);
+        // One that came before the cancellation did.
+        while let Some(Some(delivery)) = before.next().now_or_never() {
+            self.next.push_back(delivery.context("the delivery failed")?);
+        }
         Ok(())
     }
 
     /// The next message. None when the drain begins.
     async fn first(&mut self, runtime: &Runtime) -> anyhow::Result<Option<Delivery>> {
-        if let Some(next) = self.next.take() {
+        if runtime.tasks().draining().is_cancelled() {
+            return Ok(None);
+        }
+        if let Some(next) = self.next.pop_front() {
             return Ok(Some(next));
         }
         let delivery = tokio::select! {
@@ -148,17 +174,20 @@ impl Lane {
         }
         let mut bytes = first.data.len();
         let mut batch = vec![first];
-        while batch.len() < limits.size && bytes < limits.bytes {
-            let delivery = match self.deliveries.next().now_or_never() {
-                Some(Some(delivery)) => delivery.context("the delivery failed")?,
-                Some(None) => bail!("RabbitMQ cancelled the consumer"),
-                None => break,
+        while batch.len() < limits.size {
+            let delivery = match self.next.pop_front() {
+                Some(next) => next,
+                None => match self.deliveries.next().now_or_never() {
+                    Some(Some(delivery)) => delivery.context("the delivery failed")?,
+                    Some(None) => bail!("RabbitMQ cancelled the consumer"),
+                    None => break,
+                },
             };
-            if delivery.redelivered {
-                self.next = Some(delivery);
+            bytes += delivery.data.len();
+            if delivery.redelivered || bytes > limits.bytes {
+                self.next.push_front(delivery);
                 break;
             }
-            bytes += delivery.data.len();
             batch.push(delivery);
         }
         Ok(batch)
@@ -175,10 +204,11 @@ impl Lane {
             .filter(|(_, fate)| **fate == Fate::Applied)
             .map(|(delivery, _)| delivery)
             .collect();
-        // To acknowledge many by the last would acknowledge those aside as well.
-        let multiple = applied.len() == batch.len() && self.aside.tasks.is_empty();
-        for delivery in if multiple { &applied[applied.len() - 1..] } else { &applied } {
-            acknowledge(consumer, delivery, multiple).await;
+        let passed_over = batch.len() - applied.len();
+        let before = self.aside.passed_over.fetch_add(passed_over, Ordering::Relaxed);
+        let together = passed_over == 0 && before == 0;
+        for delivery in if together { &applied[applied.len() - 1..] } else { &applied } {
+            acknowledge(consumer, delivery, together).await;
         }
         for ((delivery, received), fate) in batch.into_iter().zip(received).zip(fates) {
             if fate == Fate::Failed {
@@ -193,10 +223,10 @@ impl Lane {
             () = runtime.tasks().draining().cancelled() => return,
             slot = self.aside.slots.clone().acquire_owned() => slot,
         };
-        let inner = runtime.clone();
+        let (inner, passed_over) = (runtime.clone(), self.aside.passed_over.clone());
         let seen_through = async move {
-            if see_through(&inner, consumer, &received).await {
-                acknowledge(consumer, &delivery, false).await;
+            if see_through(&inner, consumer, &received).await && acknowledge(consumer, &delivery, false).await {
+                passed_over.fetch_sub(1, Ordering::Relaxed);
             }
             drop(slot);
         };
@@ -204,10 +234,13 @@ impl Lane {
     }
 }
 
-async fn acknowledge(consumer: Consumer, delivery: &Delivery, multiple: bool) {
-    if let Err(error) = delivery.acker.ack(BasicAckOptions { multiple }).await {
+/// Whether the broker was told.
+async fn acknowledge(consumer: Consumer, delivery: &Delivery, multiple: bool) -> bool {
+    let told = delivery.acker.ack(BasicAckOptions { multiple }).await;
+    if let Err(error) = &told {
         tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; delivered again, it will be found done");
     }
+    told.is_ok()
 }
 
 /// Applies them, in as many transactions as it takes.
@@ -226,7 +259,7 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: &[Received
                     fates[place] = if verdict.is_ok() { Fate::Applied } else { Fate::Failed };
                 }
             }
-            Err(error) if is_nobodys_fault(&error) && (tries < PATIENT_TRIES || group.len() == 1) => {
+            Err(error) if is_nobodys_fault(&error) && tries < PATIENT_TRIES => {
                 tries += 1;
                 groups.push_front(group);
                 if !runtime.tasks().pause(backoff::pause(tries, PAUSES.0, PAUSES.1)).await {

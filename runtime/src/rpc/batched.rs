@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Class, Error, Invocation, Member, Result, Runtime, Tx, backoff,
     batch::{self, Verdicts},
-    combine::{Combiner, Lane},
+    combine::{Apart, Combiner, Lane},
     db::Share,
     fault,
     invoke::{self, Finished, Together},
@@ -32,13 +32,29 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
-/// Calls wait no longer than this for a lock, in their lane: then those of that key are set apart, and wait there.
+/// A transaction waits no longer than this for a lock: then the calls of that key are set apart from the others, and go on
+/// trying by themselves.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// And no longer than this while it is found out which keys those are.
+const HASTE: Duration = Duration::from_millis(10);
+
+/// Keys that are set apart wait for their locks in turn, so many at a time: each takes a connection.
+const APART: usize = 4;
+
+/// A connection goes back to the pool after so many transactions, or a lane that never ends would keep it for ever.
+const KEPT_FOR: u32 = 32;
+
+/// After a call that was made before, receipts are looked for first in so many batches: others may come again too.
+const CAREFUL_FOR: u32 = 64;
 
 /// A batch that takes longer is one that others don't wait for.
 const QUICK: Duration = Duration::from_millis(20);
@@ -47,17 +63,25 @@ const QUICK: Duration = Duration::from_millis(20);
 struct Inner<H: BatchHandler> {
     runtime: Runtime,
     combiner: Arc<Combiner<H::Key, Waiting<H>>>,
+    apart: Semaphore,
+    careful: AtomicU32,
 }
 
 /// A lane's batch being decided.
 struct Turn {
     kept: Kept,
     committing: Notify,
+    /// A commit was asked for and its answer never came.
+    in_doubt: AtomicBool,
 }
 
 impl Turn {
     fn on(kept: &Kept) -> Self {
-        Self { kept: kept.clone(), committing: Notify::new() }
+        Self { kept: kept.clone(), committing: Notify::new(), in_doubt: AtomicBool::new(false) }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
     }
 
     /// Comes when there is nothing left to do but to wait for the disk, or when it takes long: then the next batch may
@@ -76,8 +100,12 @@ type Group<H> = group::Group<H>;
 impl Entry {
     /// To a handler that decides many calls at a time: what they wait in and the lanes are this process's.
     pub(crate) fn batched<H: BatchHandler>(runtime: &Runtime) -> Self {
-        let combiner = Combiner::new(H::SPEC.batch.unwrap_or(crate::spec::Batch::DEFAULT));
-        let inner = Arc::new(Inner::<H> { runtime: runtime.clone(), combiner });
+        let limits = H::SPEC.batch.unwrap_or(crate::spec::Batch::DEFAULT);
+        // Half of the pool at most for the lanes, a quarter for those set apart: the rest is for other handlers.
+        let pool = runtime.pools().of(Share::Calls).options().get_max_connections() as usize;
+        let combiner = Combiner::new(limits.lanes(limits.lanes.min(pool / 2).max(1)));
+        let apart = Semaphore::new(APART.min(pool / 4).max(1));
+        let inner = Arc::new(Inner::<H> { runtime: runtime.clone(), combiner, apart, careful: AtomicU32::new(0) });
         Self::unary(move |incoming, request| inner.clone().serve(incoming, request))
     }
 }
@@ -103,7 +131,8 @@ impl<H: BatchHandler> Inner<H> {
         let key = H::key(&command);
         let (reply, decided) = oneshot::channel();
         let member = Member { input: command, invocation: incoming.invocation.clone() };
-        let submitted = self.combiner.submit(key, group::Waiting { member, slot: Slot { call, reply } }, bytes);
+        let waiting = group::Waiting { member, slot: Slot { call, reply } };
+        let submitted = self.combiner.submit(key, (waiting, bytes), |waiting| waiting.slot.is_wanted());
         let full = |_| {
             let most = H::SPEC.batch.map_or(0, |batch| batch.per_key);
             let message = format!("{most} calls of {} about the same are waiting already; try again", H::SPEC.name);
@@ -119,25 +148,23 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     fn open(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>) {
-        self.open_with(lane, Vec::new());
-    }
-
-    /// A lane that begins with calls that were set apart.
-    fn open_with(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>, apart: Vec<Group<H>>) {
         let tasks = self.runtime.tasks().clone();
-        let work: BoxFuture<'static, ()> = Box::pin(async move { self.work(lane, apart).await });
+        let work: BoxFuture<'static, ()> = Box::pin(async move { self.work(lane).await });
         tasks.spawn(work);
     }
 
-    async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>, apart: Vec<Group<H>>) {
-        let kept = Kept::default();
-        Box::pin(self.decide(&Turn::on(&kept), apart)).await;
+    async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>) {
+        let (mut kept, mut batches) = (Kept::default(), 0_u32);
         while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
             if let Some(another) = lane.another() {
                 self.clone().open(another);
             }
+            batches += 1;
+            if batches.is_multiple_of(KEPT_FOR) {
+                kept = Kept::default();
+            }
             let turn = Turn::on(&kept);
-            let mut decided = Box::pin(self.decide(&turn, vec![Group::of(calls)]));
+            let mut decided = Box::pin(self.decide(&turn, Group::of(calls, self.is_careful())));
             let stuck = tokio::select! {
                 biased;
                 stuck = &mut decided => stuck,
@@ -148,23 +175,48 @@ impl<H: BatchHandler> Inner<H> {
                     decided.await
                 }
             };
-            for group in stuck {
-                match lane.set_apart(&group.keys()) {
-                    Some(apart) => self.clone().open_with(apart, vec![group]),
-                    None => drop(Box::pin(self.decide(&turn, vec![group])).await),
-                }
+            for (group, error) in stuck {
+                let apart = lane.set_apart(&group.keys());
+                self.clone().see_out(apart, group, error);
             }
         }
     }
 
-    /// Decides every call of these groups, in as many transactions as it takes. Gives those whose lock is not to be had
-    /// for the moment.
-    async fn decide(&self, turn: &Turn, groups: Vec<Group<H>>) -> Vec<Group<H>> {
-        let (mut groups, mut stuck) = (VecDeque::from(groups), Vec::new());
+    fn is_careful(&self) -> bool {
+        let left = self.careful.load(Ordering::Relaxed);
+        self.careful.store(left.saturating_sub(1), Ordering::Relaxed);
+        left > 0
+    }
+
+    /// Goes on with calls whose lock is held elsewhere, in a task of their own, until they are decided or out of time.
+    fn see_out(self: Arc<Self>, apart: Apart<H::Key, Waiting<H>>, group: Group<H>, error: Error) {
+        let tasks = self.runtime.tasks().clone();
+        let work: BoxFuture<'static, ()> = Box::pin(async move {
+            let mut stuck = vec![(group, error)];
+            while let Some((group, error)) = stuck.pop() {
+                let Some(group) = group.in_time(&error) else { continue };
+                // In turn with the others that are stuck.
+                let _place = self.apart.acquire().await;
+                stuck.extend(self.decide(&Turn::on(&Kept::default()), group).await);
+            }
+            if let Some(lane) = apart.end() {
+                self.open(lane);
+            }
+        });
+        tasks.spawn(work);
+    }
+
+    /// Decides every call of a group, in as many transactions as it takes. Gives those whose lock is not to be had for the
+    /// moment, each key's by themselves.
+    async fn decide(&self, turn: &Turn, group: Group<H>) -> Vec<(Group<H>, Error)> {
+        let (mut groups, mut stuck) = (VecDeque::from([group]), Vec::new());
         while let Some(group) = groups.pop_front() {
             let (group, repeated) = group.once_each();
             if let Some(repeated) = repeated {
                 groups.push_front(repeated);
+            }
+            if group.members.is_empty() {
+                continue;
             }
             let Err((group, error)) = Box::pin(self.decide_together(turn, group)).await else { continue };
             match group.divide(error) {
@@ -172,7 +224,12 @@ impl<H: BatchHandler> Inner<H> {
                     groups.push_front(right);
                     groups.push_front(left);
                 }
-                Next::Wait(group) => stuck.push(group),
+                Next::Wait(mut group, error) => {
+                    for later in &mut groups {
+                        group.take_over(later);
+                    }
+                    stuck.push((group, error));
+                }
                 Next::Fail(group, error) => Box::pin(self.fail(turn, group, &error)).await,
             }
         }
@@ -181,7 +238,8 @@ impl<H: BatchHandler> Inner<H> {
 
     /// Answers with the error, but for those that were answered before.
     async fn fail(&self, turn: &Turn, mut group: Group<H>, error: &Error) {
-        if !group.careful
+        let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
+        if (turn.is_in_doubt() || (!group.careful && !nobodys_fault))
             && let Ok(mut tx) =
                 Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, group.representative(), Terms::USUAL).await
         {
@@ -206,7 +264,10 @@ impl<H: BatchHandler> Inner<H> {
             let ran = together.run(&self.runtime, attempt_it).await;
             match ran {
                 Ok(true) => return Ok(()),
-                Ok(false) => group.careful = true,
+                Ok(false) => {
+                    group.careful = true;
+                    self.careful.store(CAREFUL_FOR, Ordering::Relaxed);
+                }
                 Err(error) if error.is_transient_conflict() && attempt < H::SPEC.limits.retries => {
                     tokio::time::sleep(backoff::pause(attempt + 1, CONFLICT_PAUSES.0, CONFLICT_PAUSES.1)).await;
                 }
@@ -222,7 +283,7 @@ impl<H: BatchHandler> Inner<H> {
         let left = invocation.remaining();
         let limit = if group.members.len() > 1 { left / 2 } else { left };
         let run = Invocation { deadline: Instant::now() + limit, ..invocation.clone() };
-        let lock_wait = if group.patient { Duration::MAX } else { PATIENCE };
+        let lock_wait = if group.hasty { HASTE } else { PATIENCE };
         let terms = Terms { lock_wait, ..Terms::USUAL };
         let mut tx = Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
         if group.careful {
@@ -270,7 +331,9 @@ impl<H: BatchHandler> Inner<H> {
             }
             fault::point(H::SPEC.name, "before_commit");
             turn.committing.notify_one();
+            turn.in_doubt.store(true, Ordering::Relaxed);
             tx.commit().await?;
+            turn.in_doubt.store(false, Ordering::Relaxed);
             fault::point(H::SPEC.name, "after_commit");
         } else {
             tx.rollback().await;

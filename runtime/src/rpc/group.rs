@@ -35,9 +35,8 @@ impl Slot {
 pub(super) struct Group<H: BatchHandler> {
     pub(super) members: Vec<Member<H::Command>>,
     pub(super) slots: Vec<Slot>,
-    /// Whether it waits for locks as long as there is time. Otherwise all of each key's calls are in it, and a key whose
-    /// lock is not to be had is set apart.
-    pub(super) patient: bool,
+    /// Whether it waits for locks only a moment: keys whose locks are not to be had are being looked for.
+    pub(super) hasty: bool,
     /// Whether their receipts are looked for before the work. Most calls are new, and one that is not is found out by its
     /// receipt when this transaction's is written; so it is done once something has gone wrong.
     pub(super) careful: bool,
@@ -48,14 +47,14 @@ pub(super) enum Next<H: BatchHandler> {
     /// Two groups, to be decided next.
     Halves([Group<H>; 2]),
     /// Nothing is wrong with it but that a lock is held elsewhere.
-    Wait(Group<H>),
+    Wait(Group<H>, Error),
     /// It can't be done.
     Fail(Group<H>, Error),
 }
 
 impl<H: BatchHandler> Group<H> {
-    fn empty(patient: bool, careful: bool) -> Self {
-        Self { members: Vec::new(), slots: Vec::new(), patient, careful }
+    fn empty(hasty: bool, careful: bool) -> Self {
+        Self { members: Vec::new(), slots: Vec::new(), hasty, careful }
     }
 
     fn push(&mut self, member: Member<H::Command>, slot: Slot) {
@@ -64,8 +63,8 @@ impl<H: BatchHandler> Group<H> {
     }
 
     /// All calls of a batch.
-    pub(super) fn of(calls: Vec<Waiting<H::Command>>) -> Self {
-        let mut group = Self::empty(false, false);
+    pub(super) fn of(calls: Vec<Waiting<H::Command>>, careful: bool) -> Self {
+        let mut group = Self::empty(false, careful);
         for Waiting { member, slot } in calls {
             group.push(member, slot);
         }
@@ -78,7 +77,7 @@ impl<H: BatchHandler> Group<H> {
             return (self, None);
         }
         let mut seen = HashSet::with_capacity(self.members.len());
-        let (mut first, mut repeated) = (Self::empty(self.patient, self.careful), Self::empty(true, true));
+        let (mut first, mut repeated) = (Self::empty(self.hasty, self.careful), Self::empty(self.hasty, true));
         for (member, slot) in self.members.into_iter().zip(self.slots) {
             let is_new = seen.insert((slot.call.principal.clone(), slot.call.key));
             (if is_new { &mut first } else { &mut repeated }).push(member, slot);
@@ -121,7 +120,7 @@ impl<H: BatchHandler> Group<H> {
         if known.iter().all(Option::is_none) {
             return;
         }
-        let before = std::mem::replace(self, Self::empty(self.patient, self.careful));
+        let before = std::mem::replace(self, Self::empty(self.hasty, self.careful));
         for ((member, slot), known) in before.members.into_iter().zip(before.slots).zip(known) {
             match known {
                 None => self.push(member, slot),
@@ -134,14 +133,28 @@ impl<H: BatchHandler> Group<H> {
     pub(super) fn divide(self, error: Error) -> Next<H> {
         let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
         let several_keys = self.has_several_keys();
-        if error.is_lock_wait() && !self.patient && !several_keys {
-            Next::Wait(Self { patient: true, careful: true, ..self })
-        } else if nobodys_fault || self.members.len() == 1 || (error.is_lock_wait() && !several_keys) {
+        let locked = error.is_lock_wait();
+        if locked && !several_keys {
+            Next::Wait(Self { hasty: false, careful: true, ..self }, error)
+        } else if nobodys_fault || self.members.len() == 1 {
             Next::Fail(self, error)
         } else {
-            let this = Self { careful: true, ..self };
-            Next::Halves(if error.is_lock_wait() { this.halves_by_key() } else { this.halves() })
+            let this = Self { careful: true, hasty: locked, ..self };
+            Next::Halves(if locked { this.halves_by_key() } else { this.halves() })
         }
+    }
+
+    /// Those that still have time; the others are answered with the error.
+    pub(super) fn in_time(self, error: &Error) -> Option<Self> {
+        let (mut late, mut left) = (Self::empty(false, true), Self::empty(false, true));
+        for (member, slot) in self.members.into_iter().zip(self.slots) {
+            let is_late = member.invocation.remaining().is_zero();
+            (if is_late { &mut late } else { &mut left }).push(member, slot);
+        }
+        if !late.members.is_empty() {
+            late.fail(error);
+        }
+        Some(left).filter(|left| !left.members.is_empty())
     }
 
     /// Answers all of them with the error.
@@ -150,16 +163,28 @@ impl<H: BatchHandler> Group<H> {
         self.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
     }
 
-    /// In their order; a key may be in both, so neither may be put off behind the other.
+    /// In their order; a key may be in both.
     fn halves(mut self) -> [Self; 2] {
         let middle = self.members.len() / 2;
         let (members, slots) = (self.members.split_off(middle), self.slots.split_off(middle));
-        [Self { patient: true, ..self }, Self { members, slots, patient: true, careful: self.careful }]
+        let right = Self { members, slots, hasty: self.hasty, careful: self.careful };
+        [self, right]
+    }
+
+    /// Takes over those of `other` that are about the same, behind its own: they come after them whatever happens.
+    pub(super) fn take_over(&mut self, other: &mut Self) {
+        let keys = self.keys();
+        let kept = Self::empty(other.hasty, other.careful);
+        let before = std::mem::replace(other, kept);
+        for (member, slot) in before.members.into_iter().zip(before.slots) {
+            let to = if keys.contains(&H::key(&member.input)) { &mut *self } else { &mut *other };
+            to.push(member, slot);
+        }
     }
 
     /// Each key in one of them.
     fn halves_by_key(self) -> [Self; 2] {
-        let empty = || Self::empty(self.patient, self.careful);
+        let empty = || Self::empty(self.hasty, self.careful);
         let keys: Vec<_> = self.members.iter().map(|member| H::key(&member.input)).collect();
         let mut distinct = HashSet::new();
         let order: Vec<_> = keys.iter().filter(|key| distinct.insert((*key).clone())).collect();

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// Batches that one service decides at the same time.
-const LANES: usize = 4;
+/// A service with so few connections decides one batch at a time.
+const ONE_LANE: (&str, &str) = ("GAVEL_POOL_SIZE", "2");
 
 type Answer = Result<PlaceBidResponse, Failure>;
 
@@ -58,6 +58,16 @@ async fn lock(system: &System, item_ids: &[String]) -> sqlx::Transaction<'static
         .await
         .expect("locked");
     holder
+}
+
+/// From now on it takes a second and a half to write a bid of theirs.
+async fn slow_down(system: &System, bidder: &str) {
+    let sql = format!(
+        "CREATE FUNCTION slow_down() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN IF NEW.bidder_id = '{bidder}' THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$;
+         CREATE TRIGGER slow_down BEFORE INSERT ON bids FOR EACH ROW EXECUTE FUNCTION slow_down()"
+    );
+    sqlx::raw_sql(&sql).execute(&system.db).await.expect("slowed down");
 }
 
 /// Waits until so many of the service's transactions wait for a lock.
@@ -118,32 +128,25 @@ async fn agree(system: &System, api: &Api, asked: &[Asked]) -> usize {
 #[tokio::test]
 async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave_the_others_as_if_alone() {
     let system = System::new().await;
-    let (service, api) = system.service_with(&[("GAVEL_FAULT", "place_bid.decide.mallory=panic@*")]).await;
-    let items = items(&system, &api, LANES + 60).await;
-    let (held, free) = items.split_at(LANES);
-    let holder = lock(&system, held).await;
-    let mut blocked = Vec::new();
-    for item in held {
-        blocked.push(Asked::new("ann", item, 1_000).send(&system, &api));
-        // One after another, or a lane would take several of them.
-        wait_for_waiting(&system, blocked.len()).await;
-    }
+    let fault = ("GAVEL_FAULT", "place_bid.decide.mallory=panic@*");
+    let (service, api) = system.service_with(&[fault, ONE_LANE]).await;
+    let items = items(&system, &api, 61).await;
+    let (first, free) = items.split_first().expect("61 items");
+    slow_down(&system, "ann").await;
+    let ahead = Asked::new("ann", first, 1_000).send(&system, &api);
+    wait_for_calls(&service, 1).await;
 
-    // Every lane waits: these sixty are the next batch.
+    // The only lane is busy: these sixty are the next batch.
     let mut bids: Vec<_> =
         free.iter().enumerate().map(|(n, item)| Asked::new(&format!("bidder-{n}"), item, 2_000)).collect();
     bids[11].amount = 1;
     bids[29].item_id = Uuid::new_v4().to_string();
     "mallory".clone_into(&mut bids[47].bidder);
     let sent: Vec<_> = bids.iter().map(|bid| bid.send(&system, &api)).collect();
-    wait_for_calls(&service, LANES + 60).await;
+    wait_for_calls(&service, 61).await;
     let malformed = Asked::new("ann", "no-uuid", 1_000).ask(&system, &api).await.expect_err("no item's id");
     assert_eq!(malformed.code, Code::InvalidArgument);
-    holder.rollback().await.expect("released");
-
-    for bid in blocked {
-        assert_eq!(bid.await.expect("sent").expect("accepted").sequence, 2);
-    }
+    assert_eq!(ahead.await.expect("sent").expect("accepted").sequence, 2);
     for (n, (bid, answer)) in bids.iter().zip(sent).enumerate() {
         let answer = answer.await.expect("sent");
         match n {
@@ -163,13 +166,13 @@ async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave
     let together = |line: &serde_json::Value| line["batch"] == 60;
     eventually("sixty were one batch", || async { service.log().iter().any(together) }, |found| *found).await;
     let ledger = ledger(&system).await;
-    assert_eq!(ledger.len(), LANES + 57);
+    assert_eq!(ledger.len(), 58);
     assert!(!ledger.values().any(|(bidder, _)| bidder == "mallory"));
     let events: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox WHERE routing_key = 'bid.accepted'")
         .fetch_one(&system.db)
         .await
         .expect("counted");
-    assert_eq!(events, 57 + LANES as i64, "an event for each accepted bid, none for the others");
+    assert_eq!(events, 58, "an event for each accepted bid, none for the others");
 }
 
 #[tokio::test]
@@ -293,6 +296,30 @@ async fn a_bid_that_was_decided_is_told_to_who_asks_again_though_its_item_is_loc
     let holder = lock(&system, std::slice::from_ref(&item)).await;
     assert_eq!(bid.ask(&system, &api).await.expect("told while the lock is held"), first);
     holder.rollback().await.expect("released");
+}
+
+#[tokio::test]
+async fn items_that_are_locked_hold_up_nobody_else_however_many_they_are() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let items = items(&system, &api, 13).await;
+    let (free, held) = items.split_first().expect("13 items");
+    let holder = lock(&system, held).await;
+    let stuck: Vec<_> = held.iter().map(|item| Asked::new("ann", item, 1_000)).collect();
+    let sent: Vec<_> = stuck.iter().map(|bid| bid.send(&system, &api)).collect();
+    wait_for_calls(&service, held.len()).await;
+    let other = Asked::new("bob", free, 1_000);
+    for n in 0..3 {
+        // While the locks are held: no lane waits for them.
+        let raised = Asked { amount: 1_000 + n * 100, key: Uuid::new_v4().to_string(), ..other.clone() };
+        raised.ask(&system, &api).await.expect("accepted meanwhile");
+    }
+    assert!(!sent.iter().any(JoinHandle::is_finished), "the others still wait");
+    holder.rollback().await.expect("released");
+    for answer in sent {
+        assert_eq!(answer.await.expect("sent").expect("accepted in the end").sequence, 2);
+    }
+    assert_eq!(ledger(&system).await.len(), stuck.len() + 3);
 }
 
 #[tokio::test]

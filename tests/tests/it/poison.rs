@@ -112,6 +112,69 @@ async fn a_message_that_kills_its_consumers_does_not_keep_the_others_from_being_
     assert!(parked(&system).await.is_empty(), "nobody was given up");
 }
 
+/// A row of the statistics that nobody else may change for the time being.
+async fn hold(system: &System, user: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut holder = system.db.begin().await.expect("a transaction");
+    let found = sqlx::query("SELECT FROM user_stats WHERE user_id = $1 FOR UPDATE").bind(user).execute(&mut *holder);
+    assert_eq!(found.await.expect("locked").rows_affected(), 1);
+    holder
+}
+
+#[tokio::test]
+async fn a_message_that_can_not_be_applied_yet_holds_up_no_other_and_is_not_lost_when_the_worker_drains() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let bid = async |bidder: &str, amount: i64| {
+        let bidder = api.with_token(system.token(bidder, "bidder"));
+        bidder.bid(&item.item_id, amount).await.expect("accepted");
+    };
+    let _relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let mut worker = system.worker_with(&["--only", "apply_user_stats"], &[]).await;
+    bid("alice", 1_000).await;
+    bid("bob", 1_100).await;
+    let sorted = || async {
+        let mut counted = counted(&system).await;
+        counted.sort();
+        counted
+    };
+    let figures = |alice: i64, bob: i64| vec![("alice".to_owned(), alice), ("bob".to_owned(), bob)];
+    eventually("both count", sorted, |counted| *counted == figures(1, 1)).await;
+
+    let alices = hold(&system, "alice").await;
+    bid("alice", 1_200).await;
+    let tried = || async { worker.log().iter().filter(|line| line["outcome"] == "deadline_exceeded").count() };
+    eventually("alice's is set aside", tried, |count| *count > 0).await;
+    bid("bob", 1_300).await;
+    eventually("bob's goes on", sorted, |counted| *counted == figures(1, 2)).await;
+
+    // Another worker is given alice's message first, and bob's next one as well.
+    worker.kill();
+    let mut worker = system.worker_with(&["--only", "apply_user_stats"], &[]).await;
+    bid("bob", 1_400).await;
+    eventually("bob's goes on again", sorted, |counted| *counted == figures(1, 3)).await;
+
+    // A batch is under way when the drain begins; what it acknowledges is its own.
+    let bobs = hold(&system, "bob").await;
+    bid("bob", 1_500).await;
+    let locks = || async {
+        sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'bid-worker' AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&system.db)
+        .await
+        .expect("looked")
+    };
+    eventually("bob's is under way", locks, |count| *count > 0).await;
+    worker.terminate();
+    bobs.rollback().await.expect("released");
+    assert!(worker.ended().await.success());
+    alices.rollback().await.expect("released");
+    let _worker = system.worker_with(&["--only", "apply_user_stats"], &[]).await;
+    eventually("all count once", sorted, |counted| *counted == figures(2, 4)).await;
+}
+
 #[tokio::test]
 async fn a_message_that_makes_a_whole_batch_fail_is_found_and_parked_and_the_others_count() {
     let system = System::new().await;
