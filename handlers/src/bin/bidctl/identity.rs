@@ -1,5 +1,8 @@
 //! Development identities: a key pair and tokens signed with it. A real deployment has an identity provider instead.
-use crate::{output::Output, settings::Settings};
+use crate::{
+    output::{Output, say},
+    settings::Settings,
+};
 use anyhow::{Context, bail};
 use clap::Args;
 use ed25519_dalek::{
@@ -30,7 +33,7 @@ pub(crate) struct Token {
 impl Token {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let Some(user) = &settings.user else { bail!("whose token? Give --user NAME") };
-        println!("{}", mint(settings, user, &self.role, self.minutes)?);
+        say!("{}", mint(settings, user, &self.role, self.minutes)?);
         Ok(())
     }
 }

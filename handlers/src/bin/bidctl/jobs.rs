@@ -1,5 +1,5 @@
 //! Jobs as tables and JSON.
-use crate::output::{Output, cut, optional_time, time};
+use crate::output::{Output, cut, optional_time, say, time};
 use gavel_proto::v1;
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ pub(crate) fn show(job: &v1::Job, output: Output) {
     ];
     output.record(&Value::Null, &lines);
     if !job.errors.is_empty() {
-        println!();
+        say!("");
         let row = |error: &v1::JobError| {
             vec![error.r#try.to_string(), time(error.at.as_ref()), error.class.clone(), error.error.clone()]
         };

@@ -2,6 +2,25 @@
 use chrono::DateTime;
 use prost_types::Timestamp;
 use serde_json::{Value, json};
+use std::{
+    fmt::Arguments,
+    io::{self, Write},
+    process::exit,
+};
+
+/// `println!`, but for a reader that has read enough: then this is the end, and nothing is wrong.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::output::line(format_args!($($text)*))
+    };
+}
+pub(crate) use say;
+
+pub(crate) fn line(text: Arguments<'_>) {
+    if let Err(error) = writeln!(io::stdout(), "{text}") {
+        exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
+    }
+}
 
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
@@ -12,7 +31,7 @@ pub(crate) struct Output {
 
 impl Output {
     fn print(self, json: &Value) {
-        if self.compact { println!("{json}") } else { println!("{json:#}") }
+        if self.compact { say!("{json}") } else { say!("{json:#}") }
     }
 
     /// One thing: its JSON, or its lines of name and value.
@@ -23,7 +42,7 @@ impl Output {
         }
         let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         for (name, value) in lines {
-            println!("{name:<width$}  {value}");
+            say!("{name:<width$}  {value}");
         }
     }
 
@@ -40,14 +59,14 @@ impl Output {
         let widths: Vec<usize> = (0..header.len()).map(width).collect();
         let line = |cells: Vec<&str>| {
             let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+            say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
         };
         line(header.to_vec());
         for row in rows {
             line(row.iter().map(String::as_str).collect());
         }
         if rows.is_empty() {
-            println!("(none)");
+            say!("(none)");
         }
     }
 

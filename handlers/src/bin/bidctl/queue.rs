@@ -2,7 +2,7 @@
 use crate::{
     jobs,
     ops::{Ops, key},
-    output::{Output, age, optional_time, time},
+    output::{Output, age, optional_time, say, time},
     settings::Settings,
     watch::Watch,
 };
@@ -96,7 +96,7 @@ impl Ops<'_> {
         }
         let lines: Vec<_> = HEADER.into_iter().zip(as_row(queue)).collect();
         output.record(&Value::Null, &lines);
-        println!();
+        say!("");
         let rows: Vec<_> = listed.iter().map(jobs::as_row).collect();
         output.table(&Value::Null, &jobs::HEADER, &rows);
         Ok(())
