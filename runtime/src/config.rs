@@ -1,6 +1,7 @@
 //! Configuration from the environment: one struct per concern, and one error that lists everything that is wrong.
 //!
 //! Every secret `NAME` may come from a file instead: `NAME_FILE` holds its path.
+use crate::auth::{KeySource, Location};
 use secrecy::SecretString;
 use std::{collections::HashMap, fmt, net::SocketAddr, str::FromStr, time::Duration};
 
@@ -112,6 +113,8 @@ pub struct Backends {
     pub redis_url: SecretString,
     /// Connections to PostgreSQL.
     pub pools: PoolSizes,
+    /// How often calls may come.
+    pub rates: Rates,
     /// How long a worker that says nothing keeps its jobs.
     pub lease: Duration,
     /// Put before every cache key, so that several systems can share one Redis.
@@ -143,14 +146,34 @@ impl PoolSizes {
     }
 }
 
+/// How often calls that change something may come to one process, a second; 0 for no limit. Twice as many may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// From one caller.
+    pub per_caller: u32,
+    /// About one key of a batched handler.
+    pub per_key: u32,
+}
+
+impl Rates {
+    /// `GAVEL_CALLS_PER_CALLER`, `GAVEL_CALLS_PER_KEY`.
+    fn from_env(env: &mut Env) -> Self {
+        Self {
+            per_caller: env.number("GAVEL_CALLS_PER_CALLER", 100, (0, 1_000_000)),
+            per_key: env.number("GAVEL_CALLS_PER_KEY", 0, (0, 1_000_000)),
+        }
+    }
+}
+
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, the rates, `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
             amqp_url: env.secret_url("AMQP_URL", &["amqp", "amqps"], "RabbitMQ, the events"),
             redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
             pools: PoolSizes::from_env(env),
+            rates: Rates::from_env(env),
             lease: Duration::from_millis(env.number("GAVEL_LEASE_MS", 15_000, (500, 600_000)).into()),
             cache_prefix: env.text("GAVEL_CACHE_PREFIX", "gavel"),
         }
@@ -166,10 +189,14 @@ pub struct ProcessConfig {
     pub grace: Duration,
     /// How long readiness is off before the listener closes, so that a balancer notices.
     pub drain_delay: Duration,
+    /// Connections at the same time: one more waits to be accepted.
+    pub connections: u32,
+    /// Web pages of these origins may call.
+    pub cors_origins: Vec<String>,
 }
 
 impl ProcessConfig {
-    /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`.
+    /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`, `GAVEL_CONNECTIONS`, `GAVEL_CORS_ORIGINS`.
     pub fn from_env(env: &mut Env, default_listen: SocketAddr) -> Self {
         let grace_ms = env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000));
         let delay_ms = env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000));
@@ -181,31 +208,70 @@ impl ProcessConfig {
             listen: env.optional("GAVEL_LISTEN", "an address and port, such as 0.0.0.0:8080").unwrap_or(default_listen),
             grace: Duration::from_millis(grace_ms.into()),
             drain_delay: Duration::from_millis(delay_ms.into()),
+            connections: env.number("GAVEL_CONNECTIONS", 10_000, (1, 1_000_000)),
+            cors_origins: cors_origins(env),
         }
     }
+}
+
+fn cors_origins(env: &mut Env) -> Vec<String> {
+    let text = env.text("GAVEL_CORS_ORIGINS", "");
+    let origins: Vec<_> =
+        text.split(',').map(str::trim).filter(|origin| !origin.is_empty()).map(str::to_owned).collect();
+    let is_origin = |origin: &str| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        host.is_some_and(|host| !host.is_empty() && !host.contains('/') && !host.contains('*'))
+    };
+    for origin in origins.iter().filter(|origin| !is_origin(origin)) {
+        let allowed = "scheme://host[:port] without a path, separated by commas";
+        env.problems.push(format!("GAVEL_CORS_ORIGINS has {origin:?}; allowed: {allowed}"));
+    }
+    origins
 }
 
 /// How tokens are checked.
 #[derive(Debug, Clone)]
 pub struct TokenConfig {
-    /// The Ed25519 public key, PEM.
-    pub public_key_pem: SecretString,
+    /// Where the public keys come from.
+    pub keys: KeySource,
     /// The issuer a token must name.
     pub issuer: String,
     /// The audience a token must name.
     pub audience: String,
+    /// The private key of the development login, PEM; none where there is no such login.
+    pub dev_signing_key: Option<SecretString>,
 }
 
 impl TokenConfig {
-    /// `GAVEL_JWT_PUBLIC_KEY` (or `_FILE`), `GAVEL_JWT_ISSUER`, `GAVEL_JWT_AUDIENCE`.
+    /// `GAVEL_JWT_PUBLIC_KEY` (or `_FILE`) or `GAVEL_JWKS`; `GAVEL_JWT_ISSUER`, `GAVEL_JWT_AUDIENCE`; `GAVEL_DEV_LOGIN` with
+    /// `GAVEL_JWT_SIGNING_KEY` (or `_FILE`).
     pub fn from_env(env: &mut Env) -> Self {
+        let dev_login = env.optional("GAVEL_DEV_LOGIN", "true or false").unwrap_or(false);
         Self {
-            public_key_pem: env
-                .secret("GAVEL_JWT_PUBLIC_KEY", "the Ed25519 public key (PEM) that tokens are checked with"),
+            keys: keys_from_env(env),
             issuer: env.text("GAVEL_JWT_ISSUER", "gavel"),
             audience: env.text("GAVEL_JWT_AUDIENCE", "gavel"),
+            dev_signing_key: dev_login
+                .then(|| env.secret("GAVEL_JWT_SIGNING_KEY", "the private key (PEM) that GAVEL_DEV_LOGIN signs with")),
         }
     }
+}
+
+/// A file is read again while the process runs, a text stays.
+fn keys_from_env(env: &mut Env) -> KeySource {
+    const PEM: &str = "GAVEL_JWT_PUBLIC_KEY";
+    let (jwks, file) =
+        (env.variables.get("GAVEL_JWKS").cloned(), env.variables.get("GAVEL_JWT_PUBLIC_KEY_FILE").cloned());
+    if let Some(location) = jwks {
+        if file.is_some() || env.variables.contains_key(PEM) {
+            env.problems.push(format!("GAVEL_JWKS and {PEM} are both set; allowed: one of them"));
+        }
+        let is_url = location.starts_with("http://") || location.starts_with("https://");
+        return KeySource::Jwks(if is_url { Location::Url(location) } else { Location::Path(location.into()) });
+    }
+    let what = "the public keys (PEM, Ed25519 or RSA) that tokens are checked with; or GAVEL_JWKS, a path or URL";
+    let pem = env.secret(PEM, what);
+    file.map_or(KeySource::Pem(pem), |file| KeySource::PemFile(file.into()))
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ mod edge;
 mod gauges;
 mod invoke;
 mod outbox;
+mod pace;
 mod receipt;
 mod runtime;
 mod server;

@@ -2,7 +2,7 @@
 use crate::{
     App, Runtime,
     app::Registration,
-    auth::Verifier,
+    auth::{self, DevLogin, Verifier},
     config::{Backends, PoolSizes, ProcessConfig, TokenConfig},
     db::{self, Uses},
     gauges,
@@ -15,7 +15,6 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use poem::Route;
-use secrecy::ExposeSecret;
 use std::{
     process::ExitCode,
     sync::atomic::Ordering,
@@ -26,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// At start the database is waited for this long: in a fresh deployment everything starts at once.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+/// Callers who have been quiet are forgotten so often.
+const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How often the backlog's gauges are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
@@ -49,13 +50,26 @@ pub async fn run_service(
     config: &ProcessConfig,
     tokens: &TokenConfig,
 ) -> anyhow::Result<()> {
-    let verifier = Verifier::new(tokens.public_key_pem.expose_secret(), &tokens.issuer, &tokens.audience)
-        .context("GAVEL_JWT_PUBLIC_KEY is no Ed25519 public key in PEM")?;
+    let verifier = Verifier::new(tokens.keys.read().await?, &tokens.issuer, &tokens.audience);
     telemetry::init(process)?;
     let app = app.checked()?;
     let runtime = app.runtime(backends, process, Some(verifier))?;
-    let routes = app.routes(&runtime, Route::new())?;
-    live(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |_| {}).await
+    let mut routes = app.routes(&runtime, Route::new())?;
+    if let Some(signing_key) = tokens.dev_signing_key.clone() {
+        let (issuer, audience) = (tokens.issuer.clone(), tokens.audience.clone());
+        routes = auth::mount_dev_login(routes, DevLogin { signing_key, issuer, audience });
+    }
+    let keys = tokens.keys.clone();
+    live(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |runtime| {
+        runtime.tasks().spawn(auth::refresh(runtime.clone(), keys));
+        let paced = runtime.clone();
+        runtime.tasks().spawn(async move {
+            while paced.tasks().pause(FORGET_EVERY).await {
+                paced.paces().forget();
+            }
+        });
+    })
+    .await
 }
 
 /// Runs a process that runs jobs, consumers and schedules, until SIGTERM or SIGINT.

@@ -7,6 +7,7 @@ use crate::{
     config::Backends,
     db::Pools,
     job::Engine,
+    pace::Paces,
     spec::Spec,
     tasks::Tasks,
     telemetry::Metrics,
@@ -40,6 +41,7 @@ struct Inner {
     verifier: Option<Verifier>,
     migrator: &'static Migrator,
     doors: HashMap<&'static str, Door>,
+    paces: Paces,
     jobs: Engine,
     process: String,
     specs: Vec<&'static Spec>,
@@ -93,6 +95,7 @@ impl Runtime {
             migrator,
             jobs,
             process: process.to_owned(),
+            paces: Paces::new(backends.rates),
             doors: specs.iter().map(|spec| (spec.name, Door::of(spec))).collect(),
             specs,
         })))
@@ -128,6 +131,10 @@ impl Runtime {
 
     pub(crate) fn verifier(&self) -> Option<&Verifier> {
         self.0.verifier.as_ref()
+    }
+
+    pub(crate) fn paces(&self) -> &Paces {
+        &self.0.paces
     }
 
     /// Lets one more run of the handler in, or refuses at once: nobody queues at the door.

@@ -29,6 +29,8 @@ pub struct Failure {
     pub refused: Option<BidRefused>,
     /// What the reply says it can be found by.
     pub correlation_id: Option<String>,
+    /// All typed details.
+    pub details: Vec<prost_types::Any>,
 }
 
 /// A connection, and the token it calls with.
@@ -215,12 +217,13 @@ pub fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Resu
     let details = header("grpc-status-details-bin").and_then(|text| STANDARD_NO_PAD.decode(text).ok());
     let rpc_status = details.map(|bytes| RpcStatus::decode(&bytes[..]).expect("details are a google.rpc.Status"));
     let details = rpc_status.map(|status| status.details).unwrap_or_default();
-    let refused = details.into_iter().find(|any| any.type_url == "type.googleapis.com/gavel.v1.BidRefused");
+    let refused = details.iter().find(|any| any.type_url == "type.googleapis.com/gavel.v1.BidRefused");
     let refused = refused.map(|any| BidRefused::decode(&any.value[..]).expect("the detail is a BidRefused"));
     Err(Failure {
         code: status.code(),
         message: status.message().unwrap_or_default().to_owned(),
         refused,
         correlation_id: header("x-correlation-id").map(ToOwned::to_owned),
+        details,
     })
 }

@@ -145,6 +145,12 @@ impl System {
         auth::mint(&self.key, claims).expect("the key signs")
     }
 
+    /// The public key (PEM) that its processes check tokens with.
+    pub fn public_key(&self) -> &str {
+        let key = self.variables.iter().find(|(name, _)| name == "GAVEL_JWT_PUBLIC_KEY");
+        key.map(|(_, key)| key.as_str()).expect("every system has a key")
+    }
+
     /// The name of the database, the vhost and the key prefix.
     pub fn name(&self) -> &str {
         &self.name

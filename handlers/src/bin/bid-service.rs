@@ -18,12 +18,18 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   DATABASE_URL            postgres://user:password@host/gavel            required
   AMQP_URL                amqp://user:password@host/vhost                required
   REDIS_URL               redis://host                                   required
-  GAVEL_JWT_PUBLIC_KEY    Ed25519 public key, PEM                        required
+  GAVEL_JWT_PUBLIC_KEY    public keys, PEM, Ed25519 or RSA               required, or:
+  GAVEL_JWKS              a JWKS document: a path or an http(s) URL
   GAVEL_JWT_ISSUER        the issuer tokens must name                    gavel
   GAVEL_JWT_AUDIENCE      the audience tokens must name                  gavel
   GAVEL_LISTEN            address and port                               0.0.0.0:8080
   GAVEL_POOL_SIZE         connections for calls that change something    16
   GAVEL_READ_POOL_SIZE    connections for reads                          8
+  GAVEL_CALLS_PER_CALLER  changes a second of one caller, 0 for any    100
+  GAVEL_CALLS_PER_KEY     bids a second on one item, 0 for any           0
+  GAVEL_CONNECTIONS       connections at the same time                   10000
+  GAVEL_CORS_ORIGINS      origins whose web pages may call               none
+  GAVEL_DEV_LOGIN         true: POST /dev/login gives tokens to anybody  false
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before closing      0

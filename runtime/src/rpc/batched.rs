@@ -122,13 +122,14 @@ impl<H: BatchHandler> Inner<H> {
     async fn call(self: &Arc<Self>, incoming: &Incoming, request: Bytes) -> Result<Bytes> {
         let runtime = &self.runtime;
         let refuse = |error| runtime.turned_away(H::SPEC, &incoming.invocation, error);
-        let caller = incoming.somebody(H::ACCESS).map_err(refuse)?;
+        let caller = incoming.somebody(runtime, H::ACCESS).map_err(refuse)?;
         let _permit = runtime.admit(H::SPEC).map_err(refuse)?;
         let bytes = request.len();
         let request: H::Request = decode(request).map_err(refuse)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller).map_err(refuse)?;
         let command = H::parse(request, &caller).map_err(refuse)?;
         let key = H::key(&command);
+        runtime.paces().key(&key).map_err(refuse)?;
         let (reply, decided) = oneshot::channel();
         let member = Member { input: command, invocation: incoming.invocation.clone() };
         let waiting = group::Waiting { member, slot: Slot { call, reply } };

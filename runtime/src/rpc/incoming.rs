@@ -42,10 +42,13 @@ impl Incoming {
         Ok(caller)
     }
 
-    /// As [`Incoming::admission`], where there must be somebody: receipts are kept per caller.
-    pub(super) fn somebody(&self, access: Access) -> Result<Caller> {
+    /// As [`Incoming::admission`], for a call that changes something: there must be somebody, since receipts are kept per
+    /// caller, and not too often.
+    pub(super) fn somebody(&self, runtime: &Runtime, access: Access) -> Result<Caller> {
         let nobody = || Error::new(Class::Unauthenticated, "a bearer token is required");
-        self.admission(access)?.ok_or_else(nobody)
+        let caller = self.admission(access)?.ok_or_else(nobody)?;
+        runtime.paces().caller(&caller.subject)?;
+        Ok(caller)
     }
 }
 

@@ -74,7 +74,7 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: By
     let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
     let run_as = invocation.clone();
     let run = async move {
-        let caller = incoming.somebody(H::ACCESS)?;
+        let caller = incoming.somebody(&inner, H::ACCESS)?;
         let _permit = inner.admit(H::SPEC)?;
         let request: H::Request = decode(request)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller)?;

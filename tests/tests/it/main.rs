@@ -10,6 +10,7 @@ mod deadlines;
 mod delivery;
 mod drain;
 mod idempotency;
+mod identity;
 mod jobs;
 mod kills;
 mod lab;

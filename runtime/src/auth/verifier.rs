@@ -1,11 +1,14 @@
-//! Bearer tokens: EdDSA (Ed25519) JWTs with issuer, audience and expiry checked. The algorithm is pinned here and never
-//! taken from the token.
+//! Checking tokens.
+use super::{
+    Caller, Claims,
+    keys::{self, Key, Keys},
+};
 use crate::{Class, Error, Result, clock};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, Validation};
 use moka::sync::Cache;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::Notify;
 
 /// The longest token looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 4_096;
@@ -15,67 +18,16 @@ const LEEWAY_S: u64 = 5;
 /// The most tokens remembered: some 2 MiB.
 const MAX_KNOWN_TOKENS: u64 = 10_000;
 
-/// Who calls, as their token says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The token's subject.
-    pub subject: String,
-    /// What they may do.
-    pub role: String,
-}
-
-/// Who may call a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Anyone. A token, where one is sent, must still be valid.
-    Public,
-    /// Anyone with a valid token.
-    Authenticated,
-    /// A valid token with one of these roles.
-    Roles(&'static [&'static str]),
-}
-
-impl Access {
-    /// Checks that `caller` may pass.
-    pub fn check(self, caller: Option<&Caller>) -> Result<()> {
-        match (self, caller) {
-            (Self::Public, _) | (Self::Authenticated, Some(_)) => Ok(()),
-            (Self::Authenticated | Self::Roles(_), None) => {
-                Err(Error::new(Class::Unauthenticated, "a bearer token is required: authorization: Bearer <JWT>"))
-            }
-            (Self::Roles(roles), Some(caller)) if roles.contains(&caller.role.as_str()) => Ok(()),
-            (Self::Roles(roles), Some(caller)) => Err(Error::new(
-                Class::Denied,
-                format!("role {:?} may not do this; allowed: {}", caller.role, roles.join(", ")),
-            )),
-        }
-    }
-}
-
-/// The claims of a token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Claims {
-    /// Subject: the user.
-    pub sub: String,
-    /// What the user may do.
-    pub role: String,
-    /// Issuer.
-    pub iss: String,
-    /// Audience.
-    pub aud: String,
-    /// Issued at, seconds since 1970.
-    pub iat: i64,
-    /// Expires at, seconds since 1970.
-    pub exp: i64,
-}
-
 /// Checks tokens.
 pub struct Verifier {
-    key: DecodingKey,
-    validation: Validation,
+    keys: RwLock<Keys>,
+    eddsa: Validation,
+    rs256: Validation,
     /// Tokens that were found valid, by their SHA-256, until they expire: checking a signature costs as much as placing
     /// what it asks for.
     known: Cache<[u8; 32], Known>,
+    /// A token named a key that is not known here: there may be a new one.
+    pub(super) missed: Arc<Notify>,
 }
 
 #[derive(Clone)]
@@ -85,25 +37,38 @@ struct Known {
 }
 
 impl Verifier {
-    /// Takes an Ed25519 public key (PEM) and the issuer and audience that tokens must name.
-    pub fn new(public_key_pem: &str, issuer: &str, audience: &str) -> anyhow::Result<Self> {
-        let mut validation = Validation::new(Algorithm::EdDSA);
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&[audience]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.validate_nbf = true;
-        validation.leeway = LEEWAY_S;
-        let key = DecodingKey::from_ed_pem(public_key_pem.as_bytes())?;
-        Ok(Self { key, validation, known: Cache::new(MAX_KNOWN_TOKENS) })
+    /// Takes public keys, and the issuer and audience that tokens must name.
+    pub fn new(keys: Keys, issuer: &str, audience: &str) -> Self {
+        let validation = |algorithm| {
+            let mut validation = Validation::new(algorithm);
+            validation.set_issuer(&[issuer]);
+            validation.set_audience(&[audience]);
+            validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+            validation.validate_nbf = true;
+            validation.leeway = LEEWAY_S;
+            validation
+        };
+        Self {
+            keys: RwLock::new(keys),
+            eddsa: validation(Algorithm::EdDSA),
+            rs256: validation(Algorithm::RS256),
+            known: Cache::new(MAX_KNOWN_TOKENS),
+            missed: Arc::default(),
+        }
+    }
+
+    /// Other keys from now on. Tokens that were found valid are checked again: their key may have been taken away.
+    pub(super) fn replace(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.known.invalidate_all();
     }
 
     /// Who the `authorization` header speaks for; none where there is no header.
     pub fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
         let Some(header) = authorization else { return Ok(None) };
-        let refuse = |why: &str| Error::new(Class::Unauthenticated, format!("the bearer token is not valid: {why}"));
-        let token = header.strip_prefix("Bearer ").ok_or_else(|| refuse("the header must be `Bearer <JWT>`"))?;
+        let token = header.strip_prefix("Bearer ").ok_or_else(|| refused("the header must be `Bearer <JWT>`"))?;
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(refuse("it is too long"));
+            return Err(refused("it is too long"));
         }
         let digest = Sha256::digest(token).into();
         if let Some(Known { caller, expires_at }) = self.known.get(&digest) {
@@ -112,36 +77,59 @@ impl Verifier {
             }
             self.known.invalidate(&digest);
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|error| refuse(&error.to_string()))?
-            .claims;
+        let claims = self.check(token)?;
         let caller = Caller { subject: claims.sub, role: claims.role };
         let expires_at = claims.exp.saturating_add(LEEWAY_S.cast_signed());
         self.known.insert(digest, Known { caller: caller.clone(), expires_at });
         Ok(Some(caller))
     }
+
+    fn check(&self, token: &str) -> Result<Claims> {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| refused(&error.to_string()))?;
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let fits = |key: &&Key| key.algorithm == header.alg && keys::is_named(key, header.kid.as_deref());
+        let mut why = None;
+        for key in keys.iter().filter(fits) {
+            let validation = if key.algorithm == Algorithm::RS256 { &self.rs256 } else { &self.eddsa };
+            match jsonwebtoken::decode::<Claims>(token, &key.decoding, validation) {
+                Ok(decoded) => return Ok(decoded.claims),
+                Err(error) => why = Some(error),
+            }
+        }
+        // A new key may bear the name of none here, or no name at all.
+        let is_signature = |error: &jsonwebtoken::errors::Error| {
+            matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature)
+        };
+        if why.as_ref().is_none_or(is_signature) {
+            self.missed.notify_one();
+        }
+        Err(why.map_or_else(
+            || refused("none of the keys here has its algorithm and key id; allowed: EdDSA and RS256"),
+            |error| refused(&error.to_string()),
+        ))
+    }
 }
 
-/// Signs a token with an Ed25519 private key (PKCS#8 PEM).
-pub fn mint(private_key_pem: &SecretString, claims: &Claims) -> anyhow::Result<String> {
-    let key = EncodingKey::from_ed_pem(private_key_pem.expose_secret().as_bytes())?;
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key)?)
+fn refused(why: &str) -> Error {
+    Error::new(Class::Unauthenticated, format!("the bearer token is not valid: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::mint;
     use ed25519_dalek::{
         SigningKey,
         pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding},
     };
+    use secrecy::SecretString;
     use std::time::{Duration, Instant};
 
     fn pair() -> (SecretString, Verifier) {
         let key = SigningKey::from_bytes(&[7; 32]);
         let private = SecretString::from(key.to_pkcs8_pem(LineEnding::LF).unwrap().as_str().to_owned());
         let public = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
-        (private, Verifier::new(&public, "us", "them").unwrap())
+        (private, Verifier::new(keys::from_pem(&public).unwrap(), "us", "them"))
     }
 
     #[test]
