@@ -183,6 +183,11 @@ impl Error {
         self.detail.as_ref()
     }
 
+    /// The surroundings are to blame, or a concurrent change: neither what was asked nor who asked.
+    pub(crate) fn is_nobodys_fault(&self) -> bool {
+        matches!(self.class, Class::Unavailable | Class::Exhausted)
+    }
+
     /// When it makes sense to try again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after

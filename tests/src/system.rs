@@ -2,7 +2,7 @@
 use crate::{Api, Process, broker::Broker, eventually, process::binary, proxy::Proxy, servers::Servers};
 use chrono::Utc;
 use gavel_runtime::auth::{self, Claims};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -143,6 +143,23 @@ impl System {
     /// A token with any claims.
     pub fn sign(&self, claims: &Claims) -> String {
         auth::mint(&self.key, claims).expect("the key signs")
+    }
+
+    /// How many transactions of that program wait for a lock.
+    pub async fn waiting_for_locks(&self, program: &str) -> i64 {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = $1 AND wait_event_type = 'Lock'",
+        )
+        .bind(program)
+        .fetch_one(&self.db)
+        .await
+        .expect("looked")
+    }
+
+    /// The private key (PEM) that its tokens are signed with.
+    pub fn signing_key(&self) -> &str {
+        self.key.expose_secret()
     }
 
     /// The public key (PEM) that its processes check tokens with.

@@ -6,7 +6,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
     Body, Endpoint, Request, Response,
-    http::{self, Method, StatusCode, header::CONTENT_TYPE},
+    http::{self, Method, StatusCode},
 };
 use std::{
     convert::Infallible,
@@ -36,22 +36,23 @@ impl Endpoint for Edge {
             return Ok(no_such_method(&request));
         }
         let request: http::Request<BoxBody<Bytes, io::Error>> = request.into();
-        let (parts, body) = match self.0.clone().call(request).await {
-            Ok(response) => response.into_parts(),
+        match self.0.clone().call(request).await {
+            Ok(response) => Ok(into_poem(response)),
             Err(never) => match never {},
-        };
-        let mut response = Response::builder().status(parts.status).body(into_poem(body));
-        *response.headers_mut() = parts.headers;
-        Ok(response)
+        }
     }
 }
 
-fn into_poem(body: ConnectRpcBody) -> Body {
-    match body {
+fn into_poem(response: http::Response<ConnectRpcBody>) -> Response {
+    let (parts, body) = response.into_parts();
+    let body: Body = match body {
         // It knows its length, which HTTP/1.1 wants to tell.
         ConnectRpcBody::Full(full) => full.map_err(|never| match never {}).boxed().into(),
         streamed => SyncBody(SyncWrapper::new(streamed)).boxed().into(),
-    }
+    };
+    let mut response = Response::builder().status(parts.status).body(body);
+    *response.headers_mut() = parts.headers;
+    response
 }
 
 /// poem wants bodies that can be shared between threads; one is only ever read by its connection.
@@ -72,21 +73,13 @@ impl http_body::Body for SyncBody {
 
 /// In the protocol that it was asked in; to anything else, not found.
 fn no_such_method(request: &Request) -> Response {
-    let content_type = request.content_type().unwrap_or_default();
-    let error = unknown(request.uri().path().trim_start_matches('/'));
-    if content_type.starts_with("application/grpc") {
-        let message = error.message.clone().unwrap_or_default();
-        return Response::builder()
-            .header(CONTENT_TYPE, content_type)
-            .header("grpc-status", error.code.grpc_code())
-            .header("grpc-message", message)
-            .finish();
+    let is_call =
+        request.method() == Method::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
+    if is_call {
+        // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
+        let error = unknown(request.uri().path().trim_start_matches('/')).with_http_status(StatusCode::NOT_FOUND);
+        into_poem(error.into_http_response(request.headers()))
+    } else {
+        Response::builder().status(StatusCode::NOT_FOUND).body("not found\n")
     }
-    if request.method() == Method::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1")) {
-        return Response::builder()
-            .status(StatusCode::NOT_FOUND)
-            .content_type("application/json")
-            .body(error.to_json().to_vec());
-    }
-    Response::builder().status(StatusCode::NOT_FOUND).body("not found\n")
 }

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     Error, Invocation, Member, Result, Runtime, backoff,
     batch::{self, Verdicts},
-    error::Disposition,
     fault,
     invoke::{self, Finished, Together},
     spec::Batch,
@@ -113,8 +112,8 @@ impl Lane {
                 self.trust(runtime, consumer, limits).await?;
             }
             let batch = self.gather(first, limits)?;
-            self.settle(runtime, consumer, batch).await;
-            if self.wary && self.aside.passed_over.load(Ordering::Relaxed) > 0 {
+            let all_applied = self.settle(runtime, consumer, batch).await;
+            if self.wary && !all_applied {
                 // It was no killer; but the broker gives this consumer no other until it is acknowledged.
                 self.consume_anew(runtime, consumer, 1).await?;
             }
@@ -193,8 +192,8 @@ impl Lane {
         Ok(batch)
     }
 
-    /// Applies the batch and acknowledges what was applied; what failed is seen through aside.
-    async fn settle(&self, runtime: &Runtime, consumer: Consumer, batch: Vec<Delivery>) {
+    /// Applies the batch and acknowledges what was applied; what failed is seen through aside. Whether all of it was applied.
+    async fn settle(&self, runtime: &Runtime, consumer: Consumer, batch: Vec<Delivery>) -> bool {
         let received: Vec<_> = batch.iter().map(Received::of).collect();
         let fates = settle_each(runtime, consumer, &received).await;
         fault::point(consumer.spec.name, "before_ack");
@@ -215,6 +214,7 @@ impl Lane {
                 self.set_aside(runtime, consumer, delivery, received).await;
             }
         }
+        passed_over == 0
     }
 
     async fn set_aside(&self, runtime: &Runtime, consumer: Consumer, delivery: Delivery, received: Received) {
@@ -259,7 +259,7 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: &[Received
                     fates[place] = if verdict.is_ok() { Fate::Applied } else { Fate::Failed };
                 }
             }
-            Err(error) if is_nobodys_fault(&error) && tries < PATIENT_TRIES => {
+            Err(error) if error.is_nobodys_fault() && tries < PATIENT_TRIES => {
                 tries += 1;
                 groups.push_front(group);
                 if !runtime.tasks().pause(backoff::pause(tries, PAUSES.0, PAUSES.1)).await {
@@ -275,13 +275,6 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: &[Received
         }
     }
     fates
-}
-
-/// What the surroundings are to blame for is tried again in place. A time-out may be one message's.
-fn is_nobodys_fault(error: &Error) -> bool {
-    error.is_transient_conflict()
-        || (error.class().disposition() == Disposition::RetryUntilItWorks
-            && error.class() != crate::Class::DeadlineExceeded)
 }
 
 /// Places of messages, apart where one is there twice: the second time comes after the first.

@@ -23,7 +23,7 @@ use crate::{
     db::Share,
     fault,
     invoke::{self, Finished, Together},
-    receipt::{self, Outcome},
+    receipt::{self, CallKey, Outcome},
     runtime::BUSY,
     tx::{Kept, Terms, bounded},
 };
@@ -239,16 +239,13 @@ impl<H: BatchHandler> Inner<H> {
 
     /// Answers with the error, but for those that were answered before.
     async fn fail(&self, turn: &Turn, mut group: Group<H>, error: &Error) {
-        let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
-        if (turn.is_in_doubt() || (!group.careful && !nobodys_fault))
+        if (turn.is_in_doubt() || (!group.careful && !error.is_nobodys_fault()))
             && let Ok(mut tx) =
                 Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, group.representative(), Terms::USUAL).await
+            && let Ok(known) = known(&mut tx, &group.calls()).await
         {
-            let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
-            if let Ok(known) = bounded(tx.invocation().remaining(), receipt::find(tx.conn(), &calls)).await {
-                group.answer_known(known);
-                tx.rollback().await;
-            }
+            group.answer_known(known);
+            tx.rollback().await;
         }
         group.fail(error);
     }
@@ -288,8 +285,7 @@ impl<H: BatchHandler> Inner<H> {
         let terms = Terms { lock_wait, ..Terms::USUAL };
         let mut tx = Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
         if group.careful {
-            let calls: Vec<_> = group.slots.iter().map(|slot| &slot.call).collect();
-            match bounded(limit, receipt::find(tx.conn(), &calls)).await {
+            match known(&mut tx, &group.calls()).await {
                 Ok(known) => group.answer_known(known),
                 Err(error) => return Err(tx.fail(error).await),
             }
@@ -351,13 +347,13 @@ impl<H: BatchHandler> Inner<H> {
     async fn are_new(&self, group: &Group<H>, outcomes: &[Option<Outcome>], tx: &mut Tx) -> Result<bool> {
         let slots = group.slots.iter().zip(outcomes);
         let calls: Vec<_> = slots.filter(|(_, outcome)| outcome.is_none()).map(|(slot, _)| &slot.call).collect();
-        if calls.is_empty() {
-            return Ok(true);
-        }
-        let left = tx.invocation().remaining();
-        let known = bounded(left, receipt::find(tx.conn(), &calls)).await?;
-        Ok(known.iter().all(Option::is_none))
+        Ok(calls.is_empty() || known(tx, &calls).await?.iter().all(Option::is_none))
     }
+}
+
+/// What was answered to these calls before.
+async fn known(tx: &mut Tx, calls: &[&CallKey]) -> Result<Vec<Option<Outcome>>> {
+    bounded(tx.invocation().remaining(), receipt::find(tx.conn(), calls)).await
 }
 
 /// What stays of a verdict: replies and refusals. Other errors may pass another time.

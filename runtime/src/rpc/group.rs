@@ -1,7 +1,7 @@
 //! Calls that are to be decided in one transaction, and how they are divided when that fails.
 use super::BatchHandler;
 use crate::{
-    Class, Error, Invocation, Member,
+    Error, Invocation, Member,
     receipt::{CallKey, Outcome},
 };
 use std::{collections::HashSet, time::Duration};
@@ -73,16 +73,22 @@ impl<H: BatchHandler> Group<H> {
 
     /// Each call once, and those that repeat one of them: they are to come after it, and will find its receipt.
     pub(super) fn once_each(self) -> (Self, Option<Self>) {
-        if self.members.len() < 2 {
+        let mut seen = HashSet::with_capacity(self.slots.len());
+        let are_new: Vec<_> =
+            self.slots.iter().map(|slot| seen.insert((slot.call.principal.as_str(), slot.call.key))).collect();
+        if are_new.iter().all(|is_new| *is_new) {
             return (self, None);
         }
-        let mut seen = HashSet::with_capacity(self.members.len());
         let (mut first, mut repeated) = (Self::empty(self.hasty, self.careful), Self::empty(self.hasty, true));
-        for (member, slot) in self.members.into_iter().zip(self.slots) {
-            let is_new = seen.insert((slot.call.principal.clone(), slot.call.key));
+        for ((member, slot), is_new) in self.members.into_iter().zip(self.slots).zip(are_new) {
             (if is_new { &mut first } else { &mut repeated }).push(member, slot);
         }
-        (first, Some(repeated).filter(|repeated| !repeated.members.is_empty()))
+        (first, Some(repeated))
+    }
+
+    /// Which calls these are.
+    pub(super) fn calls(&self) -> Vec<&CallKey> {
+        self.slots.iter().map(|slot| &slot.call).collect()
     }
 
     /// What its calls are about.
@@ -131,12 +137,11 @@ impl<H: BatchHandler> Group<H> {
 
     /// What is to be done with it after that error.
     pub(super) fn divide(self, error: Error) -> Next<H> {
-        let nobodys_fault = matches!(error.class(), Class::Unavailable | Class::Exhausted);
         let several_keys = self.has_several_keys();
         let locked = error.is_lock_wait();
         if locked && !several_keys {
             Next::Wait(Self { hasty: false, careful: true, ..self }, error)
-        } else if nobodys_fault || self.members.len() == 1 {
+        } else if error.is_nobodys_fault() || self.members.len() == 1 {
             Next::Fail(self, error)
         } else {
             let this = Self { careful: true, hasty: locked, ..self };

@@ -72,7 +72,6 @@ impl Entry {
 /// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.
 async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
     let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
-    let run_as = invocation.clone();
     let run = async move {
         let caller = incoming.somebody(&inner, H::ACCESS)?;
         let _permit = inner.admit(H::SPEC)?;
@@ -83,7 +82,7 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: By
             let command = command.clone();
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
         });
-        let reply = decide(&inner, H::SPEC, &run_as, &call, &*handle).await??;
+        let reply = decide(&inner, H::SPEC, &incoming.invocation, &call, &*handle).await??;
         fault::point(H::SPEC.name, "before_reply");
         Ok(reply.into())
     };
@@ -92,13 +91,12 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: By
 
 async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
     let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
-    let run_as = invocation.clone();
     let run = async move {
         let caller = incoming.admission(H::ACCESS)?;
         let _permit = inner.admit(H::SPEC)?;
         let query = H::parse(decode(request)?, caller.as_ref())?;
-        let io = Io::new(&inner, Share::Calls, run_as.clone());
-        let reply = bounded(run_as.remaining(), H::handle(&io, &query)).await?;
+        let io = Io::new(&inner, Share::Calls, incoming.invocation);
+        let reply = bounded(io.invocation().remaining(), H::handle(&io, &query)).await?;
         Ok(reply.encode_to_vec().into())
     };
     invoke(&runtime, H::SPEC, invocation, run).await

@@ -72,15 +72,7 @@ async fn slow_down(system: &System, bidder: &str) {
 
 /// Waits until so many of the service's transactions wait for a lock.
 async fn wait_for_waiting(system: &System, count: usize) {
-    let waiting = || async {
-        sqlx::query_scalar::<_, i64>(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name = 'bid-service' AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(&system.db)
-        .await
-        .expect("looked")
-    };
+    let waiting = || system.waiting_for_locks("bid-service");
     eventually("transactions wait for a lock", waiting, |found| *found == count as i64).await;
 }
 

@@ -152,24 +152,12 @@ async fn there_is_a_development_login_only_where_it_is_asked_for() {
     let alice = json!({ "user": "alice", "role": "bidder" });
     let (plain, _) = system.service().await;
     assert_eq!(login(&plain, alice.clone()).await.status(), 404);
-    let dir = std::env::temp_dir().join(format!("{}-login", system.name()));
-    let dir_text = dir.to_string_lossy().into_owned();
-    let keygen = std::process::Command::new(gavel_tests::process::binary("bidctl"));
-    let made = { keygen }.args(["keygen", "--dir", &dir_text]).output().expect("bidctl runs");
-    assert!(made.status.success());
-    let key = |file: &str| dir.join(file).to_string_lossy().into_owned();
-    let (public, private) = (key("jwt-public-key.pem"), key("jwt-signing-key.pem"));
-    let variables = [
-        ("GAVEL_JWT_PUBLIC_KEY_FILE", &*public),
-        ("GAVEL_JWT_SIGNING_KEY_FILE", &*private),
-        ("GAVEL_DEV_LOGIN", "true"),
-    ];
-    let (service, api) = service(&system, &variables).await;
+    let variables = [("GAVEL_DEV_LOGIN", "true"), ("GAVEL_JWT_SIGNING_KEY", system.signing_key())];
+    let (service, api) = system.service_with(&variables).await;
     let reply: Value = login(&service, alice).await.json().await.expect("JSON");
     assert!(is_taken(&api, reply["token"].as_str().expect("a token")).await);
     assert_eq!(login(&service, json!({ "user": "", "role": "bidder" })).await.status(), 400);
     assert_eq!(login(&service, json!({ "name": "alice" })).await.status(), 400);
-    std::fs::remove_dir_all(&dir).expect("removed");
 }
 
 #[tokio::test]

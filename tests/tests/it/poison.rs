@@ -157,15 +157,7 @@ async fn a_message_that_can_not_be_applied_yet_holds_up_no_other_and_is_not_lost
     // A batch is under way when the drain begins; what it acknowledges is its own.
     let bobs = hold(&system, "bob").await;
     bid("bob", 1_500).await;
-    let locks = || async {
-        sqlx::query_scalar::<_, i64>(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name = 'bid-worker' AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(&system.db)
-        .await
-        .expect("looked")
-    };
+    let locks = || system.waiting_for_locks("bid-worker");
     eventually("bob's is under way", locks, |count| *count > 0).await;
     worker.terminate();
     bobs.rollback().await.expect("released");

@@ -225,15 +225,7 @@ async fn deadlines_of_every_protocol_reach_the_database() {
     let body = web.bytes().await.expect("read");
     let trailers = String::from_utf8_lossy(&frames(body).pop().expect("trailers").1).into_owned();
     assert!(trailers.contains("grpc-status: 4"), "{trailers}");
-    let waiting = || async {
-        sqlx::query_scalar::<_, i64>(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name = 'bid-service' AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(&edge.system.db)
-        .await
-        .expect("looked")
-    };
+    let waiting = || edge.system.waiting_for_locks("bid-service");
     gavel_tests::eventually("nothing waits for the lock any more", waiting, |count| *count == 0).await;
     holder.rollback().await.expect("released");
 }
