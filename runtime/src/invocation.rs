@@ -1,5 +1,6 @@
 //! What one run of a handler knows about itself: its correlation id, its place in a trace, its caller, its deadline.
 use crate::{auth::Caller, ids};
+use poem::http::HeaderMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +29,8 @@ pub struct Invocation {
 impl Invocation {
     /// Continues what the given ids say, or starts anew where they are absent or malformed.
     pub fn continuing(correlation_id: Option<&str>, traceparent: Option<&str>, timeout: Duration) -> Self {
-        let correlation_id = correlation_id.filter(|id| is_correlation_id(id));
         Self {
-            correlation_id: correlation_id.map_or_else(|| ids::random().to_string(), ToOwned::to_owned),
+            correlation_id: correlation_id_or_new(correlation_id),
             traceparent: child_of(traceparent),
             caller: None,
             deadline: Instant::now() + timeout,
@@ -57,6 +57,15 @@ impl Invocation {
     pub fn trace_id(&self) -> &str {
         &self.traceparent[3..35]
     }
+}
+
+/// The correlation id of a request, or a new one where it has none or it is malformed.
+pub(crate) fn correlation_id(headers: &HeaderMap) -> String {
+    correlation_id_or_new(headers.get(CORRELATION_HEADER).and_then(|value| value.to_str().ok()))
+}
+
+fn correlation_id_or_new(given: Option<&str>) -> String {
+    given.filter(|id| is_correlation_id(id)).map_or_else(|| ids::random().to_string(), ToOwned::to_owned)
 }
 
 /// An id from outside goes into log lines and headers: only what can't break either is taken.

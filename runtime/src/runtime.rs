@@ -141,12 +141,14 @@ impl Runtime {
     pub(crate) fn admit(&self, spec: &Spec) -> Result<OwnedSemaphorePermit> {
         let unregistered = || Error::internal(anyhow::anyhow!("handler {} is not registered", spec.name));
         let door = self.0.doors.get(spec.name).ok_or_else(unregistered)?;
-        door.places.clone().try_acquire_owned().map_err(|_| {
-            let most = spec.limits.concurrency;
-            let error =
-                Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name));
-            error.with_retry_after(BUSY)
-        })
+        door.places.clone().try_acquire_owned().map_err(|_| full(spec))
+    }
+
+    /// The refusal of a call that would find no place, before anything of it was read. It is only a look: who sends slowly
+    /// must not hold a place meanwhile.
+    pub(crate) fn turned_away_unread(&self, spec: &'static Spec) -> Option<Error> {
+        let door = self.0.doors.get(spec.name)?;
+        (door.places.available_permits() == 0).then(|| self.count(spec, full(spec)))
     }
 
     /// Says that a call was refused at the door; gives the error back. Under overload that is counted, and said once a
@@ -157,6 +159,10 @@ impl Runtime {
             tracing::info!(handler = spec.name, correlation_id, %error, "refused at the door");
             return error;
         }
+        self.count(spec, error)
+    }
+
+    fn count(&self, spec: &'static Spec, error: Error) -> Error {
         self.metrics().turned_away(spec.name);
         if let Some(turned_away) = self.0.doors.get(spec.name).and_then(Door::count) {
             tracing::warn!(handler = spec.name, turned_away, %error, "calls are refused: a limit is reached");
@@ -182,4 +188,10 @@ impl Runtime {
     pub(crate) fn migrator(&self) -> &'static Migrator {
         self.0.migrator
     }
+}
+
+fn full(spec: &Spec) -> Error {
+    let most = spec.limits.concurrency;
+    let error = Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name));
+    error.with_retry_after(BUSY)
 }

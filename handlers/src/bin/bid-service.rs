@@ -4,7 +4,11 @@ use gavel_runtime::{
     config::{Backends, Env, ProcessConfig, TokenConfig},
     process,
 };
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Gavel's API server: gRPC over h2c (ItemService, BidService, UserService), GET /items/ID as JSON, /healthz, /readyz and
 /// /metrics, all on one port. Stateless: run as many as you like. SIGTERM drains it.

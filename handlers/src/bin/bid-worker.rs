@@ -4,7 +4,11 @@ use gavel_runtime::{
     config::{Backends, Env, ProcessConfig},
     process,
 };
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Gavel's worker: relays the outbox to RabbitMQ, applies events to user statistics and the read model, closes auctions,
 /// sweeps old receipts. Run as many as you like: they share the work. SIGTERM drains it.

@@ -9,11 +9,15 @@ mod report;
 mod rounds;
 
 use bids::service::Releases;
+use mimalloc::MiMalloc;
 use ours::EXPAND;
 use report::markdown;
 use rounds::Samples;
 use sqlx::{Connection, Executor, PgConnection, postgres::PgPoolOptions};
 use std::{fs, future::Future, time::Duration};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// So much work in so much time.
 #[derive(Debug, Clone, Copy)]

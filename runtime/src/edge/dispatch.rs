@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     Runtime,
+    invocation::correlation_id,
     rpc::{Entry, Incoming},
     spec::Spec,
 };
@@ -14,6 +15,7 @@ use connectrpc::{
     dispatcher::{RequestStream, StreamingResult, UnaryResult},
 };
 use futures_util::StreamExt;
+use poem::http::{HeaderMap, StatusCode};
 use std::{collections::HashMap, sync::Arc};
 
 /// The handlers of one process, by their methods.
@@ -40,6 +42,16 @@ impl Dispatch {
         }
     }
 
+    /// What a call is answered that need not be read: there is no such method, or no place.
+    pub(super) fn refusal(&self, path: &str, headers: &HeaderMap) -> Option<ConnectError> {
+        let Some(method) = self.methods.get(path) else {
+            // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
+            return Some(unknown(path).with_http_status(StatusCode::NOT_FOUND));
+        };
+        let error = self.runtime.turned_away_unread(method.spec)?;
+        Some(shown(&error, &correlation_id(headers)))
+    }
+
     fn find(&self, path: &str, context: &RequestContext) -> Result<(Arc<Method>, Incoming), ConnectError> {
         let method = self.methods.get(path).ok_or_else(|| unknown(path))?.clone();
         let incoming = Incoming::of(&self.runtime, method.spec, context.headers(), context.deadline());
@@ -47,7 +59,7 @@ impl Dispatch {
     }
 }
 
-pub(super) fn unknown(path: &str) -> ConnectError {
+fn unknown(path: &str) -> ConnectError {
     ConnectError::unimplemented(format!("there is no method {path}"))
 }
 

@@ -1,7 +1,7 @@
 //! From poem's requests to the protocols' service and back.
-use super::dispatch::{Dispatch, unknown};
+use super::dispatch::Dispatch;
 use bytes::Bytes;
-use connectrpc::{ConnectRpcBody, ConnectRpcService, Dispatcher};
+use connectrpc::{ConnectError, ConnectRpcBody, ConnectRpcService};
 use http_body::Frame;
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
@@ -31,9 +31,9 @@ impl Endpoint for Edge {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let path = request.uri().path().trim_start_matches('/');
-        // connectrpc would wait for the messages of an unknown method, which may never end.
-        if self.0.dispatcher().lookup(path).is_none() {
-            return Ok(no_such_method(&request));
+        // connectrpc reads a call first, which costs, and may never end where there is no such method.
+        if let Some(refusal) = self.0.dispatcher().refusal(path, request.headers()) {
+            return Ok(refused(&request, refusal));
         }
         let request: http::Request<BoxBody<Bytes, io::Error>> = request.into();
         match self.0.clone().call(request).await {
@@ -72,13 +72,11 @@ impl http_body::Body for SyncBody {
 }
 
 /// In the protocol that it was asked in; to anything else, not found.
-fn no_such_method(request: &Request) -> Response {
+fn refused(request: &Request, refusal: ConnectError) -> Response {
     let is_call =
         request.method() == Method::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
     if is_call {
-        // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
-        let error = unknown(request.uri().path().trim_start_matches('/')).with_http_status(StatusCode::NOT_FOUND);
-        into_poem(error.into_http_response(request.headers()))
+        into_poem(refusal.into_http_response(request.headers()))
     } else {
         Response::builder().status(StatusCode::NOT_FOUND).body("not found\n")
     }

@@ -18,6 +18,7 @@ mod listing;
 mod model;
 mod operating;
 mod outages;
+mod overload;
 mod poison;
 mod probe;
 mod protocols;

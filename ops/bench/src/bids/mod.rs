@@ -8,6 +8,7 @@ use crate::{
     EXPAND, fresh,
     report::{Row, above, at_most, below, beside, median},
 };
+use anyhow::Context;
 use load::{Lots, START_MINOR, Tally, percentile};
 use pgbench::Naive;
 use service::{Process, Releases};
@@ -18,6 +19,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const TIME: Duration = Duration::from_secs(8);
 /// Of each cell of the growth table.
 const CELL: Duration = Duration::from_secs(4);
+const OVERLOADED_ITEMS: u32 = 10_000;
 /// Baseline clients.
 const NAIVE_CLIENTS: u32 = 32;
 
@@ -49,7 +51,7 @@ pub(crate) async fn run(bench: &Bench<'_>, rounds: usize, only: Option<&str>) ->
         rows.extend(growth(bench).await?);
     }
     if wanted("overload") {
-        rows.extend(overload(bench).await?);
+        rows.extend(overload(bench, rounds).await?);
     }
     Ok(rows)
 }
@@ -91,6 +93,15 @@ impl Bench<'_> {
         let service = self.service().await?;
         let clients = load::connect(&self.releases, &service.address, clients).await?;
         Ok((load::closed(clients, &Lots::new(items), WARM_UP, time).await?, service))
+    }
+
+    /// So many bids a second, and the service's memory at most.
+    async fn open(&self, per_second: f64) -> anyhow::Result<(Tally, f64)> {
+        self.stage(OVERLOADED_ITEMS).await?.close().await;
+        let service = self.service().await?;
+        let clients = load::connect(&self.releases, &service.address, 64).await?;
+        let tally = load::open(clients, &Lots::new(OVERLOADED_ITEMS), per_second, WARM_UP, TIME).await?;
+        Ok((tally, service.memory()?.1))
     }
 
     async fn naive(&self, items: u32, clients: u32) -> anyhow::Result<Naive> {
@@ -162,24 +173,33 @@ async fn cell(bench: &Bench<'_>, items: u32, clients: usize) -> anyhow::Result<V
     ])
 }
 
-/// The peak, closed, and then twice as many bids as that.
-async fn overload(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
-    let items = 10_000;
-    let (peak, service) = bench.closed(items, 256, TIME).await?;
-    drop(service);
-    let peak = peak.accepted_per_second();
-    eprintln!("  … peak {peak:.0} bids/s; now twice as many are sent");
-    bench.stage(items).await?.close().await;
-    let service = bench.service().await?;
-    let clients = load::connect(&bench.releases, &service.address, 64).await?;
-    let tally = load::open(clients, &Lots::new(items), 2.0 * peak, WARM_UP, TIME).await?;
-    let work = "open load at twice the peak";
+/// The peak, closed, and then twice as many bids as that; with more of them accepted than at the peak, that was not the peak.
+async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let (mut ratios, mut last) = (Vec::new(), None);
+    for number in 1..=rounds {
+        let (peak, service) = bench.closed(OVERLOADED_ITEMS, 256, TIME).await?;
+        drop(service);
+        let mut peak = peak.accepted_per_second();
+        loop {
+            eprintln!("  … round {number} of {rounds}: peak {peak:.0} bids/s; now twice as many are sent");
+            let (tally, memory) = bench.open(2.0 * peak).await?;
+            let accepted = tally.accepted_per_second();
+            if accepted <= 1.05 * peak {
+                ratios.push(accepted / peak);
+                last = Some((tally, memory, peak));
+                break;
+            }
+            peak = accepted;
+        }
+    }
+    let (tally, memory, peak) = last.context("no round was asked for")?;
+    let (work, ratio) = ("open load at twice the peak", median(ratios));
     Ok(vec![
-        beside(&format!("goodput, {work}"), "bids/s", tally.accepted_per_second(), ("peak, 256 clients", peak), 0.9),
+        beside(&format!("goodput, {work}"), "bids/s", ratio * peak, ("peak", peak), 0.9),
         above(&format!("turned away, {work}"), "bids/s", f64::from(tally.turned_away) / TIME.as_secs_f64(), 0.0),
         below(&format!("p50 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 50), f64::INFINITY),
         below(&format!("p99 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 99), f64::INFINITY),
         below(&format!("p99 of a decision, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
-        below(&format!("memory of the service at most, {work}"), "MiB", service.memory()?.1, f64::INFINITY),
+        below(&format!("memory of the service at most, {work}"), "MiB", memory, f64::INFINITY),
     ])
 }
