@@ -1,8 +1,9 @@
 //! Generates the message types, poem-grpc services and clients, and the descriptor set from `proto/`.
 use std::{env, error::Error, path::PathBuf, process::Command};
 
-const CONTRACTS: [&str; 8] = [
+const CONTRACTS: [&str; 9] = [
     "gavel/v1/errors.proto",
+    "gavel/v1/stream.proto",
     "gavel/v1/item.proto",
     "gavel/v1/bid.proto",
     "gavel/v1/user.proto",

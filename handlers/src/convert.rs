@@ -3,7 +3,8 @@ use chrono::{DateTime, Utc};
 use gavel_proto::v1;
 use gavel_rules::UserId;
 use gavel_runtime::{
-    Error, Result,
+    Class, Error, Result,
+    auth::Caller,
     job::inspect::{State, Try, View},
 };
 use prost_types::Timestamp;
@@ -35,9 +36,25 @@ pub(crate) fn user(given: &str) -> Result<UserId> {
     given.parse().map_err(Error::invalid)
 }
 
+/// Whose things a caller asks for: their own where nobody is named; another's only as an operator.
+pub(crate) fn own_or_any(named: &str, caller: Option<&Caller>) -> Result<UserId> {
+    let caller = caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
+    match named {
+        "" => user(&caller.subject),
+        other if other == caller.subject || caller.role == "ops" => user(other),
+        _ => Err(Error::new(Class::Denied, "that is another user; allowed: yourself, or anybody for role ops")),
+    }
+}
+
 /// A user from our own tables: anything malformed there is our fault.
 pub(crate) fn stored_user(stored: &str) -> Result<UserId> {
     stored.parse().map_err(|error: gavel_rules::InvalidUserId| Error::internal(error))
+}
+
+/// A number that counts something.
+pub(crate) fn whole_number(field: &str, given: i64) -> Result<i64> {
+    let refuse = || Error::invalid(format!("{field} is {given}; allowed: from 0"));
+    (given >= 0).then_some(given).ok_or_else(refuse)
 }
 
 pub(crate) fn page_size(given: i32) -> Result<i64> {

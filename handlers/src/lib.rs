@@ -24,8 +24,11 @@ pub mod relay_outbox;
 pub mod scale_workers;
 pub mod show_item;
 pub mod sweep_receipts;
+pub mod watch_item;
+pub mod watch_user;
 
 mod convert;
+mod live;
 
 use gavel_runtime::App;
 use sqlx::migrate::Migrator;
@@ -43,6 +46,10 @@ pub fn app() -> App {
         .rpc_batch::<place_bid::PlaceBid>()
         .rpc_io::<list_bids::ListBids>()
         .rpc_io::<get_user_stats::GetUserStats>()
+        .feed::<watch_item::ItemFeed>()
+        .rpc_stream::<watch_item::WatchItem>()
+        .feed::<watch_user::UserFeed>()
+        .rpc_stream::<watch_user::WatchUser>()
         .rpc_io::<list_handlers::ListHandlers>()
         .rpc_io::<operate_queues::ListQueues>()
         .rpc_tx::<operate_queues::PauseQueue>()

@@ -7,6 +7,7 @@ use crate::{
     edge::{self, Contracts, Dispatch},
     http,
     job::{self, Job},
+    live::{Feed, Live},
     message, poll, rpc, schedule,
     spec::{Durability, Spec, Trigger},
 };
@@ -42,6 +43,8 @@ enum Run {
     Message(message::Erased),
     Schedule(schedule::Erased),
     Poll(poll::Erased),
+    /// Adds a hub.
+    Feed(fn(&mut Live)),
 }
 
 /// A method's handler.
@@ -65,7 +68,7 @@ impl Registration {
     pub(crate) fn start(&self, runtime: &Runtime) {
         let (tasks, own, spec) = (runtime.tasks(), runtime.clone(), self.spec);
         match self.run {
-            Run::Rpc(_) | Run::Http(_) => {}
+            Run::Rpc(_) | Run::Http(_) | Run::Feed(_) => {}
             Run::Job(handler) => job::run(&own, spec, handler),
             Run::Message(handler) => drop(tasks.spawn(message::run(own, spec, handler))),
             Run::Schedule(handler) => drop(tasks.spawn(schedule::run(own, spec, handler))),
@@ -191,6 +194,12 @@ impl App {
         self.register(H::SPEC, "schedule", Run::Schedule(schedule::erased::<H>))
     }
 
+    /// A kind of topics that can be watched.
+    #[must_use]
+    pub fn feed<F: Feed>(self) -> Self {
+        self.register(F::SPEC, "broadcast", Run::Feed(Live::add::<F>))
+    }
+
     /// A loop over pending work.
     #[must_use]
     pub fn poll_io<H: poll::IoHandler>(self) -> Self {
@@ -278,7 +287,13 @@ impl App {
     ) -> anyhow::Result<Runtime> {
         let specs = || self.registrations.iter().map(|registration| registration.spec);
         let topology = Topology::of(self.name, specs());
-        Runtime::new(backends, process, topology, verifier, self.migrator, specs())
+        let mut live = Live::default();
+        for registration in &self.registrations {
+            if let Run::Feed(add) = registration.run {
+                add(&mut live);
+            }
+        }
+        Runtime::new(backends, process, topology, verifier, self.migrator, specs(), live)
     }
 
     pub(crate) fn routes(&self, runtime: &Runtime, mut route: Route) -> anyhow::Result<Route> {

@@ -31,6 +31,36 @@ for i, key in ipairs(KEYS) do
 end
 return written";
 
+/// KEYS: hashes of who is present; ARGV: who says so, milliseconds that it counts, then how many for each. Returns the sums.
+const PRESENT: &str = "
+local time, sums = redis.call('TIME'), {}
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i, key in ipairs(KEYS) do
+  if ARGV[i + 2] == '0' then
+    redis.call('HDEL', key, ARGV[1])
+  else
+    redis.call('HSET', key, ARGV[1], ARGV[i + 2] .. ':' .. now + ARGV[2])
+    redis.call('PEXPIRE', key, ARGV[2])
+  end
+  local sum, all = 0, redis.call('HGETALL', key)
+  for j = 1, #all, 2 do
+    local count, till = string.match(all[j + 1], '^(%d+):(%d+)')
+    if tonumber(till) < now then redis.call('HDEL', key, all[j]) else sum = sum + count end
+  end
+  sums[i] = sum
+end
+return sums";
+
+/// Topics of one script: it holds up every other client meanwhile.
+const PRESENT_AT_A_TIME: usize = 256;
+
+/// How many are present somewhere, as one member says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Presence {
+    pub(crate) key: String,
+    pub(crate) count: i64,
+}
+
 /// A value on its way into the read model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
@@ -56,6 +86,7 @@ pub struct Versioned {
 pub struct Cache {
     connection: ConnectionManager,
     put_if_newer: Script,
+    present: Script,
     prefix: String,
 }
 
@@ -71,6 +102,7 @@ impl Cache {
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(client, config)?,
             put_if_newer: Script::new(PUT_IF_NEWER),
+            present: Script::new(PRESENT),
             prefix: backends.cache_prefix.clone(),
         })
     }
@@ -102,6 +134,21 @@ impl Cache {
         command.arg(self.full(key)).arg("version").arg("value");
         let (version, value): (Option<i64>, Option<Vec<u8>>) = bounded(command.query_async(&mut connection)).await?;
         Ok(version.zip(value).map(|(version, value)| Versioned { version, value }))
+    }
+
+    /// Says how many are present, as seen by one member, and gives the sums over all members that have said so lately.
+    pub(crate) async fn present(&self, member: &str, presences: &[Presence], lasts: Duration) -> Result<Vec<i64>> {
+        let mut sums = Vec::with_capacity(presences.len());
+        for some in presences.chunks(PRESENT_AT_A_TIME) {
+            let mut connection = self.connection.clone();
+            let mut invocation = self.present.prepare_invoke();
+            invocation.arg(member).arg(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
+            for Presence { key, count } in some {
+                invocation.key(self.full(key)).arg(*count);
+            }
+            sums.extend(bounded(invocation.invoke_async::<Vec<i64>>(&mut connection)).await?);
+        }
+        Ok(sums)
     }
 
     pub(crate) async fn check(&self) -> Result<()> {

@@ -115,6 +115,8 @@ pub struct Backends {
     pub pools: PoolSizes,
     /// How often calls may come.
     pub rates: Rates,
+    /// How streams are kept.
+    pub streams: Streams,
     /// How long a worker that says nothing keeps its jobs.
     pub lease: Duration,
     /// Put before every cache key, so that several systems can share one Redis.
@@ -165,8 +167,27 @@ impl Rates {
     }
 }
 
+/// How streams are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// A stream says at least so often that it is alive.
+    pub heartbeat: Duration,
+    /// A client that takes nothing for so long is dropped.
+    pub patience: Duration,
+}
+
+impl Streams {
+    /// `GAVEL_HEARTBEAT_MS`, `GAVEL_STREAM_PATIENCE_MS`.
+    fn from_env(env: &mut Env) -> Self {
+        Self {
+            heartbeat: Duration::from_millis(env.number("GAVEL_HEARTBEAT_MS", 10_000, (50, 60_000)).into()),
+            patience: Duration::from_millis(env.number("GAVEL_STREAM_PATIENCE_MS", 30_000, (50, 600_000)).into()),
+        }
+    }
+}
+
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, the rates, `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, the rates, the streams, `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
@@ -174,6 +195,7 @@ impl Backends {
             redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
             pools: PoolSizes::from_env(env),
             rates: Rates::from_env(env),
+            streams: Streams::from_env(env),
             lease: Duration::from_millis(env.number("GAVEL_LEASE_MS", 15_000, (500, 600_000)).into()),
             cache_prefix: env.text("GAVEL_CACHE_PREFIX", "gavel"),
         }

@@ -4,6 +4,7 @@ use crate::{
     broker::Publisher,
     cache::Cache,
     db::Share,
+    live::{Feed, Watch},
     runtime::Runtime,
     spec::Spec,
     tx::{Terms, Tx},
@@ -20,6 +21,19 @@ pub struct Io {
 impl Io {
     pub(crate) fn new(runtime: &Runtime, share: Share, invocation: Invocation) -> Self {
         Self { runtime: runtime.clone(), share, invocation }
+    }
+
+    /// The same for another run.
+    pub(crate) fn within(&self, invocation: Invocation) -> Self {
+        Self { runtime: self.runtime.clone(), share: self.share, invocation }
+    }
+
+    /// Watches a topic of a registered feed.
+    ///
+    /// # Errors
+    /// When the feed is not registered.
+    pub fn watch<F: Feed>(&self, topic: &str) -> Result<Watch<F>> {
+        Watch::begin(self, topic)
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {

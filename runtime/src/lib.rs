@@ -9,6 +9,7 @@
 //! | an HTTP request | [`http`] | none: reads only |
 //! | a job on the PostgreSQL queue | [`job`] | the job's row, deleted by the same transaction |
 //! | a message from RabbitMQ | [`message`] | a row in the inbox |
+//! | an event, in every service process | [`live`] | none: it moves forward what is watched |
 //! | the clock | [`schedule`] | the tick's row |
 //! | a loop over pending work | [`poll`] | whatever the handler claims and settles |
 //!
@@ -34,6 +35,7 @@ pub mod ids;
 pub mod invocation;
 pub mod io;
 pub mod job;
+pub mod live;
 pub mod message;
 pub mod poll;
 pub mod process;

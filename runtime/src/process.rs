@@ -7,7 +7,7 @@ use crate::{
     db::{self, Uses},
     gauges,
     health::{self, Needs},
-    job,
+    job, live,
     message::parking,
     schema, server,
     spec::Trigger,
@@ -60,8 +60,9 @@ pub async fn run_service(
         routes = auth::mount_dev_login(routes, DevLogin { signing_key, issuer, audience });
     }
     let keys = tokens.keys.clone();
-    live(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |runtime| {
+    run_until_signal(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |runtime| {
         runtime.tasks().spawn(auth::refresh(runtime.clone(), keys));
+        runtime.tasks().spawn(live::run(runtime.clone()));
         let paced = runtime.clone();
         runtime.tasks().spawn(async move {
             while paced.tasks().pause(FORGET_EVERY).await {
@@ -88,7 +89,7 @@ pub async fn run_worker(
     let chosen = app.workers(only)?;
     let runtime = app.runtime(backends, process, None)?;
     let needs = (Needs::DatabaseAndBroker, Uses::Worker, backends.pools);
-    live(runtime, config, needs, Route::new(), |runtime| {
+    run_until_signal(runtime, config, needs, Route::new(), |runtime| {
         start(runtime, &chosen);
     })
     .await
@@ -121,7 +122,7 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
     });
 }
 
-async fn live(
+async fn run_until_signal(
     runtime: Runtime,
     config: &ProcessConfig,
     (needs, uses, pools): (Needs, Uses, PoolSizes),

@@ -4,9 +4,10 @@ use crate::{
     auth::Verifier,
     broker::{BrokerUrl, Publisher, Topology},
     cache::Cache,
-    config::Backends,
+    config::{Backends, Streams},
     db::Pools,
     job::Engine,
+    live::Live,
     pace::Paces,
     spec::Spec,
     tasks::Tasks,
@@ -42,6 +43,8 @@ struct Inner {
     migrator: &'static Migrator,
     doors: HashMap<&'static str, Door>,
     paces: Paces,
+    live: Live,
+    streams: Streams,
     jobs: Engine,
     process: String,
     specs: Vec<&'static Spec>,
@@ -79,6 +82,7 @@ impl Runtime {
         verifier: Option<Verifier>,
         migrator: &'static Migrator,
         specs: impl Iterator<Item = &'static Spec>,
+        live: Live,
     ) -> anyhow::Result<Self> {
         let broker = BrokerUrl::of(backends);
         let specs: Vec<_> = specs.collect();
@@ -96,6 +100,8 @@ impl Runtime {
             jobs,
             process: process.to_owned(),
             paces: Paces::new(backends.rates),
+            live,
+            streams: backends.streams,
             doors: specs.iter().map(|spec| (spec.name, Door::of(spec))).collect(),
             specs,
         })))
@@ -135,6 +141,15 @@ impl Runtime {
 
     pub(crate) fn paces(&self) -> &Paces {
         &self.0.paces
+    }
+
+    /// What can be watched.
+    pub(crate) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    pub(crate) fn streams(&self) -> Streams {
+        self.0.streams
     }
 
     /// Lets one more run of the handler in, or refuses at once: nobody queues at the door.

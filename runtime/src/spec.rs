@@ -8,7 +8,7 @@ pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 /// The most tries a job or message may ask for.
 pub const MAX_RETRIES: u32 = 100;
 /// The highest concurrency a handler may ask for in one process.
-pub const MAX_CONCURRENCY: usize = 4_096;
+pub const MAX_CONCURRENCY: usize = 65_536;
 /// The most jobs that one claim may take, and the most calls or messages of one batch.
 pub const MAX_BATCH: usize = 1_000;
 /// The most bytes that one batch may hold.
@@ -175,6 +175,8 @@ pub enum Trigger {
     Job(Queue),
     /// A message with one of these routing keys (`*` one word, `#` any number).
     Message(&'static [&'static str]),
+    /// A message with one of these routing keys, in every service process.
+    Broadcast(&'static [&'static str]),
     /// The clock, once across all replicas.
     Schedule(Timetable),
     /// A loop in every replica, pausing this long when there is nothing to do.
@@ -189,6 +191,7 @@ impl Trigger {
             Self::Http(_) => "http",
             Self::Job(_) => "job",
             Self::Message(_) => "message",
+            Self::Broadcast(_) => "broadcast",
             Self::Schedule(_) => "schedule",
             Self::Poll(_) => "poll",
         }
@@ -196,7 +199,7 @@ impl Trigger {
 
     /// Whether a worker process runs it; otherwise a service process does.
     pub const fn is_workers(self) -> bool {
-        !matches!(self, Self::Rpc(_) | Self::Http(_))
+        !matches!(self, Self::Rpc(_) | Self::Http(_) | Self::Broadcast(_))
     }
 }
 
@@ -204,7 +207,7 @@ impl Trigger {
     /// Whose share of the connections its transactions are on.
     pub(crate) const fn share(self) -> Share {
         match self {
-            Self::Rpc(_) | Self::Http(_) => Share::Calls,
+            Self::Rpc(_) | Self::Http(_) | Self::Broadcast(_) => Share::Calls,
             Self::Job(_) | Self::Message(_) | Self::Schedule(_) => Share::Jobs,
             Self::Poll(_) => Share::Relay,
         }
@@ -223,7 +226,7 @@ impl fmt::Display for Trigger {
         match self {
             Self::Rpc(on) | Self::Http(on) => write!(f, "{} {on}", self.kind()),
             Self::Job(queue) => write!(f, "job {queue}"),
-            Self::Message(keys) => write!(f, "message {}", keys.join(", ")),
+            Self::Message(keys) | Self::Broadcast(keys) => write!(f, "{} {}", self.kind(), keys.join(", ")),
             Self::Schedule(timetable) => write!(f, "schedule {timetable}"),
             Self::Poll(idle) => write!(f, "poll every {idle:?} when idle"),
         }
@@ -286,7 +289,7 @@ impl Spec {
                 say(format!("{method:?} is no method; allowed: package.Service/Method"));
             }
             Trigger::Http(path) if !path.starts_with('/') => say(format!("path {path:?} must start with /")),
-            Trigger::Message([]) => say("it has no routing key".to_owned()),
+            Trigger::Message([]) | Trigger::Broadcast([]) => say("it has no routing key".to_owned()),
             Trigger::Job(queue) => queue.faults(say),
             Trigger::Schedule(timetable) => {
                 if let Some(fault) = timetable.fault() {
@@ -347,6 +350,7 @@ mod tests {
         for trigger in [
             Trigger::Http("x"),
             Trigger::Message(&[]),
+            Trigger::Broadcast(&[]),
             Trigger::Schedule(Timetable::cron("whenever")),
             Trigger::Schedule(Timetable::cron("@daily").zone("Mars/Olympus")),
             Trigger::Poll(Duration::from_micros(1)),

@@ -9,7 +9,7 @@ use gavel_proto::{
 };
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse, http::HeaderMap};
-use poem_grpc::{ClientConfig, Code, Request, Response, Status};
+use poem_grpc::{ClientConfig, Code, Request, Response, Status, Streaming};
 use prost::Message;
 use prost_types::Timestamp;
 use std::{
@@ -136,6 +136,18 @@ impl Api {
     pub async fn stats(&self, user: &str) -> Result<v1::GetUserStatsResponse, Failure> {
         let (request, seen) = self.request(v1::GetUserStatsRequest { user_id: user.to_owned() });
         settle(self.users.get_user_stats(request).await, &seen)
+    }
+
+    /// Watches an item of which that version is known.
+    pub async fn watch_item(&self, item: &str, known: i64) -> Result<Streaming<v1::WatchItemResponse>, Failure> {
+        let (request, seen) = self.request(v1::WatchItemRequest { item_id: item.to_owned(), known_version: known });
+        settle(self.items.watch_item(request).await, &seen)
+    }
+
+    /// Watches a user; the caller where empty.
+    pub async fn watch_user(&self, user: &str) -> Result<Streaming<v1::WatchUserResponse>, Failure> {
+        let (request, seen) = self.request(v1::WatchUserRequest { user_id: user.to_owned() });
+        settle(self.users.watch_user(request).await, &seen)
     }
 
     /// A request with the token and the headers, and where the reply's headers will be seen.

@@ -11,7 +11,8 @@ use gavel_runtime::{
     spec::{Batch, Spec, Trigger},
 };
 use sql::{Sale, Sum};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// The consumer.
 pub struct ApplyUserStats;
@@ -26,8 +27,9 @@ impl message::TxBatchHandler for ApplyUserStats {
     type Message = ItemEvent;
 
     async fn handle(tx: &mut Tx, batch: &[Member<ItemEvent>]) -> Result<Verdicts<()>> {
-        let (mut sums, mut sales) = (Sums::new(), Vec::new());
-        let verdicts = batch.iter().map(|event| read(&event.input, &mut sums, &mut sales)).collect();
+        let (mut sums, mut sales, mut follows) = (Sums::new(), Vec::new(), BTreeSet::new());
+        let verdicts = batch.iter().map(|event| read(&event.input, &mut sums, &mut sales, &mut follows)).collect();
+        sql::follow(tx, &follows).await?;
         for Sale { user_id, currency, amount_minor, .. } in sql::enter_sales(tx, sales).await? {
             let sum = sums.entry((user_id, currency)).or_default();
             sum.items_won += 1;
@@ -39,11 +41,17 @@ impl message::TxBatchHandler for ApplyUserStats {
 }
 
 /// What an event adds; a sale only once the ledger has taken it.
-fn read<'a>(event: &'a ItemEvent, sums: &mut Sums<'a>, sales: &mut Vec<Sale<'a>>) -> Result<()> {
+fn read<'a>(
+    event: &'a ItemEvent,
+    sums: &mut Sums<'a>,
+    sales: &mut Vec<Sale<'a>>,
+    follows: &mut BTreeSet<(&'a str, Uuid)>,
+) -> Result<()> {
     let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
     match &event.fact {
         Some(Fact::BidAccepted(bid)) => {
             fault::point_for("apply_user_stats", "apply", &bid.bidder_id);
+            follows.insert((&bid.bidder_id, uuid("item.item_id", &item.item_id)?));
             sums.entry((&bid.bidder_id, &item.currency)).or_default().bids_placed += 1;
         }
         Some(Fact::Closed(closed)) if !closed.winner_id.is_empty() => sales.push(Sale {

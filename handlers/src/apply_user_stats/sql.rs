@@ -1,6 +1,6 @@
 use super::Sums;
 use gavel_runtime::{Result, Tx};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use uuid::Uuid;
 
 /// What is added to a user's statistics in one currency.
@@ -64,6 +64,24 @@ pub(super) async fn add(tx: &mut Tx, sums: &Sums<'_>) -> Result<()> {
         &figures(|sum| sum.bids_placed),
         &figures(|sum| sum.items_won),
         &figures(|sum| sum.total_spent_minor),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Remembers who has bid on what.
+pub(super) async fn follow(tx: &mut Tx, follows: &BTreeSet<(&str, Uuid)>) -> Result<()> {
+    if follows.is_empty() {
+        return Ok(());
+    }
+    let (users, items): (Vec<_>, Vec<_>) = follows.iter().map(|(user, item)| ((*user).to_owned(), *item)).unzip();
+    sqlx::query!(
+        "INSERT INTO user_items (user_id, item_id) SELECT user_id, item_id
+         FROM unnest($1::text[], $2::uuid[]) AS f (user_id, item_id)
+         ON CONFLICT DO NOTHING",
+        &users,
+        &items,
     )
     .execute(tx.conn())
     .await?;

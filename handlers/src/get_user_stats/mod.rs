@@ -1,11 +1,11 @@
 //! What a user has done, per currency. One's own figures, or anybody's for an operator.
 mod sql;
 
-use crate::convert::{timestamp, user};
+use crate::convert::{own_or_any, timestamp};
 use gavel_proto::v1;
 use gavel_rules::UserId;
 use gavel_runtime::{
-    Class, Error, Io, Result,
+    Io, Result,
     auth::{Access, Caller},
     rpc,
     spec::{Spec, Trigger},
@@ -22,12 +22,7 @@ impl rpc::IoHandler for GetUserStats {
     type Reply = v1::GetUserStatsResponse;
 
     fn parse(request: v1::GetUserStatsRequest, caller: Option<&Caller>) -> Result<UserId> {
-        let caller = caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
-        match request.user_id.as_str() {
-            "" => user(&caller.subject),
-            other if other == caller.subject || caller.role == "ops" => user(other),
-            _ => Err(Error::new(Class::Denied, "these are another user's figures; allowed: your own, or role ops")),
-        }
+        own_or_any(&request.user_id, caller)
     }
 
     async fn handle(io: &Io, user: &UserId) -> Result<v1::GetUserStatsResponse> {

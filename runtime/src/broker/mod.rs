@@ -12,12 +12,15 @@ pub use topology::Topology;
 
 use crate::config::Backends;
 use anyhow::Context;
-use lapin::{Connection, ConnectionProperties, types::ShortString};
+use lapin::{Connection, ConnectionProperties, types::ShortString, uri::AMQPUri};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
 /// A broker that does not answer within this time counts as down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection over which nothing comes for twice as long is dead, in seconds. The broker's own wish is a minute.
+const HEARTBEAT_S: u16 = 10;
 
 /// How to reach the broker.
 #[derive(Debug, Clone)]
@@ -31,7 +34,9 @@ impl BrokerUrl {
     /// Connects once. `purpose` is the connection's name in RabbitMQ's tools.
     pub(crate) async fn connect(&self, purpose: &str) -> anyhow::Result<Connection> {
         let properties = ConnectionProperties::default().with_connection_name(purpose.into());
-        let connecting = Connection::connect(self.0.expose_secret(), properties);
+        let mut uri: AMQPUri = self.0.expose_secret().parse().map_err(anyhow::Error::msg)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        let connecting = Connection::connect_uri(uri, properties);
         tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .context("RabbitMQ did not answer in time")?

@@ -8,7 +8,7 @@ use crate::spec::{Spec, Trigger};
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 
 /// Deliveries of one message before the broker itself dead-letters it to the parking queue. A handler's own retries use
@@ -69,6 +69,18 @@ impl Topology {
             }
         }
         Ok(())
+    }
+}
+
+impl Topology {
+    /// Declares a queue without a name of ours, for the life of its connection, that gets every event with one of these keys.
+    pub(crate) async fn declare_own(&self, channel: &Channel, keys: &[&str]) -> lapin::Result<ShortString> {
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?.name().clone();
+        for key in keys {
+            bind(channel, queue.as_str(), &self.events_exchange(), key).await?;
+        }
+        Ok(queue)
     }
 }
 

@@ -54,9 +54,18 @@ impl Dispatch {
 
     fn find(&self, path: &str, context: &RequestContext) -> Result<(Arc<Method>, Incoming), ConnectError> {
         let method = self.methods.get(path).ok_or_else(|| unknown(path))?.clone();
-        let incoming = Incoming::of(&self.runtime, method.spec, context.headers(), context.deadline());
+        let deadline = match method.entry {
+            Entry::Unary(_) => context.deadline(),
+            // The default is none of the client's wishes, and a stream may last.
+            Entry::Streaming(_) => context.deadline().filter(|_| names_timeout(context.headers())),
+        };
+        let incoming = Incoming::of(&self.runtime, method.spec, context.headers(), deadline);
         Ok((method, incoming))
     }
+}
+
+fn names_timeout(headers: &HeaderMap) -> bool {
+    headers.contains_key("grpc-timeout") || headers.contains_key("connect-timeout-ms")
 }
 
 fn unknown(path: &str) -> ConnectError {

@@ -8,20 +8,20 @@ mod batched;
 mod group;
 mod incoming;
 mod serve;
+mod stream;
 
 pub(crate) use incoming::Incoming;
 pub(crate) use serve::Entry;
+pub use stream::{Encoded, Sink};
 
 use crate::{
-    Class, Error, Io, Member, Result, Tx,
+    Io, Member, Result, Tx,
     auth::{Access, Caller},
     batch::Verdicts,
     spec::Spec,
 };
-use bytes::Bytes;
 use prost::{Message, Name};
-use std::{hash::Hash, marker::PhantomData};
-use tokio::sync::mpsc;
+use std::hash::Hash;
 
 /// A call that changes something: pure database effects in one transaction.
 pub trait TxHandler: Send + Sync + 'static {
@@ -116,22 +116,4 @@ pub trait StreamHandler: Send + Sync + 'static {
 
     /// Answers until it returns, the client leaves or the process drains: it is dropped then.
     fn handle(io: &Io, query: &Self::Query, out: &Sink<Self::Reply>) -> impl Future<Output = Result<()>> + Send;
-}
-
-/// Where a stream's answers go.
-pub struct Sink<T>(mpsc::Sender<Result<Bytes>>, PhantomData<fn(T)>);
-
-impl<T: Message> Sink<T> {
-    pub(crate) fn new(sender: mpsc::Sender<Result<Bytes>>) -> Self {
-        Self(sender, PhantomData)
-    }
-
-    /// Sends one answer; waits while the client does not keep up.
-    ///
-    /// # Errors
-    /// When the client has left.
-    pub async fn send(&self, reply: T) -> Result<()> {
-        let left = |_| Error::new(Class::Unavailable, "the client has left");
-        self.0.send(Ok(reply.encode_to_vec().into())).await.map_err(left)
-    }
 }

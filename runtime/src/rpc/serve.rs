@@ -1,10 +1,11 @@
 //! From a call's bytes to its handler and back.
 use super::{
-    IoHandler, Sink, StreamHandler, TxHandler,
+    IoHandler, StreamHandler, TxHandler,
     incoming::{Incoming, call_key, decode},
+    stream::{self, Replies},
 };
 use crate::{
-    Class, Error, Invocation, Io, Result, Runtime, Tx, backoff,
+    Class, Invocation, Io, Result, Runtime, Tx, backoff,
     db::Share,
     fault,
     invoke::invoke,
@@ -13,23 +14,13 @@ use crate::{
     tx::bounded,
 };
 use bytes::Bytes;
-use futures_util::{future::BoxFuture, stream::BoxStream};
+use futures_util::future::BoxFuture;
 use prost::Message;
-use std::{
-    future::pending,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::sync::mpsc;
+use std::{sync::Arc, time::Duration};
 
 /// Pauses before a transaction that was rolled back over a concurrent change runs again.
 pub(super) const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-/// Answers on their way to a client that does not keep up.
-const STREAM_BUFFER: usize = 16;
-
-/// A stream's answers, in protobuf.
-pub(crate) type Replies = BoxStream<'static, Result<Bytes>>;
 type Unary = dyn Fn(Incoming, Bytes) -> BoxFuture<'static, Result<Bytes>> + Send + Sync;
 type Streaming = dyn Fn(Incoming, Bytes) -> BoxFuture<'static, Result<Replies>> + Send + Sync;
 
@@ -64,7 +55,7 @@ impl Entry {
     pub(crate) fn stream<H: StreamHandler>(runtime: &Runtime) -> Self {
         let runtime = runtime.clone();
         Self::Streaming(Box::new(move |incoming, request| {
-            Box::pin(open_stream::<H>(runtime.clone(), incoming, request))
+            Box::pin(stream::open::<H>(runtime.clone(), incoming, request))
         }))
     }
 }
@@ -100,40 +91,6 @@ async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: By
         Ok(reply.encode_to_vec().into())
     };
     invoke(&runtime, H::SPEC, invocation, run).await
-}
-
-/// Refused at the door it is an ordinary error; later, the stream's end.
-async fn open_stream<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Replies> {
-    let (inner, invocation, until) = (runtime.clone(), incoming.invocation.clone(), incoming.client_deadline);
-    let door = async move {
-        let caller = incoming.admission(H::ACCESS)?;
-        let permit = inner.admit(H::SPEC)?;
-        Ok((permit, H::parse(decode(request)?, caller.as_ref())?))
-    };
-    let (permit, query) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;
-    let (sender, mut answers) = mpsc::channel(STREAM_BUFFER);
-    let (io, draining) = (Io::new(&runtime, Share::Calls, invocation), runtime.tasks().draining().clone());
-    runtime.tasks().spawn(async move {
-        let (_permit, sink) = (permit, Sink::new(sender.clone()));
-        let ended = tokio::select! {
-            ended = H::handle(&io, &query, &sink) => ended,
-            () = sender.closed() => return,
-            () = draining.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
-            () = expiry(until) => Err(Error::new(Class::DeadlineExceeded, "the stream's time is over")),
-        };
-        if let Err(error) = ended {
-            tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
-            let _ = sender.send(Err(error)).await;
-        }
-    });
-    Ok(Box::pin(futures_util::stream::poll_fn(move |context| answers.poll_recv(context))))
-}
-
-async fn expiry(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
-        None => pending().await,
-    }
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.

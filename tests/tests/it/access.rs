@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 /// The methods that exist, and how each is called by whom. A method missing here fails the last test.
-const METHODS: [&str; 6] = ["CreateItem", "GetItem", "ListItems", "PlaceBid", "ListBids", "GetUserStats"];
+const METHODS: [&str; 8] =
+    ["CreateItem", "GetItem", "ListItems", "WatchItem", "PlaceBid", "ListBids", "GetUserStats", "WatchUser"];
 const OPERATORS: [&str; 14] = [
     "ListHandlers",
     "ListQueues",
@@ -50,7 +51,9 @@ async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
         "ListBids" => {
             api.bids(v1::ListBidsRequest { item_id: item_id.to_owned(), ..Default::default() }).await.map(drop)
         }
+        "WatchItem" => api.watch_item(item_id, 0).await.map(drop),
         "GetUserStats" => api.stats("alice").await.map(drop),
+        "WatchUser" => api.watch_user("alice").await.map(drop),
         other => operate(other, api).await,
     }
 }
@@ -145,7 +148,7 @@ async fn an_invalid_token_is_refused_by_every_method_and_none_by_those_that_need
             let failure = call(method, caller, &item_id).await.expect_err("an invalid token is never ignored");
             assert_eq!(failure.code, Code::Unauthenticated, "{method} with a token that is {who}: {failure:?}");
         }
-        let public = matches!(method, "GetItem" | "ListItems" | "ListBids")
+        let public = matches!(method, "GetItem" | "ListItems" | "ListBids" | "WatchItem")
             || SCALER.contains(&method)
             || HEALTH.contains(&method);
         let anonymous = call(method, &api, &item_id).await.err().map(|failure| failure.code);
@@ -174,6 +177,9 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
         ("GetUserStats", &other, denied),
         ("GetUserStats", &seller, denied),
         ("GetUserStats", &ops, None),
+        ("WatchUser", &other, denied),
+        ("WatchUser", &seller, denied),
+        ("WatchUser", &ops, None),
     ] {
         let got = call(method, caller, &item_id).await.err().map(|failure| failure.code);
         assert_eq!(got, expected, "{method}");

@@ -15,6 +15,7 @@ mod jobs;
 mod kills;
 mod lab;
 mod listing;
+mod live;
 mod model;
 mod operating;
 mod outages;

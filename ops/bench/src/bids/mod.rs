@@ -19,6 +19,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const TIME: Duration = Duration::from_secs(8);
 /// Of each cell of the growth table.
 const CELL: Duration = Duration::from_secs(4);
+/// Bids of the open load come over so few connections: many more would cost the generator, on the same machine, what is measured.
+const OPEN_CONNECTIONS: usize = 16;
 const OVERLOADED_ITEMS: u32 = 10_000;
 /// Baseline clients.
 const NAIVE_CLIENTS: u32 = 32;
@@ -99,7 +101,7 @@ impl Bench<'_> {
     async fn open(&self, per_second: f64) -> anyhow::Result<(Tally, f64)> {
         self.stage(OVERLOADED_ITEMS).await?.close().await;
         let service = self.service().await?;
-        let clients = load::connect(&self.releases, &service.address, 64).await?;
+        let clients = load::connect(&self.releases, &service.address, OPEN_CONNECTIONS).await?;
         let tally = load::open(clients, &Lots::new(OVERLOADED_ITEMS), per_second, WARM_UP, TIME).await?;
         Ok((tally, service.memory()?.1))
     }

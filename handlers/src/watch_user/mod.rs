@@ -1,0 +1,83 @@
+//! What concerns one user: where they stand, then a notice of each change, for as long as the client listens.
+mod sql;
+mod standings;
+
+use crate::{convert::own_or_any, item::routing_key, live::heartbeat};
+use gavel_proto::{
+    events_v1::{ItemEvent, item_event::Fact},
+    v1::{self, WatchUserResponse, watch_user_response::Frame},
+};
+use gavel_rules::UserId;
+use gavel_runtime::{
+    Io, Result,
+    auth::{Access, Caller},
+    live::{Feed, News},
+    rpc::{self, Encoded, Sink},
+    spec::{Limits, Spec, Trigger},
+};
+use standings::Standings;
+
+/// A win is shown for so long.
+const WON_WITHIN_DAYS: i32 = 30;
+/// Standings in a snapshot.
+const MOST: i64 = 1_000;
+
+/// Users, by their ids.
+pub struct UserFeed;
+
+impl Feed for UserFeed {
+    const SPEC: &'static Spec =
+        &Spec::new("user_feed", Trigger::Broadcast(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]));
+    type Message = ItemEvent;
+    type State = Standings;
+
+    fn topics(event: &ItemEvent) -> Vec<String> {
+        let users = match &event.fact {
+            Some(Fact::BidAccepted(bid)) => vec![bid.bidder_id.clone(), bid.outbid_user_id.clone()],
+            Some(Fact::Closed(closed)) => vec![closed.winner_id.clone()],
+            _ => Vec::new(),
+        };
+        users.into_iter().filter(|user| !user.is_empty()).collect()
+    }
+
+    async fn load(io: &Io, user: &str) -> Result<Standings> {
+        Standings::of(user, &sql::followed(io, user, WON_WITHIN_DAYS, MOST).await?)
+    }
+
+    fn apply(standings: &mut Standings, user: &str, event: &ItemEvent) -> bool {
+        standings.apply(user, event)
+    }
+}
+
+/// `UserService.WatchUser`.
+pub struct WatchUser;
+
+impl rpc::StreamHandler for WatchUser {
+    const SPEC: &'static Spec = &Spec::new("watch_user", Trigger::Rpc("gavel.v1.UserService/WatchUser"))
+        .limits(Limits::DEFAULT.concurrency(10_000));
+    const ACCESS: Access = Access::Authenticated;
+    type Request = v1::WatchUserRequest;
+    type Query = UserId;
+    type Reply = WatchUserResponse;
+
+    fn parse(request: v1::WatchUserRequest, caller: Option<&Caller>) -> Result<UserId> {
+        own_or_any(&request.user_id, caller)
+    }
+
+    async fn handle(io: &Io, user: &UserId, out: &Sink<WatchUserResponse>) -> Result<()> {
+        let mut watch = io.watch::<UserFeed>(user.as_str())?;
+        let mut told = 0;
+        loop {
+            let news = watch.next().await?;
+            let (counted, frames) = watch.read(|standings| standings.since(told, news));
+            told = counted;
+            for frame in frames {
+                out.send_encoded(frame).await?;
+            }
+            if news != News::Changed {
+                let frame = Frame::Heartbeat(heartbeat(watch.pulse(), 0));
+                out.send_encoded(Encoded::of(&WatchUserResponse { frame: Some(frame) })).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Where a user stands with each item, and the notices of late.
+use crate::item::ItemRow;
+use gavel_proto::{
+    events_v1::{ItemEvent, ItemState, item_event::Fact},
+    v1::{
+        NoticeKind, Standing, StandingStatus, UserNotice, UserStandings, WatchUserResponse, watch_user_response::Frame,
+    },
+};
+use gavel_runtime::{Result, live::News, rpc::Encoded};
+use std::collections::{HashMap, VecDeque};
+
+/// Notices that are kept for clients that do not keep up: who is further behind gets a snapshot.
+const KEPT: usize = 64;
+
+/// One user's.
+#[derive(Default)]
+pub struct Standings {
+    by_item: HashMap<String, Standing>,
+    notices: VecDeque<Encoded<WatchUserResponse>>,
+    /// Notices so far, also those that are kept no longer.
+    counted: usize,
+}
+
+impl Standings {
+    pub(super) fn of(user: &str, items: &[ItemRow]) -> Result<Self> {
+        let mut standings = Self::default();
+        for item in items {
+            let status = match (item.leader_id.as_deref() == Some(user), item.closed_at) {
+                (true, Some(_)) => StandingStatus::Won,
+                (true, None) => StandingStatus::Leading,
+                (false, _) => StandingStatus::Outbid,
+            };
+            standings.take(standing(&item.state()?, item.version, status));
+        }
+        Ok(standings)
+    }
+
+    /// Takes a standing in, unless a newer one of the item is known.
+    fn take(&mut self, standing: Standing) -> bool {
+        let known = self.by_item.get(&standing.item_id);
+        let is_newer = known.is_none_or(|known| known.version < standing.version);
+        if is_newer {
+            self.by_item.insert(standing.item_id.clone(), standing);
+        }
+        is_newer
+    }
+
+    /// Whether there is a notice.
+    pub(super) fn apply(&mut self, user: &str, event: &ItemEvent) -> bool {
+        let (Some(item), Some(fact)) = (&event.item, &event.fact) else { return false };
+        let (status, notices): (_, &[(NoticeKind, i64)]) = match fact {
+            Fact::BidAccepted(bid) if bid.bidder_id == user => (StandingStatus::Leading, &[]),
+            Fact::BidAccepted(bid) if bid.outbid_user_id == user => {
+                (StandingStatus::Outbid, &[(NoticeKind::Outbid, 0)])
+            }
+            Fact::Closed(closed) if closed.winner_id == user => {
+                (StandingStatus::Won, &[(NoticeKind::Won, 0), (NoticeKind::PaymentDue, closed.hammer_price_minor)])
+            }
+            _ => return false,
+        };
+        let standing = standing(item, event.version, status);
+        if !self.take(standing.clone()) {
+            return false;
+        }
+        for (kind, due_minor) in notices {
+            self.notice(&UserNotice {
+                event_id: event.event_id.clone(),
+                kind: (*kind).into(),
+                standing: Some(standing.clone()),
+                due_minor: *due_minor,
+                occurred_at: event.occurred_at,
+            });
+        }
+        !notices.is_empty()
+    }
+
+    fn notice(&mut self, notice: &UserNotice) {
+        if self.notices.len() == KEPT {
+            self.notices.pop_front();
+        }
+        let frame = Frame::Notice(notice.clone());
+        self.notices.push_back(Encoded::of(&WatchUserResponse { frame: Some(frame) }));
+        self.counted += 1;
+    }
+
+    /// What a client that has seen so many notices is to be sent, and how many it has seen then.
+    pub(super) fn since(&self, told: usize, news: News) -> (usize, Vec<Encoded<WatchUserResponse>>) {
+        let behind = self.counted.saturating_sub(told);
+        let frames = match news {
+            News::Pulse => return (told, Vec::new()),
+            News::Changed if behind <= self.notices.len() => {
+                self.notices.iter().skip(self.notices.len() - behind).cloned().collect()
+            }
+            News::Loaded | News::Changed => vec![self.snapshot()],
+        };
+        (self.counted, frames)
+    }
+
+    fn snapshot(&self) -> Encoded<WatchUserResponse> {
+        let mut standings: Vec<_> = self.by_item.values().cloned().collect();
+        let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));
+        standings.sort_by(|a, b| ends(b).cmp(&ends(a)).then_with(|| a.item_id.cmp(&b.item_id)));
+        Encoded::of(&WatchUserResponse { frame: Some(Frame::Snapshot(UserStandings { standings })) })
+    }
+}
+
+fn standing(item: &ItemState, version: i64, status: StandingStatus) -> Standing {
+    Standing {
+        item_id: item.item_id.clone(),
+        title: item.title.clone(),
+        version,
+        status: status.into(),
+        currency: item.currency.clone(),
+        price_minor: item.price_minor.unwrap_or_default(),
+        next_minimum_minor: item.next_minimum_minor,
+        ends_at: item.ends_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gavel_proto::events_v1::{BidAccepted, ItemClosed};
+
+    fn event(version: i64, fact: Fact) -> ItemEvent {
+        let item = ItemState { item_id: "lamp".to_owned(), price_minor: Some(version * 100), ..ItemState::default() };
+        ItemEvent { version, item: Some(item), fact: Some(fact), ..ItemEvent::default() }
+    }
+
+    fn bid(version: i64, bidder: &str, outbid: &str) -> ItemEvent {
+        let fact =
+            BidAccepted { bidder_id: bidder.to_owned(), outbid_user_id: outbid.to_owned(), ..Default::default() };
+        event(version, Fact::BidAccepted(fact))
+    }
+
+    fn status(standings: &Standings) -> StandingStatus {
+        standings.by_item["lamp"].status()
+    }
+
+    #[test]
+    fn a_bid_is_no_notice_being_outbid_is_one_and_a_win_is_two() {
+        let mut standings = Standings::default();
+        assert!(!standings.apply("ann", &bid(2, "ann", "")));
+        assert_eq!(status(&standings), StandingStatus::Leading);
+        assert!(standings.apply("ann", &bid(3, "bob", "ann")));
+        assert_eq!((status(&standings), standings.counted), (StandingStatus::Outbid, 1));
+        let won = ItemClosed { winner_id: "ann".to_owned(), hammer_price_minor: 400 };
+        assert!(standings.apply("ann", &event(5, Fact::Closed(won))));
+        assert_eq!((status(&standings), standings.counted), (StandingStatus::Won, 3));
+    }
+
+    #[test]
+    fn what_comes_twice_or_late_is_no_notice() {
+        let mut standings = Standings::default();
+        assert!(standings.apply("ann", &bid(3, "bob", "ann")));
+        assert!(!standings.apply("ann", &bid(3, "bob", "ann")));
+        assert!(!standings.apply("ann", &bid(2, "ann", "")));
+        assert_eq!((status(&standings), standings.counted), (StandingStatus::Outbid, 1));
+    }
+
+    #[test]
+    fn who_is_too_far_behind_gets_a_snapshot() {
+        let mut standings = Standings::default();
+        for n in 0..=KEPT {
+            standings.apply("ann", &bid(2 + n as i64, "bob", "ann"));
+        }
+        assert_eq!(standings.since(0, News::Changed).1.len(), 1, "a snapshot of one item");
+        assert_eq!(standings.since(1, News::Changed).1.len(), KEPT, "all that are kept");
+        assert_eq!(standings.since(KEPT, News::Changed).1.len(), 1, "the last notice");
+        assert!(standings.since(KEPT + 1, News::Pulse).1.is_empty());
+    }
+}

@@ -1,0 +1,89 @@
+//! What can be watched: topics whose newest state every service process keeps while somebody looks at them.
+//!
+//! Each service process has a queue of its own on the broker and hears every event of its feeds ([`link`]). A topic is loaded
+//! from the database when it is first watched, and moved forward by events ([`hub`]); however many watch it, it is loaded
+//! once and kept once. While the link is lost, all of it is stale, and the watchers are told; when it is back, every watched
+//! topic is loaded again, because what was published in between is in the database and nowhere else.
+
+mod audience;
+mod hub;
+mod link;
+mod watch;
+
+pub use watch::{News, Pulse, Watch};
+
+pub(crate) use link::run;
+
+use crate::{Io, Result, spec::Spec};
+use hub::{Hub, Listens};
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    sync::Arc,
+};
+use tokio::sync::watch as channel;
+
+/// A kind of topics: how one is loaded, and how events move it forward.
+pub trait Feed: Send + Sync + 'static {
+    /// Name and routing keys ([`Trigger::Broadcast`](crate::spec::Trigger::Broadcast)).
+    const SPEC: &'static Spec;
+    /// The events.
+    type Message: prost::Message + Default + 'static;
+    /// A topic as it is now.
+    type State: Send + Sync + 'static;
+
+    /// The topics that an event is about.
+    fn topics(message: &Self::Message) -> Vec<String>;
+
+    /// Reads a topic from the database.
+    ///
+    /// # Errors
+    /// Whoever watches a topic first gets them.
+    fn load(io: &Io, topic: &str) -> impl Future<Output = Result<Self::State>> + Send;
+
+    /// Moves a topic forward. Events may come twice, and older than the state: those must change nothing. Returns whether the
+    /// watchers are to be woken.
+    fn apply(state: &mut Self::State, topic: &str, message: &Self::Message) -> bool;
+}
+
+/// Whether events come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Link {
+    /// Counts connections: what was loaded in an earlier one may lack events.
+    epoch: u64,
+    up: bool,
+}
+
+/// The feeds of a process.
+pub(crate) struct Live {
+    link: channel::Sender<Link>,
+    /// In the order of their registration.
+    hubs: Vec<Arc<dyn Listens>>,
+    by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { link: channel::Sender::new(Link::default()), hubs: Vec::new(), by_type: HashMap::new() }
+    }
+}
+
+impl Live {
+    pub(crate) fn add<F: Feed>(&mut self) {
+        let hub = Arc::new(Hub::<F>::default());
+        self.hubs.push(hub.clone());
+        self.by_type.insert(TypeId::of::<F>(), hub);
+    }
+
+    fn hub<F: Feed>(&self) -> Option<Arc<Hub<F>>> {
+        self.by_type.get(&TypeId::of::<F>())?.clone().downcast().ok()
+    }
+
+    /// Every routing key that some feed wants to hear.
+    fn keys(&self) -> Vec<&'static str> {
+        let mut keys: Vec<_> = self.hubs.iter().flat_map(|hub| hub.keys().iter().copied()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+}

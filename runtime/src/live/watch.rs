@@ -1,0 +1,142 @@
+//! One watcher of one topic.
+use super::{
+    Feed, Link,
+    hub::{Held, Hub, Topic, unregistered},
+};
+use crate::{Io, Result};
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep},
+};
+
+/// Between two tries to load a topic that somebody watches already.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a watcher was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// The topic was loaded: whatever came before it may lack something.
+    Loaded,
+    /// Events have moved it forward, one or many.
+    Changed,
+    /// Nothing is new, or only what [`Watch::pulse`] says.
+    Pulse,
+}
+
+/// How the stream itself is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// Changes may be late: the link to the broker is lost.
+    pub stale: bool,
+    /// How many watch the same topic over all processes; none while that is not known.
+    pub watchers: Option<i64>,
+}
+
+/// A topic being watched, until it is dropped.
+pub struct Watch<F: Feed> {
+    io: Io,
+    hub: Arc<Hub<F>>,
+    topic: Arc<Topic<F>>,
+    held: watch::Receiver<Held<F>>,
+    link: watch::Receiver<Link>,
+    audience: watch::Receiver<Option<i64>>,
+    /// Of the state that was last told of.
+    loads: u64,
+    epoch: u64,
+    every: Duration,
+    next_pulse: Pin<Box<Sleep>>,
+}
+
+impl<F: Feed> Drop for Watch<F> {
+    fn drop(&mut self) {
+        self.hub.leave(&self.topic.name);
+    }
+}
+
+impl<F: Feed> Watch<F> {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// When the feed is not registered.
+    pub(crate) fn begin(io: &Io, topic: &str) -> Result<Self> {
+        let (live, every) = (io.runtime().live(), io.runtime().streams().heartbeat);
+        let hub = live.hub::<F>().ok_or_else(unregistered::<F>)?;
+        let topic = hub.join(topic);
+        Ok(Self {
+            io: io.within(io.invocation().clone()),
+            held: topic.held.subscribe(),
+            link: live.link.subscribe(),
+            audience: topic.audience.subscribe(),
+            loads: 0,
+            epoch: 0,
+            every,
+            next_pulse: Box::pin(tokio::time::sleep(every)),
+            hub,
+            topic,
+        })
+    }
+
+    /// Waits until there is something to tell. The first is [`News::Loaded`].
+    ///
+    /// # Errors
+    /// Those of the first load. Later the topic goes on as it was, stale.
+    pub async fn next(&mut self) -> Result<News> {
+        loop {
+            let link = *self.link.borrow_and_update();
+            if self.loads == 0 || self.epoch != link.epoch {
+                match self.topic.load(&self.io, link).await {
+                    Ok(()) => return Ok(self.see()),
+                    Err(error) if self.loads == 0 => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(feed = F::SPEC.name, topic = self.topic.name, %error, "loaded again soon");
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                _ = self.held.changed() => return Ok(self.see()),
+                _ = self.link.changed() => {
+                    // Up again, it is loaded first.
+                    if !self.link.borrow().up {
+                        return Ok(News::Pulse);
+                    }
+                }
+                _ = self.audience.changed() => return Ok(News::Pulse),
+                () = self.next_pulse.as_mut() => return Ok(self.beat(link).await),
+            }
+        }
+    }
+
+    /// Takes notice of what is held now.
+    fn see(&mut self) -> News {
+        let held = self.held.borrow_and_update();
+        let loaded = held.loads != self.loads;
+        (self.loads, self.epoch) = (held.loads, held.epoch);
+        if loaded { News::Loaded } else { News::Changed }
+    }
+
+    /// It is time to show that the stream is alive. Without events, the database is asked instead.
+    async fn beat(&mut self, link: Link) -> News {
+        self.next_pulse.as_mut().reset(Instant::now() + self.every);
+        if !link.up && self.topic.load(&self.io, link).await.is_ok() {
+            return self.see();
+        }
+        News::Pulse
+    }
+
+    /// Reads the topic's state.
+    ///
+    /// # Panics
+    /// Before the first [`News::Loaded`].
+    pub fn read<R>(&self, read: impl FnOnce(&F::State) -> R) -> R {
+        read(self.held.borrow().state.as_ref().expect("the topic was loaded"))
+    }
+
+    /// How the stream is.
+    pub fn pulse(&self) -> Pulse {
+        let link = *self.link.borrow();
+        Pulse { stale: !link.up || link.epoch != self.epoch, watchers: *self.audience.borrow() }
+    }
+}

@@ -1,0 +1,114 @@
+//! Calls that are answered by a stream.
+use super::{
+    StreamHandler,
+    incoming::{Incoming, decode},
+};
+use crate::{Class, Error, Io, Result, Runtime, db::Share, invoke::invoke};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
+use prost::Message;
+use std::{
+    future::pending,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Answers on their way to a client that does not keep up. Few: a handler that waits can skip what is outdated meanwhile.
+const BUFFER: usize = 4;
+
+/// A stream's answers, in protobuf.
+pub(crate) type Replies = BoxStream<'static, Result<Bytes>>;
+
+/// An answer that many streams send, encoded once. Cheap to clone.
+#[derive(Debug)]
+pub struct Encoded<T>(Bytes, PhantomData<fn(T)>);
+
+impl<T> Clone for Encoded<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+impl<T: Message> Encoded<T> {
+    /// Encodes it.
+    pub fn of(reply: &T) -> Self {
+        Self(reply.encode_to_vec().into(), PhantomData)
+    }
+}
+
+/// Where a stream's answers go.
+pub struct Sink<T> {
+    sender: mpsc::Sender<Bytes>,
+    patience: Duration,
+    of: PhantomData<fn(T)>,
+}
+
+impl<T: Message> Sink<T> {
+    /// Sends one answer; waits while the client does not keep up.
+    ///
+    /// # Errors
+    /// When the client has left, or has taken nothing for too long (`GAVEL_STREAM_PATIENCE_MS`).
+    pub async fn send(&self, reply: T) -> Result<()> {
+        self.send_encoded(Encoded::of(&reply)).await
+    }
+
+    /// As [`Sink::send`].
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn send_encoded(&self, reply: Encoded<T>) -> Result<()> {
+        use mpsc::error::SendTimeoutError::{Closed, Timeout};
+        self.sender.send_timeout(reply.0, self.patience).await.map_err(|error| match error {
+            Closed(_) => Error::new(Class::Unavailable, "the client has left"),
+            Timeout(_) => {
+                let message = format!("the client has taken nothing for {:?}: it is dropped", self.patience);
+                Error::new(Class::Exhausted, message)
+            }
+        })
+    }
+}
+
+/// Refused at the door it is an ordinary error; later, the stream's end.
+pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Replies> {
+    let (inner, invocation, until) = (runtime.clone(), incoming.invocation.clone(), incoming.client_deadline);
+    let door = async move {
+        let caller = incoming.admission(H::ACCESS)?;
+        let permit = inner.admit(H::SPEC)?;
+        Ok((permit, H::parse(decode(request)?, caller.as_ref())?))
+    };
+    let (permit, query) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;
+    let (sender, mut answers) = mpsc::channel(BUFFER);
+    // Not in the buffer: there may be no room in it.
+    let ending = Arc::new(Mutex::new(None));
+    let (io, draining) = (Io::new(&runtime, Share::Calls, invocation), runtime.tasks().draining().clone());
+    let (metrics, patience, end) = (runtime.clone(), runtime.streams().patience, ending.clone());
+    runtime.tasks().spawn(async move {
+        let _open = metrics.metrics().begin(H::SPEC.name, "stream");
+        let (_permit, sink) = (permit, Sink { sender: sender.clone(), patience, of: PhantomData });
+        let ended = tokio::select! {
+            ended = H::handle(&io, &query, &sink) => ended,
+            () = sender.closed() => return,
+            () = draining.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
+            () = expiry(until) => Err(Error::new(Class::DeadlineExceeded, "the stream's time is over")),
+        };
+        if let Err(error) = ended {
+            tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
+            *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    });
+    Ok(Box::pin(stream::poll_fn(move |context| {
+        answers.poll_recv(context).map(|answer| match answer {
+            Some(answer) => Some(Ok(answer)),
+            None => ending.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err),
+        })
+    })))
+}
+
+async fn expiry(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => pending().await,
+    }
+}
