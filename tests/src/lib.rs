@@ -4,6 +4,7 @@
 pub mod api;
 pub mod broker;
 pub mod eventually;
+pub mod gateway;
 pub mod process;
 pub mod proxy;
 pub mod servers;
@@ -11,5 +12,6 @@ pub mod system;
 
 pub use api::{Api, Failure, settle};
 pub use eventually::eventually;
+pub use gateway::Door;
 pub use process::Process;
 pub use system::{Options, System};

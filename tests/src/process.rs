@@ -26,12 +26,13 @@ impl Process {
     pub fn start(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(variables.iter().cloned());
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("can't start {}: {error}", program.display()));
+        Self::spawn(command)
+    }
+
+    /// Starts that.
+    pub fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let readers = vec![
             collect(child.stdout.take().expect("stdout is piped"), lines.clone()),

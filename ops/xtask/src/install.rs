@@ -38,9 +38,15 @@ pub(crate) const DOCKER: Need = Need {
 pub(crate) const DEBOOTSTRAP: Need =
     Need { what: "debootstrap", found: || on_path("debootstrap").is_some(), packages: &["debootstrap"] };
 
+pub(crate) const OPENSSL: Need =
+    Need { what: "openssl", found: || on_path("openssl").is_some(), packages: &["openssl"] };
+pub(crate) const NGINX: Need = Need { what: "nginx", found: || on_path("nginx").is_some(), packages: &["nginx"] };
+pub(crate) const HAPROXY: Need =
+    Need { what: "HAProxy", found: || on_path("haproxy").is_some(), packages: &["haproxy"] };
+
 /// What building and running without containers needs.
 pub(crate) fn everything() -> anyhow::Result<()> {
-    ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS])
+    ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS, OPENSSL, NGINX, HAPROXY])
 }
 
 /// Installs what of this is missing.

@@ -1,6 +1,6 @@
 //! Every test, on one set of real servers, in parallel.
 use crate::{
-    install::{C_COMPILER, PROTOC, cargo_tool, ensure},
+    install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, cargo_tool, ensure},
     progress::{Step, run, run_quietly},
     servers::{
         Urls,
@@ -59,7 +59,7 @@ impl Test {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        ensure(&[C_COMPILER, PROTOC])?;
+        ensure(&[C_COMPILER, PROTOC, OPENSSL, NGINX, HAPROXY])?;
         let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
         let servers = self.servers()?;
         let urls = servers.urls();

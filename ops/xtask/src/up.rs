@@ -1,14 +1,16 @@
 //! The whole system, up and down.
 use crate::{
-    install::{C_COMPILER, PROTOC, ensure, is_root},
+    install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, ensure, is_root},
     progress::{Step, run_quietly, wait_until},
     servers::{Child, Urls, layout::Layout, processes::Processes, reap},
     test::{build, migrate},
 };
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use gavel_gateway::{Gateway, Kind, Limits};
 use std::{
     fs,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc,
@@ -31,6 +33,16 @@ pub(crate) struct Up {
     /// Build and run with optimisations
     #[arg(long)]
     release: bool,
+    /// Put the TLS gateway in front, on a local port
+    #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "nginx")]
+    gateway: Option<Program>,
+}
+
+/// What the gateway runs on.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Program {
+    Nginx,
+    Haproxy,
 }
 
 /// Stops Gavel's processes of this checkout.
@@ -54,8 +66,9 @@ impl Up {
         let system = System { layout: &layout, bins: &bins, variables: &variables };
         let mut worker = system.start("bid-worker", layout.worker_port())?;
         let mut service = system.start("bid-service", layout.service_port())?;
+        let mut gateway = self.gateway.map(|program| system.start_gateway(program)).transpose()?;
         let item = system.seed()?;
-        system.greet(&item)?;
+        system.greet(&item, gateway.is_some())?;
         loop {
             if !matches!(interrupted.recv_timeout(Duration::from_millis(300)), Err(mpsc::RecvTimeoutError::Timeout)) {
                 break;
@@ -63,8 +76,10 @@ impl Up {
             servers.check()?;
             system.keep_running(&mut worker, layout.worker_port())?;
             system.keep_running(&mut service, layout.service_port())?;
+            gateway.as_mut().map_or(Ok(()), Child::check)?;
         }
         let step = Step::begin("stopping");
+        drop(gateway);
         service.stop();
         worker.stop();
         drop(servers);
@@ -140,6 +155,27 @@ impl System<'_> {
         Ok(child)
     }
 
+    fn start_gateway(&self, program: Program) -> anyhow::Result<Child> {
+        let (kind, need) = match program {
+            Program::Nginx => (Kind::Nginx, NGINX),
+            Program::Haproxy => (Kind::Haproxy, HAPROXY),
+        };
+        ensure(&[OPENSSL, need])?;
+        let step = Step::begin("starting the gateway");
+        let port = self.layout.gateway_port();
+        let services = vec![format!("127.0.0.1:{}", self.layout.service_port())];
+        let gateway = Gateway { kind, port, services, dir: self.gateway_dir(), limits: Limits::USUAL };
+        let mut child = Child::start(self.layout, "gateway", "TERM", &mut gateway.prepare()?)?;
+        let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        wait_until("the gateway", Duration::from_secs(30), || child.check(), ready)?;
+        step.done(format!("the gateway on https://localhost:{port}"));
+        Ok(child)
+    }
+
+    fn gateway_dir(&self) -> PathBuf {
+        self.layout.dir.join("gateway")
+    }
+
     /// Starts a process that died again, as an orchestrator would: nothing is lost, and one may try.
     fn keep_running(&self, child: &mut Child, port: u16) -> anyhow::Result<()> {
         let Err(error) = child.check() else { return Ok(()) };
@@ -178,7 +214,7 @@ impl System<'_> {
         Ok(serde_json::from_str(&self.bidctl(&["--json", "item", "list", "--status", "open"])?)?)
     }
 
-    fn greet(&self, item: &serde_json::Value) -> anyhow::Result<()> {
+    fn greet(&self, item: &serde_json::Value, has_gateway: bool) -> anyhow::Result<()> {
         let (id, minimum) = (item["item_id"].as_str().unwrap_or_default(), &item["next_minimum_minor"]);
         let token = self.bidctl(&["token", "--user", "alice", "--role", "bidder", "--minutes", "720"])?;
         let bidctl = self.bins.join("bidctl");
@@ -200,6 +236,15 @@ impl System<'_> {
             self.layout.worker_port(),
             token.trim(),
         );
+        if has_gateway {
+            let (port, dir) = (self.layout.gateway_port(), self.gateway_dir());
+            println!(
+                "\nThe gateway is on https://localhost:{port} (gRPC, gRPC-Web and Connect; browsers under /api):\n\n\
+                 \x20 curl --cacert {}/certificate.pem -H 'content-type: application/json' \\\n\
+                 \x20   -d '{{\"itemId\": \"{id}\"}}' https://localhost:{port}/api/gavel.v1.ItemService/GetItem",
+                dir.display(),
+            );
+        }
         Ok(())
     }
 }

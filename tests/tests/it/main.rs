@@ -9,6 +9,7 @@ mod correlation;
 mod deadlines;
 mod delivery;
 mod drain;
+mod gateway;
 mod idempotency;
 mod identity;
 mod jobs;

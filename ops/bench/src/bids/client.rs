@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// What `h2` takes for an attack by default is a few dozen answers that wait.
+const DATA_FRAME_BUDGET: usize = 1 << 22;
+
 /// What became of a bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -37,7 +40,9 @@ impl Client {
     pub(crate) async fn connect(address: &str, token: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (send, connection) = h2::client::handshake(stream).await?;
+        // Many small answers may wait to be read at once.
+        let (send, connection) =
+            h2::client::Builder::new().data_frame_budget(DATA_FRAME_BUDGET).handshake(stream).await?;
         tokio::spawn(connection);
         let uri = format!("http://{address}/gavel.v1.BidService/PlaceBid").parse()?;
         Ok(Self { send, uri, authorization: format!("Bearer {token}").parse()? })

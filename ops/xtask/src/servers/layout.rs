@@ -12,10 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Ports used by one set: eight in a row.
-const PORTS: u16 = 8;
+/// Ports used by one set: nine in a row.
+const PORTS: u16 = 9;
 /// Blocks of ports are looked for in this many places, from 20000 up.
-const BLOCKS: u64 = 1_500;
+const BLOCKS: u64 = 1_300;
 
 /// One set of private servers.
 #[derive(Debug, Clone)]
@@ -101,6 +101,10 @@ impl Layout {
     }
     pub(crate) fn worker_port(&self) -> u16 {
         self.port(7)
+    }
+
+    pub(crate) fn gateway_port(&self) -> u16 {
+        self.port(8)
     }
 
     /// Deletes what the servers keep.

@@ -1,0 +1,79 @@
+//! The TLS gateway, in front of services of a test.
+use crate::{Process, eventually};
+use gavel_gateway::{Gateway, Kind, Limits};
+use reqwest::{Certificate, Client};
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+/// A test's clients all have one address.
+const LIMITS: Limits = Limits { calls_per_second: 5_000, connections: 5_000 };
+
+/// How long it may take to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A gateway that runs. Stopped when dropped.
+pub struct Door {
+    /// `https://localhost:…`.
+    pub url: String,
+    /// What its clients trust.
+    pub certificate: PathBuf,
+    process: Process,
+    dir: PathBuf,
+}
+
+impl Door {
+    /// Opens one in front of services at these addresses.
+    pub async fn open(kind: Kind, services: &[String]) -> Self {
+        let dir = std::env::temp_dir().join(format!("gavel-door-{}", Uuid::new_v4().simple()));
+        let port = free_port().await;
+        let gateway = Gateway { kind, port, services: services.to_vec(), dir: dir.clone(), limits: LIMITS };
+        let process = Process::spawn(gateway.prepare().expect("the gateway is prepared"));
+        let door =
+            Self { url: format!("https://localhost:{port}"), certificate: dir.join("certificate.pem"), process, dir };
+        let connect = || async {
+            assert!(!door.process.has_ended(), "{:?}", door.process.output());
+            TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        };
+        eventually("the gateway listens", connect, |connected| *connected).await;
+        door
+    }
+
+    /// A client that trusts it.
+    pub fn client(&self) -> Client {
+        let pem = fs::read(&self.certificate).expect("a certificate");
+        let trusted = Certificate::from_pem(&pem).expect("a certificate");
+        Client::builder().add_root_certificate(trusted).build().expect("a client")
+    }
+
+    /// What it has written of the calls it led on.
+    pub fn log(&self) -> String {
+        let file = fs::read_to_string(self.dir.join("access.log")).unwrap_or_default();
+        file + &self.process.output().join("\n")
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Killed, nginx would leave its workers.
+        if !self.process.has_ended() {
+            self.process.terminate();
+        }
+        let until = Instant::now() + PATIENCE;
+        while !self.process.has_ended() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A port that nobody listens on.
+pub async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("a bound port").port()
+}
