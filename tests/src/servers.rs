@@ -33,6 +33,6 @@ impl Servers {
 }
 
 /// A variable that `cargo xtask test` sets.
-pub(crate) fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `cargo xtask test`"))
 }

@@ -1,6 +1,7 @@
 //! What CI runs.
 use crate::{
     install::{DOCKER, as_root, cargo_tool, ensure, is_root},
+    judges,
     progress::{Step, run, run_quietly, wait_until},
     servers::{containers::engine_answers, layout::Layout, processes::Processes},
     sqlx::Sqlx,
@@ -23,6 +24,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
         result
     };
     stage("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
+    stage("contracts", &mut judges::contracts)?;
     stage("docker", &mut docker)?;
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;

@@ -44,6 +44,21 @@ pub(crate) const NGINX: Need = Need { what: "nginx", found: || on_path("nginx").
 pub(crate) const HAPROXY: Need =
     Need { what: "HAProxy", found: || on_path("haproxy").is_some(), packages: &["haproxy"] };
 
+pub(crate) const NODE: Need = Need {
+    what: "Node.js",
+    found: || on_path("node").is_some() && on_path("npm").is_some(),
+    packages: &["nodejs", "npm"],
+};
+pub(crate) const PYTHON: Need = Need { what: "Python", found: has_venv, packages: &["python3", "python3-venv"] };
+
+/// Debian packs what makes a virtual environment apart.
+fn has_venv() -> bool {
+    on_path("python3").is_some_and(|python| {
+        let check = Command::new(python).args(["-c", "import venv, ensurepip"]).output();
+        check.is_ok_and(|output| output.status.success())
+    })
+}
+
 /// What building and running without containers needs.
 pub(crate) fn everything() -> anyhow::Result<()> {
     ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS, OPENSSL, NGINX, HAPROXY])

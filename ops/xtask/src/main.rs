@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod images;
 mod install;
+mod judges;
 mod progress;
 mod servers;
 mod sqlx;

@@ -1,6 +1,7 @@
 //! Every test, on one set of real servers, in parallel.
 use crate::{
     install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, cargo_tool, ensure},
+    judges,
     progress::{Step, run, run_quietly},
     servers::{
         Urls,
@@ -60,6 +61,7 @@ impl Test {
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, OPENSSL, NGINX, HAPROXY])?;
+        let python = judges::prepare()?;
         let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
         let servers = self.servers()?;
         let urls = servers.urls();
@@ -78,6 +80,7 @@ impl Test {
             .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
             .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
             .env("GAVEL_TEST_REDIS_URL", &urls.redis)
+            .env("GAVEL_TEST_PYTHON", &python)
             .env("GAVEL_TEST_BIN_DIR", &bins);
         run(&mut command)
     }

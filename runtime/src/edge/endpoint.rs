@@ -2,17 +2,21 @@
 use super::dispatch::Dispatch;
 use bytes::Bytes;
 use connectrpc::{ConnectError, ConnectRpcBody, ConnectRpcService};
-use http_body::Frame;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
     Body, Endpoint, Request, Response,
-    http::{self, Method, StatusCode},
+    http::{self, HeaderValue, Method, StatusCode, header},
 };
 use std::{
     convert::Infallible,
     io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 use sync_wrapper::SyncWrapper;
 use tower_service::Service;
@@ -33,13 +37,72 @@ impl Endpoint for Edge {
         let path = request.uri().path().trim_start_matches('/');
         // connectrpc reads a call first, which costs, and may never end where there is no such method.
         if let Some(refusal) = self.0.dispatcher().refusal(path, request.headers()) {
-            return Ok(refused(&request, refusal));
+            let mut response = refused(&request, refusal);
+            if request.version() != http::Version::HTTP_2 && request.method() == Method::POST {
+                close(&mut response);
+            }
+            return Ok(response);
         }
         let request: http::Request<BoxBody<Bytes, io::Error>> = request.into();
-        match self.0.clone().call(request).await {
-            Ok(response) => Ok(into_poem(response)),
+        let (request, unread) = Reading::of(request);
+        let mut response = match self.0.clone().call(request).await {
+            Ok(response) => into_poem(response),
             Err(never) => match never {},
+        };
+        if unread.is_some_and(|unread| unread.load(Ordering::Relaxed)) {
+            close(&mut response);
         }
+        Ok(response)
+    }
+}
+
+/// Answered before its request was read whole, a connection of HTTP/1.1 is of no more use: the client must not send the next
+/// call over it.
+fn close(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// A request's body of HTTP/1.1, that says whether some of it is still to come.
+struct Reading {
+    body: BoxBody<Bytes, io::Error>,
+    unread: Arc<AtomicBool>,
+}
+
+impl Reading {
+    /// None where the connection does not depend on it.
+    fn of(
+        request: http::Request<BoxBody<Bytes, io::Error>>,
+    ) -> (http::Request<BoxBody<Bytes, io::Error>>, Option<Arc<AtomicBool>>) {
+        if request.version() == http::Version::HTTP_2 {
+            return (request, None);
+        }
+        let unread = Arc::new(AtomicBool::new(!request.body().is_end_stream()));
+        let request = request.map(|body| Self { body, unread: unread.clone() }.boxed());
+        (request, Some(unread))
+    }
+}
+
+impl http_body::Body for Reading {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.unread.store(false, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

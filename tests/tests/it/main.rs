@@ -13,6 +13,7 @@ mod gateway;
 mod idempotency;
 mod identity;
 mod jobs;
+mod judges;
 mod kills;
 mod lab;
 mod listing;
