@@ -137,7 +137,7 @@ async fn run_until_signal(
         _ = interrupt.recv() => return Ok(()),
     }
     db::check_sizes(&runtime.pools().reads, uses, &pools).await?;
-    let acceptor = server::bind(config).await?;
+    let acceptor = server::bind(config)?;
     tracing::info!(address = acceptor.address(), "ready");
     start(&runtime);
     runtime.tasks().spawn(gauges::run(runtime.clone()));

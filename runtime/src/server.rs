@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use poem::{
     Endpoint, EndpointExt, Response, Route, Server,
     http::{Method, StatusCode, uri::Scheme},
-    listener::{Acceptor, Listener, TcpAcceptor, TcpListener},
+    listener::{Acceptor, TcpAcceptor},
     middleware::Cors,
     web::{LocalAddr, RemoteAddr},
 };
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -21,7 +22,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,18 +31,27 @@ use tokio_util::sync::CancellationToken;
 const MAX_STREAMS: u32 = 1_024;
 /// A connection over which nothing came or went for so long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+/// Connections that wait to be accepted: when a process dies, all that watched over it come to another at once. The system's
+/// own limit (`net.core.somaxconn`) may be lower.
+const BACKLOG: u32 = 4_096;
 /// Between tries to accept, when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A browser remembers for so long what a page may do, in seconds.
 const PREFLIGHT_S: i32 = 7_200;
 
 /// Binds first, so that an address in use is an error and not a log line.
-pub(crate) async fn bind(config: &ProcessConfig) -> anyhow::Result<Listening> {
-    let acceptor = TcpListener::bind(config.listen.to_string())
-        .into_acceptor()
-        .await
-        .with_context(|| format!("can't listen on {} (GAVEL_LISTEN)", config.listen))?;
+pub(crate) fn bind(config: &ProcessConfig) -> anyhow::Result<Listening> {
+    let acceptor =
+        listen(config.listen).with_context(|| format!("can't listen on {} (GAVEL_LISTEN)", config.listen))?;
     Ok(Listening { acceptor, places: Arc::new(Semaphore::new(config.connections as usize)) })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpAcceptor> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of the process before may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    TcpAcceptor::from_tokio(socket.listen(BACKLOG)?)
 }
 
 /// Serves until `stop`, then finishes the requests under way, within the grace period.

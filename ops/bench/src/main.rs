@@ -7,6 +7,7 @@ mod growth;
 mod ours;
 mod report;
 mod rounds;
+mod watch;
 
 use bids::service::Releases;
 use mimalloc::MiMalloc;
@@ -93,14 +94,14 @@ async fn jobs(
 }
 
 /// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`,
-/// `gavel-bench bids|relay|stats POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for the
-/// latter two.
+/// `gavel-bench bids|relay|stats|watch POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for all but
+/// the first.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // Clients of a service share the machine with it. On one thread they cost least: a call's frames leave together.
     let mut runtime = match arguments.first() {
-        Some(&"bids") => tokio::runtime::Builder::new_current_thread(),
+        Some(&"bids" | &"watch") => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(run(&arguments))
@@ -113,13 +114,14 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
             let rows = jobs(base, node, rounds.parse()?, backlog.parse()?, only.first().copied()).await?;
             write(out, "jobs", &rows)
         }
-        [what @ ("bids" | "relay" | "stats"), base, bins, out, rounds, ref only @ ..] => {
+        [what @ ("bids" | "relay" | "stats" | "watch"), base, bins, out, rounds, ref only @ ..] => {
             fs::create_dir_all(out)?;
             let bench = bids::Bench { base, out, releases: Releases::in_dir(bins, out)? };
             let (rounds, only) = (rounds.parse()?, only.first().copied());
             let rows = match what {
                 "bids" => bids::run(&bench, rounds, only).await?,
                 "relay" => events::relay(&bench, rounds).await?,
+                "watch" => watch::run(&bench, only).await?,
                 _ => events::stats(&bench, rounds).await?,
             };
             write(out, what, &rows)

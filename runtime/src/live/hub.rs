@@ -1,6 +1,6 @@
 //! The topics of one feed that somebody watches.
 use super::{Feed, Link};
-use crate::{Error, Invocation, Io, Result, spec::Trigger, tx::bounded};
+use crate::{Error, Invocation, Io, Result, spec::Trigger, tasks::Tasks, tx::bounded};
 use prost::Message;
 use std::{
     any::type_name,
@@ -15,6 +15,10 @@ const LOAD_TIME: Duration = Duration::from_secs(3);
 
 /// While the link is down, what was loaded so lately is not loaded again, whoever asks.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// Updates of one topic that are sent in a second, over all who watch it here. What would be more is skipped for what is newer:
+/// otherwise a crowd would keep the process from everything else, itself included.
+const UPDATES_PER_SECOND: u32 = 50_000;
 
 /// All topics of a feed.
 pub(super) struct Hub<F: Feed> {
@@ -45,6 +49,10 @@ pub(super) struct Held<F: Feed> {
     /// The link's epoch when that was last begun.
     pub(super) epoch: u64,
     at: Instant,
+    /// When the watchers were last woken.
+    woken: Instant,
+    /// They will be, for what has come since.
+    to_be_woken: bool,
     /// What came while it is being loaded, and may not be in it.
     meanwhile: Option<Vec<Arc<F::Message>>>,
 }
@@ -53,7 +61,7 @@ pub(super) struct Held<F: Feed> {
 pub(super) trait Listens: Send + Sync {
     fn keys(&self) -> &'static [&'static str];
     /// An event has come.
-    fn hear(&self, payload: &[u8]);
+    fn hear(&self, payload: &[u8], tasks: &Tasks);
     /// The watched topics, each with how many watch it here.
     fn audience(&self) -> Vec<(String, i64)>;
     /// How many watch the topic, over all processes.
@@ -92,8 +100,9 @@ impl<F: Feed> Hub<F> {
         }
     }
 
-    fn find(&self, name: &str) -> Option<Arc<Topic<F>>> {
-        self.topics().get(name).map(|watched| watched.topic.clone())
+    /// The topic, and how many watch it.
+    fn find(&self, name: &str) -> Option<(Arc<Topic<F>>, i64)> {
+        self.topics().get(name).map(|watched| (watched.topic.clone(), watched.by))
     }
 }
 
@@ -105,7 +114,7 @@ impl<F: Feed> Listens for Hub<F> {
         }
     }
 
-    fn hear(&self, payload: &[u8]) {
+    fn hear(&self, payload: &[u8], tasks: &Tasks) {
         if self.topics().is_empty() {
             return;
         }
@@ -114,8 +123,12 @@ impl<F: Feed> Listens for Hub<F> {
             Err(error) => return tracing::error!(feed = F::SPEC.name, %error, "an event can't be read"),
         };
         for name in F::topics(&message) {
-            if let Some(topic) = self.find(&name) {
-                topic.hear(&message);
+            let Some((topic, watchers)) = self.find(&name) else { continue };
+            if let Some(pause) = topic.hear(&message, pace(watchers)) {
+                tasks.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    topic.wake();
+                });
             }
         }
     }
@@ -125,7 +138,7 @@ impl<F: Feed> Listens for Hub<F> {
     }
 
     fn tell(&self, topic: &str, audience: Option<i64>) {
-        if let Some(topic) = self.find(topic) {
+        if let Some((topic, _)) = self.find(topic) {
             topic.audience.send_if_modified(|known| std::mem::replace(known, audience) != audience);
         }
     }
@@ -133,7 +146,9 @@ impl<F: Feed> Listens for Hub<F> {
 
 impl<F: Feed> Topic<F> {
     fn named(name: String) -> Self {
-        let nothing = Held { state: None, loads: 0, epoch: 0, at: Instant::now(), meanwhile: None };
+        let now = Instant::now();
+        let nothing =
+            Held { state: None, loads: 0, epoch: 0, at: now, woken: now, to_be_woken: false, meanwhile: None };
         Self {
             name,
             held: watch::Sender::new(nothing),
@@ -142,13 +157,28 @@ impl<F: Feed> Topic<F> {
         }
     }
 
-    fn hear(&self, message: &Arc<F::Message>) {
+    /// Takes an event in. The watchers are woken at once, or after the pause that is given: whoever is told of it does that.
+    fn hear(&self, message: &Arc<F::Message>, pace: Duration) -> Option<Duration> {
+        let mut later = None;
         self.held.send_if_modified(|held| {
             if let Some(meanwhile) = &mut held.meanwhile {
                 meanwhile.push(message.clone());
             }
-            held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message))
+            if !held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message)) || held.to_be_woken {
+                return false;
+            }
+            later = pace.checked_sub(held.woken.elapsed()).filter(|pause| !pause.is_zero());
+            held.to_be_woken = later.is_some();
+            if later.is_none() {
+                held.woken = Instant::now();
+            }
+            later.is_none()
         });
+        later
+    }
+
+    fn wake(&self) {
+        self.held.send_modify(|held| (held.woken, held.to_be_woken) = (Instant::now(), false));
     }
 
     /// Loads the topic, unless another watcher has done so since the link was last made.
@@ -204,6 +234,11 @@ impl<F: Feed> Drop for Gathering<'_, F> {
     }
 }
 
+/// The watchers of a topic are woken no more often.
+fn pace(watchers: i64) -> Duration {
+    Duration::from_secs(1) * u32::try_from(watchers).unwrap_or(u32::MAX) / UPDATES_PER_SECOND
+}
+
 /// The feed was not registered.
 pub(super) fn unregistered<F: Feed>() -> Error {
     Error::internal(anyhow::anyhow!("feed {} ({}) is not registered", F::SPEC.name, type_name::<F>()))
@@ -246,16 +281,31 @@ mod tests {
         let hub = Hub::<Highest>::default();
         let topic = hub.join("t");
         let gathering = Gathering::begin(&topic);
-        hub.hear(&event(7));
+        hub.hear(&event(7), &Tasks::default());
         assert_eq!(topic.held.borrow().state, None);
         gathering.end(5, Link { epoch: 1, up: true });
         assert_eq!(topic.held.borrow().state, Some(7));
         let mut seen = topic.held.subscribe();
-        hub.hear(&event(6));
+        hub.hear(&event(6), &Tasks::default());
         assert!(!seen.has_changed().unwrap(), "older");
-        hub.hear(&event(8));
+        hub.hear(&event(8), &Tasks::default());
         assert!(seen.has_changed().unwrap());
         assert_eq!(seen.borrow_and_update().state, Some(8));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_woken_at_a_pace_and_for_the_newest() {
+        let (hub, tasks) = (Hub::<Highest>::default(), Tasks::default());
+        let topic = hub.join("t");
+        (0..5_000).for_each(|_| drop(hub.join("t")));
+        Gathering::begin(&topic).end(0, Link { epoch: 1, up: true });
+        let mut seen = topic.held.subscribe();
+        (1..=9).for_each(|number| hub.hear(&event(number), &tasks));
+        seen.changed().await.unwrap();
+        let first = seen.borrow_and_update().state.unwrap();
+        assert_eq!(first, 9, "nobody looked before all had come");
+        assert!(tasks.drain(Duration::from_secs(30)).await, "whoever is to wake them has done so");
+        assert!(!topic.held.borrow().to_be_woken);
     }
 
     #[test]
@@ -263,7 +313,7 @@ mod tests {
         let hub = Hub::<Highest>::default();
         let topic = hub.join("t");
         drop(Gathering::begin(&topic));
-        hub.hear(&event(7));
+        hub.hear(&event(7), &Tasks::default());
         assert!(topic.held.borrow().meanwhile.is_none());
     }
 

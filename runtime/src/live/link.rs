@@ -1,6 +1,6 @@
 //! The process's own queue on the broker, from which its feeds hear.
 use super::{Live, audience};
-use crate::{Runtime, backoff};
+use crate::{Runtime, backoff, tasks::Tasks};
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use lapin::{
@@ -28,8 +28,8 @@ impl Live {
         self.link.send_if_modified(|link| std::mem::replace(&mut link.up, false));
     }
 
-    fn hear(&self, payload: &[u8]) {
-        self.hubs.iter().for_each(|hub| hub.hear(payload));
+    fn hear(&self, payload: &[u8], tasks: &Tasks) {
+        self.hubs.iter().for_each(|hub| hub.hear(payload, tasks));
     }
 }
 
@@ -78,7 +78,7 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
         };
         let Some(delivery) = delivery else { bail!("RabbitMQ cancelled the consumer") };
         let delivery = delivery.context("the delivery failed")?;
-        live.hear(&delivery.data);
+        live.hear(&delivery.data, runtime.tasks());
         newest = delivery.delivery_tag;
         pending += 1;
         if pending >= ACK_EVERY {

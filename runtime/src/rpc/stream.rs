@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::mpsc;
 
 /// Answers on their way to a client that does not keep up. Few: a handler that waits can skip what is outdated meanwhile.
-const BUFFER: usize = 4;
+const BUFFER: usize = 1;
 
 /// A stream's answers, in protobuf.
 pub(crate) type Replies = BoxStream<'static, Result<Bytes>>;

@@ -31,7 +31,7 @@ impl Lots {
     }
 
     /// An item, all of them in turn but far apart, and an amount above that of all earlier bids on it.
-    fn next(&self) -> (String, i64) {
+    pub(crate) fn next(&self) -> (String, i64) {
         let turn = self.turn.fetch_add(7_919, Ordering::Relaxed) % self.next_minor.len();
         (item_id(turn + 1), self.next_minor[turn].fetch_add(STEP_MINOR, Ordering::Relaxed))
     }

@@ -31,7 +31,7 @@ const PER_SECOND: f64 = 500.0;
 const TIME: Duration = Duration::from_secs(10);
 const STATS_QUEUE: &str = "gavel.apply_user_stats";
 
-fn variable(name: &str) -> anyhow::Result<String> {
+pub(crate) fn variable(name: &str) -> anyhow::Result<String> {
     env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set: started by cargo xtask bench"))
 }
 
