@@ -66,7 +66,7 @@ impl Drop for Door {
         }
         let until = Instant::now() + PATIENCE;
         while !self.process.has_ended() && Instant::now() < until {
-            thread::sleep(Duration::from_millis(10));
+            thread::yield_now();
         }
         let _ = fs::remove_dir_all(&self.dir);
     }

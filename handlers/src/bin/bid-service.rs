@@ -32,6 +32,8 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_CALLS_PER_CALLER  changes a second of one caller, 0 for any    100
   GAVEL_CALLS_PER_KEY     bids a second on one item, 0 for any           0
   GAVEL_CONNECTIONS       connections at the same time                   10000
+  GAVEL_HEARTBEAT_MS      streams say so often that they are alive       10000
+  GAVEL_STREAM_PATIENCE_MS  a client that takes nothing so long is dropped  30000
   GAVEL_CORS_ORIGINS      origins whose web pages may call               none
   GAVEL_DEV_LOGIN         true: POST /dev/login gives tokens to anybody  false
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel

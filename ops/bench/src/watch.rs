@@ -22,7 +22,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::LocalSet};
 
 /// How many watch, in the order of the rows. The goals are those of the second.
 const WATCHERS: [u32; 3] = [200, 2_000, 5_000];
@@ -73,7 +73,7 @@ pub(crate) async fn run(bench: &Bench<'_>, only: Option<&str>) -> anyhow::Result
     let mut rows = Vec::new();
     for watchers in chosen.map_or(WATCHERS.to_vec(), |chosen| vec![chosen]) {
         eprintln!("  … {watchers} watchers");
-        rows.extend(watched(bench, watchers).await?);
+        rows.extend(LocalSet::new().run_until(watched(bench, watchers)).await?);
     }
     Ok(rows)
 }
@@ -143,12 +143,11 @@ async fn decided(pool: &PgPool, from: DateTime<Utc>) -> anyhow::Result<Vec<(i64,
 }
 
 /// Begins to watch; goes on until the service is gone.
-#[expect(clippy::disallowed_methods, reason = "the connection ends with the service")]
 async fn watch(address: &str, seen: Shared) -> anyhow::Result<()> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (send, connection) = h2::client::handshake(stream).await?;
-    tokio::spawn(connection);
+    tokio::task::spawn_local(connection);
     let request = Request::post(format!("http://{address}/gavel.v1.ItemService/WatchItem"));
     let request = request.header(CONTENT_TYPE, "application/grpc").header("te", "trailers").body(())?;
     let asked = WatchItemRequest { item_id: item_id(1), known_version: 0 };
@@ -159,7 +158,7 @@ async fn watch(address: &str, seen: Shared) -> anyhow::Result<()> {
     let (response, mut sending) = send.ready().await?.send_request(request, false)?;
     sending.send_data(body.freeze(), true)?;
     let response = response.await.context("the stream is not opened")?;
-    tokio::spawn(read(response.into_body(), seen));
+    tokio::task::spawn_local(read(response.into_body(), seen));
     Ok(())
 }
 

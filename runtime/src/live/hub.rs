@@ -18,7 +18,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Updates of one topic that are sent in a second, over all who watch it here. What would be more is skipped for what is newer:
 /// otherwise a crowd would keep the process from everything else, itself included.
-const UPDATES_PER_SECOND: u32 = 50_000;
+const UPDATES_PER_SECOND: u32 = 60_000;
 
 /// All topics of a feed.
 pub(super) struct Hub<F: Feed> {

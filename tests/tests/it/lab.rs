@@ -131,7 +131,8 @@ async fn handlers_run_by_hand_and_queues_drain_in_time_that_a_test_moves() {
 async fn a_message_delivered_by_hand_twice_counts_once() {
     let system = System::new().await;
     let lab = Lab::new(gavel::app, &backends(&system)).expect("valid");
-    let item = ItemState { currency: "EUR".to_owned(), ..ItemState::default() };
+    let item_id = uuid::Uuid::new_v4().to_string();
+    let item = ItemState { item_id, currency: "EUR".to_owned(), ..ItemState::default() };
     let bid = BidAccepted { bidder_id: "ann".to_owned(), ..BidAccepted::default() };
     let event = ItemEvent { item: Some(item), fact: Some(Fact::BidAccepted(bid)), ..ItemEvent::default() };
     let [first, second] = [(); 2].map(|()| (uuid::Uuid::new_v4(), event.clone()));

@@ -1,5 +1,6 @@
 //! Gavel tested from outside, one file per promise. Started by `cargo xtask test`, which brings the servers.
 
+mod abuse;
 mod access;
 mod architecture;
 mod batching;
@@ -9,6 +10,7 @@ mod correlation;
 mod deadlines;
 mod delivery;
 mod drain;
+mod fuzz;
 mod gateway;
 mod idempotency;
 mod identity;
