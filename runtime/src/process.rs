@@ -162,6 +162,7 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
     runtime.tasks().draining().cancel();
     tokio::time::sleep(config.drain_delay).await;
     close_listener.cancel();
+    runtime.tasks().closing().cancel();
     if !runtime.tasks().drain(until.saturating_duration_since(Instant::now())).await {
         bail!("work was still under way after {:?} (GAVEL_GRACE_MS)", config.grace);
     }

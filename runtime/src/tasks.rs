@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     draining: CancellationToken,
+    closing: CancellationToken,
 }
 
 impl Tasks {
@@ -21,6 +22,12 @@ impl Tasks {
         &self.draining
     }
 
+    /// Set when the listener closes, after the balancer has noticed the drain: streams end then and not before, or their clients
+    /// would come back to this very process.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
     /// Waits `pause`, or less when a drain begins. Returns whether to go on.
     pub(crate) async fn pause(&self, pause: Duration) -> bool {
         tokio::select! {
@@ -32,6 +39,7 @@ impl Tasks {
     /// Starts the drain and waits for every task, at most `grace`. Returns whether all ended.
     pub(crate) async fn drain(&self, grace: Duration) -> bool {
         self.draining.cancel();
+        self.closing.cancel();
         self.tracker.close();
         tokio::time::timeout(grace, self.tracker.wait()).await.is_ok()
     }

@@ -36,8 +36,8 @@ impl Shown {
     fn frame(&self, news: News) -> (i64, bool, Option<Encoded<WatchItemResponse>>) {
         let frame = match news {
             News::Loaded => Some(Encoded::of(&WatchItemResponse { frame: Some(Frame::Snapshot(self.item.clone())) })),
-            News::Changed => Some(self.update.clone()),
-            News::Pulse => None,
+            // With a pulse as well: what has come meanwhile may not have been told of yet.
+            News::Changed | News::Pulse => Some(self.update.clone()),
         };
         (self.item.version, self.item.status == v1::ItemStatus::Closed as i32, frame)
     }
@@ -104,7 +104,7 @@ impl rpc::StreamHandler for WatchItem {
                 let heartbeat = heartbeat(watch.pulse(), told);
                 out.send(WatchItemResponse { frame: Some(Frame::Heartbeat(heartbeat)) }).await?;
             }
-            if is_closed {
+            if is_closed && told == version {
                 return Ok(());
             }
         }

@@ -20,7 +20,7 @@ use standings::Standings;
 /// A win is shown for so long.
 const WON_WITHIN_DAYS: i32 = 30;
 /// Standings in a snapshot.
-const MOST: i64 = 1_000;
+const MOST: usize = 1_000;
 
 /// Users, by their ids.
 pub struct UserFeed;
@@ -41,7 +41,7 @@ impl Feed for UserFeed {
     }
 
     async fn load(io: &Io, user: &str) -> Result<Standings> {
-        Standings::of(user, &sql::followed(io, user, WON_WITHIN_DAYS, MOST).await?)
+        Standings::of(user, &sql::followed(io, user, WON_WITHIN_DAYS, MOST as i64).await?)
     }
 
     fn apply(standings: &mut Standings, user: &str, event: &ItemEvent) -> bool {

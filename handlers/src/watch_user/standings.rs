@@ -6,7 +6,7 @@ use gavel_proto::{
         NoticeKind, Standing, StandingStatus, UserNotice, UserStandings, WatchUserResponse, watch_user_response::Frame,
     },
 };
-use gavel_runtime::{Result, live::News, rpc::Encoded};
+use gavel_runtime::{Result, clock, live::News, rpc::Encoded};
 use std::collections::{HashMap, VecDeque};
 
 /// Notices that are kept for clients that do not keep up: who is further behind gets a snapshot.
@@ -99,7 +99,11 @@ impl Standings {
     fn snapshot(&self) -> Encoded<WatchUserResponse> {
         let mut standings: Vec<_> = self.by_item.values().cloned().collect();
         let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));
+        // Who lost is not told of the end: what is over without being won is left out.
+        let now = clock::wall().timestamp();
+        standings.retain(|standing| standing.status() == StandingStatus::Won || ends(standing) > Some((now, 0)));
         standings.sort_by(|a, b| ends(b).cmp(&ends(a)).then_with(|| a.item_id.cmp(&b.item_id)));
+        standings.truncate(super::MOST);
         Encoded::of(&WatchUserResponse { frame: Some(Frame::Snapshot(UserStandings { standings })) })
     }
 }

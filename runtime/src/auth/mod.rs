@@ -11,10 +11,11 @@ pub use verifier::Verifier;
 pub(crate) use dev_login::{DevLogin, mount as mount_dev_login};
 pub(crate) use keys::refresh;
 
-use crate::{Class, Error, Result};
+use crate::{Class, Error, Result, clock};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Who calls, as their token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,15 @@ pub struct Caller {
     pub subject: String,
     /// What they may do.
     pub role: String,
+    /// Until when the token holds, in seconds since 1970.
+    pub expires_at: i64,
+}
+
+impl Caller {
+    /// How long the token still holds.
+    pub(crate) fn remaining(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.expires_at - clock::wall().timestamp()).unwrap_or_default())
+    }
 }
 
 /// Who may call a handler.

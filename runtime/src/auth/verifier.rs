@@ -25,15 +25,9 @@ pub struct Verifier {
     rs256: Validation,
     /// Tokens that were found valid, by their SHA-256, until they expire: checking a signature costs as much as placing
     /// what it asks for.
-    known: Cache<[u8; 32], Known>,
+    known: Cache<[u8; 32], Caller>,
     /// A token named a key that is not known here: there may be a new one.
     pub(super) missed: Arc<Notify>,
-}
-
-#[derive(Clone)]
-struct Known {
-    caller: Caller,
-    expires_at: i64,
 }
 
 impl Verifier {
@@ -71,16 +65,16 @@ impl Verifier {
             return Err(refused("it is too long"));
         }
         let digest = Sha256::digest(token).into();
-        if let Some(Known { caller, expires_at }) = self.known.get(&digest) {
-            if clock::wall().timestamp() < expires_at {
+        if let Some(caller) = self.known.get(&digest) {
+            if clock::wall().timestamp() < caller.expires_at {
                 return Ok(Some(caller));
             }
             self.known.invalidate(&digest);
         }
         let claims = self.check(token)?;
-        let caller = Caller { subject: claims.sub, role: claims.role };
         let expires_at = claims.exp.saturating_add(LEEWAY_S.cast_signed());
-        self.known.insert(digest, Known { caller: caller.clone(), expires_at });
+        let caller = Caller { subject: claims.sub, role: claims.role, expires_at };
+        self.known.insert(digest, caller.clone());
         Ok(Some(caller))
     }
 

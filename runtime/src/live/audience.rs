@@ -1,7 +1,7 @@
 //! How many watch each topic: every process says once a second how many it has, and hears the sum of all.
 use super::Live;
 use crate::{Runtime, cache::Presence, ids};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,7 +28,8 @@ async fn count(runtime: &Runtime, member: &str, before: &[(usize, String)]) -> V
             here.push((number, topic));
         }
     }
-    let gone: Vec<_> = before.iter().filter(|topic| !here.contains(topic)).cloned().collect();
+    let still: HashSet<_> = here.iter().collect();
+    let gone: Vec<_> = before.iter().filter(|topic| !still.contains(topic)).cloned().collect();
     let all: Vec<_> = here.iter().chain(&gone).collect();
     counts.resize(all.len(), 0);
     let presences = all

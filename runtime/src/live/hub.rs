@@ -184,9 +184,20 @@ impl<F: Feed> Topic<F> {
     /// Loads the topic, unless another watcher has done so since the link was last made.
     pub(super) async fn load(&self, io: &Io, link: Link) -> Result<()> {
         let _turn = self.loading.lock().await;
+        self.load_in_turn(io, link).await
+    }
+
+    /// As [`Topic::load`], unless somebody else is at it: then all are woken once it is done. Whether it was.
+    pub(super) async fn load_unless_busy(&self, io: &Io, link: Link) -> Result<bool> {
+        let Ok(_turn) = self.loading.try_lock() else { return Ok(false) };
+        self.load_in_turn(io, link).await.map(|()| true)
+    }
+
+    async fn load_in_turn(&self, io: &Io, link: Link) -> Result<()> {
         if self.is_fresh(link) {
             return Ok(());
         }
+        let _place = io.runtime().live().loads.acquire().await;
         let gathering = Gathering::begin(self);
         let invocation = Invocation { deadline: Instant::now() + LOAD_TIME, ..io.invocation().clone() };
         let state = bounded(LOAD_TIME, F::load(&io.within(invocation), &self.name)).await?;

@@ -1,14 +1,17 @@
 //! The process's own queue on the broker, from which its feeds hear.
 use super::{Live, audience};
 use crate::{Runtime, backoff, tasks::Tasks};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 /// Between two connections.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
@@ -28,8 +31,10 @@ impl Live {
         self.link.send_if_modified(|link| std::mem::replace(&mut link.up, false));
     }
 
-    fn hear(&self, payload: &[u8], tasks: &Tasks) {
-        self.hubs.iter().for_each(|hub| hub.hear(payload, tasks));
+    /// A feed that panics may have lost the event: then all is loaded again.
+    fn hear(&self, payload: &[u8], tasks: &Tasks) -> anyhow::Result<()> {
+        let heard = catch_unwind(AssertUnwindSafe(|| self.hubs.iter().for_each(|hub| hub.hear(payload, tasks))));
+        heard.map_err(|_| anyhow!("a feed panicked over an event"))
     }
 }
 
@@ -40,7 +45,7 @@ pub(crate) async fn run(runtime: Runtime) {
     }
     runtime.tasks().spawn(audience::run(runtime.clone()));
     let mut failures = 0;
-    while !runtime.tasks().draining().is_cancelled() {
+    while !runtime.tasks().closing().is_cancelled() {
         let ended = session(&runtime, &mut failures).await;
         runtime.live().lost();
         if let Err(error) = ended {
@@ -69,7 +74,7 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     loop {
         let delivery = tokio::select! {
             biased;
-            () = runtime.tasks().draining().cancelled() => return Ok(()),
+            () = runtime.tasks().closing().cancelled() => return Ok(()),
             delivery = deliveries.next() => delivery,
             () = tokio::time::sleep(ACK_WITHIN), if pending > 0 => {
                 acknowledge(&channel, newest, &mut pending).await?;
@@ -78,7 +83,7 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
         };
         let Some(delivery) = delivery else { bail!("RabbitMQ cancelled the consumer") };
         let delivery = delivery.context("the delivery failed")?;
-        live.hear(&delivery.data, runtime.tasks());
+        live.hear(&delivery.data, runtime.tasks())?;
         newest = delivery.delivery_tag;
         pending += 1;
         if pending >= ACK_EVERY {

@@ -21,7 +21,7 @@ use std::{
     collections::HashMap,
     sync::Arc,
 };
-use tokio::sync::watch as channel;
+use tokio::sync::{Semaphore, watch as channel};
 
 /// A kind of topics: how one is loaded, and how events move it forward.
 pub trait Feed: Send + Sync + 'static {
@@ -46,6 +46,9 @@ pub trait Feed: Send + Sync + 'static {
     fn apply(state: &mut Self::State, topic: &str, message: &Self::Message) -> bool;
 }
 
+/// Loads at the same time.
+const LOADS: usize = 3;
+
 /// Whether events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Link {
@@ -60,11 +63,14 @@ pub(crate) struct Live {
     /// In the order of their registration.
     hubs: Vec<Arc<dyn Listens>>,
     by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    /// Topics loaded at the same time: after a lost link all of them want to be, and reads have a pool to themselves only as long.
+    loads: Semaphore,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { link: channel::Sender::new(Link::default()), hubs: Vec::new(), by_type: HashMap::new() }
+        let link = channel::Sender::new(Link::default());
+        Self { link, hubs: Vec::new(), by_type: HashMap::new(), loads: Semaphore::new(LOADS) }
     }
 }
 

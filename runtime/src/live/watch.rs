@@ -85,7 +85,15 @@ impl<F: Feed> Watch<F> {
         loop {
             let link = *self.link.borrow_and_update();
             if self.loads == 0 || self.epoch != link.epoch {
-                match self.topic.load(&self.io, link).await {
+                let loaded = tokio::select! {
+                    loaded = self.topic.load(&self.io, link) => loaded,
+                    // However long that takes, the stream shows that it is alive.
+                    () = self.next_pulse.as_mut(), if self.loads > 0 => {
+                        self.next_pulse.as_mut().reset(Instant::now() + self.every);
+                        return Ok(News::Pulse);
+                    }
+                };
+                match loaded {
                     Ok(()) => return Ok(self.see()),
                     Err(error) if self.loads == 0 => return Err(error),
                     Err(error) => {
@@ -120,7 +128,7 @@ impl<F: Feed> Watch<F> {
     /// It is time to show that the stream is alive. Without events, the database is asked instead.
     async fn beat(&mut self, link: Link) -> News {
         self.next_pulse.as_mut().reset(Instant::now() + self.every);
-        if !link.up && self.topic.load(&self.io, link).await.is_ok() {
+        if !link.up && self.topic.load_unless_busy(&self.io, link).await.is_ok_and(|loaded| loaded) {
             return self.see();
         }
         News::Pulse

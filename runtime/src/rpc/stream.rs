@@ -76,13 +76,15 @@ pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming,
     let door = async move {
         let caller = incoming.admission(H::ACCESS)?;
         let permit = inner.admit(H::SPEC)?;
-        Ok((permit, H::parse(decode(request)?, caller.as_ref())?))
+        let query = H::parse(decode(request)?, caller.as_ref())?;
+        Ok((permit, query, caller.and_then(|caller| Instant::now().checked_add(caller.remaining()))))
     };
-    let (permit, query) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;
+    let (permit, query, token_until) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;
     let (sender, mut answers) = mpsc::channel(BUFFER);
-    // Not in the buffer: there may be no room in it.
-    let ending = Arc::new(Mutex::new(None));
-    let (io, draining) = (Io::new(&runtime, Share::Calls, invocation), runtime.tasks().draining().clone());
+    // Not in the buffer: there may be no room in it. What stands here at first is told when the handler panics.
+    let panicked = Error::internal(anyhow::anyhow!("the handler of the stream panicked"));
+    let ending = Arc::new(Mutex::new(Some(panicked)));
+    let (io, closing) = (Io::new(&runtime, Share::Calls, invocation), runtime.tasks().closing().clone());
     let (metrics, patience, end) = (runtime.clone(), runtime.streams().patience, ending.clone());
     runtime.tasks().spawn(async move {
         let _open = metrics.metrics().begin(H::SPEC.name, "stream");
@@ -90,13 +92,14 @@ pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming,
         let ended = tokio::select! {
             ended = H::handle(&io, &query, &sink) => ended,
             () = sender.closed() => return,
-            () = draining.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
+            () = closing.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
             () = expiry(until) => Err(Error::new(Class::DeadlineExceeded, "the stream's time is over")),
+            () = expiry(token_until) => Err(Error::new(Class::Unauthenticated, "the token has expired: ask again with another")),
         };
-        if let Err(error) = ended {
+        if let Err(error) = &ended {
             tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
-            *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
+        *end.lock().unwrap_or_else(PoisonError::into_inner) = ended.err();
     });
     Ok(Box::pin(stream::poll_fn(move |context| {
         answers.poll_recv(context).map(|answer| match answer {

@@ -5,6 +5,7 @@ use gavel_proto::v1::{
     Heartbeat, ItemStatus, NoticeKind, StandingStatus, WatchItemResponse, WatchUserResponse,
     watch_item_response::Frame, watch_user_response,
 };
+use gavel_runtime::auth::Claims;
 use gavel_tests::{Api, Options, System};
 use poem_grpc::{Code, Status, Streaming};
 use std::time::Duration;
@@ -205,6 +206,31 @@ async fn a_user_hears_of_being_outbid_of_winning_and_of_what_is_due() {
     let watch_user_response::Frame::Notice(due) = due else { panic!("a notice") };
     assert_eq!((due.kind(), due.due_minor), (NoticeKind::PaymentDue, 2_000));
     snapshot(&alice, |standing| standing == StandingStatus::Won).await;
+}
+
+#[tokio::test]
+async fn a_users_stream_ends_with_the_token() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let now = Utc::now().timestamp();
+    let text = |text: &str| text.to_owned();
+    // Clocks may differ by five seconds: it holds for another two.
+    let claims = Claims {
+        sub: text("alice"),
+        role: text("bidder"),
+        iss: text("gavel"),
+        aud: text("gavel"),
+        iat: now - 60,
+        exp: now - 3,
+    };
+    let mut stream = api.with_token(system.sign(&claims)).watch_user("").await.expect("watching");
+    let ended = loop {
+        let next = tokio::time::timeout(PATIENCE, stream.next()).await.expect("it ends");
+        if let Err(status) = next.expect("not with OK") {
+            break status;
+        }
+    };
+    assert_eq!(ended.code(), Code::Unauthenticated, "{ended:?}");
 }
 
 async fn until(
