@@ -2,6 +2,7 @@
 
 mod baselines;
 mod bids;
+mod edge;
 mod events;
 mod growth;
 mod ours;
@@ -94,14 +95,14 @@ async fn jobs(
 }
 
 /// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`,
-/// `gavel-bench bids|relay|stats|watch POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for all but
-/// the first.
+/// `gavel-bench bids|edge|relay|stats|watch POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for the
+/// last three.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // Clients of a service share the machine with it. On one thread they cost least: a call's frames leave together.
     let mut runtime = match arguments.first() {
-        Some(&"bids" | &"watch") => tokio::runtime::Builder::new_current_thread(),
+        Some(&"bids" | &"watch" | &"edge") => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(run(&arguments))
@@ -110,11 +111,12 @@ fn main() -> anyhow::Result<()> {
 async fn run(arguments: &[&str]) -> anyhow::Result<()> {
     match *arguments {
         ["worker", database_url] => ours::work(database_url).await,
+        ["edge-server", which] => edge::serve(which).await,
         ["jobs", base, node, out, rounds, backlog, ref only @ ..] => {
             let rows = jobs(base, node, rounds.parse()?, backlog.parse()?, only.first().copied()).await?;
             write(out, "jobs", &rows)
         }
-        [what @ ("bids" | "relay" | "stats" | "watch"), base, bins, out, rounds, ref only @ ..] => {
+        [what @ ("bids" | "relay" | "stats" | "watch" | "edge"), base, bins, out, rounds, ref only @ ..] => {
             fs::create_dir_all(out)?;
             let bench = bids::Bench { base, out, releases: Releases::in_dir(bins, out)? };
             let (rounds, only) = (rounds.parse()?, only.first().copied());
@@ -122,6 +124,7 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
                 "bids" => bids::run(&bench, rounds, only).await?,
                 "relay" => events::relay(&bench, rounds).await?,
                 "watch" => watch::run(&bench, only).await?,
+                "edge" => edge::run(&bench, rounds).await?,
                 _ => events::stats(&bench, rounds).await?,
             };
             write(out, what, &rows)

@@ -51,6 +51,12 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// Calls through each protocol beside bare poem-grpc, for a second of the processors' time
+    Edge {
+        /// Rounds, of which the median counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Watchers of one item: how late an update comes, and what one costs
     Watch {
         /// Only so many watchers
@@ -67,6 +73,7 @@ impl Bench {
             What::Bids { rounds, only } => ours("bids", *rounds, only.as_deref()),
             What::Relay { rounds } => ours("relay", *rounds, None),
             What::Stats { rounds } => ours("stats", *rounds, None),
+            What::Edge { rounds } => ours("edge", *rounds, None),
             What::Watch { watchers } => ours("watch", 1, watchers.map(|watchers| watchers.to_string()).as_deref()),
         }
     }

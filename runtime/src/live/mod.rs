@@ -1,7 +1,7 @@
 //! What can be watched: topics whose newest state every service process keeps while somebody looks at them.
 //!
-//! Each service process has a queue of its own on the broker and hears every event of its feeds ([`link`]). A topic is loaded
-//! from the database when it is first watched, and moved forward by events ([`hub`]); however many watch it, it is loaded
+//! Each service process has a queue of its own on the broker and hears every event of its feeds (`link`). A topic is loaded
+//! from the database when it is first watched, and moved forward by events (`hub`); however many watch it, it is loaded
 //! once and kept once. While the link is lost, all of it is stale, and the watchers are told; when it is back, every watched
 //! topic is loaded again, because what was published in between is in the database and nowhere else.
 
