@@ -9,9 +9,11 @@ pub mod process;
 pub mod proxy;
 pub mod servers;
 pub mod system;
+pub mod wire;
 
 pub use api::{Api, Failure, settle};
 pub use eventually::eventually;
 pub use gateway::Door;
 pub use process::Process;
 pub use system::{Options, System};
+pub use wire::frame;

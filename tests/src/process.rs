@@ -62,6 +62,18 @@ impl Process {
         eventually("the process listens", ready, Result::is_ok).await.expect("it listens")
     }
 
+    /// How many runs of the handler have begun and not ended, as its metrics say.
+    pub async fn in_flight(&self, handler: &str, trigger: &str) -> usize {
+        let url = format!("http://{}/metrics", self.address().await);
+        let text = reqwest::get(url).await.expect("answered").text().await.expect("text");
+        let labels = [format!("handler=\"{handler}\""), format!("trigger=\"{trigger}\"")];
+        let wanted = |line: &&str| {
+            line.starts_with("gavel_handler_in_flight") && labels.iter().all(|label| line.contains(label))
+        };
+        let line = text.lines().find(wanted);
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -5,11 +5,11 @@ mod served;
 pub(crate) use served::serve;
 
 use crate::{
-    bids::{Bench, service::Process},
+    bids::{Bench, client::framed, service::Process},
     report::{Row, beside, median},
 };
 use anyhow::{Context, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use gavel_proto::externalscaler::ScaledObjectRef;
 use h2::client::SendRequest;
@@ -46,20 +46,13 @@ impl Protocol {
             namespace: "gavel".to_owned(),
             scaler_metadata: [("queue".to_owned(), "close_item".to_owned())].into(),
         };
-        let message = asked.encode_to_vec();
         Ok(match self.content_type {
             "application/json" => serde_json::to_vec(&serde_json::json!({
                 "name": asked.name, "namespace": asked.namespace, "scalerMetadata": asked.scaler_metadata,
             }))?
             .into(),
-            "application/proto" => message.into(),
-            _ => {
-                let mut framed = BytesMut::new();
-                framed.put_u8(0);
-                framed.put_u32(u32::try_from(message.len())?);
-                framed.put_slice(&message);
-                framed.freeze()
-            }
+            "application/proto" => asked.encode_to_vec().into(),
+            _ => framed(&asked)?,
         })
     }
 }

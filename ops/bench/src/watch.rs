@@ -2,6 +2,7 @@
 use crate::{
     bids::{
         Bench,
+        client::framed,
         load::{self, Lots, item_id, percentile},
         service::Process,
     },
@@ -10,7 +11,7 @@ use crate::{
     report::{Row, above, below},
 };
 use anyhow::Context;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use gavel_proto::v1::{WatchItemRequest, WatchItemResponse, watch_item_response::Frame};
@@ -151,12 +152,8 @@ async fn watch(address: &str, seen: Shared) -> anyhow::Result<()> {
     let request = Request::post(format!("http://{address}/gavel.v1.ItemService/WatchItem"));
     let request = request.header(CONTENT_TYPE, "application/grpc").header("te", "trailers").body(())?;
     let asked = WatchItemRequest { item_id: item_id(1), known_version: 0 };
-    let mut body = BytesMut::new();
-    body.put_u8(0);
-    body.put_u32(u32::try_from(asked.encoded_len())?);
-    asked.encode(&mut body)?;
     let (response, mut sending) = send.ready().await?.send_request(request, false)?;
-    sending.send_data(body.freeze(), true)?;
+    sending.send_data(framed(&asked)?, true)?;
     let response = response.await.context("the stream is not opened")?;
     tokio::task::spawn_local(read(response.into_body(), seen));
     Ok(())

@@ -1,7 +1,7 @@
 //! What the judges need, the clients that others have written: packages for Node.js and Python, installed into the checkout.
 use crate::{
     install::{NODE, PYTHON, ensure},
-    progress::{Step, run_quietly},
+    progress::{Step, run, run_quietly},
 };
 use std::{
     fs,
@@ -42,13 +42,13 @@ pub(crate) fn npm() -> Command {
 pub(crate) fn contracts() -> anyhow::Result<()> {
     prepare()?;
     for check in ["lint", "breaking"] {
-        crate::progress::run(npm().args(["run", "--silent", check]))?;
+        run(npm().args(["run", "--silent", check]))?;
     }
     let fresh = crate::root().join("target/contracts");
-    crate::progress::run(npm().args(["run", "--silent", "generate", "--", "-o"]).arg(&fresh))?;
+    run(npm().args(["run", "--silent", "generate", "--", "-o"]).arg(&fresh))?;
     let generated = Path::new("proto/ts/gen");
     let mut diff = Command::new("diff");
-    crate::progress::run(diff.arg("-r").arg(fresh.join(generated)).arg(generated).current_dir(crate::root()))
+    run(diff.arg("-r").arg(fresh.join(generated)).arg(generated).current_dir(crate::root()))
 }
 
 fn is_older(made: &Path, from: &Path) -> bool {

@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use gavel_gateway::Kind;
 use gavel_proto::v1::WatchItemRequest;
-use gavel_tests::{Api, Door, Process, System, eventually};
+use gavel_tests::{Api, Door, Process, System, eventually, frame};
 use http::{Request, header::CONTENT_TYPE};
 use prost::Message;
 use reqwest::StatusCode;
@@ -27,11 +27,7 @@ async fn still_serves(system: &System, api: &Api, item: &str, amount: i64) {
 }
 
 fn watch_frame(item: &str) -> Bytes {
-    let asked = WatchItemRequest { item_id: item.to_owned(), known_version: 0 }.encode_to_vec();
-    let mut frame = vec![0];
-    frame.extend(u32::try_from(asked.len()).expect("short").to_be_bytes());
-    frame.extend(asked);
-    frame.into()
+    frame(0, &WatchItemRequest { item_id: item.to_owned(), known_version: 0 }.encode_to_vec())
 }
 
 /// A connection whose streams take so many bytes each and no more.
@@ -60,16 +56,6 @@ fn resident_kib(process: &Process) -> u64 {
     line.split_whitespace().nth(1).and_then(|figure| figure.parse().ok()).expect("a figure")
 }
 
-/// How many watch, as the metrics say.
-async fn watching(address: &str) -> i64 {
-    let text = reqwest::get(format!("http://{address}/metrics")).await.expect("answered").text().await.expect("text");
-    let wanted = |line: &&str| {
-        line.starts_with("gavel_handler_in_flight") && line.contains("watch_item") && line.contains("\"stream\"")
-    };
-    let line = text.lines().find(wanted);
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
-}
-
 #[tokio::test]
 async fn a_thousand_readers_that_stop_reading_cost_nothing_more_and_are_dropped() {
     let system = System::new().await;
@@ -81,7 +67,8 @@ async fn a_thousand_readers_that_stop_reading_cost_nothing_more_and_are_dropped(
     for connection in &connections {
         stalled.extend(join_all((0..100).map(|_| open(connection, &address, &item))).await);
     }
-    eventually("all are watching", || watching(&address), |open| *open == 1_000).await;
+    let watching = || service.in_flight("watch_item", "stream");
+    eventually("all are watching", watching, |open| *open == 1_000).await;
     let mut healthy = open(&connect(&address, 1 << 20).await, &address, &item).await;
     let before = resident_kib(&service);
     let bidder = api.with_token(system.token("zoe", "bidder"));
@@ -98,7 +85,7 @@ async fn a_thousand_readers_that_stop_reading_cost_nothing_more_and_are_dropped(
     let grown = resident_kib(&service).saturating_sub(before);
     assert!(grown < 8 * 1_024, "{grown} KiB more for readers that do not read");
     drop(healthy);
-    eventually("those that take nothing are dropped", || watching(&address), |open| *open == 0).await;
+    eventually("those that take nothing are dropped", watching, |open| *open == 0).await;
     still_serves(&system, &api, &item, 100_000).await;
     drop(stalled);
 }

@@ -78,15 +78,7 @@ async fn wait_for_waiting(system: &System, count: usize) {
 
 /// How many calls the handler has taken in and not answered.
 async fn wait_for_calls(service: &Process, count: usize) {
-    let url = format!("http://{}/metrics", service.address().await);
-    let inside = || async {
-        let text = reqwest::get(&url).await.expect("answered").text().await.expect("text");
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("gavel_handler_in_flight") && line.contains("handler=\"place_bid\""));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).unwrap_or_default()
-    };
-    eventually("the calls are inside", inside, |found| *found >= count).await;
+    eventually("the calls are inside", || service.in_flight("place_bid", "rpc"), |found| *found >= count).await;
 }
 
 /// Bidder and amount of every bid in the ledger, by item and sequence.

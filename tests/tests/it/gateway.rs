@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use gavel_gateway::Kind;
-use gavel_tests::{Door, Process, System, eventually, gateway::free_port};
+use gavel_tests::{Door, Process, System, eventually, frame, gateway::free_port};
 use reqwest::{Client, StatusCode, Version};
 use serde_json::{Value, json};
 use std::{
@@ -180,9 +180,7 @@ fn watch(door: &Door, item: &str, seen: Arc<AtomicI64>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             let known = json!({ "itemId": item, "knownVersion": seen.load(Ordering::Relaxed) }).to_string();
-            let mut body = vec![0];
-            body.extend(u32::try_from(known.len()).expect("short").to_be_bytes());
-            body.extend(known.bytes());
+            let body = frame(0, known.as_bytes());
             let request = client.post(&url).header("content-type", "application/connect+json").body(body);
             if let Ok(mut reply) = request.send().await {
                 let mut buffer = Vec::new();

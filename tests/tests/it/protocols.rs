@@ -1,13 +1,13 @@
 //! One port, three protocols: what a browser's and a shell's clients send, byte for byte.
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use chrono::{TimeDelta, Utc};
 use flate2::{Compression, write::GzEncoder};
 use gavel_proto::{
     health_v1::{HealthCheckRequest, health_check_response::ServingStatus},
     v1::{BidRefused, ListHandlersRequest, ListHandlersResponse, PlaceBidRequest, PlaceBidResponse},
 };
-use gavel_tests::{System, settle};
+use gavel_tests::{System, frame, settle};
 use poem_grpc::Code;
 use prost::Message;
 use reqwest::{Client, Response};
@@ -60,15 +60,6 @@ impl Edge {
 
 const PLACE_BID: &str = "gavel.v1.BidService/PlaceBid";
 const GET_ITEM: &str = "gavel.v1.ItemService/GetItem";
-
-/// A gRPC or Connect frame.
-fn frame(flags: u8, message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::new();
-    framed.put_u8(flags);
-    framed.put_u32(u32::try_from(message.len()).expect("small"));
-    framed.put_slice(message);
-    framed.freeze()
-}
 
 /// The frames of a whole body: flags and message.
 fn frames(mut body: Bytes) -> Vec<(u8, Bytes)> {

@@ -55,10 +55,7 @@ impl Client {
             max_amount_minor: amount_minor,
             idempotency_key: ids::random().to_string(),
         };
-        let mut body = BytesMut::with_capacity(128);
-        body.put_u8(0);
-        body.put_u32(u32::try_from(bid.encoded_len())?);
-        bid.encode(&mut body)?;
+        let body = framed(&bid)?;
         let request = Request::post(self.uri.clone())
             .header(CONTENT_TYPE, GRPC)
             .header(TE, TRAILERS)
@@ -66,7 +63,7 @@ impl Client {
             .body(())?;
         let mut send = self.send.clone().ready().await?;
         let (response, mut stream) = send.send_request(request, false)?;
-        stream.send_data(body.freeze(), true)?;
+        stream.send_data(body, true)?;
         let (head, mut body) = response.await?.into_parts();
         let mut reply = BytesMut::new();
         while let Some(chunk) = body.data().await {
@@ -86,6 +83,15 @@ impl Client {
             code => bail!("the bid failed with gRPC code {code}"),
         }
     }
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn framed(message: &impl Message) -> anyhow::Result<Bytes> {
+    let mut framed = BytesMut::with_capacity(128);
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.encoded_len())?);
+    message.encode(&mut framed)?;
+    Ok(framed.freeze())
 }
 
 fn status(headers: &HeaderMap) -> Option<u16> {

@@ -1,5 +1,5 @@
 //! Bids: a released service under load over gRPC, beside pgbench running the naive transaction on the same server.
-mod client;
+pub(crate) mod client;
 pub(crate) mod load;
 mod pgbench;
 pub(crate) mod service;
