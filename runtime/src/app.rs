@@ -9,6 +9,7 @@ use crate::{
     job::{self, Job},
     live::{Feed, Live},
     message, poll, rpc, schedule,
+    server::Routes,
     spec::{Durability, Spec, Trigger},
 };
 use anyhow::bail;
@@ -296,20 +297,22 @@ impl App {
         Runtime::new(backends, process, topology, verifier, self.migrator, specs(), live)
     }
 
-    pub(crate) fn routes(&self, runtime: &Runtime, mut route: Route) -> anyhow::Result<Route> {
+    pub(crate) fn routes(&self, runtime: &Runtime) -> anyhow::Result<Routes> {
+        let mut route = Route::new();
         for registration in &self.registrations {
             if let Run::Http(mount) = registration.run {
                 route = mount(runtime, route);
             }
         }
-        let Some(descriptors) = self.descriptors else { return Ok(route) };
+        let Some(descriptors) = self.descriptors else { return Ok(Routes { calls: None, all: route }) };
         let (contracts, mut dispatch) = (Contracts::read(descriptors)?, Dispatch::new(runtime));
         for Registration { spec, run } in &self.registrations {
             if let (Run::Rpc(method), Trigger::Rpc(name)) = (run, spec.trigger) {
                 dispatch.add(name, spec, &contracts, (method.open)(runtime));
             }
         }
-        Ok(edge::mount(route, descriptors, dispatch))
+        let (all, calls) = edge::mount(route, descriptors, dispatch);
+        Ok(Routes { calls: Some(calls), all })
     }
 
     /// The topology this application declares, for tools that look at the broker.

@@ -20,8 +20,7 @@ pub(crate) struct Finished<T> {
     pub(crate) committable: bool,
 }
 
-/// Runs `work` in a task of its own, which goes on to its end when the caller stops waiting: a client that hangs up
-/// never leaves a transaction half done.
+/// Runs `work`, to its end also when the caller stops waiting.
 pub(crate) async fn invoke<T: Send + 'static>(
     runtime: &Runtime,
     spec: &'static Spec,
@@ -29,11 +28,18 @@ pub(crate) async fn invoke<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     let inner = runtime.clone();
-    let run = async move { within(&inner, spec, &invocation, BACKSTOP, work).await.result };
-    match runtime.tasks().spawn(run).await {
-        Ok(result) => result,
-        Err(join) => Err(Error::internal(join)),
-    }
+    let run = async move { run(&inner, spec, &invocation, work).await };
+    runtime.tasks().enduring(Box::pin(run)).await
+}
+
+/// Runs `work` here, and past its deadline as long as it takes to roll back.
+pub(crate) async fn run<T>(
+    runtime: &Runtime,
+    spec: &'static Spec,
+    invocation: &Invocation,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    within(runtime, spec, invocation, BACKSTOP, work).await.result
 }
 
 /// Runs `work` here, until its deadline.

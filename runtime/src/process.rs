@@ -9,12 +9,12 @@ use crate::{
     health::{self, Needs},
     job, live,
     message::parking,
-    schema, server,
+    schema,
+    server::{self, Routes},
     spec::Trigger,
     telemetry::{self, Backlog},
 };
 use anyhow::{Context, bail};
-use poem::Route;
 use std::{
     process::ExitCode,
     sync::atomic::Ordering,
@@ -54,10 +54,10 @@ pub async fn run_service(
     telemetry::init(process)?;
     let app = app.checked()?;
     let runtime = app.runtime(backends, process, Some(verifier))?;
-    let mut routes = app.routes(&runtime, Route::new())?;
+    let mut routes = app.routes(&runtime)?;
     if let Some(signing_key) = tokens.dev_signing_key.clone() {
         let (issuer, audience) = (tokens.issuer.clone(), tokens.audience.clone());
-        routes = auth::mount_dev_login(routes, DevLogin { signing_key, issuer, audience });
+        routes.all = auth::mount_dev_login(routes.all, DevLogin { signing_key, issuer, audience });
     }
     let keys = tokens.keys.clone();
     run_until_signal(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |runtime| {
@@ -89,7 +89,7 @@ pub async fn run_worker(
     let chosen = app.workers(only)?;
     let runtime = app.runtime(backends, process, None)?;
     let needs = (Needs::DatabaseAndBroker, Uses::Worker, backends.pools);
-    run_until_signal(runtime, config, needs, Route::new(), |runtime| {
+    run_until_signal(runtime, config, needs, Routes::default(), |runtime| {
         start(runtime, &chosen);
     })
     .await
@@ -126,7 +126,7 @@ async fn run_until_signal(
     runtime: Runtime,
     config: &ProcessConfig,
     (needs, uses, pools): (Needs, Uses, PoolSizes),
-    routes: Route,
+    mut routes: Routes,
     start: impl FnOnce(&Runtime),
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -137,14 +137,14 @@ async fn run_until_signal(
         _ = interrupt.recv() => return Ok(()),
     }
     db::check_sizes(&runtime.pools().reads, uses, &pools).await?;
-    let acceptor = server::bind(config)?;
-    tracing::info!(address = acceptor.address(), "ready");
+    let listener = server::bind(config)?;
+    tracing::info!(address = %listener.address()?, "ready");
     start(&runtime);
     runtime.tasks().spawn(gauges::run(runtime.clone()));
     let close_listener = CancellationToken::new();
-    let routes = server::operational_routes(&runtime, needs, routes);
-    let (listener, stop) = (config.clone(), close_listener.clone());
-    let serving = runtime.clone().tasks().spawn(async move { server::serve(acceptor, routes, &listener, stop).await });
+    routes.all = server::operational_routes(&runtime, needs, routes.all);
+    let (settings, stop) = (config.clone(), close_listener.clone());
+    let serving = runtime.clone().tasks().spawn(async move { server::serve(listener, routes, &settings, stop).await });
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),

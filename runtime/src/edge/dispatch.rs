@@ -42,6 +42,10 @@ impl Dispatch {
         }
     }
 
+    pub(super) fn knows(&self, path: &str) -> bool {
+        self.methods.contains_key(path)
+    }
+
     /// What a call is answered that need not be read: there is no such method, or no place.
     pub(super) fn refusal(&self, path: &str, headers: &HeaderMap) -> Option<ConnectError> {
         let Some(method) = self.methods.get(path) else {

@@ -1,4 +1,4 @@
-//! From poem's requests to the protocols' service and back.
+//! From HTTP's requests to the protocols' service and back.
 use super::dispatch::Dispatch;
 use bytes::Bytes;
 use connectrpc::{ConnectError, ConnectRpcBody, ConnectRpcService};
@@ -6,7 +6,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
     Body, Endpoint, Request, Response,
-    http::{self, HeaderValue, Method, StatusCode, header},
+    http::{self, HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
 };
 use std::{
     convert::Infallible,
@@ -21,45 +21,61 @@ use std::{
 use sync_wrapper::SyncWrapper;
 use tower_service::Service;
 
-/// Every method, at its path.
-pub(super) struct Edge(ConnectRpcService<Dispatch>);
+/// Every method, at its path. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge(ConnectRpcService<Dispatch>);
 
 impl Edge {
     pub(super) fn new(service: ConnectRpcService<Dispatch>) -> Self {
         Self(service)
     }
+
+    /// Whether there is a method at this path.
+    pub(crate) fn knows(&self, path: &str) -> bool {
+        self.0.dispatcher().knows(method_at(path))
+    }
+
+    /// Answers a call.
+    pub(crate) async fn answer(
+        &self,
+        request: http::Request<BoxBody<Bytes, io::Error>>,
+    ) -> http::Response<ConnectRpcBody> {
+        // connectrpc reads a call first, which costs, and may never end where there is no such method.
+        if let Some(refusal) = self.0.dispatcher().refusal(method_at(request.uri().path()), request.headers()) {
+            let mut response = refused(request.method(), request.uri(), request.headers(), refusal);
+            if request.version() != http::Version::HTTP_2 && request.method() == Method::POST {
+                close(response.headers_mut());
+            }
+            return response;
+        }
+        let (request, unread) = Reading::of(request);
+        let mut response = match self.0.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        if unread.is_some_and(|unread| unread.load(Ordering::Relaxed)) {
+            close(response.headers_mut());
+        }
+        response
+    }
+}
+
+fn method_at(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 impl Endpoint for Edge {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        let path = request.uri().path().trim_start_matches('/');
-        // connectrpc reads a call first, which costs, and may never end where there is no such method.
-        if let Some(refusal) = self.0.dispatcher().refusal(path, request.headers()) {
-            let mut response = refused(&request, refusal);
-            if request.version() != http::Version::HTTP_2 && request.method() == Method::POST {
-                close(&mut response);
-            }
-            return Ok(response);
-        }
-        let request: http::Request<BoxBody<Bytes, io::Error>> = request.into();
-        let (request, unread) = Reading::of(request);
-        let mut response = match self.0.clone().call(request).await {
-            Ok(response) => into_poem(response),
-            Err(never) => match never {},
-        };
-        if unread.is_some_and(|unread| unread.load(Ordering::Relaxed)) {
-            close(&mut response);
-        }
-        Ok(response)
+        Ok(into_poem(self.answer(request.into()).await))
     }
 }
 
 /// Answered before its request was read whole, a connection of HTTP/1.1 is of no more use: the client must not send the next
 /// call over it.
-fn close(response: &mut Response) {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+fn close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// A request's body of HTTP/1.1, that says whether some of it is still to come.
@@ -135,12 +151,12 @@ impl http_body::Body for SyncBody {
 }
 
 /// In the protocol that it was asked in; to anything else, not found.
-fn refused(request: &Request, refusal: ConnectError) -> Response {
-    let is_call =
-        request.method() == Method::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
+fn refused(method: &Method, uri: &Uri, headers: &HeaderMap, refusal: ConnectError) -> http::Response<ConnectRpcBody> {
+    let is_call = *method == Method::POST || uri.query().is_some_and(|query| query.contains("connect=v1"));
     if is_call {
-        into_poem(refusal.into_http_response(request.headers()))
-    } else {
-        Response::builder().status(StatusCode::NOT_FOUND).body("not found\n")
+        return refusal.into_http_response(headers);
     }
+    let mut response = http::Response::new(ConnectRpcBody::Full(Bytes::from_static(b"not found\n").into()));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }

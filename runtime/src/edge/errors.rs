@@ -49,7 +49,12 @@ pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
 
 /// The call can be found by this in the log.
 pub(super) fn headers(correlation_id: &str) -> HeaderMap {
-    let value = HeaderValue::from_str(correlation_id).ok();
+    let value = HeaderValue::from_str(correlation_id).ok().map(|mut value| {
+        // No secret, but of no use to HPACK's tables either: no answer has the same, and remembering each would cost more
+        // than sending it (RFC 7541, 7.1.3).
+        value.set_sensitive(true);
+        value
+    });
     value.into_iter().map(|value| (poem::http::HeaderName::from_static(CORRELATION_HEADER), value)).collect()
 }
 

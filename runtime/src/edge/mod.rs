@@ -13,9 +13,9 @@ pub(crate) mod health;
 
 pub(crate) use contract::Contracts;
 pub(crate) use dispatch::Dispatch;
+pub(crate) use endpoint::Edge;
 
 use connectrpc::{ConnectRpcService, DeadlinePolicy, Limits};
-use endpoint::Edge;
 use poem::{IntoEndpoint, Route};
 use poem_grpc::{Reflection, RouteGrpc};
 use std::time::Duration;
@@ -29,15 +29,17 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 const REFLECTION: &str = "/grpc.reflection.v1alpha.ServerReflection";
 
-/// Adds all methods, and reflection over their contracts.
-pub(crate) fn mount(route: Route, descriptors: &'static [u8], dispatch: Dispatch) -> Route {
+/// Adds all methods, and reflection over their contracts. Gives the methods alone as well.
+pub(crate) fn mount(route: Route, descriptors: &'static [u8], dispatch: Dispatch) -> (Route, Edge) {
     let limits =
         Limits::default().with_max_request_body_size(MAX_REQUEST_BYTES).with_max_message_size(MAX_REQUEST_BYTES);
     let service = ConnectRpcService::new(dispatch)
         .with_limits(limits)
         .with_deadline_policy(DeadlinePolicy::new().with_default_timeout(DEFAULT_TIMEOUT));
     let reflection = Reflection::new().add_file_descriptor_set(descriptors).build();
-    route
+    let edge = Edge::new(service);
+    let route = route
         .nest_no_strip(REFLECTION, RouteGrpc::new().add_service(reflection).into_endpoint())
-        .nest_no_strip("/", Edge::new(service))
+        .nest_no_strip("/", edge.clone());
+    (route, edge)
 }

@@ -126,8 +126,8 @@ impl<H: BatchHandler> Inner<H> {
         let _permit = runtime.admit(H::SPEC).map_err(refuse)?;
         let bytes = request.len();
         let request: H::Request = decode(request).map_err(refuse)?;
-        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller).map_err(refuse)?;
-        let command = H::parse(request, &caller).map_err(refuse)?;
+        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller).map_err(refuse)?;
+        let command = H::parse(request, caller).map_err(refuse)?;
         let key = H::key(&command);
         runtime.paces().key(&key).map_err(refuse)?;
         let (reply, decided) = oneshot::channel();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Who calls, under which ids, until when.
 pub(crate) struct Incoming {
     pub(crate) invocation: Invocation,
-    caller: Result<Option<Caller>>,
+    pub(super) token: Token,
     /// When the client will have stopped waiting, if it said so.
     pub(super) client_deadline: Option<Instant>,
 }
@@ -28,26 +28,29 @@ impl Incoming {
         let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
         let timeout = left.min(spec.limits.timeout);
         let mut invocation = Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
-        invocation.caller = caller.as_ref().ok().cloned().flatten();
-        Self { invocation, caller, client_deadline: deadline }
+        let token = Token(caller.map(|caller| invocation.caller = caller));
+        Self { invocation, token, client_deadline: deadline }
     }
 
-    /// Who calls, if they may.
-    pub(super) fn admission(&self, access: Access) -> Result<Option<Caller>> {
-        let caller = match &self.caller {
-            Ok(caller) => caller.clone(),
-            Err(error) => return Err(error.again()),
-        };
-        access.check(caller.as_ref())?;
+    /// As [`Token::admission`], for a call that changes something: there must be somebody, since receipts are kept per
+    /// caller, and not too often.
+    pub(super) fn somebody(&self, runtime: &Runtime, access: Access) -> Result<&Caller> {
+        let nobody = || Error::new(Class::Unauthenticated, "a bearer token is required");
+        let caller = self.token.admission(&self.invocation, access)?.ok_or_else(nobody)?;
+        runtime.paces().caller(&caller.subject)?;
         Ok(caller)
     }
+}
 
-    /// As [`Incoming::admission`], for a call that changes something: there must be somebody, since receipts are kept per
-    /// caller, and not too often.
-    pub(super) fn somebody(&self, runtime: &Runtime, access: Access) -> Result<Caller> {
-        let nobody = || Error::new(Class::Unauthenticated, "a bearer token is required");
-        let caller = self.admission(access)?.ok_or_else(nobody)?;
-        runtime.paces().caller(&caller.subject)?;
+/// What was said of a call's token: if it is a good one, or there is none, the invocation knows its caller.
+pub(super) struct Token(Result<()>);
+
+impl Token {
+    /// Who calls, if they may.
+    pub(super) fn admission<'a>(&self, invocation: &'a Invocation, access: Access) -> Result<Option<&'a Caller>> {
+        self.0.as_ref().map_err(Error::again)?;
+        let caller = invocation.caller.as_ref();
+        access.check(caller)?;
         Ok(caller)
     }
 }

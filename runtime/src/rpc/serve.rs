@@ -7,8 +7,7 @@ use super::{
 use crate::{
     Class, Invocation, Io, Result, Runtime, Tx, backoff,
     db::Share,
-    fault,
-    invoke::invoke,
+    fault, invoke,
     receipt::{self, CallKey, Outcome},
     spec::Spec,
     tx::bounded,
@@ -39,16 +38,25 @@ impl Entry {
         Self::Unary(Box::new(move |incoming, request| Box::pin(call(incoming, request))))
     }
 
+    /// As [`Entry::unary`], and once begun it comes to its end.
+    fn enduring<F: Future<Output = Result<Bytes>> + Send + 'static>(
+        runtime: &Runtime,
+        call: impl Fn(Incoming, Bytes) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let tasks = runtime.tasks().clone();
+        Self::unary(move |incoming, request| tasks.enduring(Box::pin(call(incoming, request))))
+    }
+
     /// To a handler that changes something.
     pub(crate) fn tx<H: TxHandler>(runtime: &Runtime) -> Self {
-        let runtime = runtime.clone();
-        Self::unary(move |incoming, request| call_tx::<H>(runtime.clone(), incoming, request))
+        let inner = runtime.clone();
+        Self::enduring(runtime, move |incoming, request| call_tx::<H>(inner.clone(), incoming, request))
     }
 
     /// To a handler that reads.
     pub(crate) fn io<H: IoHandler>(runtime: &Runtime) -> Self {
-        let runtime = runtime.clone();
-        Self::unary(move |incoming, request| call_io::<H>(runtime.clone(), incoming, request))
+        let inner = runtime.clone();
+        Self::enduring(runtime, move |incoming, request| call_io::<H>(inner.clone(), incoming, request))
     }
 
     /// To a handler that answers with a stream.
@@ -62,35 +70,34 @@ impl Entry {
 
 /// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.
 async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
-    let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
-    let run = async move {
-        let caller = incoming.somebody(&inner, H::ACCESS)?;
-        let _permit = inner.admit(H::SPEC)?;
+    let run = async {
+        let caller = incoming.somebody(&runtime, H::ACCESS)?;
+        let _permit = runtime.admit(H::SPEC)?;
         let request: H::Request = decode(request)?;
-        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, &caller)?;
-        let command = Arc::new(H::parse(request, &caller)?);
+        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller)?;
+        let command = Arc::new(H::parse(request, caller)?);
         let handle: Box<Erased> = Box::new(move |tx| {
             let command = command.clone();
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
         });
-        let reply = decide(&inner, H::SPEC, &incoming.invocation, &call, &*handle).await??;
+        let reply = decide(&runtime, H::SPEC, &incoming.invocation, &call, &*handle).await??;
         fault::point(H::SPEC.name, "before_reply");
         Ok(reply.into())
     };
-    invoke(&runtime, H::SPEC, invocation, run).await
+    invoke::run(&runtime, H::SPEC, &incoming.invocation, run).await
 }
 
 async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
-    let (inner, invocation) = (runtime.clone(), incoming.invocation.clone());
-    let run = async move {
-        let caller = incoming.admission(H::ACCESS)?;
-        let _permit = inner.admit(H::SPEC)?;
-        let query = H::parse(decode(request)?, caller.as_ref())?;
-        let io = Io::new(&inner, Share::Calls, incoming.invocation);
+    let Incoming { invocation, token, .. } = incoming;
+    let io = Io::new(&runtime, Share::Calls, invocation);
+    let run = async {
+        let caller = token.admission(io.invocation(), H::ACCESS)?;
+        let _permit = runtime.admit(H::SPEC)?;
+        let query = H::parse(decode(request)?, caller)?;
         let reply = bounded(io.invocation().remaining(), H::handle(&io, &query)).await?;
         Ok(reply.encode_to_vec().into())
     };
-    invoke(&runtime, H::SPEC, invocation, run).await
+    invoke::run(&runtime, H::SPEC, io.invocation(), run).await
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.

@@ -74,9 +74,9 @@ impl<T: Message> Sink<T> {
 pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Replies> {
     let (inner, invocation, until) = (runtime.clone(), incoming.invocation.clone(), incoming.client_deadline);
     let door = async move {
-        let caller = incoming.admission(H::ACCESS)?;
+        let caller = incoming.token.admission(&incoming.invocation, H::ACCESS)?;
         let permit = inner.admit(H::SPEC)?;
-        let query = H::parse(decode(request)?, caller.as_ref())?;
+        let query = H::parse(decode(request)?, caller)?;
         Ok((permit, query, caller.and_then(|caller| Instant::now().checked_add(caller.remaining()))))
     };
     let (permit, query, token_until) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;

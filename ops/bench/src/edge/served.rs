@@ -112,7 +112,7 @@ impl rpc::StreamHandler for ActiveStream {
 async fn bare() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr().context("no address")?;
-    println!("{}", serde_json::json!({ "msg": "ready", "address": format!("socket://{address}") }));
+    println!("{}", serde_json::json!({ "msg": "ready", "address": address.to_string() }));
     let acceptor = NoDelay(TcpAcceptor::from_tokio(listener)?);
     Ok(Server::new_with_acceptor(acceptor).run(RouteGrpc::new().add_service(ExternalScalerServer::new(Bare))).await?)
 }

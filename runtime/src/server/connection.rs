@@ -1,0 +1,242 @@
+//! One connection: HTTP/1.1 or HTTP/2, whichever its first bytes speak, for as long as its peer shows that it is there.
+use super::{
+    answers::{Answers, Ends},
+    listener::Accepted,
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use poem::http;
+use std::{
+    convert::Infallible,
+    future::pending,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+/// HTTP/2 streams open at the same time, per connection.
+const MAX_STREAMS: u32 = 1_024;
+/// A request's headers, in bytes.
+const MAX_HEADERS: u32 = 16 * 1_024;
+/// From a connection's beginning to the end of HTTP/2's preface, or of as many bytes of a request of HTTP/1.1.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The length of HTTP/2's preface, in bytes, <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
+const PREFACE_BYTES: usize = 24;
+/// From the end of one request of HTTP/1.1 to the end of the next one's headers: also how long a connection may wait between
+/// two. The gateways keep theirs for a shorter time, so that none is closed while a request is on its way.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// HTTP/2: a peer from which nothing came for so long is asked whether it is there, …
+const PING_AFTER: Duration = Duration::from_secs(30);
+/// … and has this long to answer. Whoever stops in the middle of a frame, or between two of one header, can't.
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection on which no request began for so long, and none is under way, is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// What is the same for all connections.
+pub(super) struct Connections {
+    protocols: Builder<TokioExecutor>,
+    answers: Arc<Answers>,
+    local: SocketAddr,
+    stop: CancellationToken,
+    cut_off: CancellationToken,
+}
+
+impl Connections {
+    /// After `stop` each ends when its requests are answered.
+    pub(super) fn new(answers: Answers, local: SocketAddr, stop: CancellationToken) -> Self {
+        let mut protocols = Builder::new(TokioExecutor::new());
+        protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        protocols
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_AFTER)
+            .keep_alive_timeout(PONG_TIMEOUT)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADERS);
+        Self { protocols, answers: Arc::new(answers), local, stop, cut_off: CancellationToken::new() }
+    }
+
+    /// Ends all of them at once.
+    pub(super) fn cut_off(&self) {
+        self.cut_off.cancel();
+    }
+
+    /// Serves until the peer goes, stops answering or is idle.
+    pub(super) async fn serve(&self, accepted: Accepted) {
+        let Accepted { stream, peer, place: _place } = accepted;
+        let ends = Ends { local: self.local, peer };
+        let usage = Arc::new(Usage::default());
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let (answers, underway) = (self.answers.clone(), Underway::on(&usage));
+            let answer = async move {
+                let response = answers.answer(request, ends).await;
+                Ok::<_, Infallible>(response.map(|body| Tracked { body, _underway: underway }))
+            };
+            // In a box: hyper moves what it is given about, and this is large.
+            Box::pin(answer)
+        });
+        let stream = Counted { stream, usage: usage.clone() };
+        let mut connection = pin!(self.protocols.serve_connection(TokioIo::new(stream), service));
+        let reason = async {
+            tokio::select! {
+                () = usage.no_greeting() => End::AtOnce,
+                () = self.cut_off.cancelled() => End::AtOnce,
+                () = usage.idle() => End::InOrder,
+                () = self.stop.cancelled() => End::InOrder,
+            }
+        };
+        // In a set of one, which looks at its timers when they ring, and not whenever a byte has come.
+        let mut reasons = FuturesUnordered::from_iter([reason]);
+        // What goes wrong with a connection is its peer's business.
+        let end = tokio::select! {
+            biased;
+            _ = &mut connection => return,
+            Some(end) = reasons.next() => end,
+        };
+        if matches!(end, End::InOrder) {
+            connection.as_mut().graceful_shutdown();
+            self.cut_off.run_until_cancelled(connection).await;
+        }
+    }
+}
+
+/// How a connection is ended.
+enum End {
+    AtOnce,
+    /// When what is under way is answered.
+    InOrder,
+}
+
+/// How a connection is made use of.
+#[derive(Default)]
+struct Usage {
+    bytes_read: AtomicUsize,
+    begun: AtomicUsize,
+    underway: AtomicUsize,
+}
+
+impl Usage {
+    /// Returns when it took too long to say anything.
+    async fn no_greeting(&self) {
+        tokio::time::sleep(GREETING_TIMEOUT).await;
+        let is_silent = self.begun.load(Relaxed) == 0 && self.bytes_read.load(Relaxed) < PREFACE_BYTES;
+        if !is_silent {
+            pending().await
+        }
+    }
+
+    /// Returns when nothing has been asked for long, and all was answered.
+    async fn idle(&self) {
+        loop {
+            let begun = self.begun.load(Relaxed);
+            tokio::time::sleep(IDLE_TIMEOUT).await;
+            if self.begun.load(Relaxed) == begun && self.underway.load(Relaxed) == 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// A request from its headers to the end of its answer.
+struct Underway(Arc<Usage>);
+
+impl Underway {
+    fn on(usage: &Arc<Usage>) -> Self {
+        usage.begun.fetch_add(1, Relaxed);
+        usage.underway.fetch_add(1, Relaxed);
+        Self(usage.clone())
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.underway.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An answer's body, and that it is still under way.
+struct Tracked<B> {
+    body: B,
+    _underway: Underway,
+}
+
+impl<B: Body + Unpin> Body for Tracked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection's bytes, counted as they come.
+struct Counted {
+    stream: TcpStream,
+    usage: Arc<Usage>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.usage.bytes_read.fetch_add(buffer.filled().len() - before, Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
