@@ -213,12 +213,15 @@ pub struct ProcessConfig {
     pub drain_delay: Duration,
     /// Connections at the same time: one more waits to be accepted.
     pub connections: u32,
+    /// How long a connection may be of no use.
+    pub patience: Patience,
     /// Web pages of these origins may call.
     pub cors_origins: Vec<String>,
 }
 
 impl ProcessConfig {
-    /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`, `GAVEL_CONNECTIONS`, `GAVEL_CORS_ORIGINS`.
+    /// `GAVEL_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`, `GAVEL_CONNECTIONS`, `GAVEL_CORS_ORIGINS`, and those of
+    /// [`Patience`].
     pub fn from_env(env: &mut Env, default_listen: SocketAddr) -> Self {
         let grace_ms = env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000));
         let delay_ms = env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000));
@@ -231,7 +234,36 @@ impl ProcessConfig {
             grace: Duration::from_millis(grace_ms.into()),
             drain_delay: Duration::from_millis(delay_ms.into()),
             connections: env.number("GAVEL_CONNECTIONS", 10_000, (1, 1_000_000)),
+            patience: Patience::from_env(env),
             cors_origins: cors_origins(env),
+        }
+    }
+}
+
+/// How long a connection is waited for that takes a place and does nothing with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From its beginning to the end of HTTP/2's preface, or of as many bytes of a request of HTTP/1.1.
+    pub greeting: Duration,
+    /// HTTP/1.1: from the end of one request to the end of the next one's headers, so also between two. Longer than the
+    /// clients keep theirs, or one is closed while a request is on its way.
+    pub headers: Duration,
+    /// HTTP/2: a peer from which nothing came for so long is asked whether it is there, and has as long again to answer.
+    /// Whoever stopped in the middle of a frame, or between two of one header, can't.
+    pub ping: Duration,
+    /// One on which no request began for so long, and none is under way, is closed.
+    pub idle: Duration,
+}
+
+impl Patience {
+    /// `GAVEL_GREETING_TIMEOUT_MS`, `GAVEL_HEADERS_TIMEOUT_MS`, `GAVEL_PING_MS`, `GAVEL_IDLE_TIMEOUT_MS`.
+    fn from_env(env: &mut Env) -> Self {
+        let mut millis = |name, default| Duration::from_millis(env.number(name, default, (100, 86_400_000)).into());
+        Self {
+            greeting: millis("GAVEL_GREETING_TIMEOUT_MS", 10_000),
+            headers: millis("GAVEL_HEADERS_TIMEOUT_MS", 75_000),
+            ping: millis("GAVEL_PING_MS", 20_000),
+            idle: millis("GAVEL_IDLE_TIMEOUT_MS", 300_000),
         }
     }
 }

@@ -56,8 +56,7 @@ impl Process {
         let ready = || async {
             let log = self.log();
             let line = log.iter().find(|line| line["msg"] == "ready").cloned();
-            line.and_then(|line| Some(line["address"].as_str()?.trim_start_matches("socket://").to_owned()))
-                .ok_or_else(|| self.output())
+            line.and_then(|line| Some(line["address"].as_str()?.to_owned())).ok_or_else(|| self.output())
         };
         eventually("the process listens", ready, Result::is_ok).await.expect("it listens")
     }

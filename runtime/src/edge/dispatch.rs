@@ -2,6 +2,7 @@
 use super::{
     contract::{Contract, Contracts},
     errors::{headers, shown},
+    refusal::Refusals,
 };
 use crate::{
     Runtime,
@@ -11,23 +12,24 @@ use crate::{
 };
 use bytes::Bytes;
 use connectrpc::{
-    CodecFormat, ConnectError, Dispatcher, EncodedBody, MethodDescriptor, Payload, RequestContext, Response,
+    CodecFormat, ConnectError, ConnectRpcBody, Dispatcher, EncodedBody, MethodDescriptor, Payload, RequestContext,
     dispatcher::{RequestStream, StreamingResult, UnaryResult},
 };
 use futures_util::StreamExt;
-use poem::http::{HeaderMap, StatusCode};
+use poem::http::{HeaderMap, Method, Request, Response, StatusCode};
 use std::{collections::HashMap, sync::Arc};
 
 /// The handlers of one process, by their methods.
 pub(crate) struct Dispatch {
     runtime: Runtime,
-    methods: HashMap<&'static str, Arc<Method>>,
+    methods: HashMap<&'static str, Arc<Registered>>,
 }
 
-struct Method {
+struct Registered {
     spec: &'static Spec,
     contract: Contract,
     entry: Entry,
+    refusals: Refusals,
 }
 
 impl Dispatch {
@@ -38,7 +40,7 @@ impl Dispatch {
     /// Adds a handler. A method that the contracts don't know was found at the start-up check.
     pub(crate) fn add(&mut self, method: &'static str, spec: &'static Spec, contracts: &Contracts, entry: Entry) {
         if let Some(contract) = contracts.get(method).cloned() {
-            self.methods.insert(method, Arc::new(Method { spec, contract, entry }));
+            self.methods.insert(method, Arc::new(Registered { spec, contract, entry, refusals: Refusals::default() }));
         }
     }
 
@@ -47,16 +49,13 @@ impl Dispatch {
     }
 
     /// What a call is answered that need not be read: there is no such method, or no place.
-    pub(super) fn refusal(&self, path: &str, headers: &HeaderMap) -> Option<ConnectError> {
-        let Some(method) = self.methods.get(path) else {
-            // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
-            return Some(unknown(path).with_http_status(StatusCode::NOT_FOUND));
-        };
+    pub(super) fn refusal<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
+        let Some(method) = self.methods.get(path) else { return Some(nowhere(path, request)) };
         let error = self.runtime.turned_away_unread(method.spec)?;
-        Some(shown(&error, &correlation_id(headers)))
+        Some(method.refusals.answer(&error, request.headers(), &correlation_id(request.headers())))
     }
 
-    fn find(&self, path: &str, context: &RequestContext) -> Result<(Arc<Method>, Incoming), ConnectError> {
+    fn find(&self, path: &str, context: &RequestContext) -> Result<(Arc<Registered>, Incoming), ConnectError> {
         let method = self.methods.get(path).ok_or_else(|| unknown(path))?.clone();
         let deadline = match method.entry {
             Entry::Unary(_) => context.deadline(),
@@ -70,6 +69,19 @@ impl Dispatch {
 
 fn names_timeout(headers: &HeaderMap) -> bool {
     headers.contains_key("grpc-timeout") || headers.contains_key("connect-timeout-ms")
+}
+
+/// In the protocol that it was asked in; to anything else, not found.
+fn nowhere<B>(path: &str, request: &Request<B>) -> Response<ConnectRpcBody> {
+    let is_call =
+        request.method() == Method::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
+    if is_call {
+        // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
+        return unknown(path).with_http_status(StatusCode::NOT_FOUND).into_http_response(request.headers());
+    }
+    let mut response = Response::new(ConnectRpcBody::Full(Bytes::from_static(b"not found\n").into()));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 fn unknown(path: &str) -> ConnectError {
@@ -94,7 +106,7 @@ impl Dispatcher for Dispatch {
             };
             match reply.await {
                 Ok(reply) => {
-                    let mut response = Response::new(EncodedBody::from(reply));
+                    let mut response = connectrpc::Response::new(EncodedBody::from(reply));
                     response.headers = headers(&correlation_id);
                     Ok(response)
                 }
@@ -124,7 +136,7 @@ impl Dispatcher for Dispatch {
                 let reply = reply.and_then(|reply| contract.reply(reply, format));
                 reply.map(EncodedBody::from).map_err(|error| shown(&error, &id))
             });
-            let mut response = Response::new(encoded.boxed() as connectrpc::EncodedStream);
+            let mut response = connectrpc::Response::new(encoded.boxed() as connectrpc::EncodedStream);
             response.headers = headers(&correlation_id);
             Ok(response)
         })

@@ -1,12 +1,12 @@
 //! From HTTP's requests to the protocols' service and back.
 use super::dispatch::Dispatch;
 use bytes::Bytes;
-use connectrpc::{ConnectError, ConnectRpcBody, ConnectRpcService};
+use connectrpc::{ConnectRpcBody, ConnectRpcService};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
     Body, Endpoint, Request, Response,
-    http::{self, HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{self, HeaderMap, HeaderValue, Method, header},
 };
 use std::{
     convert::Infallible,
@@ -41,8 +41,7 @@ impl Edge {
         request: http::Request<BoxBody<Bytes, io::Error>>,
     ) -> http::Response<ConnectRpcBody> {
         // connectrpc reads a call first, which costs, and may never end where there is no such method.
-        if let Some(refusal) = self.0.dispatcher().refusal(method_at(request.uri().path()), request.headers()) {
-            let mut response = refused(request.method(), request.uri(), request.headers(), refusal);
+        if let Some(mut response) = self.0.dispatcher().refusal(method_at(request.uri().path()), &request) {
             if request.version() != http::Version::HTTP_2 && request.method() == Method::POST {
                 close(response.headers_mut());
             }
@@ -148,15 +147,4 @@ impl http_body::Body for SyncBody {
         let frame = Pin::new(self.0.get_mut()).poll_frame(context);
         frame.map_err(|never: Infallible| match never {})
     }
-}
-
-/// In the protocol that it was asked in; to anything else, not found.
-fn refused(method: &Method, uri: &Uri, headers: &HeaderMap, refusal: ConnectError) -> http::Response<ConnectRpcBody> {
-    let is_call = *method == Method::POST || uri.query().is_some_and(|query| query.contains("connect=v1"));
-    if is_call {
-        return refusal.into_http_response(headers);
-    }
-    let mut response = http::Response::new(ConnectRpcBody::Full(Bytes::from_static(b"not found\n").into()));
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
 }

@@ -2,7 +2,7 @@
 use crate::{Class, Error, invocation::CORRELATION_HEADER};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use connectrpc::{ConnectError, ErrorCode, ErrorDetail};
-use poem::http::{HeaderMap, HeaderValue};
+use poem::http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 use std::time::Duration;
 
@@ -49,13 +49,17 @@ pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
 
 /// The call can be found by this in the log.
 pub(super) fn headers(correlation_id: &str) -> HeaderMap {
-    let value = HeaderValue::from_str(correlation_id).ok().map(|mut value| {
-        // No secret, but of no use to HPACK's tables either: no answer has the same, and remembering each would cost more
-        // than sending it (RFC 7541, 7.1.3).
-        value.set_sensitive(true);
-        value
-    });
-    value.into_iter().map(|value| (poem::http::HeaderName::from_static(CORRELATION_HEADER), value)).collect()
+    let value = correlation_header(correlation_id);
+    value.into_iter().map(|value| (HeaderName::from_static(CORRELATION_HEADER), value)).collect()
+}
+
+/// None for what is no header's value.
+pub(super) fn correlation_header(correlation_id: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(correlation_id).ok().filter(|value| !value.is_empty())?;
+    // No secret, but of no use to HPACK's tables: no two answers have the same, and remembering each would cost more than
+    // sending it (RFC 7541, 7.1.3).
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// connectrpc names the bare type, and adds what each protocol wants before it.

@@ -10,6 +10,7 @@ mod dispatch;
 mod endpoint;
 mod errors;
 pub(crate) mod health;
+mod refusal;
 
 pub(crate) use contract::Contracts;
 pub(crate) use dispatch::Dispatch;

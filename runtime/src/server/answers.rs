@@ -37,18 +37,14 @@ pub(super) struct Ends {
 impl Answers {
     /// Calls go to their method; whatever else there is, through the routes.
     pub(super) async fn answer(&self, request: http::Request<Incoming>, ends: Ends) -> http::Response<Answer> {
-        match self.calls_of(&request) {
-            Some(calls) => {
-                let request = request.map(|body| body.map_err(io::Error::other).boxed());
-                calls.answer(request).await.map(Answer::Call)
-            }
-            None => {
-                let [local, peer] = [ends.local, ends.peer].map(Addr::SocketAddr);
-                let request = (request, LocalAddr(local), RemoteAddr(peer), Scheme::HTTP).into();
-                let response: http::Response<_> = self.all.get_response(request).await.into();
-                response.map(Answer::Other)
-            }
+        if let Some(calls) = self.calls_of(&request) {
+            let request = request.map(|body| body.map_err(io::Error::other).boxed());
+            return calls.answer(request).await.map(Answer::Call);
         }
+        let [local, peer] = [ends.local, ends.peer].map(Addr::SocketAddr);
+        let request = (request, LocalAddr(local), RemoteAddr(peer), Scheme::HTTP).into();
+        let response: http::Response<_> = self.all.get_response(request).await.into();
+        response.map(Answer::Other)
     }
 
     fn calls_of(&self, request: &http::Request<Incoming>) -> Option<&Edge> {

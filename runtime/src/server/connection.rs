@@ -3,11 +3,12 @@ use super::{
     answers::{Answers, Ends},
     listener::Accepted,
 };
+use crate::config::Patience;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use poem::http;
@@ -34,42 +35,32 @@ use tokio_util::sync::CancellationToken;
 const MAX_STREAMS: u32 = 1_024;
 /// A request's headers, in bytes.
 const MAX_HEADERS: u32 = 16 * 1_024;
-/// From a connection's beginning to the end of HTTP/2's preface, or of as many bytes of a request of HTTP/1.1.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The length of HTTP/2's preface, in bytes, <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
 const PREFACE_BYTES: usize = 24;
-/// From the end of one request of HTTP/1.1 to the end of the next one's headers: also how long a connection may wait between
-/// two. The gateways keep theirs for a shorter time, so that none is closed while a request is on its way.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// HTTP/2: a peer from which nothing came for so long is asked whether it is there, …
-const PING_AFTER: Duration = Duration::from_secs(30);
-/// … and has this long to answer. Whoever stops in the middle of a frame, or between two of one header, can't.
-const PONG_TIMEOUT: Duration = Duration::from_secs(20);
-/// A connection on which no request began for so long, and none is under way, is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// What is the same for all connections.
 pub(super) struct Connections {
-    protocols: Builder<TokioExecutor>,
+    protocols: Builder<Streams>,
     answers: Arc<Answers>,
     local: SocketAddr,
+    patience: Patience,
     stop: CancellationToken,
     cut_off: CancellationToken,
 }
 
 impl Connections {
     /// After `stop` each ends when its requests are answered.
-    pub(super) fn new(answers: Answers, local: SocketAddr, stop: CancellationToken) -> Self {
-        let mut protocols = Builder::new(TokioExecutor::new());
-        protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    pub(super) fn new(answers: Answers, local: SocketAddr, patience: Patience, stop: CancellationToken) -> Self {
+        let mut protocols = Builder::new(Streams);
+        protocols.http1().timer(TokioTimer::new()).header_read_timeout(patience.headers);
         protocols
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(PONG_TIMEOUT)
+            .keep_alive_interval(patience.ping)
+            .keep_alive_timeout(patience.ping)
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADERS);
-        Self { protocols, answers: Arc::new(answers), local, stop, cut_off: CancellationToken::new() }
+        Self { protocols, answers: Arc::new(answers), local, patience, stop, cut_off: CancellationToken::new() }
     }
 
     /// Ends all of them at once.
@@ -84,20 +75,18 @@ impl Connections {
         let usage = Arc::new(Usage::default());
         let service = service_fn(|request: http::Request<Incoming>| {
             let (answers, underway) = (self.answers.clone(), Underway::on(&usage));
-            let answer = async move {
+            async move {
                 let response = answers.answer(request, ends).await;
                 Ok::<_, Infallible>(response.map(|body| Tracked { body, _underway: underway }))
-            };
-            // In a box: hyper moves what it is given about, and this is large.
-            Box::pin(answer)
+            }
         });
         let stream = Counted { stream, usage: usage.clone() };
         let mut connection = pin!(self.protocols.serve_connection(TokioIo::new(stream), service));
         let reason = async {
             tokio::select! {
-                () = usage.no_greeting() => End::AtOnce,
+                () = usage.no_greeting(self.patience.greeting) => End::AtOnce,
                 () = self.cut_off.cancelled() => End::AtOnce,
-                () = usage.idle() => End::InOrder,
+                () = usage.idle(self.patience.idle) => End::InOrder,
                 () = self.stop.cancelled() => End::InOrder,
             }
         };
@@ -113,6 +102,18 @@ impl Connections {
             connection.as_mut().graceful_shutdown();
             self.cut_off.run_until_cancelled(connection).await;
         }
+    }
+}
+
+/// Where the streams of HTTP/2 are answered.
+#[derive(Clone, Copy)]
+struct Streams;
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    #[expect(clippy::disallowed_methods, reason = "its connection waits for it, and ends it")]
+    fn execute(&self, stream: F) {
+        // In a box: tokio aligns its tasks to 128 bytes, which makes a large one costly to allocate.
+        tokio::spawn(Box::pin(stream));
     }
 }
 
@@ -133,19 +134,19 @@ struct Usage {
 
 impl Usage {
     /// Returns when it took too long to say anything.
-    async fn no_greeting(&self) {
-        tokio::time::sleep(GREETING_TIMEOUT).await;
+    async fn no_greeting(&self, patience: Duration) {
+        tokio::time::sleep(patience).await;
         let is_silent = self.begun.load(Relaxed) == 0 && self.bytes_read.load(Relaxed) < PREFACE_BYTES;
         if !is_silent {
-            pending().await
+            pending::<()>().await;
         }
     }
 
     /// Returns when nothing has been asked for long, and all was answered.
-    async fn idle(&self) {
+    async fn idle(&self, patience: Duration) {
         loop {
             let begun = self.begun.load(Relaxed);
-            tokio::time::sleep(IDLE_TIMEOUT).await;
+            tokio::time::sleep(patience).await;
             if self.begun.load(Relaxed) == begun && self.underway.load(Relaxed) == 0 {
                 return;
             }

@@ -51,7 +51,7 @@ pub(crate) async fn serve(
         Some(cors) => Answers { calls, all: all.with(cors).map_to_response().boxed(), minds_origins: true },
         None => Answers { calls, all: all.map_to_response().boxed(), minds_origins: false },
     };
-    let connections = Arc::new(Connections::new(answers, listener.address()?, stop.clone()));
+    let connections = Arc::new(Connections::new(answers, listener.address()?, config.patience, stop.clone()));
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {

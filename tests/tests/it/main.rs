@@ -5,6 +5,7 @@ mod access;
 mod architecture;
 mod batching;
 mod closing;
+mod connections;
 mod contention;
 mod correlation;
 mod deadlines;

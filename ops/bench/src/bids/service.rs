@@ -80,7 +80,7 @@ impl Releases {
 
 fn address_in(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line["msg"] == "ready").then(|| line["address"].as_str().map(|a| a.trim_start_matches("socket://").to_owned()))?
+    (line["msg"] == "ready").then(|| line["address"].as_str().map(ToOwned::to_owned))?
 }
 
 impl Process {

@@ -1,16 +1,21 @@
 //! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
+mod runs;
+
+pub(crate) use runs::Observed;
+
 use crate::{fault, gauges};
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+    metrics::{Counter, Histogram, Meter, MeterProvider},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use runs::Runs;
 use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Instant,
+    time::Duration,
 };
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -37,9 +42,7 @@ pub fn init(process: &'static str) -> anyhow::Result<()> {
 /// What every handler is measured by, and the gauges of what waits.
 pub(crate) struct Metrics {
     registry: prometheus::Registry,
-    invocations: Counter<u64>,
-    duration_s: Histogram<f64>,
-    in_flight: UpDownCounter<i64>,
+    runs: Runs,
     batch_size: Histogram<u64>,
     turned_away: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
@@ -75,19 +78,7 @@ impl Metrics {
         gauges::register(&meter, &queues);
         Ok(Self {
             registry,
-            invocations: meter
-                .u64_counter("gavel_handler_invocations")
-                .with_description("Runs of a handler, by how they ended")
-                .build(),
-            duration_s: meter
-                .f64_histogram("gavel_handler_duration_seconds")
-                .with_description("How long a run took")
-                .with_boundaries(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
-                .build(),
-            in_flight: meter
-                .i64_up_down_counter("gavel_handler_in_flight")
-                .with_description("Runs that have begun and not ended")
-                .build(),
+            runs: Runs::new(&meter),
             batch_size: meter
                 .u64_histogram("gavel_handler_batch_size")
                 .with_description("Calls or messages of one transaction")
@@ -105,25 +96,17 @@ impl Metrics {
 
     /// Marks the begin of a run.
     pub(crate) fn begin(&self, handler: &'static str, trigger: &'static str) -> Observed {
-        let labels = [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger)];
-        self.in_flight.add(1, &labels);
-        Observed { labels, began: Instant::now(), in_flight: self.in_flight.clone() }
+        self.runs.begin(handler, trigger)
     }
 
     /// Marks the end of a run.
     pub(crate) fn end(&self, run: &Observed, outcome: &'static str) {
-        let [handler, trigger] = run.labels.clone();
-        let labels = [handler, trigger, KeyValue::new("outcome", outcome)];
-        self.duration_s.record(run.began.elapsed().as_secs_f64(), &labels);
-        self.invocations.add(1, &labels);
+        self.runs.end(run, outcome);
     }
 
     /// Counts many runs that ended well, together.
-    pub(crate) fn batch(&self, handler: &'static str, trigger: &'static str, runs: u32, took: std::time::Duration) {
-        let labels =
-            [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger), KeyValue::new("outcome", "ok")];
-        self.duration_s.record(took.as_secs_f64() / f64::from(runs.max(1)), &labels);
-        self.invocations.add(runs.into(), &labels);
+    pub(crate) fn batch(&self, handler: &'static str, trigger: &'static str, runs: u32, took: Duration) {
+        self.runs.batch(handler, trigger, runs, took);
     }
 
     /// One batch of calls or messages was begun.
@@ -139,19 +122,6 @@ impl Metrics {
     /// The text Prometheus scrapes.
     pub(crate) fn render(&self) -> anyhow::Result<String> {
         Ok(prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())?)
-    }
-}
-
-/// A run that has begun; it ends when this is dropped, also where nobody waits for its outcome any more.
-pub(crate) struct Observed {
-    labels: [KeyValue; 2],
-    began: Instant,
-    in_flight: UpDownCounter<i64>,
-}
-
-impl Drop for Observed {
-    fn drop(&mut self) {
-        self.in_flight.add(-1, &self.labels);
     }
 }
 

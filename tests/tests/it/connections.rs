@@ -1,0 +1,123 @@
+//! Connections that take a place and do nothing with it are given up; those in use are not.
+use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
+use gavel_proto::v1::{WatchItemRequest, WatchItemResponse, watch_item_response::Frame};
+use gavel_tests::{Process, System, frame};
+use h2::{RecvStream, client::SendRequest};
+use http::{Request, header::CONTENT_TYPE};
+use prost::Message;
+use std::time::{Duration, Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedReadHalf},
+    task::JoinHandle,
+};
+
+/// Nobody waits for so long, however busy the machine is.
+const FAR_TOO_LONG: Duration = Duration::from_mins(1);
+const NEVER: (&str, &str) = ("GAVEL_IDLE_TIMEOUT_MS", "86400000");
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+/// Says `words` at the beginning and, if asked to, one byte more every now and then.
+async fn says(service: &Process, words: &[u8], drips: bool) -> OwnedReadHalf {
+    let (read, mut write) = TcpStream::connect(service.address().await).await.expect("connected").into_split();
+    write.write_all(words).await.expect("sent");
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(40));
+        loop {
+            tick.tick().await;
+            if drips && write.write_all(b"x").await.is_err() {
+                return;
+            }
+        }
+    });
+    read
+}
+
+/// Waits until the service closes the connection; how long that took.
+async fn closes(mut read: OwnedReadHalf) -> Duration {
+    let began = Instant::now();
+    let ended = async { while read.read(&mut [0; 1_024]).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(FAR_TOO_LONG, ended).await.expect("the connection is closed");
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_no_more_than_a_word_is_cut_off() {
+    let system = System::new().await;
+    let (service, _) = system.service_with(&[("GAVEL_GREETING_TIMEOUT_MS", "500"), NEVER]).await;
+    for words in [&b""[..], b"GET / HT", &PREFACE[..20]] {
+        let took = closes(says(&service, words, false).await).await;
+        assert!(took >= Duration::from_millis(300), "{words:?}: after {took:?} already");
+    }
+}
+
+#[tokio::test]
+async fn who_sends_a_header_drop_by_drop_is_cut_off() {
+    let system = System::new().await;
+    let (service, _) = system.service_with(&[("GAVEL_HEADERS_TIMEOUT_MS", "700"), NEVER]).await;
+    let took = closes(says(&service, b"GET /items/1 HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", true).await).await;
+    assert!(took >= Duration::from_millis(400), "after {took:?} already");
+}
+
+#[tokio::test]
+async fn who_stops_in_the_middle_of_a_frame_or_answers_no_ping_is_cut_off() {
+    let system = System::new().await;
+    let (service, _) = system.service_with(&[("GAVEL_PING_MS", "500"), NEVER]).await;
+    let half_a_frame = b"\0\0\x20\x01\x04\0\0\0\x01half of it";
+    for more in [&b""[..], half_a_frame] {
+        let took = closes(says(&service, &[PREFACE, SETTINGS, more].concat(), false).await).await;
+        assert!(took >= Duration::from_millis(600), "after {took:?} already");
+    }
+}
+
+async fn connect(service: &Process) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(service.address().await).await.expect("connected");
+    let (send, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    (send, tokio::spawn(connection))
+}
+
+async fn watch(send: &SendRequest<Bytes>, item: &str) -> RecvStream {
+    let request = Request::post("http://localhost/gavel.v1.ItemService/WatchItem");
+    let request = request.header(CONTENT_TYPE, "application/grpc").header("te", "trailers").body(());
+    let mut send = send.clone().ready().await.expect("ready");
+    let (response, mut body) = send.send_request(request.expect("a request"), false).expect("sent");
+    let asked = WatchItemRequest { item_id: item.to_owned(), known_version: 0 }.encode_to_vec();
+    body.send_data(frame(0, &asked), true).expect("sent");
+    response.await.expect("opened").into_body()
+}
+
+/// The version that the stream tells of next. The service sends each message in a frame of its own.
+async fn next_version(stream: &mut RecvStream) -> i64 {
+    loop {
+        let chunk = tokio::time::timeout(FAR_TOO_LONG, stream.data()).await.expect("it goes on");
+        let chunk = chunk.expect("not the end").expect("no error");
+        stream.flow_control().release_capacity(chunk.len()).expect("taken");
+        match WatchItemResponse::decode(&chunk[5..]).expect("a message").frame.expect("a frame") {
+            Frame::Snapshot(item) => return item.version,
+            Frame::Update(update) => return update.version,
+            Frame::Heartbeat(_) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_with_a_stream_is_not() {
+    let system = System::new().await;
+    let short = [("GAVEL_IDLE_TIMEOUT_MS", "1000"), ("GAVEL_PING_MS", "300"), ("GAVEL_HEARTBEAT_MS", "60000")];
+    let (service, api) = system.service_with(&short).await;
+    let _worker = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let seller = api.with_token(system.token("sam", "seller"));
+    let item = seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id;
+    let (watching, _connection) = connect(&service).await;
+    let mut stream = watch(&watching, &item).await;
+    assert_eq!(next_version(&mut stream).await, 1);
+    // Each of these lives longer than the pings' patience, and all together much longer than the idle time-out.
+    for _ in 0..3 {
+        let (_send, idle) = connect(&service).await;
+        tokio::time::timeout(FAR_TOO_LONG, idle).await.expect("it is closed").expect("joined").expect("in order");
+    }
+    api.with_token(system.token("zoe", "bidder")).bid(&item, 1_000).await.expect("accepted");
+    assert_eq!(next_version(&mut stream).await, 2);
+}
