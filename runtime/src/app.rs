@@ -4,7 +4,7 @@ use crate::{
     auth::Verifier,
     broker::Topology,
     config::Backends,
-    edge::{self, Contracts, Dispatch},
+    edge::{self, Contract, Contracts, Dispatch},
     http,
     job::{self, Job},
     live::{Feed, Live},
@@ -56,11 +56,12 @@ struct Method {
     request: fn() -> String,
     reply: fn() -> String,
     streams: bool,
+    read: rpc::Read,
 }
 
 impl Method {
-    fn of<Request: Name, Reply: Name>(open: fn(&Runtime) -> rpc::Entry, streams: bool) -> Run {
-        Run::Rpc(Self { open, request: Request::full_name, reply: Reply::full_name, streams })
+    fn of<Request: Name, Reply: Name>(open: fn(&Runtime) -> rpc::Entry, streams: bool, read: rpc::Read) -> Run {
+        Run::Rpc(Self { open, request: Request::full_name, reply: Reply::full_name, streams, read })
     }
 }
 
@@ -101,25 +102,49 @@ impl App {
     /// A call that changes something.
     #[must_use]
     pub fn rpc_tx<H: rpc::TxHandler>(self) -> Self {
-        self.register(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::tx::<H>, false))
+        self.register(
+            H::SPEC,
+            "rpc",
+            Method::of::<H::Request, H::Reply>(rpc::Entry::tx::<H>, false, |request, caller| {
+                rpc::read(request, |request| H::parse(request, caller))
+            }),
+        )
     }
 
     /// A call that changes something, decided together with others.
     #[must_use]
     pub fn rpc_batch<H: rpc::BatchHandler>(self) -> Self {
-        self.register_batched(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::batched::<H>, false))
+        self.register_batched(
+            H::SPEC,
+            "rpc",
+            Method::of::<H::Request, H::Reply>(rpc::Entry::batched::<H>, false, |request, caller| {
+                rpc::read(request, |request| H::parse(request, caller))
+            }),
+        )
     }
 
     /// A call that reads.
     #[must_use]
     pub fn rpc_io<H: rpc::IoHandler>(self) -> Self {
-        self.register(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::io::<H>, false))
+        self.register(
+            H::SPEC,
+            "rpc",
+            Method::of::<H::Request, H::Reply>(rpc::Entry::io::<H>, false, |request, caller| {
+                rpc::read(request, |request| H::parse(request, Some(caller)))
+            }),
+        )
     }
 
     /// A call that is answered by a stream.
     #[must_use]
     pub fn rpc_stream<H: rpc::StreamHandler>(self) -> Self {
-        self.register(H::SPEC, "rpc", Method::of::<H::Request, H::Reply>(rpc::Entry::stream::<H>, true))
+        self.register(
+            H::SPEC,
+            "rpc",
+            Method::of::<H::Request, H::Reply>(rpc::Entry::stream::<H>, true, |request, caller| {
+                rpc::read(request, |request| H::parse(request, Some(caller)))
+            }),
+        )
     }
 
     /// An HTTP GET.
@@ -313,6 +338,16 @@ impl App {
         }
         let (all, calls) = edge::mount(route, descriptors, dispatch);
         Ok(Routes { calls: Some(calls), all })
+    }
+
+    /// How each method's requests are read, beside what the contracts say of it.
+    pub(crate) fn readers(&self) -> anyhow::Result<Vec<(Contract, rpc::Read)>> {
+        let contracts = Contracts::read(self.descriptors.unwrap_or_default())?;
+        let methods = self.registrations.iter().filter_map(|Registration { spec, run }| match (run, spec.trigger) {
+            (Run::Rpc(method), Trigger::Rpc(name)) => Some((contracts.get(name)?.clone(), method.read)),
+            _ => None,
+        });
+        Ok(methods.collect())
     }
 
     /// The topology this application declares, for tools that look at the broker.

@@ -246,7 +246,7 @@ pub struct Patience {
     /// From its beginning to the end of HTTP/2's preface, or of as many bytes of a request of HTTP/1.1.
     pub greeting: Duration,
     /// HTTP/1.1: from the end of one request to the end of the next one's headers, so also between two. Longer than the
-    /// clients keep theirs, or one is closed while a request is on its way.
+    /// clients keep theirs (90 s is usual), or one is closed while a request is on its way.
     pub headers: Duration,
     /// HTTP/2: a peer from which nothing came for so long is asked whether it is there, and has as long again to answer.
     /// Whoever stopped in the middle of a frame, or between two of one header, can't.
@@ -261,7 +261,7 @@ impl Patience {
         let mut millis = |name, default| Duration::from_millis(env.number(name, default, (100, 86_400_000)).into());
         Self {
             greeting: millis("GAVEL_GREETING_TIMEOUT_MS", 10_000),
-            headers: millis("GAVEL_HEADERS_TIMEOUT_MS", 75_000),
+            headers: millis("GAVEL_HEADERS_TIMEOUT_MS", 120_000),
             ping: millis("GAVEL_PING_MS", 20_000),
             idle: millis("GAVEL_IDLE_TIMEOUT_MS", 300_000),
         }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 /// Spawns tasks and waits for them.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +30,7 @@ impl Tasks {
     /// task of its own. A client that hangs up never leaves a transaction half done, and a client that waits, as almost all
     /// do, costs no task.
     pub(crate) fn enduring<T: Send + 'static>(&self, work: BoxFuture<'static, T>) -> Enduring<T> {
-        Enduring { work: Some(work), begun: false, tracker: self.tracker.clone() }
+        Enduring { work: Some(work), begun: false, token: self.tracker.token() }
     }
 
     /// Set when the process begins to drain: loops take no new work from then on.
@@ -63,7 +66,8 @@ pub(crate) struct Enduring<T: Send + 'static> {
     /// None once it has ended, or panicked.
     work: Option<BoxFuture<'static, T>>,
     begun: bool,
-    tracker: TaskTracker,
+    /// A drain waits for it from the beginning, whoever it is that awaits it.
+    token: TaskTrackerToken,
 }
 
 impl<T: Send + 'static> Future for Enduring<T> {
@@ -86,7 +90,7 @@ impl<T: Send + 'static> Drop for Enduring<T> {
         let Some(work) = self.work.take().filter(|_| self.begun) else { return };
         // There is none when the process itself is ending.
         if let Ok(handle) = Handle::try_current() {
-            self.tracker.spawn_on(work, &handle);
+            self.token.task_tracker().spawn_on(work, &handle);
         }
     }
 }
@@ -127,6 +131,20 @@ mod tests {
         go.send(7).unwrap();
         assert_eq!(ended.await, Ok(7));
         assert!(tasks.drain(Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test]
+    async fn a_drain_that_waits_already_waits_for_work_that_is_given_up_meanwhile() {
+        let (tasks, (work, go, ended)) = (Tasks::default(), work());
+        let mut enduring = Box::pin(tasks.enduring(work));
+        assert!(poll!(&mut enduring).is_pending());
+        let mut drained = pin!(tasks.drain(Duration::from_secs(10)));
+        assert!(poll!(&mut drained).is_pending());
+        drop(enduring);
+        assert!(poll!(&mut drained).is_pending(), "the work is still under way");
+        go.send(7).unwrap();
+        assert!(drained.await);
+        assert_eq!(ended.await, Ok(7));
     }
 
     #[tokio::test]

@@ -21,6 +21,8 @@ pub(crate) const PROTOC: Need = Need {
 };
 pub(crate) const C_COMPILER: Need =
     Need { what: "a C compiler", found: || on_path("cc").is_some(), packages: &["gcc", "libc6-dev"] };
+pub(crate) const CPP_COMPILER: Need =
+    Need { what: "a C++ compiler", found: || on_path("c++").is_some(), packages: &["g++"] };
 pub(crate) const POSTGRESQL: Need =
     Need { what: "PostgreSQL", found: || postgresql_bin().is_some(), packages: &["postgresql"] };
 pub(crate) const RABBITMQ: Need = Need {

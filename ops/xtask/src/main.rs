@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod images;
 mod install;
 mod judges;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Test),
     /// Measure beside baselines
     Bench(bench::Bench),
+    /// Fuzz the decoder of requests
+    Fuzz(fuzz::Fuzz),
     /// Install what building and running needs from the distribution's packages
     Setup,
     /// Build stand-ins for the server images, for where they can't be pulled
@@ -70,6 +73,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Fuzz(fuzz) => fuzz.run(),
         Command::Setup => install::everything(),
         Command::Images(images) => images.run(),
         Command::Sqlx(sqlx) => sqlx.run(),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use connectrpc::{CodecFormat, IdempotencyLevel, MethodDescriptor, MethodKind, Spec};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// All methods, by `package.Service/Method`.
 pub(crate) struct Contracts(BTreeMap<String, Contract>);
@@ -38,6 +38,12 @@ impl Contracts {
 
 fn path_of(method: &prost_reflect::MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().full_name(), method.name())
+}
+
+impl fmt::Display for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a method that takes {}", self.input.full_name())
+    }
 }
 
 impl Contract {
@@ -75,7 +81,7 @@ impl Contract {
     }
 
     /// The request in protobuf, whatever it was written in.
-    pub(super) fn request(&self, request: Bytes, format: CodecFormat) -> Result<Bytes> {
+    pub(crate) fn request(&self, request: Bytes, format: CodecFormat) -> Result<Bytes> {
         if format != CodecFormat::Json {
             return Ok(request);
         }

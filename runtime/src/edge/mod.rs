@@ -12,7 +12,7 @@ mod errors;
 pub(crate) mod health;
 mod refusal;
 
-pub(crate) use contract::Contracts;
+pub(crate) use contract::{Contract, Contracts};
 pub(crate) use dispatch::Dispatch;
 pub(crate) use endpoint::Edge;
 

@@ -60,6 +60,14 @@ pub(super) fn decode<M: Message + Default>(request: Bytes) -> Result<M> {
     M::decode(request).map_err(|error| Error::invalid(format!("the request can't be read: {error}")))
 }
 
+/// Reads a request as far as to what it means.
+pub(crate) type Read = fn(Bytes, &Caller) -> Result<()>;
+
+/// See [`Read`].
+pub(crate) fn read<M: Message + Default, T>(request: Bytes, parse: impl FnOnce(M) -> Result<T>) -> Result<()> {
+    parse(decode(request)?).map(drop)
+}
+
 /// Which call this is. The hash is of the message as this code understands it, whichever way it was written.
 pub(super) fn call_key(spec: &Spec, given: &str, request: &impl Message, caller: &Caller) -> Result<CallKey> {
     let key = given.parse().map_err(|_| {

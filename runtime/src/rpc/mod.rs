@@ -10,7 +10,7 @@ mod incoming;
 mod serve;
 mod stream;
 
-pub(crate) use incoming::Incoming;
+pub(crate) use incoming::{Incoming, Read, read};
 pub(crate) use serve::Entry;
 pub use stream::{Encoded, Sink};
 

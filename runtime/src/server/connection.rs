@@ -100,7 +100,12 @@ impl Connections {
         };
         if matches!(end, End::InOrder) {
             connection.as_mut().graceful_shutdown();
-            self.cut_off.run_until_cancelled(connection).await;
+            tokio::select! {
+                _ = connection => {}
+                () = self.cut_off.cancelled() => {}
+                // Nothing is under way and it does not end: the peer takes nothing, not even the farewell.
+                () = usage.idle(self.patience.ping) => {}
+            }
         }
     }
 }
@@ -129,7 +134,7 @@ enum End {
 struct Usage {
     bytes_read: AtomicUsize,
     begun: AtomicUsize,
-    underway: AtomicUsize,
+    ended: AtomicUsize,
 }
 
 impl Usage {
@@ -142,12 +147,13 @@ impl Usage {
         }
     }
 
-    /// Returns when nothing has been asked for long, and all was answered.
+    /// Returns when nothing has been asked and nothing answered for long.
     async fn idle(&self, patience: Duration) {
+        let changes = || self.begun.load(Relaxed) + self.ended.load(Relaxed);
         loop {
-            let begun = self.begun.load(Relaxed);
+            let before = changes();
             tokio::time::sleep(patience).await;
-            if self.begun.load(Relaxed) == begun && self.underway.load(Relaxed) == 0 {
+            if changes() == before && self.begun.load(Relaxed) == self.ended.load(Relaxed) {
                 return;
             }
         }
@@ -160,14 +166,13 @@ struct Underway(Arc<Usage>);
 impl Underway {
     fn on(usage: &Arc<Usage>) -> Self {
         usage.begun.fetch_add(1, Relaxed);
-        usage.underway.fetch_add(1, Relaxed);
         Self(usage.clone())
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.0.underway.fetch_sub(1, Relaxed);
+        self.0.ended.fetch_add(1, Relaxed);
     }
 }
 

@@ -69,6 +69,7 @@ pub(crate) async fn serve(
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections are cut off: their requests did not end");
         connections.cut_off();
+        tasks.wait().await;
     }
     Ok(())
 }

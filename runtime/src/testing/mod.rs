@@ -18,9 +18,11 @@
 mod crash;
 mod hand;
 mod lab;
+mod requests;
 mod worker;
 
 pub use crash::{BOUNDARIES, FROZEN, Survival};
 pub use hand::Hand;
 pub use lab::Lab;
+pub use requests::Requests;
 pub use worker::Worker;

@@ -72,6 +72,23 @@ async fn who_stops_in_the_middle_of_a_frame_or_answers_no_ping_is_cut_off() {
     }
 }
 
+#[tokio::test]
+async fn who_takes_no_answers_gives_their_place_back_in_the_end() {
+    let system = System::new().await;
+    // There is one place, and it is taken by somebody who asks for much and reads nothing of it.
+    let short = [("GAVEL_CONNECTIONS", "1"), ("GAVEL_IDLE_TIMEOUT_MS", "500"), ("GAVEL_PING_MS", "300")];
+    let (service, _) = system.service_with(&short).await;
+    let address = service.address().await;
+    let mut greedy = TcpStream::connect(&address).await.expect("connected");
+    let asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // Until it can't even ask any more, since the service does not read on before it could answer.
+    while tokio::time::timeout(Duration::from_secs(1), greedy.write_all(asked)).await.is_ok_and(|sent| sent.is_ok()) {}
+    let answer = reqwest::get(format!("http://{address}/healthz"));
+    let answer = tokio::time::timeout(FAR_TOO_LONG, answer).await.expect("there is a place again").expect("answered");
+    assert_eq!(answer.text().await.expect("text"), "ok\n");
+    drop(greedy);
+}
+
 async fn connect(service: &Process) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let stream = TcpStream::connect(service.address().await).await.expect("connected");
     let (send, connection) = h2::client::handshake(stream).await.expect("a handshake");

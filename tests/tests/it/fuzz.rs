@@ -2,6 +2,7 @@
 //! `tests/corpus`; each run changes its entries at random, and says which bytes did it when one finds something.
 use futures_util::{StreamExt, stream};
 use gavel_proto::DESCRIPTORS;
+use gavel_runtime::testing::Requests;
 use gavel_tests::System;
 use proptest::{
     collection::vec,
@@ -15,6 +16,8 @@ use std::{fs, path::Path};
 
 /// Requests for each method.
 const TRIES: usize = 40;
+/// Requests that are read without a server, each as one of every method.
+const READ: usize = 1_000;
 /// Calls at the same time.
 const AT_ONCE: usize = 16;
 
@@ -45,6 +48,18 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
             bytes
         },
     )
+}
+
+/// As `cargo xtask fuzz` does for as long as it is let, but without being led by what the bytes reach.
+#[test]
+fn any_bytes_are_read_or_are_an_error_of_whoever_sent_them() {
+    let requests = Requests::of(&gavel::app()).expect("the contracts");
+    let good: usize = corpus().iter().map(|entry| requests.read(entry)).sum();
+    assert!(good > 0, "no entry of the corpus is a request of any method");
+    let (mut runner, strategy) = (TestRunner::default(), bytes());
+    for _ in 0..READ {
+        requests.read(&strategy.new_tree(&mut runner).expect("bytes").current());
+    }
 }
 
 #[tokio::test]
