@@ -1,7 +1,7 @@
 //! Load on a service: closed (each client waits for its answer) or open (so many bids a second, whoever waits).
 use super::{
     client::{Answer, Client},
-    service::Releases,
+    service::{Releases, processor_seconds},
 };
 use anyhow::Context;
 use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Tally {
     /// Of those turned away.
     pub(crate) turned_away_ms: Vec<f64>,
     seconds: f64,
+    /// The processors' time that the load itself took, in seconds.
+    generator_s: f64,
 }
 
 impl Tally {
@@ -70,8 +73,8 @@ impl Tally {
         self.decided_ms.push(took_ms);
     }
 
-    fn sum(tallies: Vec<Self>, seconds: f64) -> Self {
-        let mut sum = Self { seconds, ..Self::default() };
+    fn sum(tallies: Vec<Self>, time: Duration, generator_s: f64) -> Self {
+        let mut sum = Self { seconds: time.as_secs_f64(), generator_s, ..Self::default() };
         for tally in tallies {
             sum.accepted += tally.accepted;
             sum.refused += tally.refused;
@@ -86,6 +89,13 @@ impl Tally {
 
     pub(crate) fn accepted_per_second(&self) -> f64 {
         f64::from(self.accepted) / self.seconds
+    }
+
+    /// Of each second, that of the processors which the load left to what it is put on.
+    pub(crate) fn processors_left(&self) -> f64 {
+        let processors =
+            thread::available_parallelism().map_or(1.0, |n| f64::from(u32::try_from(n.get()).unwrap_or(1)));
+        processors - self.generator_s / self.seconds
     }
 
     pub(crate) fn decided_per_second(&self) -> f64 {
@@ -127,7 +137,16 @@ pub(crate) async fn closed(
         }
         anyhow::Ok(tally)
     });
-    Ok(Tally::sum(try_join_all(run).await?, time.as_secs_f64()))
+    let (tallies, own) = tokio::try_join!(try_join_all(run), own_processor_seconds(from, until))?;
+    Ok(Tally::sum(tallies, time, own))
+}
+
+/// The processors' time that this process takes in between.
+async fn own_processor_seconds(from: Instant, until: Instant) -> anyhow::Result<f64> {
+    tokio::time::sleep_until(from.into()).await;
+    let before = processor_seconds(std::process::id())?;
+    tokio::time::sleep_until(until.into()).await;
+    Ok(processor_seconds(std::process::id())? - before)
 }
 
 /// Bids come at that rate over all connections, however long the answers take.
@@ -169,5 +188,6 @@ pub(crate) async fn open(
         }
         anyhow::Ok(tally)
     });
-    Ok(Tally::sum(try_join_all(run).await?, time.as_secs_f64()))
+    let (tallies, own) = tokio::try_join!(try_join_all(run), own_processor_seconds(from, until))?;
+    Ok(Tally::sum(tallies, time, own))
 }

@@ -177,26 +177,31 @@ async fn cell(bench: &Bench<'_>, items: u32, clients: usize) -> anyhow::Result<V
 
 /// The peak of clients that each wait for their answer, and then twice as many bids as that. What is accepted of those may be more: an
 /// open load's calls share writes. Then that is a peak as well, and twice as many as that are sent, until no more are accepted.
+///
+/// The load comes from the same processors, and twice as much of it takes more of them: so the goodput is also given for each
+/// second of the processors' time that the load left.
 async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
-    let (mut ratios, mut strict) = (Vec::new(), Vec::new());
+    let (mut ratios, mut strict, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let mut last = None;
     for number in 1..=rounds {
         let (closed, service) = bench.closed(OVERLOADED_ITEMS, 256, TIME).await?;
         drop(service);
-        let closed = closed.accepted_per_second();
-        let (mut peak, mut first) = (closed, None);
+        let (mut peak, mut first) = (closed.clone(), None);
         loop {
-            eprintln!("  … round {number} of {rounds}: peak {peak:.0} bids/s; now twice as many are sent");
-            let (tally, memory) = bench.open(2.0 * peak).await?;
-            let accepted = tally.accepted_per_second();
-            let (at_first, _, _) = first.get_or_insert((accepted, tally.clone(), memory));
-            if accepted <= 1.05 * peak {
-                ratios.push(*at_first / closed);
-                strict.push(accepted / peak);
+            let per_second = peak.accepted_per_second();
+            eprintln!("  … round {number} of {rounds}: peak {per_second:.0} bids/s; now twice as many are sent");
+            let (tally, memory) = bench.open(2.0 * per_second).await?;
+            let ratio = tally.accepted_per_second() / per_second;
+            let (at_first, _, _) = first.get_or_insert((ratio, tally.clone(), memory));
+            if ratio <= 1.05 {
+                ratios.push(*at_first);
+                strict.push(ratio);
+                left.push(ratio * peak.processors_left() / tally.processors_left());
                 break;
             }
-            peak = accepted;
+            peak = tally;
         }
+        let (closed, peak) = (closed.accepted_per_second(), peak.accepted_per_second());
         last = first.map(|(_, tally, memory)| (tally, memory, closed, peak));
     }
     let (tally, memory, closed, peak) = last.context("no round was asked for")?;
@@ -208,6 +213,7 @@ async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> 
     Ok(vec![
         goodput(ratios, closed, "256 clients that wait", 0.9),
         goodput(strict, peak, "an open load", 0.0),
+        goodput(left, peak, "an open load, by what the load leaves of the processors", 0.0),
         above(&format!("turned away, {work}"), "bids/s", f64::from(tally.turned_away) / TIME.as_secs_f64(), 0.0),
         below(&format!("p50 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 50), f64::INFINITY),
         below(&format!("p99 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 99), f64::INFINITY),

@@ -83,16 +83,21 @@ fn address_in(line: &str) -> Option<String> {
     (line["msg"] == "ready").then(|| line["address"].as_str().map(ToOwned::to_owned))?
 }
 
+/// The time that the processors have spent on a process, in seconds.
+pub(super) fn processor_seconds(process: u32) -> anyhow::Result<f64> {
+    /// Of a second, as Linux shows them whatever its own clock does.
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // After the name, which may hold anything: the 14th and 15th field of all.
+    let fields = stat.rsplit(')').next().context("no name")?.split_whitespace().skip(11).take(2);
+    let ticks = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / TICKS)
+}
+
 impl Process {
     /// The time that the processors have spent on it, in seconds.
     pub(crate) fn processor_seconds(&self) -> anyhow::Result<f64> {
-        /// Of a second, as Linux shows them whatever its own clock does.
-        const TICKS: f64 = 100.0;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // After the name, which may hold anything: the 14th and 15th field of all.
-        let fields = stat.rsplit(')').next().context("no name")?.split_whitespace().skip(11).take(2);
-        let ticks = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-        Ok(ticks / TICKS)
+        processor_seconds(self.child.id())
     }
 
     /// Its memory now and at most so far, in MiB.
