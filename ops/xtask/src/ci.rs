@@ -1,5 +1,6 @@
 //! What CI runs.
 use crate::{
+    fuzz,
     install::{DOCKER, as_root, cargo_tool, ensure, is_root},
     judges,
     progress::{Step, run, run_quietly, wait_until},
@@ -29,6 +30,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
     stage("clippy", &mut || run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
+    stage("fuzz target", &mut fuzz::check)?;
     stage("rustdoc", &mut || {
         let mut doc = cargo();
         run(doc.args(["doc", "--no-deps", "-p", "gavel-runtime"]).env("RUSTDOCFLAGS", "-D warnings"))

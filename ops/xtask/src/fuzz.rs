@@ -42,6 +42,14 @@ impl Fuzz {
     }
 }
 
+/// Whether it can be built, without instruments.
+pub(crate) fn check() -> anyhow::Result<()> {
+    ensure(&[PROTOC, CPP_COMPILER])?;
+    let mut check = Command::new("cargo");
+    check.args(["check", "--locked", "--manifest-path", "tests/fuzz/Cargo.toml", "--target-dir", "target"]);
+    run(check.current_dir(crate::root()))
+}
+
 /// This machine's name in Rust's terms.
 fn host() -> anyhow::Result<String> {
     let output = Command::new("rustc").arg("-vV").output()?;
