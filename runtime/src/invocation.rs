@@ -64,7 +64,8 @@ pub(crate) fn correlation_id(headers: &HeaderMap) -> String {
     correlation_id_or_new(headers.get(CORRELATION_HEADER).and_then(|value| value.to_str().ok()))
 }
 
-fn correlation_id_or_new(given: Option<&str>) -> String {
+/// The given one, or a new one where it is malformed.
+pub(crate) fn correlation_id_or_new(given: Option<&str>) -> String {
     given.filter(|id| is_correlation_id(id)).map_or_else(|| ids::random().to_string(), ToOwned::to_owned)
 }
 

@@ -1,4 +1,4 @@
-//! Serves the API: gRPC over h2c, health and metrics, on one port.
+//! Serves the API: gRPC, gRPC-Web and Connect, health and metrics, on one port.
 use clap::Parser;
 use gavel_runtime::{
     config::{Backends, Env, ProcessConfig, TokenConfig},
@@ -10,8 +10,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Gavel's API server: gRPC over h2c (ItemService, BidService, UserService), GET /items/ID as JSON, /healthz, /readyz and
-/// /metrics, all on one port. Stateless: run as many as you like. SIGTERM drains it.
+/// Gavel's API server: gRPC, gRPC-Web and Connect over HTTP/1.1 and h2c (ItemService, BidService, UserService, OpsService, and
+/// what KEDA asks), GET /items/ID as JSON, /healthz, /readyz and /metrics, all on one port. Stateless: run as many as you like. SIGTERM drains it.
 #[derive(Parser)]
 #[command(version, after_help = HELP)]
 struct Arguments {}
@@ -32,10 +32,15 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_CALLS_PER_CALLER  changes a second of one caller, 0 for any    100
   GAVEL_CALLS_PER_KEY     bids a second on one item, 0 for any           0
   GAVEL_CONNECTIONS       connections at the same time                   10000
+  GAVEL_GREETING_TIMEOUT_MS  a connection that says nothing so long is closed  10000
+  GAVEL_HEADERS_TIMEOUT_MS   HTTP/1.1: from one request to the next one's headers  120000
+  GAVEL_PING_MS           HTTP/2: a silent peer is asked after, and has, so long  20000
+  GAVEL_IDLE_TIMEOUT_MS   a connection that asks for nothing is closed   300000
   GAVEL_HEARTBEAT_MS      streams say so often that they are alive       10000
   GAVEL_STREAM_PATIENCE_MS  a client that takes nothing so long is dropped  30000
   GAVEL_CORS_ORIGINS      origins whose web pages may call               none
   GAVEL_DEV_LOGIN         true: POST /dev/login gives tokens to anybody  false
+  GAVEL_JWT_SIGNING_KEY   the private key for that, Ed25519, PEM
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before closing      0

@@ -223,7 +223,7 @@ impl System<'_> {
         let url = format!("http://127.0.0.1:{}", self.layout.service_port());
         println!(
             "\nGavel is up{}.\n\n\
-             \x20 API (gRPC over h2c), /readyz, /metrics   {url}\n\
+             \x20 API (gRPC, Connect), /readyz, /metrics    {url}\n\
              \x20 the worker's /readyz and /metrics        http://127.0.0.1:{}\n\
              \x20 a bidder's token, valid for 12 hours     {}\n\n\
              Try, in another terminal:\n\n\

@@ -57,6 +57,7 @@ impl Dispatch {
 
     fn find(&self, path: &str, context: &RequestContext) -> Result<(Arc<Registered>, Incoming), ConnectError> {
         let method = self.methods.get(path).ok_or_else(|| unknown(path))?.clone();
+        check_timeouts(context.headers())?;
         let deadline = match method.entry {
             Entry::Unary(_) => context.deadline(),
             // The default is none of the client's wishes, and a stream may last.
@@ -65,6 +66,25 @@ impl Dispatch {
         let incoming = Incoming::of(&self.runtime, method.spec, context.headers(), deadline);
         Ok((method, incoming))
     }
+}
+
+/// One that can't be read would be taken for none.
+fn check_timeouts(headers: &HeaderMap) -> Result<(), ConnectError> {
+    for (name, digits, units) in [("grpc-timeout", 8, "HMSmun"), ("connect-timeout-ms", 10, "")] {
+        let Some(value) = headers.get(name) else { continue };
+        let number = match value.as_bytes() {
+            [number @ .., unit] if units.as_bytes().contains(unit) => number,
+            number if units.is_empty() => number,
+            _ => &[],
+        };
+        if !(1..=digits).contains(&number.len()) || !number.iter().all(u8::is_ascii_digit) {
+            let unit = if units.is_empty() { String::new() } else { format!(" and one of {units}") };
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let message = format!("{name} is {text:?}; allowed: up to {digits} digits{unit}");
+            return Err(ConnectError::invalid_argument(message));
+        }
+    }
+    Ok(())
 }
 
 fn names_timeout(headers: &HeaderMap) -> bool {

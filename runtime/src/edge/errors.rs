@@ -54,7 +54,7 @@ pub(super) fn headers(correlation_id: &str) -> HeaderMap {
 }
 
 /// None for what is no header's value.
-pub(super) fn correlation_header(correlation_id: &str) -> Option<HeaderValue> {
+pub(crate) fn correlation_header(correlation_id: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(correlation_id).ok().filter(|value| !value.is_empty())?;
     // No secret, but of no use to HPACK's tables: no two answers have the same, and remembering each would cost more than
     // sending it (RFC 7541, 7.1.3).

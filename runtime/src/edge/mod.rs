@@ -15,6 +15,7 @@ mod refusal;
 pub(crate) use contract::{Contract, Contracts};
 pub(crate) use dispatch::Dispatch;
 pub(crate) use endpoint::Edge;
+pub(crate) use errors::correlation_header;
 
 use connectrpc::{ConnectRpcService, DeadlinePolicy, Limits};
 use poem::{IntoEndpoint, Route};

@@ -97,7 +97,9 @@ pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming,
             () = expiry(token_until) => Err(Error::new(Class::Unauthenticated, "the token has expired: ask again with another")),
         };
         if let Err(error) = &ended {
-            tracing::info!(handler = H::SPEC.name, %error, "the stream ended");
+            let run = io.invocation();
+            let (correlation_id, trace_id) = (&run.correlation_id, run.trace_id());
+            tracing::info!(handler = H::SPEC.name, correlation_id, trace_id, %error, "the stream ended");
         }
         *end.lock().unwrap_or_else(PoisonError::into_inner) = ended.err();
     });

@@ -1,5 +1,8 @@
 //! From a connection's requests to answers.
-use crate::edge::Edge;
+use crate::{
+    edge::{Edge, correlation_header},
+    invocation::{CORRELATION_HEADER, correlation_id_or_new},
+};
 use bytes::Bytes;
 use connectrpc::ConnectRpcBody;
 use http_body::{Body, Frame, SizeHint};
@@ -8,7 +11,11 @@ use hyper::body::Incoming;
 use poem::{
     Addr, Endpoint, Response,
     endpoint::BoxEndpoint,
-    http::{self, header::ORIGIN, uri::Scheme},
+    http::{
+        self, HeaderValue, Uri,
+        header::{HOST, ORIGIN},
+        uri::{Authority, Scheme},
+    },
     web::{LocalAddr, RemoteAddr},
 };
 use std::{
@@ -35,8 +42,21 @@ pub(super) struct Ends {
 }
 
 impl Answers {
+    /// Answers a request. Whatever becomes of it, the answer carries its correlation id.
+    pub(super) async fn answer(&self, mut request: http::Request<Incoming>, ends: Ends) -> http::Response<Answer> {
+        if self.minds_origins && comes_from_here(&request) {
+            request.headers_mut().remove(ORIGIN);
+        }
+        let asked = Asked::of(&request);
+        let mut response = self.route(request, ends).await;
+        if !response.headers().contains_key(CORRELATION_HEADER) {
+            asked.told(&mut response);
+        }
+        response
+    }
+
     /// Calls go to their method; whatever else there is, through the routes.
-    pub(super) async fn answer(&self, request: http::Request<Incoming>, ends: Ends) -> http::Response<Answer> {
+    async fn route(&self, request: http::Request<Incoming>, ends: Ends) -> http::Response<Answer> {
         if let Some(calls) = self.calls_of(&request) {
             let request = request.map(|body| body.map_err(io::Error::other).boxed());
             return calls.answer(request).await.map(Answer::Call);
@@ -50,6 +70,41 @@ impl Answers {
     fn calls_of(&self, request: &http::Request<Incoming>) -> Option<&Edge> {
         let straight = !self.minds_origins || !request.headers().contains_key(ORIGIN);
         self.calls.as_ref().filter(|calls| straight && calls.knows(request.uri().path()))
+    }
+}
+
+/// Whether a web page asks that this very address served. Browsers name the origin of such pages as well.
+fn comes_from_here<B>(request: &http::Request<B>) -> bool {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let here = request.uri().authority().map(Authority::as_str).or_else(|| text(HOST));
+    let from = text(ORIGIN).and_then(|origin| origin.split_once("://"));
+    from.is_some_and(|(_, authority)| Some(authority) == here)
+}
+
+/// What an answer says and a log line needs that no handler has seen to.
+struct Asked {
+    correlation_id: Option<HeaderValue>,
+    uri: Uri,
+}
+
+impl Asked {
+    fn of<B>(request: &http::Request<B>) -> Self {
+        let correlation_id = request.headers().get(CORRELATION_HEADER).cloned();
+        Self { correlation_id, uri: request.uri().clone() }
+    }
+
+    /// Gives the answer its id. That of a call never came to its handler, and is said here.
+    fn told(&self, response: &mut http::Response<Answer>) {
+        let given = self.correlation_id.as_ref().and_then(|id| id.to_str().ok());
+        let correlation_id = correlation_id_or_new(given);
+        let (path, status) = (self.uri.path(), response.status().as_u16());
+        let is_call = matches!(response.body(), Answer::Call(_)) || response.headers().contains_key("grpc-status");
+        if is_call || (400..500).contains(&status) {
+            tracing::info!(correlation_id, path, status, "refused before it came to a handler");
+        }
+        if let Some(id) = correlation_header(&correlation_id) {
+            response.headers_mut().insert(CORRELATION_HEADER, id);
+        }
     }
 }
 

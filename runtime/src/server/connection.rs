@@ -52,7 +52,12 @@ impl Connections {
     /// After `stop` each ends when its requests are answered.
     pub(super) fn new(answers: Answers, local: SocketAddr, patience: Patience, stop: CancellationToken) -> Self {
         let mut protocols = Builder::new(Streams);
-        protocols.http1().timer(TokioTimer::new()).header_read_timeout(patience.headers);
+        protocols
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience.headers)
+            // What does not fit is refused.
+            .max_buf_size(MAX_HEADERS as usize);
         protocols
             .http2()
             .timer(TokioTimer::new())

@@ -114,6 +114,10 @@ async fn a_flood_of_streams_of_headers_and_of_resets_ends_at_its_connection() {
     let large = client.post(&url).header("x-large", "x".repeat(200 * 1_024)).send().await;
     assert!(large.is_err() || large.is_ok_and(|reply| reply.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
 
+    let client = reqwest::Client::builder().http1_only().build().expect("a client");
+    let large = client.post(&url).header("x-large", "x".repeat(40 * 1_024)).send().await.expect("answered");
+    assert_eq!(large.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+
     // Streams that are reset as soon as they are opened: the connection is closed for it.
     let send = connect(&address, 1 << 16).await;
     let until = Instant::now() + Duration::from_secs(20);

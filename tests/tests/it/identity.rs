@@ -204,4 +204,10 @@ async fn web_pages_may_call_from_the_origins_that_are_named_and_from_no_other() 
     let call = call.header("content-type", "application/json").body("{}").send().await.expect("answered");
     let exposed = call.headers()["access-control-expose-headers"].to_str().expect("text");
     assert!(exposed.contains("grpc-status-details-bin"), "{exposed}");
+    // A page that the same address served needs no leave; another does, whatever it asks for.
+    let own = format!("http://{}", service.address().await);
+    for (origin, status) in [(own.as_str(), 200), ("https://evil.example", 403)] {
+        let call = Client::new().post(&url).header("origin", origin).header("content-type", "application/json");
+        assert_eq!(call.body("{}").send().await.expect("answered").status(), status, "{origin}");
+    }
 }

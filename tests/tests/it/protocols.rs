@@ -181,6 +181,42 @@ async fn what_is_unknown_malformed_or_too_large_gets_an_answer_of_its_protocol()
 }
 
 #[tokio::test]
+async fn every_answer_says_under_which_id_to_look_for_it() {
+    let edge = Edge::new().await;
+    let mine: &[(&str, &str)] = &[("x-correlation-id", "mine-1")];
+    let answers = [
+        edge.post("gavel.v1.BidService/Steal", "application/json", mine, "{}").await,
+        edge.post("gavel.v1.BidService/Steal", "application/grpc", mine, frame(0, b"")).await,
+        edge.post(GET_ITEM, "application/grpc", mine, vec![0, 0, 0]).await,
+        edge.post(GET_ITEM, "application/xml", mine, "<item/>").await,
+        edge.post(GET_ITEM, "application/proto", mine, vec![b'x'; 100_000]).await,
+        edge.post(GET_ITEM, "application/proto", &[mine[0], ("content-encoding", "br")], "").await,
+        edge.post("nowhere", "text/plain", mine, "").await,
+    ];
+    for answer in answers {
+        assert_eq!(answer.headers()["x-correlation-id"], "mine-1", "{answer:?}");
+    }
+    let healthy = reqwest::get(format!("{}/healthz", edge.base)).await.expect("answered");
+    assert!(!healthy.headers()["x-correlation-id"].is_empty(), "it is given one");
+}
+
+#[tokio::test]
+async fn a_time_out_that_can_not_be_read_is_named() {
+    let edge = Edge::new().await;
+    for value in ["abc", "", "-1", "12345678901"] {
+        let answer = edge.post(GET_ITEM, "application/json", &[("connect-timeout-ms", value)], "{}").await;
+        let error: Value = answer.json().await.expect("JSON");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert_eq!(error["code"], "invalid_argument", "{value:?}: {error}");
+        assert!(message.contains("connect-timeout-ms") && message.contains("up to 10 digits"), "{message}");
+    }
+    for value in ["zzz", "S", "5", "123456789S", "5d"] {
+        let answer = edge.post(GET_ITEM, "application/grpc", &[("grpc-timeout", value)], frame(0, b"")).await;
+        assert_eq!(answer.headers()["grpc-status"], "3", "{value:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_compressed_request_that_would_not_fit_is_refused_before_it_is_unpacked() {
     let edge = Edge::new().await;
 
