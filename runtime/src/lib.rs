@@ -53,6 +53,7 @@ mod db;
 mod edge;
 mod gauges;
 mod invoke;
+mod kept;
 mod outbox;
 mod pace;
 mod receipt;

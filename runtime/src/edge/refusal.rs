@@ -1,20 +1,16 @@
 //! Refusals that are ready to be sent. Under overload they are most of what a service answers, and what it spends on them is
 //! lost to the calls it has accepted.
 use super::errors::{correlation_header, shown};
-use crate::{Error, invocation::CORRELATION_HEADER};
+use crate::{Error, invocation::CORRELATION_HEADER, kept::Kept};
 use bytes::Bytes;
 use connectrpc::{CodecFormat, ConnectRpcBody, Protocol};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Collected};
 use poem::http::{HeaderMap, Response, StatusCode};
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
 
 /// The refusal of calls of one method for which there is no place: always the same words, in each form that was asked for.
 #[derive(Default)]
-pub(super) struct Refusals(RwLock<HashMap<Form, Arc<Ready>>>);
+pub(super) struct Refusals(Kept<Form, Ready>);
 
 /// What the form of an error depends on. None where the protocol was not recognised.
 #[derive(PartialEq, Eq, Hash)]
@@ -37,12 +33,7 @@ struct Ready {
 impl Refusals {
     /// The answer to a call with these headers.
     pub(super) fn answer(&self, error: &Error, asked: &HeaderMap, correlation_id: &str) -> Response<ConnectRpcBody> {
-        let form = Form::asked_in(asked);
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&form).cloned();
-        let ready = known.unwrap_or_else(|| {
-            let ready = Arc::new(Ready::of(error, asked));
-            self.0.write().unwrap_or_else(PoisonError::into_inner).entry(form).or_insert(ready).clone()
-        });
+        let ready = self.0.get(Form::asked_in(asked), || Ready::of(error, asked));
         let mut response = Response::new(ConnectRpcBody::Full(ready.body.clone().into()));
         *response.status_mut() = ready.status;
         *response.headers_mut() = ready.headers.clone();

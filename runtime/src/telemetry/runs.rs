@@ -1,13 +1,12 @@
 //! Runs of handlers, counted and timed. Each handler's series are looked up once and kept: a run is measured four times, and
 //! to find a series by its labels costs more than to count in it.
+use crate::kept::Kept;
 use opentelemetry::{
     KeyValue,
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter, Counter, Histogram, Meter, UpDownCounter},
 };
 use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -95,23 +94,5 @@ pub(crate) struct Observed {
 impl Drop for Observed {
     fn drop(&mut self) {
         self.handler.in_flight.add(-1);
-    }
-}
-
-/// What is made once for each key.
-struct Kept<K, V>(RwLock<HashMap<K, Arc<V>>>);
-
-impl<K, V> Default for Kept<K, V> {
-    fn default() -> Self {
-        Self(RwLock::default())
-    }
-}
-
-impl<K: Hash + Eq, V> Kept<K, V> {
-    fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return known.clone();
-        }
-        self.0.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(|| Arc::new(make())).clone()
     }
 }

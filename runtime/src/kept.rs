@@ -1,0 +1,25 @@
+//! Values that are looked up often and made once.
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// What is made once for each key.
+pub(crate) struct Kept<K, V>(RwLock<HashMap<K, Arc<V>>>);
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<K: Hash + Eq, V> Kept<K, V> {
+    /// The value of a key, made where it is asked for the first time.
+    pub(crate) fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return known.clone();
+        }
+        self.0.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(|| Arc::new(make())).clone()
+    }
+}
