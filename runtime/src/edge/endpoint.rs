@@ -1,22 +1,18 @@
 //! From HTTP's requests to the protocols' service and back.
-use super::dispatch::Dispatch;
+use super::{dispatch::Dispatch, reading};
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Frame;
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
     Body, Endpoint, Request, Response,
-    http::{self, HeaderMap, HeaderValue, Method, header},
+    http::{self, HeaderValue, header::CONNECTION},
 };
 use std::{
     convert::Infallible,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 use sync_wrapper::SyncWrapper;
 use tower_service::Service;
@@ -40,20 +36,16 @@ impl Edge {
         &self,
         request: http::Request<BoxBody<Bytes, io::Error>>,
     ) -> http::Response<ConnectRpcBody> {
+        let (request, unread) = reading::watched(request);
         // connectrpc reads a call first, which costs, and may never end where there is no such method.
-        if let Some(mut response) = self.0.dispatcher().refusal(method_at(request.uri().path()), &request) {
-            if request.version() != http::Version::HTTP_2 && request.method() == Method::POST {
-                close(response.headers_mut());
-            }
-            return response;
-        }
-        let (request, unread) = Reading::of(request);
-        let mut response = match self.0.clone().call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        let refusal = self.0.dispatcher().refusal(method_at(request.uri().path()), &request);
+        let mut response = match refusal {
+            Some(refusal) => refusal,
+            None => self.0.clone().call(request).await.unwrap_or_else(|never| match never {}),
         };
-        if unread.is_some_and(|unread| unread.load(Ordering::Relaxed)) {
-            close(response.headers_mut());
+        // The client must not send the next call over a connection where some of this one may still come.
+        if unread.is_some_and(|unread| unread.is_left()) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -68,56 +60,6 @@ impl Endpoint for Edge {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         Ok(into_poem(self.answer(request.into()).await))
-    }
-}
-
-/// Answered before its request was read whole, a connection of HTTP/1.1 is of no more use: the client must not send the next
-/// call over it.
-fn close(headers: &mut HeaderMap) {
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-}
-
-/// A request's body of HTTP/1.1, that says whether some of it is still to come.
-struct Reading {
-    body: BoxBody<Bytes, io::Error>,
-    unread: Arc<AtomicBool>,
-}
-
-impl Reading {
-    /// None where the connection does not depend on it.
-    fn of(
-        request: http::Request<BoxBody<Bytes, io::Error>>,
-    ) -> (http::Request<BoxBody<Bytes, io::Error>>, Option<Arc<AtomicBool>>) {
-        if request.version() == http::Version::HTTP_2 {
-            return (request, None);
-        }
-        let unread = Arc::new(AtomicBool::new(!request.body().is_end_stream()));
-        let request = request.map(|body| Self { body, unread: unread.clone() }.boxed());
-        (request, Some(unread))
-    }
-}
-
-impl http_body::Body for Reading {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.unread.store(false, Ordering::Relaxed);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

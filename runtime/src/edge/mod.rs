@@ -10,6 +10,7 @@ mod dispatch;
 mod endpoint;
 mod errors;
 pub(crate) mod health;
+mod reading;
 mod refusal;
 
 pub(crate) use contract::{Contract, Contracts};

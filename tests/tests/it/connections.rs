@@ -138,3 +138,31 @@ async fn an_idle_connection_is_closed_and_one_with_a_stream_is_not() {
     api.with_token(system.token("zoe", "bidder")).bid(&item, 1_000).await.expect("accepted");
     assert_eq!(next_version(&mut stream).await, 2);
 }
+
+#[tokio::test]
+async fn who_is_still_sending_what_was_refused_gets_the_answer_and_no_reset() {
+    let system = System::new().await;
+    let (service, _) = system.service().await;
+    let mut stream = TcpStream::connect(service.address().await).await.expect("connected");
+    let body = vec![b' '; 100 * 1_024];
+    let (beginning, rest) = body.split_at(80 * 1_024);
+    let head = format!(
+        "POST /gavel.v1.ItemService/CreateItem HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.write_all(beginning).await.expect("sent");
+    let (mut answer, mut chunk) = (String::new(), [0; 1_024]);
+    while !answer.contains("resource_exhausted") {
+        let read = tokio::time::timeout(FAR_TOO_LONG, stream.read(&mut chunk)).await.expect("it is answered");
+        let read = read.expect("no reset");
+        assert!(read > 0, "it ends with {answer:?}");
+        answer += &String::from_utf8_lossy(&chunk[..read]);
+    }
+    assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    let closed = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut chunk)).await;
+    assert!(closed.is_err(), "it is closed in the middle of the request, {closed:?}");
+    stream.write_all(rest).await.expect("sent to the end");
+    let ended = tokio::time::timeout(FAR_TOO_LONG, stream.read(&mut chunk)).await.expect("the connection is closed");
+    assert_eq!(ended.expect("no reset"), 0);
+}
