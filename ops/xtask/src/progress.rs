@@ -1,6 +1,7 @@
 //! What is going on, and how long it took.
 use anyhow::{Context, bail};
 use std::{
+    env,
     fmt::Display,
     process::{Command, Stdio},
     thread,
@@ -28,7 +29,7 @@ impl Step {
 /// Runs a command to its end, its output shown.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = shown(command);
-    let status = command.status().with_context(|| format!("can't run {shown}"))?;
+    let status = unaware_of_us(command).status().with_context(|| format!("can't run {shown}"))?;
     if !status.success() {
         bail!("{shown} failed: {status}");
     }
@@ -38,12 +39,24 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 /// Runs a command to its end; its output is shown only when it fails.
 pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
     let shown = shown(command);
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("can't run {shown}"))?;
+    let output = unaware_of_us(command).stdin(Stdio::null()).output().with_context(|| format!("can't run {shown}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
         bail!("{shown} failed: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
     }
     Ok(text(&output.stdout))
+}
+
+/// Without what `cargo run` told us of this package: build scripts that look at it would run again, and all that depends on
+/// them.
+fn unaware_of_us(command: &mut Command) -> &mut Command {
+    let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    for (name, _) in env::vars_os() {
+        if ours.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn shown(command: &Command) -> String {

@@ -109,17 +109,9 @@ pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {
     let profile = if release { "release" } else { "dev" };
     eprintln!("  … building (cargo build {})", what.join(" "));
     let mut cargo = Command::new("cargo");
-    // What `cargo run` told us of this package: build scripts that look at it would run again, and all that depends on them.
-    for (name, _) in env::vars_os().filter(|(name, _)| is_of_this_package(&name.to_string_lossy())) {
-        cargo.env_remove(name);
-    }
     run(cargo.arg("build").args(what).args(["--profile", profile]).current_dir(crate::root()))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
     Ok(target.join(if release { "release" } else { "debug" }))
-}
-
-fn is_of_this_package(variable: &str) -> bool {
-    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// Creates the database when it is missing and migrates it.
