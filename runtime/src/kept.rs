@@ -1,12 +1,16 @@
 //! Values that are looked up often and made once.
+use foldhash::fast::RandomState;
 use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, PoisonError, RwLock},
 };
 
+/// A map for look-ups on the way of each call, whose keys are this program's own: nobody outside chooses what goes in.
+pub(crate) type OwnKeys<K, V> = HashMap<K, V, RandomState>;
+
 /// What is made once for each key.
-pub(crate) struct Kept<K, V>(RwLock<HashMap<K, Arc<V>>>);
+pub(crate) struct Kept<K, V>(RwLock<OwnKeys<K, Arc<V>>>);
 
 impl<K, V> Default for Kept<K, V> {
     fn default() -> Self {

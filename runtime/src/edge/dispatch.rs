@@ -7,6 +7,7 @@ use super::{
 use crate::{
     Runtime,
     invocation::correlation_id,
+    kept::OwnKeys,
     rpc::{Entry, Incoming},
     spec::Spec,
 };
@@ -17,12 +18,12 @@ use connectrpc::{
 };
 use futures_util::StreamExt;
 use poem::http::{HeaderMap, Method, Request, Response, StatusCode};
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 /// The handlers of one process, by their methods.
 pub(crate) struct Dispatch {
     runtime: Runtime,
-    methods: HashMap<&'static str, Arc<Registered>>,
+    methods: OwnKeys<&'static str, Arc<Registered>>,
 }
 
 struct Registered {
@@ -34,7 +35,7 @@ struct Registered {
 
 impl Dispatch {
     pub(crate) fn new(runtime: &Runtime) -> Self {
-        Self { runtime: runtime.clone(), methods: HashMap::new() }
+        Self { runtime: runtime.clone(), methods: OwnKeys::default() }
     }
 
     /// Adds a handler. A method that the contracts don't know was found at the start-up check.

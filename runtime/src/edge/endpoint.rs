@@ -1,5 +1,8 @@
 //! From HTTP's requests to the protocols' service and back.
-use super::{dispatch::Dispatch, reading};
+use super::{
+    dispatch::Dispatch,
+    reading::{self, Unread},
+};
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService};
 use http_body::Frame;
@@ -38,17 +41,20 @@ impl Edge {
     ) -> http::Response<ConnectRpcBody> {
         let (request, unread) = reading::watched(request);
         // connectrpc reads a call first, which costs, and may never end where there is no such method.
-        let refusal = self.0.dispatcher().refusal(method_at(request.uri().path()), &request);
-        let mut response = match refusal {
-            Some(refusal) => refusal,
-            None => self.0.clone().call(request).await.unwrap_or_else(|never| match never {}),
-        };
-        // The client must not send the next call over a connection where some of this one may still come.
-        if unread.is_some_and(|unread| unread.is_left()) {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if let Some(refusal) = self.0.dispatcher().refusal(method_at(request.uri().path()), &request) {
+            return closing(unread, refusal);
         }
-        response
+        let response = self.0.clone().call(request).await.unwrap_or_else(|never| match never {});
+        closing(unread, response)
     }
+}
+
+/// The client must not send its next call over a connection where some of this one may still come.
+fn closing<B>(unread: Option<Unread>, mut response: http::Response<B>) -> http::Response<B> {
+    if unread.is_some_and(|unread| unread.is_left()) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn method_at(path: &str) -> &str {

@@ -80,10 +80,11 @@ impl Connections {
         let usage = Arc::new(Usage::default());
         let service = service_fn(|request: http::Request<Incoming>| {
             let (answers, underway) = (self.answers.clone(), Underway::on(&usage));
-            async move {
+            // In a box from the beginning: it is large, and hyper hands it on several times.
+            Box::pin(async move {
                 let response = answers.answer(request, ends).await;
                 Ok::<_, Infallible>(response.map(|body| Tracked { body, _underway: underway }))
-            }
+            })
         });
         let stream = Counted { stream, usage: usage.clone() };
         let mut connection = pin!(self.protocols.serve_connection(TokioIo::new(stream), service));
@@ -122,8 +123,7 @@ struct Streams;
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     #[expect(clippy::disallowed_methods, reason = "its connection waits for it, and ends it")]
     fn execute(&self, stream: F) {
-        // In a box: tokio aligns its tasks to 128 bytes, which makes a large one costly to allocate.
-        tokio::spawn(Box::pin(stream));
+        tokio::spawn(stream);
     }
 }
 
@@ -244,6 +244,10 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // An answer is mostly in one piece, which is cheaper to send without a list of pieces.
+        if let [only] = slices {
+            return self.poll_write(context, only);
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
