@@ -1,5 +1,5 @@
 //! The topics of one feed that somebody watches.
-use super::{Feed, Link};
+use super::{Feed, Link, crowd::Crowd};
 use crate::{Error, Invocation, Io, Result, spec::Trigger, tasks::Tasks, tx::bounded};
 use prost::Message;
 use std::{
@@ -16,10 +16,6 @@ const LOAD_TIME: Duration = Duration::from_secs(3);
 /// While the link is down, what was loaded so lately is not loaded again, whoever asks.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Updates of one topic that are sent in a second, over all who watch it here. What would be more is skipped for what is newer:
-/// otherwise a crowd would keep the process from everything else, itself included.
-const UPDATES_PER_SECOND: u32 = 60_000;
-
 /// All topics of a feed.
 pub(super) struct Hub<F: Feed> {
     topics: Mutex<HashMap<String, Watched<F>>>,
@@ -33,7 +29,9 @@ struct Watched<F: Feed> {
 /// One of them.
 pub(super) struct Topic<F: Feed> {
     pub(super) name: String,
+    /// Its receivers are told when it was loaded, and by the crowd of what has come since.
     pub(super) held: watch::Sender<Held<F>>,
+    pub(super) crowd: Crowd,
     /// How many watch it, over all processes, where that is known.
     pub(super) audience: watch::Sender<Option<i64>>,
     /// Held by whoever is loading: the others wait and find it loaded.
@@ -49,10 +47,6 @@ pub(super) struct Held<F: Feed> {
     /// The link's epoch when that was last begun.
     pub(super) epoch: u64,
     at: Instant,
-    /// When the watchers were last woken.
-    woken: Instant,
-    /// They will be, for what has come since.
-    to_be_woken: bool,
     /// What came while it is being loaded, and may not be in it.
     meanwhile: Option<Vec<Arc<F::Message>>>,
 }
@@ -100,9 +94,8 @@ impl<F: Feed> Hub<F> {
         }
     }
 
-    /// The topic, and how many watch it.
-    fn find(&self, name: &str) -> Option<(Arc<Topic<F>>, i64)> {
-        self.topics().get(name).map(|watched| (watched.topic.clone(), watched.by))
+    fn find(&self, name: &str) -> Option<Arc<Topic<F>>> {
+        self.topics().get(name).map(|watched| watched.topic.clone())
     }
 }
 
@@ -123,12 +116,9 @@ impl<F: Feed> Listens for Hub<F> {
             Err(error) => return tracing::error!(feed = F::SPEC.name, %error, "an event can't be read"),
         };
         for name in F::topics(&message) {
-            let Some((topic, watchers)) = self.find(&name) else { continue };
-            if let Some(pause) = topic.hear(&message, pace(watchers)) {
-                tasks.spawn(async move {
-                    tokio::time::sleep(pause).await;
-                    topic.wake();
-                });
+            let Some(topic) = self.find(&name) else { continue };
+            if topic.hear(&message) && topic.crowd.news() {
+                tasks.spawn(async move { topic.crowd.go_round().await });
             }
         }
     }
@@ -138,7 +128,7 @@ impl<F: Feed> Listens for Hub<F> {
     }
 
     fn tell(&self, topic: &str, audience: Option<i64>) {
-        if let Some((topic, _)) = self.find(topic) {
+        if let Some(topic) = self.find(topic) {
             topic.audience.send_if_modified(|known| std::mem::replace(known, audience) != audience);
         }
     }
@@ -146,39 +136,27 @@ impl<F: Feed> Listens for Hub<F> {
 
 impl<F: Feed> Topic<F> {
     fn named(name: String) -> Self {
-        let now = Instant::now();
-        let nothing =
-            Held { state: None, loads: 0, epoch: 0, at: now, woken: now, to_be_woken: false, meanwhile: None };
+        let nothing = Held { state: None, loads: 0, epoch: 0, at: Instant::now(), meanwhile: None };
         Self {
             name,
             held: watch::Sender::new(nothing),
+            crowd: Crowd::default(),
             audience: watch::Sender::new(None),
             loading: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Takes an event in. The watchers are woken at once, or after the pause that is given: whoever is told of it does that.
-    fn hear(&self, message: &Arc<F::Message>, pace: Duration) -> Option<Duration> {
-        let mut later = None;
+    /// Takes an event in. Whether the watchers are to know.
+    fn hear(&self, message: &Arc<F::Message>) -> bool {
+        let mut is_news = false;
         self.held.send_if_modified(|held| {
             if let Some(meanwhile) = &mut held.meanwhile {
                 meanwhile.push(message.clone());
             }
-            if !held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message)) || held.to_be_woken {
-                return false;
-            }
-            later = pace.checked_sub(held.woken.elapsed()).filter(|pause| !pause.is_zero());
-            held.to_be_woken = later.is_some();
-            if later.is_none() {
-                held.woken = Instant::now();
-            }
-            later.is_none()
+            is_news = held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message));
+            false
         });
-        later
-    }
-
-    fn wake(&self) {
-        self.held.send_modify(|held| (held.woken, held.to_be_woken) = (Instant::now(), false));
+        is_news
     }
 
     /// Loads the topic, unless another watcher has done so since the link was last made.
@@ -245,11 +223,6 @@ impl<F: Feed> Drop for Gathering<'_, F> {
     }
 }
 
-/// The watchers of a topic are woken no more often.
-fn pace(watchers: i64) -> Duration {
-    Duration::from_secs(1) * u32::try_from(watchers).unwrap_or(u32::MAX) / UPDATES_PER_SECOND
-}
-
 /// The feed was not registered.
 pub(super) fn unregistered<F: Feed>() -> Error {
     Error::internal(anyhow::anyhow!("feed {} ({}) is not registered", F::SPEC.name, type_name::<F>()))
@@ -296,27 +269,24 @@ mod tests {
         assert_eq!(topic.held.borrow().state, None);
         gathering.end(5, Link { epoch: 1, up: true });
         assert_eq!(topic.held.borrow().state, Some(7));
-        let mut seen = topic.held.subscribe();
         hub.hear(&event(6), &Tasks::default());
-        assert!(!seen.has_changed().unwrap(), "older");
+        assert!(topic.crowd.news(), "what is older is no news: nobody is going round");
         hub.hear(&event(8), &Tasks::default());
-        assert!(seen.has_changed().unwrap());
-        assert_eq!(seen.borrow_and_update().state, Some(8));
+        assert_eq!(topic.held.borrow().state, Some(8));
     }
 
     #[tokio::test]
-    async fn a_crowd_is_woken_at_a_pace_and_for_the_newest() {
+    async fn all_who_watch_are_told_of_the_newest() {
         let (hub, tasks) = (Hub::<Highest>::default(), Tasks::default());
         let topic = hub.join("t");
-        (0..5_000).for_each(|_| drop(hub.join("t")));
         Gathering::begin(&topic).end(0, Link { epoch: 1, up: true });
-        let mut seen = topic.held.subscribe();
+        let mut news: Vec<_> = (0..2_000).map(|_| topic.crowd.join()).collect();
         (1..=9).for_each(|number| hub.hear(&event(number), &tasks));
-        seen.changed().await.unwrap();
-        let first = seen.borrow_and_update().state.unwrap();
-        assert_eq!(first, 9, "nobody looked before all had come");
-        assert!(tasks.drain(Duration::from_secs(30)).await, "whoever is to wake them has done so");
-        assert!(!topic.held.borrow().to_be_woken);
+        for one in &mut news {
+            one.changed().await.unwrap();
+            assert_eq!(topic.held.borrow().state, Some(9), "nobody looked before all had come");
+        }
+        assert!(tasks.drain(Duration::from_secs(30)).await, "the round comes to its end");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! Each service process has a queue of its own on the broker and hears every event of its feeds (`link`). A topic is loaded
 //! from the database when it is first watched, and moved forward by events (`hub`); however many watch it, it is loaded
-//! once and kept once. While the link is lost, all of it is stale, and the watchers are told; when it is back, every watched
+//! once and kept once; news goes round among them (`crowd`). While the link is lost, all of it is stale, and the watchers are told; when it is back, every watched
 //! topic is loaded again, because what was published in between is in the database and nowhere else.
 
 mod audience;
+mod crowd;
 mod hub;
 mod link;
 mod watch;

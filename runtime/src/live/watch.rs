@@ -39,6 +39,7 @@ pub struct Watch<F: Feed> {
     hub: Arc<Hub<F>>,
     topic: Arc<Topic<F>>,
     held: watch::Receiver<Held<F>>,
+    news: watch::Receiver<()>,
     link: watch::Receiver<Link>,
     audience: watch::Receiver<Option<i64>>,
     /// Of the state that was last told of.
@@ -66,6 +67,7 @@ impl<F: Feed> Watch<F> {
         Ok(Self {
             io: io.within(io.invocation().clone()),
             held: topic.held.subscribe(),
+            news: topic.crowd.join(),
             link: live.link.subscribe(),
             audience: topic.audience.subscribe(),
             loads: 0,
@@ -105,6 +107,7 @@ impl<F: Feed> Watch<F> {
             }
             tokio::select! {
                 _ = self.held.changed() => return Ok(self.see()),
+                _ = self.news.changed() => return Ok(self.see()),
                 _ = self.link.changed() => {
                     // Up again, it is loaded first.
                     if !self.link.borrow().up {
@@ -119,6 +122,8 @@ impl<F: Feed> Watch<F> {
 
     /// Takes notice of what is held now.
     fn see(&mut self) -> News {
+        // First, so that what comes from now on is told of.
+        self.news.mark_unchanged();
         let held = self.held.borrow_and_update();
         let loaded = held.loads != self.loads;
         (self.loads, self.epoch) = (held.loads, held.epoch);
