@@ -1,10 +1,7 @@
 //! Those who watch one topic, in rows. What is new goes round, row after row, and always as the newest there is: a crowd that
 //! were woken all at once would be one long queue, and keep the process from everything else.
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -13,13 +10,15 @@ use tokio::{sync::watch, time::Instant};
 /// So many leave one processor time for something else: closer to what it can do at most, each of them comes later.
 const UPDATES_PER_SECOND: u32 = 40_000;
 const ROWS: usize = 8;
-/// Rows are not told apart where they would follow one another faster: timers are no finer.
-const SHORTEST_STEP: Duration = Duration::from_millis(1);
+/// So many stand in one row, and need no more.
+const A_FEW: usize = 200;
+/// Timers are no finer: rows that would follow one another faster are told at once.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub(super) struct Crowd {
-    rows: [watch::Sender<()>; ROWS],
-    next_row: AtomicUsize,
+    /// Most topics are watched by a few, and have but one.
+    rows: [OnceLock<watch::Sender<()>>; ROWS],
     round: Mutex<Round>,
 }
 
@@ -30,7 +29,7 @@ struct Round {
     told: [u64; ROWS],
     /// The row whose turn it is.
     turn: usize,
-    /// No row is woken earlier.
+    /// No row is told earlier.
     from: Instant,
     is_under_way: bool,
 }
@@ -38,25 +37,27 @@ struct Round {
 impl Default for Crowd {
     fn default() -> Self {
         let round = Round { news: 0, told: [0; ROWS], turn: 0, from: Instant::now(), is_under_way: false };
-        Self {
-            rows: [(); ROWS].map(|()| watch::Sender::new(())),
-            next_row: AtomicUsize::default(),
-            round: Mutex::new(round),
-        }
+        Self { rows: [const { OnceLock::new() }; ROWS], round: Mutex::new(round) }
     }
 }
 
 impl Crowd {
     /// A place in one of the rows. It is changed whenever there is news.
     pub(super) fn join(&self) -> watch::Receiver<()> {
-        self.rows[self.next_row.fetch_add(1, Relaxed) % ROWS].subscribe()
+        let are_few = self.rows.iter().map(length).sum::<usize>() < A_FEW;
+        let shortest = || self.rows.iter().min_by_key(|row| length(row)).filter(|_| !are_few);
+        shortest().unwrap_or(&self.rows[0]).get_or_init(|| watch::Sender::new(())).subscribe()
     }
 
     /// There is news. Whether somebody must [`Crowd::go_round`] with it.
     pub(super) fn news(&self) -> bool {
         let mut round = self.round();
         round.news += 1;
-        !std::mem::replace(&mut round.is_under_way, true)
+        if round.is_under_way {
+            return false;
+        }
+        (round.from, round.is_under_way) = (round.from.max(Instant::now()), true);
+        true
     }
 
     /// Tells the rows in turn until each knows all news.
@@ -70,21 +71,27 @@ impl Crowd {
     /// When the next row is told. None where there is nothing to tell.
     fn next_turn(&self) -> Option<Instant> {
         let mut round = self.round();
-        round.is_under_way = round.told.iter().any(|told| *told < round.news);
+        let mut rows = round.told.iter().zip(&self.rows);
+        round.is_under_way = rows.any(|(told, row)| *told < round.news && length(row) > 0);
         round.is_under_way.then_some(round.from)
     }
 
-    /// Tells the next row that does not know all; all of them where the crowd is small.
+    /// Tells the next row that does not know all, and more of them where they are short.
     fn tell(&self) {
-        let (rows, pause) = step(self.rows.iter().map(watch::Sender::receiver_count).sum());
         let mut round = self.round();
-        for _ in 0..rows {
-            let (turn, news) = (round.turn, round.news);
-            let mut ahead = (turn..turn + ROWS).map(|row| row % ROWS);
-            let Some(row) = ahead.find(|row| round.told[*row] < news) else { break };
-            round.told[row] = news;
-            round.turn = row + 1;
-            self.rows[row].send_replace(());
+        let (first, mut pause) = (round.turn, Duration::ZERO);
+        for row in (first..first + ROWS).map(|row| row % ROWS) {
+            if round.told[row] < round.news {
+                round.told[row] = round.news;
+                pause += time_for(length(&self.rows[row]));
+                if let Some(row) = self.rows[row].get() {
+                    row.send_replace(());
+                }
+            }
+            if pause >= SHORTEST_PAUSE {
+                round.turn = row + 1;
+                break;
+            }
         }
         // Who is late does not catch up by haste.
         round.from = Instant::now().max(round.from + pause);
@@ -95,12 +102,14 @@ impl Crowd {
     }
 }
 
-/// How many rows are told at a time, and how long until the next are.
-fn step(watchers: usize) -> (usize, Duration) {
-    let time_for =
-        |watchers: usize| Duration::from_secs(1) * u32::try_from(watchers).unwrap_or(u32::MAX) / UPDATES_PER_SECOND;
-    let of_a_row = time_for(watchers / ROWS);
-    if of_a_row < SHORTEST_STEP { (ROWS, time_for(watchers)) } else { (1, of_a_row) }
+/// How many stand in a row.
+fn length(row: &OnceLock<watch::Sender<()>>) -> usize {
+    row.get().map_or(0, watch::Sender::receiver_count)
+}
+
+/// What it takes to tell so many.
+fn time_for(watchers: usize) -> Duration {
+    Duration::from_secs(1) * u32::try_from(watchers).unwrap_or(u32::MAX) / UPDATES_PER_SECOND
 }
 
 #[cfg(test)]
@@ -126,6 +135,7 @@ mod tests {
     #[test]
     fn a_few_are_told_at_once() {
         let (crowd, mut places) = crowd_of(200);
+        assert_eq!(crowd.rows.iter().filter(|row| row.get().is_some()).count(), 1, "they stand in one row");
         assert_eq!(crowd.next_turn(), None);
         assert!(crowd.news());
         assert!(crowd.next_turn().is_some());
@@ -148,7 +158,7 @@ mod tests {
             assert_eq!(told(&mut places), 500);
         }
         assert_eq!(pauses.len(), ROWS, "the row that had heard but the first comes again");
-        assert!(pauses.windows(2).all(|due| due[1] >= due[0] + step(4_000).1), "one after the other");
+        assert!(pauses.windows(2).all(|due| due[1] >= due[0] + time_for(500)), "one after the other");
         assert!(crowd.news(), "the round is over");
     }
 }
