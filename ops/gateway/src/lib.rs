@@ -2,7 +2,9 @@
 //! with a certificate that it signs itself.
 use anyhow::{Context, bail};
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -146,7 +148,10 @@ pub fn certificate(dir: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
 /// HAProxy wants both in one file.
 fn joined(certificate: &Path, key: &Path) -> anyhow::Result<PathBuf> {
     let both = certificate.with_file_name("certificate-and-key.pem");
-    fs::write(&both, fs::read_to_string(certificate)? + &fs::read_to_string(key)?)?;
+    let _ = fs::remove_file(&both);
+    // The key is nobody else's business.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&both)?;
+    file.write_all((fs::read_to_string(certificate)? + &fs::read_to_string(key)?).as_bytes())?;
     Ok(both)
 }
 

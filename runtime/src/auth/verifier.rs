@@ -60,7 +60,10 @@ impl Verifier {
     /// Who the `authorization` header speaks for; none where there is no header.
     pub fn caller(&self, authorization: Option<&str>) -> Result<Option<Caller>> {
         let Some(header) = authorization else { return Ok(None) };
-        let token = header.strip_prefix("Bearer ").ok_or_else(|| refused("the header must be `Bearer <JWT>`"))?;
+        let (scheme, token) = header.split_once(' ').unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(refused("the header must be `Bearer <JWT>`"));
+        }
         if token.len() > MAX_TOKEN_BYTES {
             return Err(refused("it is too long"));
         }
@@ -154,6 +157,7 @@ mod tests {
         let claims = Claims { sub: "ann".to_owned(), role: "guest".to_owned(), iss, aud, iat: 0, exp };
         let good = format!("Bearer {}", mint(&private, &claims).unwrap());
         assert!(verifier.caller(Some(&good)).is_ok());
+        assert!(verifier.caller(Some(&good.replace("Bearer", "bearer"))).is_ok(), "schemes have no case, RFC 9110");
         let mut forged = good.clone();
         let last = forged.pop().unwrap();
         forged.push(if last == 'A' { 'Q' } else { 'A' });

@@ -5,7 +5,7 @@ use super::{
     refusal::Refusals,
 };
 use crate::{
-    Runtime,
+    Result, Runtime,
     invocation::correlation_id,
     kept::OwnKeys,
     rpc::{Entry, Incoming},
@@ -105,6 +105,17 @@ fn nowhere<B>(path: &str, request: &Request<B>) -> Response<ConnectRpcBody> {
     response
 }
 
+/// What can't be read never comes to its handler, whose run would log it.
+fn readable(request: Result<Bytes>, correlation_id: &str) -> Result<Bytes> {
+    request.inspect_err(|error| tracing::info!(correlation_id, %error, "refused before it came to a handler"))
+}
+
+fn streams(spec: &Spec) -> ConnectError {
+    let message =
+        format!("{} is answered by a stream: ask in application/connect+json, connect+proto or grpc", spec.name);
+    ConnectError::unimplemented(message)
+}
+
 fn unknown(path: &str) -> ConnectError {
     ConnectError::unimplemented(format!("there is no method {path}"))
 }
@@ -118,12 +129,12 @@ impl Dispatcher for Dispatch {
         let found = self.find(path, &context);
         Box::pin(async move {
             let (method, incoming) = found?;
-            let Entry::Unary(call) = &method.entry else { return Err(unknown(context.path().unwrap_or_default())) };
+            let Entry::Unary(call) = &method.entry else { return Err(streams(method.spec)) };
             let correlation_id = incoming.invocation.correlation_id.clone();
             let request = request.encoded()?;
             let reply = async {
-                let reply = call(incoming, method.contract.request(request, format)?).await?;
-                method.contract.reply(reply, format)
+                let request = readable(method.contract.request(request, format), &correlation_id)?;
+                method.contract.reply(call(incoming, request).await?, format)
             };
             match reply.await {
                 Ok(reply) => {
@@ -150,7 +161,10 @@ impl Dispatcher for Dispatch {
                 return Err(unknown(context.path().unwrap_or_default()));
             };
             let correlation_id = incoming.invocation.correlation_id.clone();
-            let replies = async { call(incoming, method.contract.request(request, format)?).await };
+            let replies = async {
+                let request = readable(method.contract.request(request, format), &correlation_id)?;
+                call(incoming, request).await
+            };
             let replies = replies.await.map_err(|error| shown(&error, &correlation_id))?;
             let (contract, id) = (method.contract.clone(), correlation_id.clone());
             let encoded = replies.map(move |reply| {

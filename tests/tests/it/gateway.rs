@@ -47,6 +47,13 @@ async fn leads_where_it_should(kind: Kind) {
         assert!(reply.headers().contains_key("strict-transport-security"));
         assert_eq!(reply.json::<Value>().await.expect("JSON")["item"]["title"], "A lamp");
     }
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let huge = client.post(format!("{}/api/gavel.v1.ItemService/GetItem", door.url)).version(version);
+        let huge = huge.header("content-type", "application/json").body(vec![b' '; 2 * 1_024 * 1_024]);
+        let refused = huge.send().await.expect("answered");
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{version:?}");
+        assert_eq!(refused.json::<Value>().await.expect("JSON")["code"], "resource_exhausted", "{version:?}");
+    }
     let plain = client.get(format!("{}/api/items/{}", door.url, item.item_id)).send().await.expect("answered");
     assert_eq!(plain.status(), StatusCode::OK);
     for path in [

@@ -68,11 +68,10 @@ impl Child {
             while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < until {
                 thread::sleep(Duration::from_millis(20));
             }
-            if matches!(self.process.try_wait(), Ok(None)) {
-                signal("KILL", &format!("-{pid}"));
-                let _ = self.process.wait();
-            }
         }
+        // And whatever it has started that is still there, also where it was killed itself.
+        signal("KILL", &format!("-{}", self.process.id()));
+        let _ = self.process.wait();
         let _ = fs::remove_file(&self.pid_file);
         self.stopped = true;
     }
