@@ -54,9 +54,11 @@ impl Pools {
     pub(crate) fn lazy(backends: &Backends, process: &str, engine: &Engine, tasks: &Tasks) -> anyhow::Result<Self> {
         // A transaction whose process has gone quiet is ended by the server after a lease, so its locks are freed.
         let quiet_ms = backends.lease.as_millis().to_string();
+        // All statements here are short. Compiling one costs more than it ever saves, and loading the compiler alone can take
+        // seconds on a busy server, which no time-out of a statement cuts off.
         let options = connect_options(&backends.database_url)?
             .application_name(process)
-            .options([("idle_in_transaction_session_timeout", quiet_ms)]);
+            .options([("idle_in_transaction_session_timeout", quiet_ms.as_str()), ("jit", "off")]);
         let tested = |size: u32| PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
         let pool = |size: u32| tested_when_idle(tested(size));
         let reads = options.clone().options([

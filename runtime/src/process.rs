@@ -189,7 +189,7 @@ async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bounded counts: a backlog of millions costs no more to see than one of ten thousand.
+/// Bounded counts, each along an index: a backlog of millions costs no more to see than one of ten thousand, be it due or not.
 pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error> {
     let kinds: Vec<String> = runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
     let sample = sqlx::query!(
@@ -197,9 +197,12 @@ pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error>
              (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT 10001) o) AS "outbox_events!",
              (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)) * 1000, 0)::bigint
               FROM (SELECT created_at FROM outbox ORDER BY outbox_id LIMIT 1) o) AS "outbox_oldest_age_ms!",
-             (SELECT count(*) FROM (SELECT 1 FROM mq_msgs WHERE channel_name = ANY($1)
-                                      AND priority BETWEEN 0 AND 3 AND attempt_at <= now() AND NOT blocked
-                                    LIMIT 10001) j) AS "jobs_due!",
+             (SELECT count(*) FROM (
+                SELECT FROM unnest($1::text[]) k (kind) CROSS JOIN generate_series(0, 3) p CROSS JOIN LATERAL (
+                  SELECT FROM mq_msgs m WHERE m.channel_name = k.kind AND m.priority = p AND m.attempt_at <= now()
+                    AND NOT m.blocked
+                    AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
+                  LIMIT 10001) j LIMIT 10001) d) AS "jobs_due!",
              (SELECT count(*) FROM (SELECT 1 FROM dead_jobs LIMIT 10001) d) AS "jobs_dead!""#,
         &kinds,
     )

@@ -113,8 +113,9 @@ pub async fn redrive(conn: &mut PgConnection, selection: &Selection) -> Result<u
     let (ids, kind) = selection.parts();
     let redriven = sqlx::query!(
         "WITH dead AS (DELETE FROM dead_jobs
-                       WHERE job_id = ANY($1) OR job_id IN (
-                         SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3)
+                       WHERE job_id IN (
+                         SELECT unnest($1::uuid[])
+                         UNION ALL (SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3))
                        RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at),
               asked AS (DELETE FROM job_cancellations WHERE job_id IN (SELECT job_id FROM dead))
          INSERT INTO mq_msgs (id, created_at, attempts, channel_name, channel_args, after_message_id, priority, args,
@@ -138,8 +139,9 @@ pub async fn discard(conn: &mut PgConnection, selection: &Selection) -> Result<u
     let (ids, kind) = selection.parts();
     let discarded = sqlx::query!(
         "DELETE FROM dead_jobs
-         WHERE job_id = ANY($1)
-            OR job_id IN (SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3)",
+         WHERE job_id IN (
+           SELECT unnest($1::uuid[])
+           UNION ALL (SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3))",
         ids,
         kind,
         MAX_SELECTED,

@@ -179,10 +179,12 @@ pub async fn mark_for_retry(tx: &mut Tx, selection: &Selection) -> Result<Vec<Uu
     let (ids, handler) = parts(selection);
     let marked = sqlx::query_scalar!(
         "UPDATE parked_messages SET retry_at = clock_timestamp()
-         WHERE parked_id = ANY($1) OR parked_id IN (
-           SELECT parked_id FROM parked_messages
-           WHERE handler = $2 AND (retry_at IS NULL OR retry_at < clock_timestamp() - interval '1 minute')
-           ORDER BY parked_at, parked_id LIMIT $3)
+         WHERE parked_id IN (
+           SELECT unnest($1::uuid[])
+           UNION ALL (
+             SELECT parked_id FROM parked_messages
+             WHERE handler = $2 AND (retry_at IS NULL OR retry_at < clock_timestamp() - interval '1 minute')
+             ORDER BY parked_at, parked_id LIMIT $3))
          RETURNING parked_id",
         ids,
         handler,
@@ -196,8 +198,10 @@ pub async fn discard(tx: &mut Tx, selection: &Selection) -> Result<u64> {
     let (ids, handler) = parts(selection);
     let discarded = sqlx::query!(
         "DELETE FROM parked_messages
-         WHERE parked_id = ANY($1) OR parked_id IN (
-           SELECT parked_id FROM parked_messages WHERE handler = $2 ORDER BY parked_at, parked_id LIMIT $3)",
+         WHERE parked_id IN (
+           SELECT unnest($1::uuid[])
+           UNION ALL (
+             SELECT parked_id FROM parked_messages WHERE handler = $2 ORDER BY parked_at, parked_id LIMIT $3))",
         ids,
         handler,
         MAX_SELECTED,

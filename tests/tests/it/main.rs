@@ -25,6 +25,7 @@ mod model;
 mod operating;
 mod outages;
 mod overload;
+mod plans;
 mod poison;
 mod probe;
 mod protocols;

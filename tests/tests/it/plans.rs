@@ -1,0 +1,46 @@
+//! How PostgreSQL would run each statement of the runtime and of the handlers.
+use gavel_tests::System;
+use serde_json::Value;
+use sqlx::{Executor, Row, postgres::PgRow};
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// Tables that may be read whole, since they stay small: a row for each shard, for each worker and batch at work, for each
+/// cancellation of a day.
+const SMALL: [&str; 5] = ["outbox_shards", "job_workers", "job_loads", "job_claims", "job_cancellations"];
+
+/// Each statement, and how many parameters it has.
+fn statements() -> BTreeMap<String, usize> {
+    let kept = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx")).expect("the statements");
+    let statement = |entry: std::io::Result<fs::DirEntry>| {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("a statement");
+        let described: Value = serde_json::from_str(&text).expect("JSON");
+        let parameters = described["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        (described["query"].as_str().expect("a statement").to_owned(), parameters)
+    };
+    kept.map(statement).collect()
+}
+
+#[tokio::test]
+async fn an_index_serves_every_statement() {
+    let system = System::new().await;
+    let mut conn = system.db.acquire().await.expect("a connection");
+    // Where it has any other way, the planner does not read the table.
+    conn.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan").await.expect("set");
+    let statements = statements();
+    assert!(statements.len() > 80, "there are {} statements", statements.len());
+    let mut wrong = Vec::new();
+    for (statement, parameters) in statements {
+        let arguments = vec!["NULL"; parameters].join(", ");
+        let arguments = if parameters == 0 { arguments } else { format!("({arguments})") };
+        conn.execute(format!("PREPARE planned AS {statement}").as_str()).await.expect("prepared");
+        let plan = conn.fetch_all(format!("EXPLAIN EXECUTE planned{arguments}").as_str()).await.expect("a plan");
+        conn.execute("DEALLOCATE planned").await.expect("forgotten");
+        let plan: Vec<String> = plan.iter().map(|line: &PgRow| line.get(0)).collect();
+        let tables = plan.iter().filter_map(|line| line.split("Seq Scan on ").nth(1)?.split(' ').next());
+        let large: Vec<_> = tables.filter(|table| !SMALL.contains(table)).collect();
+        if !large.is_empty() {
+            wrong.push(format!("{large:?} read whole by {statement}\n{}", plan.join("\n")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
