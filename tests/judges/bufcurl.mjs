@@ -1,4 +1,5 @@
-// buf curl over the three protocols, with the contracts as its schema.
+// buf curl over the three protocols, with the contracts as its schema; and where the service is asked directly, with what it says
+// of itself by reflection.
 import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { fromBinary, toJson } from "@bufbuild/protobuf";
@@ -16,10 +17,13 @@ const detailsOf = (failure) => {
   return { BidRefused: toJson(BidRefusedSchema, fromBinary(BidRefusedSchema, Buffer.from(value, "base64"))) };
 };
 
-const over = (protocol) => (asked) =>
+const BY_FILE = ["--schema", `${root}proto`];
+const BY_REFLECTION = ["--reflect"];
+
+const over = (protocol, schema = BY_FILE) => (asked) =>
   new Promise((resolve) => {
     const prefix = protocol === "grpc" ? "" : given.prefix;
-    const to = ["--protocol", protocol, "--schema", `${root}proto`, "--emit-defaults"];
+    const to = ["--protocol", protocol, ...schema, "--emit-defaults"];
     to.push(...(given.ca ? ["--cacert", given.ca] : ["--http2-prior-knowledge"]));
     if (asked.token) to.push("--header", `authorization: Bearer ${asked.token}`);
     to.push("--data", JSON.stringify(asked.request), `${given.url}${prefix}/gavel.v1.${asked.method}`);
@@ -51,4 +55,6 @@ const over = (protocol) => (asked) =>
 // A process for each call: those scenarios that differ between protocols, and the one whose item they need.
 const chosen = scenarios.filter((scenario) => scenario.curl || scenario.save);
 for (const protocol of ["grpc", "grpcweb", "connect"]) await judge(`buf curl, ${protocol}`, over(protocol), chosen);
+// Reflection stays inside: no gateway leads to it.
+if (!given.ca) await judge("buf curl, by reflection", over("grpc", BY_REFLECTION), chosen);
 process.exit();

@@ -30,9 +30,14 @@ pub struct Door {
 impl Door {
     /// Opens one in front of services at these addresses.
     pub async fn open(kind: Kind, services: &[String]) -> Self {
+        Self::open_with(kind, services, LIMITS).await
+    }
+
+    /// As [`Door::open`], with other limits of one address.
+    pub async fn open_with(kind: Kind, services: &[String], limits: Limits) -> Self {
         let dir = std::env::temp_dir().join(format!("gavel-door-{}", Uuid::new_v4().simple()));
         let port = free_port().await;
-        let gateway = Gateway { kind, port, services: services.to_vec(), dir: dir.clone(), limits: LIMITS };
+        let gateway = Gateway { kind, port, services: services.to_vec(), dir: dir.clone(), limits };
         let process = Process::spawn(gateway.prepare().expect("the gateway is prepared"));
         let door =
             Self { url: format!("https://localhost:{port}"), certificate: dir.join("certificate.pem"), process, dir };

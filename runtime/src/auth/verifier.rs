@@ -4,10 +4,13 @@ use super::{
     keys::{self, Key, Keys},
 };
 use crate::{Class, Error, Result, clock};
-use jsonwebtoken::{Algorithm, Validation};
+use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+};
 use tokio::sync::Notify;
 
 /// The longest token looked at, in bytes.
@@ -82,7 +85,7 @@ impl Verifier {
     }
 
     fn check(&self, token: &str) -> Result<Claims> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| refused(&error.to_string()))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|error| refused(&self.fault(&error)))?;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
         let fits = |key: &&Key| key.algorithm == header.alg && keys::is_named(key, header.kid.as_deref());
         let mut why = None;
@@ -94,16 +97,30 @@ impl Verifier {
             }
         }
         // A new key may bear the name of none here, or no name at all.
-        let is_signature = |error: &jsonwebtoken::errors::Error| {
-            matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature)
-        };
-        if why.as_ref().is_none_or(is_signature) {
+        if why.as_ref().is_none_or(|error| matches!(error.kind(), ErrorKind::InvalidSignature)) {
             self.missed.notify_one();
         }
         Err(why.map_or_else(
             || refused("none of the keys here has its algorithm and key id; allowed: EdDSA and RS256"),
-            |error| refused(&error.to_string()),
+            |error| refused(&self.fault(&error)),
         ))
+    }
+
+    /// What is wrong with a token, and what would not be.
+    fn fault(&self, error: &jsonwebtoken::errors::Error) -> String {
+        let named = |names: &Option<HashSet<String>>| names.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
+        match error.kind() {
+            ErrorKind::ExpiredSignature => "it has expired".to_owned(),
+            ErrorKind::ImmatureSignature => "its time has not come (nbf)".to_owned(),
+            ErrorKind::InvalidIssuer => format!("its issuer is another; allowed: {}", named(&self.eddsa.iss)),
+            ErrorKind::InvalidAudience => format!("its audience is another; allowed: {}", named(&self.eddsa.aud)),
+            ErrorKind::MissingRequiredClaim(claim) => format!("it lacks the claim {claim}"),
+            ErrorKind::InvalidSignature => "its signature is of no key here".to_owned(),
+            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+                "its algorithm is another; allowed: EdDSA and RS256".to_owned()
+            }
+            _ => "it can't be read as a JWT with the claims sub, role, iss, aud, iat and exp".to_owned(),
+        }
     }
 }
 
@@ -147,6 +164,30 @@ mod tests {
         }
         verifier.known.run_pending_tasks();
         assert_eq!(verifier.known.entry_count(), 0, "forgotten");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_token_is_said_in_words_of_our_own() {
+        let (private, verifier) = pair();
+        let now = clock::wall().timestamp();
+        let text = |text: &str| text.to_owned();
+        let good = || Claims {
+            sub: text("ann"),
+            role: text("guest"),
+            iss: text("us"),
+            aud: text("them"),
+            iat: now,
+            exp: now + 60,
+        };
+        let said = |token: &str| verifier.caller(Some(&format!("Bearer {token}"))).unwrap_err().to_string();
+        let minted = |claims: &Claims| said(&mint(&private, claims).unwrap());
+        assert!(minted(&Claims { exp: now - 60, ..good() }).contains("it has expired"));
+        assert!(minted(&Claims { iss: text("others"), ..good() }).contains("its issuer is another; allowed: us"));
+        assert!(minted(&Claims { aud: text("others"), ..good() }).contains("its audience is another; allowed: them"));
+        let signed = mint(&private, &good()).unwrap();
+        let (body, _) = signed.rsplit_once('.').unwrap();
+        assert!(said(&format!("{body}.{}", "A".repeat(86))).contains("its signature is of no key here"));
+        assert!(said("no token").contains("can't be read as a JWT"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use connectrpc::{
     dispatcher::{RequestStream, StreamingResult, UnaryResult},
 };
 use futures_util::StreamExt;
-use poem::http::{HeaderMap, Method, Request, Response, StatusCode};
+use poem::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
 use std::sync::Arc;
 
 /// The handlers of one process, by their methods.
@@ -49,9 +49,17 @@ impl Dispatch {
         self.methods.contains_key(path)
     }
 
-    /// What a call is answered that need not be read: there is no such method, or no place.
-    pub(super) fn refusal<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
+    /// What a request is answered that is no call of a method here.
+    pub(super) fn no_call<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let Some(method) = self.methods.get(path) else { return Some(nowhere(path, request)) };
+        let is_read = method.contract.descriptor.idempotent;
+        let fits = request.method() == Method::POST || (is_read && request.method() == Method::GET);
+        (!fits).then(|| disallowed(if is_read { "GET, POST" } else { "POST" }))
+    }
+
+    /// What a call is answered for which there is no place. It need not be read.
+    pub(super) fn refusal<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
+        let method = self.methods.get(path)?;
         let error = self.runtime.turned_away_unread(method.spec)?;
         Some(method.refusals.answer(&error, request.headers(), &correlation_id(request.headers())))
     }
@@ -100,14 +108,20 @@ fn nowhere<B>(path: &str, request: &Request<B>) -> Response<ConnectRpcBody> {
         // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
         return unknown(path).with_http_status(StatusCode::NOT_FOUND).into_http_response(request.headers());
     }
-    let mut response = Response::new(ConnectRpcBody::Full(Bytes::from_static(b"not found\n").into()));
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    plain(StatusCode::NOT_FOUND, "not found\n")
+}
+
+/// RFC 9110, 15.5.6: says what is allowed.
+fn disallowed(allowed: &'static str) -> Response<ConnectRpcBody> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-/// What can't be read never comes to its handler, whose run would log it.
-fn readable(request: Result<Bytes>, correlation_id: &str) -> Result<Bytes> {
-    request.inspect_err(|error| tracing::info!(correlation_id, %error, "refused before it came to a handler"))
+fn plain(status: StatusCode, text: &'static str) -> Response<ConnectRpcBody> {
+    let mut response = Response::new(ConnectRpcBody::Full(Bytes::from_static(text.as_bytes()).into()));
+    *response.status_mut() = status;
+    response
 }
 
 fn streams(spec: &Spec) -> ConnectError {
@@ -132,11 +146,8 @@ impl Dispatcher for Dispatch {
             let Entry::Unary(call) = &method.entry else { return Err(streams(method.spec)) };
             let correlation_id = incoming.invocation.correlation_id.clone();
             let request = request.encoded()?;
-            let reply = async {
-                let request = readable(method.contract.request(request, format), &correlation_id)?;
-                method.contract.reply(call(incoming, request).await?, format)
-            };
-            match reply.await {
+            let reply = call(incoming, method.contract.request(request, format)).await;
+            match reply.and_then(|reply| method.contract.reply(reply, format)) {
                 Ok(reply) => {
                     let mut response = connectrpc::Response::new(EncodedBody::from(reply));
                     response.headers = headers(&correlation_id);
@@ -161,11 +172,8 @@ impl Dispatcher for Dispatch {
                 return Err(unknown(context.path().unwrap_or_default()));
             };
             let correlation_id = incoming.invocation.correlation_id.clone();
-            let replies = async {
-                let request = readable(method.contract.request(request, format), &correlation_id)?;
-                call(incoming, request).await
-            };
-            let replies = replies.await.map_err(|error| shown(&error, &correlation_id))?;
+            let replies = call(incoming, method.contract.request(request, format)).await;
+            let replies = replies.map_err(|error| shown(&error, &correlation_id))?;
             let (contract, id) = (method.contract.clone(), correlation_id.clone());
             let encoded = replies.map(move |reply| {
                 let reply = reply.and_then(|reply| contract.reply(reply, format));

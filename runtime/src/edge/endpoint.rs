@@ -1,16 +1,10 @@
 //! From HTTP's requests to the protocols' service and back.
-use super::{
-    dispatch::Dispatch,
-    reading::{self, Unread},
-};
+use super::{dispatch::Dispatch, reading};
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService};
 use http_body::Frame;
 use http_body_util::{BodyExt, combinators::BoxBody};
-use poem::{
-    Body, Endpoint, Request, Response,
-    http::{self, HeaderValue, header::CONNECTION},
-};
+use poem::{Body, Endpoint, Request, Response, http};
 use std::{
     convert::Infallible,
     io,
@@ -40,21 +34,19 @@ impl Edge {
         request: http::Request<BoxBody<Bytes, io::Error>>,
     ) -> http::Response<ConnectRpcBody> {
         let (request, unread) = reading::watched(request);
-        // connectrpc reads a call first, which costs, and may never end where there is no such method.
-        if let Some(refusal) = self.0.dispatcher().refusal(method_at(request.uri().path()), &request) {
-            return closing(unread, refusal);
+        let (dispatch, path) = (self.0.dispatcher(), method_at(request.uri().path()));
+        // It may be no call at all, and never end.
+        if let Some(answer) = dispatch.no_call(path, &request) {
+            return unread.at_once(answer);
         }
-        let response = self.0.clone().call(request).await.unwrap_or_else(|never| match never {});
-        closing(unread, response)
+        // connectrpc would read it first, which costs.
+        if let Some(refusal) = dispatch.refusal(path, &request) {
+            drop(request);
+            return unread.in_turn(refusal).await;
+        }
+        let answer = self.0.clone().call(request).await.unwrap_or_else(|never| match never {});
+        unread.in_turn(answer).await
     }
-}
-
-/// The client must not send its next call over a connection where some of this one may still come.
-fn closing<B>(unread: Option<Unread>, mut response: http::Response<B>) -> http::Response<B> {
-    if unread.is_some_and(|unread| unread.is_left()) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn method_at(path: &str) -> &str {

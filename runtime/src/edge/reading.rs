@@ -1,52 +1,93 @@
-//! A request's body over HTTP/1.1, where what is left of it stands in the way of everything else on its connection.
+//! What of a request's body is left when its answer is there: it stands in the answer's way, or in that of whatever comes next on
+//! the connection.
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
-use poem::http::{Request, Version, header::EXPECT};
+use poem::http::{
+    HeaderValue, Request, Response, Version,
+    header::{CONNECTION, EXPECT},
+};
 use std::{
     io, mem,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 
-/// How much of a body nobody wants is taken all the same, in bytes: a client in the middle of sending it would otherwise find
-/// its connection reset, and might never see its answer.
-const LINGERING_BYTES: usize = 1_024 * 1_024;
+/// How much of a body nobody wants is taken all the same, in bytes. Less than what was sent, and its client finds its connection
+/// or its stream reset in the middle of sending, and might never see its answer.
+const LINGERING_BYTES: usize = 4 * 1_024 * 1_024;
 const LINGERING_TIME: Duration = Duration::from_secs(5);
 
 type Incoming = BoxBody<Bytes, io::Error>;
 
-/// Whether some of a request is still to come.
-pub(super) struct Unread(Arc<AtomicBool>);
+/// What has become of a request's body.
+pub(super) struct Unread {
+    version: Version,
+    rest: Arc<Rest>,
+}
+
+/// What whoever read the body has left of it.
+struct Rest {
+    /// Whether some is still to come.
+    is_left: AtomicBool,
+    /// Where it can be had, over HTTP/2.
+    body: Mutex<Option<Incoming>>,
+}
+
+/// Has the request say how far it was read.
+pub(super) fn watched(request: Request<Incoming>) -> (Request<Incoming>, Unread) {
+    let version = request.version();
+    let rest = Rest { is_left: AtomicBool::new(!request.body().is_end_stream()), body: Mutex::default() };
+    let rest = Arc::new(rest);
+    let then = match version {
+        Version::HTTP_2 => Then::Keep,
+        // Who waits to be asked for the body sends none after an answer.
+        _ if request.headers().contains_key(EXPECT) => Then::Leave,
+        _ => Then::Discard,
+    };
+    let request = request.map(|body| Reading { body, rest: rest.clone(), then }.boxed());
+    (request, Unread { version, rest })
+}
 
 impl Unread {
-    pub(super) fn is_left(&self) -> bool {
-        self.0.load(Relaxed)
+    /// The answer, to be sent now.
+    pub(super) fn at_once<B>(self, mut answer: Response<B>) -> Response<B> {
+        // The client must not send its next call over a connection where some of this one may still come.
+        if self.version != Version::HTTP_2 && self.rest.is_left.load(Relaxed) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// The answer, after what is left has come: a stream of HTTP/2 that is answered earlier is reset, and a gateway between may
+    /// make an error of that, instead of leading the answer on.
+    pub(super) async fn in_turn<B>(self, answer: Response<B>) -> Response<B> {
+        let left = self.rest.body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(body) = left {
+            let _ = timeout(LINGERING_TIME, discard(body)).await;
+        }
+        self.at_once(answer)
     }
 }
 
-/// Has the request say how far it was read. None for HTTP/2, where no call is in another's way.
-pub(super) fn watched(request: Request<Incoming>) -> (Request<Incoming>, Option<Unread>) {
-    if request.version() == Version::HTTP_2 {
-        return (request, None);
-    }
-    let unread = Arc::new(AtomicBool::new(!request.body().is_end_stream()));
-    // Who waits to be asked for the body sends none after an answer.
-    let lingers = !request.headers().contains_key(EXPECT);
-    let request = request.map(|body| Reading { body, unread: unread.clone(), lingers }.boxed());
-    (request, Some(Unread(unread)))
+/// What becomes of the rest of a body that is not read to its end.
+#[derive(Clone, Copy)]
+enum Then {
+    Keep,
+    Discard,
+    Leave,
 }
 
 struct Reading {
     body: Incoming,
-    unread: Arc<AtomicBool>,
-    lingers: bool,
+    rest: Arc<Rest>,
+    then: Then,
 }
 
 impl Body for Reading {
@@ -59,7 +100,7 @@ impl Body for Reading {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if frame.is_none() || self.body.is_end_stream() {
-            self.unread.store(false, Relaxed);
+            self.rest.is_left.store(false, Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -75,12 +116,19 @@ impl Body for Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        if !self.lingers || !self.unread.load(Relaxed) {
+        if !self.rest.is_left.load(Relaxed) {
             return;
         }
-        let Ok(tokio) = Handle::try_current() else { return };
-        // It ends with its connection, and soon in any case.
-        tokio.spawn(tokio::time::timeout(LINGERING_TIME, discard(mem::take(&mut self.body))));
+        let body = mem::take(&mut self.body);
+        match self.then {
+            Then::Keep => *self.rest.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body),
+            Then::Discard => {
+                let Ok(tokio) = Handle::try_current() else { return };
+                // It ends with its connection, and soon in any case.
+                tokio.spawn(timeout(LINGERING_TIME, discard(body)));
+            }
+            Then::Leave => {}
+        }
     }
 }
 

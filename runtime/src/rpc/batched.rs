@@ -13,7 +13,7 @@
 use super::{
     BatchHandler,
     group::{self, Next, Slot},
-    incoming::{Incoming, call_key, decode},
+    incoming::{Incoming, Received, call_key, decode},
     serve::{CONFLICT_PAUSES, Entry},
 };
 use crate::{
@@ -111,7 +111,7 @@ impl Entry {
 }
 
 impl<H: BatchHandler> Inner<H> {
-    async fn serve(self: Arc<Self>, incoming: Incoming, request: Bytes) -> Result<Bytes> {
+    async fn serve(self: Arc<Self>, incoming: Incoming, request: Received) -> Result<Bytes> {
         let metrics = self.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
         let Finished { result, .. } = invoke::quietly(&incoming.invocation, self.call(&incoming, request)).await;
@@ -119,12 +119,12 @@ impl<H: BatchHandler> Inner<H> {
         result
     }
 
-    async fn call(self: &Arc<Self>, incoming: &Incoming, request: Bytes) -> Result<Bytes> {
+    async fn call(self: &Arc<Self>, incoming: &Incoming, request: Received) -> Result<Bytes> {
         let runtime = &self.runtime;
         let refuse = |error| runtime.turned_away(H::SPEC, &incoming.invocation, error);
         let caller = incoming.somebody(runtime, H::ACCESS).map_err(refuse)?;
         let _permit = runtime.admit(H::SPEC).map_err(refuse)?;
-        let bytes = request.len();
+        let bytes = request.as_ref().map_or(0, Bytes::len);
         let request: H::Request = decode(request).map_err(refuse)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller).map_err(refuse)?;
         let command = H::parse(request, caller).map_err(refuse)?;

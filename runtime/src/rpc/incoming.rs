@@ -55,9 +55,13 @@ impl Token {
     }
 }
 
-/// Reads a message in protobuf.
-pub(super) fn decode<M: Message + Default>(request: Bytes) -> Result<M> {
-    M::decode(request).map_err(|error| Error::invalid(format!("the request can't be read: {error}")))
+/// A message in protobuf; or why it can't be had, where it came in another encoding. A call that can't be read is a run of its
+/// handler as any other: its caller is checked first, and it is logged and counted.
+pub(crate) type Received = Result<Bytes>;
+
+/// Reads a message.
+pub(super) fn decode<M: Message + Default>(request: Received) -> Result<M> {
+    M::decode(request?).map_err(|error| Error::invalid(format!("the request can't be read: {error}")))
 }
 
 /// Reads a request as far as to what it means.
@@ -65,7 +69,7 @@ pub(crate) type Read = fn(Bytes, &Caller) -> Result<()>;
 
 /// See [`Read`].
 pub(crate) fn read<M: Message + Default, T>(request: Bytes, parse: impl FnOnce(M) -> Result<T>) -> Result<()> {
-    parse(decode(request)?).map(drop)
+    parse(decode(Ok(request))?).map(drop)
 }
 
 /// Which call this is. The hash is of the message as this code understands it, whichever way it was written.

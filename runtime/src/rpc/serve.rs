@@ -1,7 +1,7 @@
 //! From a call's bytes to its handler and back.
 use super::{
     IoHandler, StreamHandler, TxHandler,
-    incoming::{Incoming, call_key, decode},
+    incoming::{Incoming, Received, call_key, decode},
     stream::{self, Replies},
 };
 use crate::{
@@ -20,8 +20,8 @@ use std::{sync::Arc, time::Duration};
 /// Pauses before a transaction that was rolled back over a concurrent change runs again.
 pub(super) const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-type Unary = dyn Fn(Incoming, Bytes) -> BoxFuture<'static, Result<Bytes>> + Send + Sync;
-type Streaming = dyn Fn(Incoming, Bytes) -> BoxFuture<'static, Result<Replies>> + Send + Sync;
+type Unary = dyn Fn(Incoming, Received) -> BoxFuture<'static, Result<Bytes>> + Send + Sync;
+type Streaming = dyn Fn(Incoming, Received) -> BoxFuture<'static, Result<Replies>> + Send + Sync;
 
 /// The way in to a handler in one process: messages in protobuf, their types forgotten.
 pub(crate) enum Entry {
@@ -33,7 +33,7 @@ pub(crate) enum Entry {
 
 impl Entry {
     pub(super) fn unary<F: Future<Output = Result<Bytes>> + Send + 'static>(
-        call: impl Fn(Incoming, Bytes) -> F + Send + Sync + 'static,
+        call: impl Fn(Incoming, Received) -> F + Send + Sync + 'static,
     ) -> Self {
         Self::Unary(Box::new(move |incoming, request| Box::pin(call(incoming, request))))
     }
@@ -41,7 +41,7 @@ impl Entry {
     /// As [`Entry::unary`], and once begun it comes to its end.
     fn enduring<F: Future<Output = Result<Bytes>> + Send + 'static>(
         runtime: &Runtime,
-        call: impl Fn(Incoming, Bytes) -> F + Send + Sync + 'static,
+        call: impl Fn(Incoming, Received) -> F + Send + Sync + 'static,
     ) -> Self {
         let tasks = runtime.tasks().clone();
         Self::unary(move |incoming, request| tasks.enduring(Box::pin(call(incoming, request))))
@@ -69,7 +69,7 @@ impl Entry {
 }
 
 /// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.
-async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
+async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Bytes> {
     let run = async {
         let caller = incoming.somebody(&runtime, H::ACCESS)?;
         let _permit = runtime.admit(H::SPEC)?;
@@ -87,7 +87,7 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: By
     invoke::run(&runtime, H::SPEC, &incoming.invocation, run).await
 }
 
-async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Bytes> {
+async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Bytes> {
     let Incoming { invocation, token, .. } = incoming;
     let io = Io::new(&runtime, Share::Calls, invocation);
     let run = async {
@@ -155,9 +155,13 @@ async fn attempt_once(
         }
         Err(error) => return Err(tx.fail(error).await),
     };
-    if !receipt::record(&mut tx, [(call, &outcome)]).await? {
-        tx.rollback().await;
-        return Ok(None);
+    match bounded(invocation.remaining(), receipt::record(&mut tx, [(call, &outcome)])).await {
+        Ok(true) => {}
+        Ok(false) => {
+            tx.rollback().await;
+            return Ok(None);
+        }
+        Err(error) => return Err(tx.fail(error).await),
     }
     fault::point(spec.name, "before_commit");
     tx.commit().await?;

@@ -1,7 +1,7 @@
 //! Calls that are answered by a stream.
 use super::{
     StreamHandler,
-    incoming::{Incoming, decode},
+    incoming::{Incoming, Received, decode},
 };
 use crate::{Class, Error, Io, Result, Runtime, db::Share, invoke::invoke};
 use bytes::Bytes;
@@ -71,7 +71,7 @@ impl<T: Message> Sink<T> {
 }
 
 /// Refused at the door it is an ordinary error; later, the stream's end.
-pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Bytes) -> Result<Replies> {
+pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Replies> {
     let (inner, invocation, until) = (runtime.clone(), incoming.invocation.clone(), incoming.client_deadline);
     let door = async move {
         let caller = incoming.token.admission(&incoming.invocation, H::ACCESS)?;

@@ -1,7 +1,7 @@
 //! From a connection's requests to answers.
 use crate::{
     edge::{Edge, correlation_header},
-    invocation::{CORRELATION_HEADER, correlation_id_or_new},
+    invocation::{CORRELATION_HEADER, correlation_id},
 };
 use bytes::Bytes;
 use connectrpc::ConnectRpcBody;
@@ -47,7 +47,7 @@ impl Answers {
         if self.minds_origins && comes_from_here(&request) {
             request.headers_mut().remove(ORIGIN);
         }
-        let asked = Asked::of(&request);
+        let asked = Asked::of(&mut request);
         let mut response = self.route(request, ends).await;
         if !response.headers().contains_key(CORRELATION_HEADER) {
             asked.told(&mut response);
@@ -88,23 +88,26 @@ struct Asked {
 }
 
 impl Asked {
-    fn of<B>(request: &http::Request<B>) -> Self {
-        let correlation_id = request.headers().get(CORRELATION_HEADER).cloned();
+    /// From here on the request has one id, its own or a new one: whoever answers it, and whoever works on it meanwhile, names the
+    /// same.
+    fn of<B>(request: &mut http::Request<B>) -> Self {
+        let correlation_id = correlation_header(&correlation_id(request.headers()));
+        if let Some(id) = correlation_id.clone() {
+            request.headers_mut().insert(CORRELATION_HEADER, id);
+        }
         Self { correlation_id, uri: request.uri().clone() }
     }
 
-    /// Gives the answer its id. That of a call never came to its handler, and is said here.
-    fn told(&self, response: &mut http::Response<Answer>) {
-        let given = self.correlation_id.as_ref().and_then(|id| id.to_str().ok());
-        let correlation_id = correlation_id_or_new(given);
-        let (path, status) = (self.uri.path(), response.status().as_u16());
+    /// Gives the answer its id. No handler has answered such a call, and it is said here.
+    fn told(self, response: &mut http::Response<Answer>) {
+        let Self { correlation_id: Some(id), uri } = self else { return };
+        let (path, status) = (uri.path(), response.status().as_u16());
         let is_call = matches!(response.body(), Answer::Call(_)) || response.headers().contains_key("grpc-status");
         if is_call || (400..500).contains(&status) {
-            tracing::info!(correlation_id, path, status, "refused before it came to a handler");
+            let correlation_id = id.to_str().unwrap_or_default();
+            tracing::info!(correlation_id, path, status, "answered without a handler's reply");
         }
-        if let Some(id) = correlation_header(&correlation_id) {
-            response.headers_mut().insert(CORRELATION_HEADER, id);
-        }
+        response.headers_mut().insert(CORRELATION_HEADER, id);
     }
 }
 

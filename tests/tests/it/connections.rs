@@ -6,7 +6,10 @@ use gavel_tests::{Process, System, frame};
 use h2::{RecvStream, client::SendRequest};
 use http::{Request, header::CONTENT_TYPE};
 use prost::Message;
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedReadHalf},
@@ -137,6 +140,39 @@ async fn an_idle_connection_is_closed_and_one_with_a_stream_is_not() {
     }
     api.with_token(system.token("zoe", "bidder")).bid(&item, 1_000).await.expect("accepted");
     assert_eq!(next_version(&mut stream).await, 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_in_the_middle_of_its_request_is_answered_and_not_reset() {
+    let system = System::new().await;
+    let (service, _) = system.service().await;
+    let address = service.address().await;
+    let stream = TcpStream::connect(&address).await.expect("connected");
+    let (send, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://{address}/gavel.v1.ItemService/CreateItem"));
+    let request = request.header(CONTENT_TYPE, "application/grpc").body(()).expect("a request");
+    let mut send = send.ready().await.expect("ready");
+    let (response, mut body) = send.send_request(request, false).expect("sent");
+    // Many times what a request may have, as far as the service makes room for it.
+    let (message, mut done) = (frame(0, &vec![b' '; 1_024 * 1_024]), 0);
+    while done < message.len() {
+        body.reserve_capacity(message.len() - done);
+        let room = poll_fn(|context| body.poll_capacity(context));
+        let room = tokio::time::timeout(FAR_TOO_LONG, room).await.expect("it makes room");
+        let room = room.expect("the stream is open").expect("no reset");
+        let next = message.len().min(done + room);
+        body.send_data(message.slice(done..next), next == message.len()).expect("sent");
+        done = next;
+    }
+    let answer = tokio::time::timeout(FAR_TOO_LONG, response).await.expect("it is answered").expect("no reset");
+    let (head, mut rest) = answer.into_parts();
+    while let Some(data) = rest.data().await {
+        data.expect("no reset");
+    }
+    let trailers = rest.trailers().await.expect("no reset").unwrap_or_default();
+    let status = head.headers.get("grpc-status").or_else(|| trailers.get("grpc-status")).expect("a status");
+    assert_eq!(status, "8", "RESOURCE_EXHAUSTED");
 }
 
 #[tokio::test]

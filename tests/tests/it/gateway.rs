@@ -1,7 +1,7 @@
 //! Through the TLS gateway: what it leads to, what it does not, and a rolling restart behind it that nobody notices.
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
-use gavel_gateway::Kind;
+use gavel_gateway::{Kind, Limits};
 use gavel_tests::{Door, Process, System, eventually, frame, gateway::free_port};
 use reqwest::{Client, StatusCode, Version};
 use serde_json::{Value, json};
@@ -65,9 +65,43 @@ async fn leads_where_it_should(kind: Kind) {
         "/externalscaler.ExternalScaler/IsActive",
         "/gavel.v1.ItemService/GetItem/../../metrics",
     ] {
-        assert_eq!(ask(path).await.expect("answered").status(), StatusCode::NOT_FOUND, "{path}");
+        let reply = ask(path).await.expect("answered");
+        assert_eq!(reply.status(), StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(reply.headers()["x-correlation-id"], "through-the-door", "{path}");
     }
     eventually("the calls are logged", || async { door.log() }, |log| log.contains("through-the-door")).await;
+}
+
+#[tokio::test]
+async fn nginx_lets_one_address_in_as_often_as_it_may() {
+    is_let_in_as_often_as_it_may(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn haproxy_lets_one_address_in_as_often_as_it_may() {
+    is_let_in_as_often_as_it_may(Kind::Haproxy).await;
+}
+
+async fn is_let_in_as_often_as_it_may(kind: Kind) {
+    let system = System::new().await;
+    let (service, _) = system.service().await;
+    let limits = Limits { calls_per_second: 4, connections: 100 };
+    let door = Door::open_with(kind, &[service.address().await], limits).await;
+    let client = door.client();
+    let ask = || async {
+        let request = client.post(format!("{}/api/gavel.v1.ItemService/ListItems", door.url));
+        let reply = request.header("content-type", "application/json").body("{}").send().await.expect("answered");
+        assert_eq!(reply.headers().contains_key("retry-after"), reply.status() != StatusCode::OK);
+        reply.status()
+    };
+    let answers = join_all((0..40).map(|_| ask())).await;
+    let let_in = answers.iter().filter(|status| **status == StatusCode::OK).count();
+    assert!((1..40).contains(&let_in), "{answers:?}");
+    assert!(
+        answers.iter().all(|status| [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS].contains(status)),
+        "{answers:?}"
+    );
+    eventually("it is let in again", ask, |status| *status == StatusCode::OK).await;
 }
 
 #[tokio::test]

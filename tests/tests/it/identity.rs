@@ -5,7 +5,7 @@ use base64::{
 };
 use chrono::Utc;
 use gavel_proto::v1;
-use gavel_tests::{Api, Process, System, eventually};
+use gavel_tests::{Api, Failure, Process, System, eventually};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use poem_grpc::Code;
 use reqwest::{Client, Method, Response};
@@ -15,6 +15,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
+use uuid::Uuid;
 
 /// For these tests alone, as is the key it belongs to: `openssl genpkey -algorithm RSA`.
 const RSA_KEY: &str = include_str!("../../keys/rs256-signing-key.pem");
@@ -165,23 +166,42 @@ async fn a_caller_who_is_too_fast_is_told_when_to_try_again() {
     let system = System::new().await;
     let (_service, api) = system.service_with(&[("GAVEL_CALLS_PER_CALLER", "2")]).await;
     let (alice, bob) = (system.token("alice", "bidder"), system.token("bob", "bidder"));
-    let nowhere = uuid::Uuid::nil().to_string();
-    let bid =
-        async |token: &str| api.with_token(token.to_owned()).bid(&nowhere, 1_000).await.expect_err("no such item");
-    let mut refused = None;
-    // Twice as many as in a second may come at once; these come faster than that lets in more.
+    let nowhere = Uuid::nil();
+    let refused = too_fast(async || fruitless(&api, &alice, nowhere).await).await;
+    assert!(refused.message.contains("2 calls a second from one caller"), "{refused:?}");
+    assert_eq!(fruitless(&api, &bob, nowhere).await.code, Code::NotFound, "others have a pace of their own");
+}
+
+#[tokio::test]
+async fn an_item_that_is_bid_on_too_fast_says_when_to_try_again_whoever_bids() {
+    let system = System::new().await;
+    let (_service, api) = system.service_with(&[("GAVEL_CALLS_PER_KEY", "2")]).await;
+    let (hot, calm) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let bidders: Vec<_> = (0..8).map(|n| system.token(&format!("bidder-{n}"), "bidder")).collect();
+    let mut turn = bidders.iter().cycle();
+    let refused = too_fast(async || fruitless(&api, turn.next().expect("a bidder"), hot).await).await;
+    assert!(refused.message.contains("2 calls a second about the same"), "{refused:?}");
+    assert_eq!(fruitless(&api, &bidders[0], calm).await.code, Code::NotFound, "other items have a pace of their own");
+}
+
+/// A bid on an item that does not exist.
+async fn fruitless(api: &Api, token: &str, item: Uuid) -> Failure {
+    api.with_token(token.to_owned()).bid(&item.to_string(), 1_000).await.expect_err("no such item")
+}
+
+/// Asks until it is told to be slower, and gives that answer. Twice as many as in a second may come at once; these come faster than
+/// that lets in more.
+async fn too_fast(mut ask: impl AsyncFnMut() -> Failure) -> Failure {
     for _ in 0..40 {
-        let failure = bid(&alice).await;
+        let failure = ask().await;
         if failure.code == Code::ResourceExhausted {
-            refused = Some(failure);
-            break;
+            let retry = |detail: &prost_types::Any| detail.type_url == "type.googleapis.com/google.rpc.RetryInfo";
+            assert!(failure.details.iter().any(retry), "{failure:?}");
+            return failure;
         }
         assert_eq!(failure.code, Code::NotFound, "{failure:?}");
     }
-    let refused = refused.expect("forty bids in a row are too fast");
-    let retry = refused.details.iter().any(|detail| detail.type_url == "type.googleapis.com/google.rpc.RetryInfo");
-    assert!(retry, "{refused:?}");
-    assert_eq!(bid(&bob).await.code, Code::NotFound, "others have a pace of their own");
+    panic!("forty bids in a row are too fast");
 }
 
 #[tokio::test]

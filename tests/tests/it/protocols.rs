@@ -136,7 +136,9 @@ async fn reads_can_be_got_and_writes_can_not() {
     let read: Value = read.json().await.expect("JSON");
     assert_eq!(read["item"]["title"], "A lamp");
     let written = get(PLACE_BID, json!({ "itemId": edge.item_id }).to_string()).await;
-    assert_eq!(written.status(), 405, "a GET changes nothing");
+    assert_eq!((written.status().as_u16(), &written.headers()["allow"]), (405, &"POST".parse().expect("a value")));
+    let put = Client::new().put(format!("{}/{GET_ITEM}", edge.base)).send().await.expect("answered");
+    assert_eq!((put.status().as_u16(), &put.headers()["allow"]), (405, &"GET, POST".parse().expect("a value")));
 }
 
 #[tokio::test]

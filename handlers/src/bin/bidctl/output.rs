@@ -1,4 +1,5 @@
 //! Tables for people, JSON for scripts.
+use crate::client::Refused;
 use chrono::DateTime;
 use prost_types::Timestamp;
 use serde_json::{Value, json};
@@ -72,7 +73,8 @@ impl Output {
 
     pub(crate) fn error(self, error: &anyhow::Error) {
         if self.json {
-            eprintln!("{:#}", json!({ "error": format!("{error:#}") }));
+            let code = error.downcast_ref::<Refused>().map(|refused| refused.code.as_str());
+            eprintln!("{:#}", json!({ "error": format!("{error:#}"), "code": code }));
         } else {
             eprintln!("bidctl: {error:#}");
         }
