@@ -1,5 +1,8 @@
 //! From HTTP's requests to the protocols' service and back.
-use super::{dispatch::Dispatch, reading};
+use super::{
+    dispatch::Dispatch,
+    reading::{self, Source},
+};
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService};
 use http_body::Frame;
@@ -29,10 +32,7 @@ impl Edge {
     }
 
     /// Answers a call.
-    pub(crate) async fn answer(
-        &self,
-        request: http::Request<BoxBody<Bytes, io::Error>>,
-    ) -> http::Response<ConnectRpcBody> {
+    pub(crate) async fn answer(&self, request: http::Request<Source>) -> http::Response<ConnectRpcBody> {
         let (request, unread) = reading::watched(request);
         let (dispatch, path) = (self.0.dispatcher(), method_at(request.uri().path()));
         // It may be no call at all, and never end.
@@ -57,7 +57,8 @@ impl Endpoint for Edge {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        Ok(into_poem(self.answer(request.into()).await))
+        let request: http::Request<BoxBody<Bytes, io::Error>> = request.into();
+        Ok(into_poem(self.answer(request.map(Source::Routed)).await))
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) use contract::{Contract, Contracts};
 pub(crate) use dispatch::Dispatch;
 pub(crate) use endpoint::Edge;
 pub(crate) use errors::correlation_header;
+pub(crate) use reading::Source;
 
 use connectrpc::{ConnectRpcService, DeadlinePolicy, Limits};
 use poem::{IntoEndpoint, Route};

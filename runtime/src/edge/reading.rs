@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
+use hyper::body::Incoming;
 use poem::http::{
     HeaderValue, Request, Response, Version,
     header::{CONNECTION, EXPECT},
 };
 use std::{
-    io, mem,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,7 +25,11 @@ use tokio::{runtime::Handle, time::timeout};
 const LINGERING_BYTES: usize = 4 * 1_024 * 1_024;
 const LINGERING_TIME: Duration = Duration::from_secs(5);
 
-type Incoming = BoxBody<Bytes, io::Error>;
+/// A request's body: as its connection has it, or handed on by the routes.
+pub(crate) enum Source {
+    Direct(Incoming),
+    Routed(BoxBody<Bytes, io::Error>),
+}
 
 /// What has become of a request's body.
 pub(super) struct Unread {
@@ -37,11 +42,11 @@ struct Rest {
     /// Whether some is still to come.
     is_left: AtomicBool,
     /// Where it can be had, over HTTP/2.
-    body: Mutex<Option<Incoming>>,
+    body: Mutex<Option<Source>>,
 }
 
 /// Has the request say how far it was read.
-pub(super) fn watched(request: Request<Incoming>) -> (Request<Incoming>, Unread) {
+pub(super) fn watched(request: Request<Source>) -> (Request<Reading>, Unread) {
     let version = request.version();
     let rest = Rest { is_left: AtomicBool::new(!request.body().is_end_stream()), body: Mutex::default() };
     let rest = Arc::new(rest);
@@ -51,7 +56,7 @@ pub(super) fn watched(request: Request<Incoming>) -> (Request<Incoming>, Unread)
         _ if request.headers().contains_key(EXPECT) => Then::Leave,
         _ => Then::Discard,
     };
-    let request = request.map(|body| Reading { body, rest: rest.clone(), then }.boxed());
+    let request = request.map(|body| Reading { body: Some(body), rest: rest.clone(), then });
     (request, Unread { version, rest })
 }
 
@@ -84,10 +89,38 @@ enum Then {
     Leave,
 }
 
-struct Reading {
-    body: Incoming,
+/// A body that is being read.
+pub(super) struct Reading {
+    /// Here until the drop.
+    body: Option<Source>,
     rest: Arc<Rest>,
     then: Then,
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Direct(body) => Pin::new(body).poll_frame(context).map_err(io::Error::other),
+            Self::Routed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Direct(body) => body.is_end_stream(),
+            Self::Routed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Direct(body) => body.size_hint(),
+            Self::Routed(body) => body.size_hint(),
+        }
+    }
 }
 
 impl Body for Reading {
@@ -98,19 +131,20 @@ impl Body for Reading {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() || self.body.is_end_stream() {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        if frame.is_none() || body.is_end_stream() {
             self.rest.is_left.store(false, Relaxed);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
@@ -119,7 +153,7 @@ impl Drop for Reading {
         if !self.rest.is_left.load(Relaxed) {
             return;
         }
-        let body = mem::take(&mut self.body);
+        let Some(body) = self.body.take() else { return };
         match self.then {
             Then::Keep => *self.rest.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body),
             Then::Discard => {
@@ -133,7 +167,7 @@ impl Drop for Reading {
 }
 
 /// Takes what still comes, as far as that goes.
-async fn discard(mut body: Incoming) {
+async fn discard(mut body: Source) {
     let mut left = LINGERING_BYTES;
     while let Some(Ok(frame)) = body.frame().await {
         let taken = frame.data_ref().map_or(0, Bytes::len);

@@ -1,12 +1,12 @@
 //! From a connection's requests to answers.
 use crate::{
-    edge::{Edge, correlation_header},
-    invocation::{CORRELATION_HEADER, correlation_id},
+    edge::{Edge, Source, correlation_header},
+    invocation::{CORRELATION_HEADER, correlation_id_or_new},
 };
 use bytes::Bytes;
 use connectrpc::ConnectRpcBody;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, combinators::BoxBody};
+use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use poem::{
     Addr, Endpoint, Response,
@@ -47,7 +47,7 @@ impl Answers {
         if self.minds_origins && comes_from_here(&request) {
             request.headers_mut().remove(ORIGIN);
         }
-        let asked = Asked::of(&mut request);
+        let asked = Asked::of(&request);
         let mut response = self.route(request, ends).await;
         if !response.headers().contains_key(CORRELATION_HEADER) {
             asked.told(&mut response);
@@ -58,8 +58,7 @@ impl Answers {
     /// Calls go to their method; whatever else there is, through the routes.
     async fn route(&self, request: http::Request<Incoming>, ends: Ends) -> http::Response<Answer> {
         if let Some(calls) = self.calls_of(&request) {
-            let request = request.map(|body| body.map_err(io::Error::other).boxed());
-            return calls.answer(request).await.map(Answer::Call);
+            return calls.answer(request.map(Source::Direct)).await.map(Answer::Call);
         }
         let [local, peer] = [ends.local, ends.peer].map(Addr::SocketAddr);
         let request = (request, LocalAddr(local), RemoteAddr(peer), Scheme::HTTP).into();
@@ -88,26 +87,23 @@ struct Asked {
 }
 
 impl Asked {
-    /// From here on the request has one id, its own or a new one: whoever answers it, and whoever works on it meanwhile, names the
-    /// same.
-    fn of<B>(request: &mut http::Request<B>) -> Self {
-        let correlation_id = correlation_header(&correlation_id(request.headers()));
-        if let Some(id) = correlation_id.clone() {
-            request.headers_mut().insert(CORRELATION_HEADER, id);
-        }
+    fn of<B>(request: &http::Request<B>) -> Self {
+        let correlation_id = request.headers().get(CORRELATION_HEADER).cloned();
         Self { correlation_id, uri: request.uri().clone() }
     }
 
     /// Gives the answer its id. No handler has answered such a call, and it is said here.
-    fn told(self, response: &mut http::Response<Answer>) {
-        let Self { correlation_id: Some(id), uri } = self else { return };
-        let (path, status) = (uri.path(), response.status().as_u16());
+    fn told(&self, response: &mut http::Response<Answer>) {
+        let given = self.correlation_id.as_ref().and_then(|id| id.to_str().ok());
+        let correlation_id = correlation_id_or_new(given);
+        let (path, status) = (self.uri.path(), response.status().as_u16());
         let is_call = matches!(response.body(), Answer::Call(_)) || response.headers().contains_key("grpc-status");
         if is_call || (400..500).contains(&status) {
-            let correlation_id = id.to_str().unwrap_or_default();
             tracing::info!(correlation_id, path, status, "answered without a handler's reply");
         }
-        response.headers_mut().insert(CORRELATION_HEADER, id);
+        if let Some(id) = correlation_header(&correlation_id) {
+            response.headers_mut().insert(CORRELATION_HEADER, id);
+        }
     }
 }
 
