@@ -2,7 +2,7 @@
 use crate::{
     install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, ensure, is_root},
     progress::{Step, run_quietly, wait_until},
-    servers::{Child, Urls, layout::Layout, processes::Processes, reap},
+    servers::{Child, Urls, layout::Layout, processes::Processes},
     test::{build, migrate},
 };
 use anyhow::Context;
@@ -91,10 +91,8 @@ impl Up {
 impl Down {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         for name in [LAYOUT, "test"] {
-            let layout = Layout::of(name)?;
-            for stopped in reap(&layout)? {
-                eprintln!("  ✓ {stopped} stopped");
-            }
+            // What is still in use is refused; what is not, and runs all the same, is stopped.
+            let layout = Layout::claim(name)?;
             if self.wipe {
                 let had_data = layout.dir.join("log").read_dir()?.next().is_some();
                 fs::remove_dir_all(&layout.dir).with_context(|| format!("can't delete {}", layout.dir.display()))?;

@@ -52,7 +52,7 @@ impl Dispatch {
     /// What a request is answered that is no call of a method here.
     pub(super) fn no_call<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let Some(method) = self.methods.get(path) else { return Some(nowhere(path, request)) };
-        let is_read = method.contract.descriptor.idempotent;
+        let is_read = method.contract.descriptor.idempotent && matches!(method.entry, Entry::Unary(_));
         let fits = request.method() == Method::POST || (is_read && request.method() == Method::GET);
         (!fits).then(|| disallowed(if is_read { "GET, POST" } else { "POST" }))
     }

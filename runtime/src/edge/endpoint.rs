@@ -37,7 +37,8 @@ impl Edge {
         let (dispatch, path) = (self.0.dispatcher(), method_at(request.uri().path()));
         // It may be no call at all, and never end.
         if let Some(answer) = dispatch.no_call(path, &request) {
-            return unread.at_once(answer);
+            drop(request);
+            return unread.soon(answer).await;
         }
         // connectrpc would read it first, which costs.
         if let Some(refusal) = dispatch.refusal(path, &request) {

@@ -5,7 +5,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::body::Incoming;
 use poem::http::{
-    HeaderValue, Request, Response, Version,
+    HeaderMap, HeaderValue, Request, Response, Version,
     header::{CONNECTION, EXPECT},
 };
 use std::{
@@ -16,14 +16,18 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{runtime::Handle, time::timeout};
 
 /// How much of a body nobody wants is taken all the same, in bytes. Less than what was sent, and its client finds its connection
 /// or its stream reset in the middle of sending, and might never see its answer.
-const LINGERING_BYTES: usize = 4 * 1_024 * 1_024;
+const LINGERING_BYTES: usize = 16 * 1_024 * 1_024;
 const LINGERING_TIME: Duration = Duration::from_secs(5);
+/// A client that has sent nothing for this long is not in the middle of sending.
+const PAUSE: Duration = Duration::from_secs(1);
+/// As [`PAUSE`], where it may well wait for an answer before it goes on.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request's body: as its connection has it, or handed on by the routes.
 pub(crate) enum Source {
@@ -34,6 +38,8 @@ pub(crate) enum Source {
 /// What has become of a request's body.
 pub(super) struct Unread {
     version: Version,
+    /// When the client will have stopped waiting, if it said so.
+    deadline: Option<Instant>,
     rest: Arc<Rest>,
 }
 
@@ -57,27 +63,55 @@ pub(super) fn watched(request: Request<Source>) -> (Request<Reading>, Unread) {
         _ => Then::Discard,
     };
     let request = request.map(|body| Reading { body: Some(body), rest: rest.clone(), then });
-    (request, Unread { version, rest })
+    let deadline = timeout_of(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
+    (request, Unread { version, deadline, rest })
 }
 
 impl Unread {
-    /// The answer, to be sent now.
-    pub(super) fn at_once<B>(self, mut answer: Response<B>) -> Response<B> {
-        // The client must not send its next call over a connection where some of this one may still come.
-        if self.version != Version::HTTP_2 && self.rest.is_left.load(Relaxed) {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    /// The answer to a call, after what is left has come: a stream of HTTP/2 that is answered earlier is reset, and a gateway
+    /// between may make an error of that, instead of leading the answer on.
+    pub(super) async fn in_turn<B>(self, answer: Response<B>) -> Response<B> {
+        self.after(PAUSE, answer).await
+    }
+
+    /// As [`Self::in_turn`], to what is no call of a method here: it may never end.
+    pub(super) async fn soon<B>(self, answer: Response<B>) -> Response<B> {
+        self.after(SHORT_PAUSE, answer).await
+    }
+
+    async fn after<B>(self, pause: Duration, mut answer: Response<B>) -> Response<B> {
+        if self.version != Version::HTTP_2 {
+            // The client must not send its next call over a connection where some of this one may still come.
+            if self.rest.is_left.load(Relaxed) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return answer;
+        }
+        let left = self.rest.body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(body) = left {
+            let until = self.deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            let _ = timeout(until.min(LINGERING_TIME), discard(body, pause)).await;
         }
         answer
     }
+}
 
-    /// The answer, after what is left has come: a stream of HTTP/2 that is answered earlier is reset, and a gateway between may
-    /// make an error of that, instead of leading the answer on.
-    pub(super) async fn in_turn<B>(self, answer: Response<B>) -> Response<B> {
-        let left = self.rest.body.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(body) = left {
-            let _ = timeout(LINGERING_TIME, discard(body)).await;
-        }
-        self.at_once(answer)
+/// The time-out that a call names, as its protocol writes it; none where it can't be read.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    if let Some(ms) = headers.get("connect-timeout-ms") {
+        return ms.to_str().ok()?.parse().ok().map(Duration::from_millis);
+    }
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => number.checked_mul(3_600).map(Duration::from_secs),
+        "M" => number.checked_mul(60).map(Duration::from_secs),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
     }
 }
 
@@ -159,17 +193,17 @@ impl Drop for Reading {
             Then::Discard => {
                 let Ok(tokio) = Handle::try_current() else { return };
                 // It ends with its connection, and soon in any case.
-                tokio.spawn(timeout(LINGERING_TIME, discard(body)));
+                tokio.spawn(timeout(LINGERING_TIME, discard(body, LINGERING_TIME)));
             }
             Then::Leave => {}
         }
     }
 }
 
-/// Takes what still comes, as far as that goes.
-async fn discard(mut body: Source) {
+/// Takes what still comes, as far as that goes, until nothing has come for `pause`.
+async fn discard(mut body: Source, pause: Duration) {
     let mut left = LINGERING_BYTES;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = timeout(pause, body.frame()).await {
         let taken = frame.data_ref().map_or(0, Bytes::len);
         let Some(still) = left.checked_sub(taken) else { return };
         left = still;

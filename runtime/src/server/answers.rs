@@ -99,7 +99,8 @@ impl Asked {
         let (path, status) = (self.uri.path(), response.status().as_u16());
         let is_call = matches!(response.body(), Answer::Call(_)) || response.headers().contains_key("grpc-status");
         if is_call || (400..500).contains(&status) {
-            tracing::info!(correlation_id, path, status, "answered without a handler's reply");
+            let grpc_status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+            tracing::info!(correlation_id, path, status, grpc_status, "answered without a handler's reply");
         }
         if let Some(id) = correlation_header(&correlation_id) {
             response.headers_mut().insert(CORRELATION_HEADER, id);

@@ -176,6 +176,26 @@ async fn a_stream_that_is_refused_in_the_middle_of_its_request_is_answered_and_n
 }
 
 #[tokio::test]
+async fn a_call_that_stops_in_the_middle_of_its_request_is_answered_at_its_deadline() {
+    let system = System::new().await;
+    let (service, _) = system.service().await;
+    let address = service.address().await;
+    let stream = TcpStream::connect(&address).await.expect("connected");
+    let (send, connection) = h2::client::handshake(stream).await.expect("a handshake");
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://{address}/gavel.v1.ItemService/GetItem"));
+    let request = request.header(CONTENT_TYPE, "application/json").header("connect-timeout-ms", "200");
+    let mut send = send.ready().await.expect("ready");
+    let began = Instant::now();
+    let (response, mut body) = send.send_request(request.body(()).expect("a request"), false).expect("sent");
+    body.send_data(Bytes::from_static(b"{\"itemId\":"), false).expect("sent");
+    let answer = tokio::time::timeout(FAR_TOO_LONG, response).await.expect("it is answered").expect("no reset");
+    assert_eq!(answer.status(), 504, "deadline_exceeded");
+    // What a client that goes on sending is given would be five.
+    assert!(began.elapsed() < Duration::from_secs(4), "after {:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn who_is_still_sending_what_was_refused_gets_the_answer_and_no_reset() {
     let system = System::new().await;
     let (service, _) = system.service().await;

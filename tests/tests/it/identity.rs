@@ -132,6 +132,9 @@ async fn a_key_is_used_with_its_own_algorithm_and_a_token_within_its_times() {
     let (_service, api) = system.service_with(&[("GAVEL_JWT_PUBLIC_KEY", &both)]).await;
     assert!(is_taken(&api, &system.token("alice", "bidder")).await);
     assert!(is_taken(&api, &rs256(None, &claims())).await);
+    let mut several = claims();
+    several["aud"] = json!(["others", "gavel"]);
+    assert!(is_taken(&api, &rs256(None, &several)).await, "RFC 7519, 4.1.3: one or many");
     let public = EncodingKey::from_secret(RSA_PUBLIC_KEY.as_bytes());
     let confused = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &public).expect("signed");
     assert!(!is_taken(&api, &confused).await, "a public key is nobody's secret");

@@ -21,7 +21,7 @@ fn statements() -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn an_index_serves_every_statement() {
+async fn no_statement_has_to_read_a_large_table_whole() {
     let system = System::new().await;
     let mut conn = system.db.acquire().await.expect("a connection");
     // Where it has any other way, the planner does not read the table.

@@ -9,7 +9,8 @@ mod postgres;
 mod rabbitmq;
 mod redis;
 
-pub(crate) use child::{Child, reap};
+pub(crate) use child::Child;
+use child::reap;
 
 /// A private PostgreSQL alone, one that flushes every commit.
 pub(crate) fn start_postgres(layout: &layout::Layout) -> anyhow::Result<Child> {
