@@ -41,7 +41,7 @@ pub(crate) fn own_or_any(named: &str, caller: Option<&Caller>) -> Result<UserId>
     let caller = caller.ok_or_else(|| Error::new(Class::Unauthenticated, "a bearer token is required"))?;
     match named {
         "" => user(&caller.subject),
-        other if other == caller.subject || caller.role == "ops" => user(other),
+        other if other == caller.subject || caller.has_role("ops") => user(other),
         _ => Err(Error::new(Class::Denied, "that is another user; allowed: yourself, or anybody for role ops")),
     }
 }
@@ -132,6 +132,7 @@ pub(crate) fn shown_job(job: View, whole: bool) -> v1::Job {
         State::Blocked => v1::JobState::Blocked,
         State::Running => v1::JobState::Running,
         State::Dead => v1::JobState::Dead,
+        State::Exhausted => v1::JobState::Exhausted,
     };
     let last_error = job.errors.last().map(|last| last.error.clone()).unwrap_or_default();
     let error = |error: Try| v1::JobError {

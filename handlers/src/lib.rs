@@ -8,6 +8,7 @@ pub mod jobs;
 
 pub mod apply_user_stats;
 pub mod close_item;
+pub mod close_overdue_items;
 pub mod create_item;
 pub mod get_item;
 pub mod get_user_stats;
@@ -67,12 +68,14 @@ pub fn app() -> App {
         .rpc_io::<scale_workers::IsActive>()
         .rpc_stream::<scale_workers::StreamIsActive>()
         .rpc_io::<scale_workers::GetMetricSpec>()
+        .rpc_stream::<scale_workers::StreamMetricSpec>()
         .rpc_io::<scale_workers::GetMetrics>()
         .http_io::<show_item::ShowItem>()
         .poll_io::<relay_outbox::RelayOutbox>()
         .message_tx_batch::<apply_user_stats::ApplyUserStats>()
         .message_io_batch::<project_item::ProjectItem>()
         .job_tx::<close_item::CloseItem>()
+        .reconciler::<close_overdue_items::CloseOverdueItems>()
         .job_io::<redeliver_message::Redeliver>()
         .schedule_tx::<sweep_receipts::SweepReceipts>()
 }

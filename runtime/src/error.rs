@@ -110,6 +110,10 @@ pub struct Error {
     source: Option<anyhow::Error>,
     rolled_back: Option<RolledBack>,
     retry_after: Option<Duration>,
+    reason: Option<&'static str>,
+    /// Whether the database's session that it happened in is of no use any more.
+    spends_session: bool,
+    is_unknown: bool,
 }
 
 /// Why PostgreSQL rolled a statement back that may pass another time.
@@ -124,12 +128,28 @@ enum RolledBack {
 impl Error {
     /// An error of that class. The message is shown to the caller, except for [`Class::Internal`].
     pub fn new(class: Class, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, message: message.into(), detail: None, source: None, rolled_back: None, retry_after: None }
+        Self {
+            class,
+            message: message.into(),
+            detail: None,
+            source: None,
+            rolled_back: None,
+            retry_after: None,
+            reason: None,
+            spends_session: false,
+            is_unknown: false,
+        }
     }
 
     /// [`Class::Invalid`], from anything that says what is wrong and what is allowed.
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(Class::Invalid, message.to_string())
+    }
+
+    /// [`Class::Invalid`] here and now: a message tells of something that this version does not know. It is kept for one that
+    /// does.
+    pub fn unknown(message: impl fmt::Display) -> Self {
+        Self { is_unknown: true, ..Self::invalid(format!("unknown to this version: {message}")) }
     }
 
     /// [`Class::NotFound`].
@@ -154,6 +174,12 @@ impl Error {
     #[must_use]
     pub fn with_retry_after(self, delay: Duration) -> Self {
         Self { retry_after: Some(delay), ..self }
+    }
+
+    /// Attaches a reason that programs can tell it by, in capitals; clients find it as `google.rpc.ErrorInfo`.
+    #[must_use]
+    pub fn with_reason(self, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 
     /// Attaches the cause, for the log.
@@ -191,6 +217,26 @@ impl Error {
     /// When it makes sense to try again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// What programs can tell it by.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.reason
+    }
+
+    /// Whether another version may know what this one does not.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_unknown
+    }
+
+    /// The same with more to say.
+    pub(crate) fn with_hint(self, hint: &str) -> Self {
+        Self { message: format!("{}; {hint}", self.message).into(), ..self }
+    }
+
+    /// Whether the database's session that it happened in is of no use any more: its connection must be closed.
+    pub(crate) fn spends_session(&self) -> bool {
+        self.spends_session
     }
 
     /// PostgreSQL rolled the transaction back because of another one (40001, 40P01): the same again may pass.
@@ -250,7 +296,26 @@ impl From<sqlx::Error> for Error {
             "55P03" => Some(RolledBack::LockWait),
             _ => None,
         };
-        Self { rolled_back, ..Self::new(class, message).with_source(error) }
+        let spends_session = spends_session(&error);
+        Self { rolled_back, spends_session, ..Self::new(class, message).with_source(error) }
+    }
+}
+
+/// Whether an error leaves its session in doubt: then its connection is closed. A new one may be what this one can't become:
+/// able to write, without a plan of yesterday's table, with the settings of today.
+pub(crate) fn spends_session(error: &sqlx::Error) -> bool {
+    use sqlx::Error as Sql;
+    match error {
+        Sql::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            // What statements and rows are to blame for, and what passes: a retry over the same session may do. But not
+            // tables that are not found or not to be had, which a session may only be looking for in the wrong place.
+            let is_clean =
+                ["22", "23", "40", "42", "53", "55", "57014", "P0"].iter().any(|class| code.starts_with(class));
+            !is_clean || matches!(&*code, "42P01" | "42P05" | "42501" | "42704" | "42883")
+        }
+        Sql::RowNotFound | Sql::ColumnNotFound(_) | Sql::ColumnDecode { .. } | Sql::Decode(_) | Sql::Encode(_) => false,
+        _ => true,
     }
 }
 
@@ -262,8 +327,13 @@ fn class_of_sqlstate(code: &str) -> (Class, &'static str) {
         "57014" => (Class::DeadlineExceeded, "the database gave up: out of time"),
         "25P03" => (Class::DeadlineExceeded, "the transaction was idle for too long"),
         "53300" => (Class::Exhausted, "the database takes no more connections"),
-        // Read-only after a failover, shutting down, crashed, starting up.
-        "25006" | "57P01" | "57P02" | "57P03" => (Class::Unavailable, "the database is restarting"),
+        "25006" => (Class::Unavailable, "the database is read-only"),
+        // Shutting down, crashed, starting up.
+        "57P01" | "57P02" | "57P03" => (Class::Unavailable, "the database is restarting"),
+        // U+0000 in a text, and its escape in JSON.
+        "22021" | "22P05" => {
+            (Class::Invalid, "a text has a character that can't be kept; allowed: anything but U+0000")
+        }
         code if code.starts_with("08") => (Class::Unavailable, "the database does not answer"),
         code if code.starts_with("53") => (Class::Unavailable, "the database is out of resources"),
         _ => (Class::Internal, "internal error"),
@@ -288,5 +358,6 @@ mod tests {
         assert_eq!(Class::Invalid.disposition(), Disposition::GiveUp);
         assert_eq!(class_of_sqlstate("57P01").0, Class::Unavailable);
         assert_eq!(class_of_sqlstate("23505").0, Class::Internal);
+        assert_eq!(class_of_sqlstate("22021").0, Class::Invalid);
     }
 }

@@ -48,13 +48,17 @@ pub(crate) async fn run(runtime: Runtime) {
 
 pub(crate) fn register(meter: &Meter, queues: &Queues) {
     type Figure = fn(&Depth) -> i64;
-    let gauges: [(&'static str, &'static str, Figure); 8] = [
+    let gauges: [(&'static str, &'static str, Figure); 10] = [
         ("gavel_job_queue_waiting", "Jobs due and not leased; estimated above 10000", |d| d.waiting),
         ("gavel_job_queue_scheduled", "Jobs due later, counted up to 10000", |d| d.scheduled),
         ("gavel_job_queue_running", "Runs as of the workers' last heartbeats", |d| d.running),
         ("gavel_job_queue_workers", "Workers that run the kind", |d| d.workers),
         ("gavel_job_queue_dead", "Jobs that failed for good, counted up to 10000", |d| d.dead),
         ("gavel_job_queue_oldest_age_ms", "Since the oldest waiting job was due", |d| millis(d.oldest_age)),
+        ("gavel_job_queue_standing_still", "1 while jobs are due and no worker settles any", |d| {
+            i64::from(d.standstill().is_some())
+        }),
+        ("gavel_job_queue_faulty", "Jobs that could not be settled and step aside, counted up to 10000", |d| d.faulty),
         ("gavel_job_queue_paused", "1 while nobody may claim from it", |d| i64::from(d.paused.is_some())),
         (
             "gavel_job_queue_needed_concurrency",

@@ -1,10 +1,22 @@
 //! Is this process alive, and may it be sent work? Each dependency is named, and what a process can do without says so.
-use crate::{Runtime, schema};
+//!
+//! One task looks at every dependency, over connections of its own, and whoever asks is told what it found: however many ask,
+//! and however busy the pools are, it costs the same. A database that is there and busy is no reason to be sent no work: the
+//! others ask the same one.
+use crate::{Class, Error, Result, Runtime, db::State, schema};
 use serde::Serialize;
-use std::time::Duration;
+use sqlx::PgConnection;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
+/// How often everything is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A dependency that does not answer within this time counts as down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// A database that is busy for longer than this counts as down.
+const BUSY_FOR: Duration = Duration::from_secs(10);
 
 /// What a process can't work without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +28,7 @@ pub(crate) enum Needs {
 }
 
 /// The answer to `/readyz`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Readiness {
     /// Whether this process should be sent work.
     pub(crate) ready: bool,
@@ -26,9 +38,13 @@ pub(crate) struct Readiness {
     pub(crate) schema: Check,
     pub(crate) broker: Check,
     pub(crate) cache: Check,
+    /// The keys that tokens are checked with; none in a process that takes no calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<Check>,
 }
 
-#[derive(Debug, Serialize)]
+/// One dependency. What is wrong is said in words of our own: anybody may read them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
     pub(crate) up: bool,
     /// Not ready without it.
@@ -38,10 +54,21 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    async fn of(required: bool, check: impl Future<Output = Result<(), String>>) -> Self {
-        let result = tokio::time::timeout(CHECK_TIMEOUT, check).await;
-        let problem = result.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}"))).err();
+    fn new(required: bool, problem: Option<String>) -> Self {
         Self { up: problem.is_none(), required, problem }
+    }
+
+    async fn of(required: bool, check: impl Future<Output = Result<()>>) -> Self {
+        let result = tokio::time::timeout(CHECK_TIMEOUT, check).await;
+        let late = || Err(Error::new(Class::Unavailable, format!("no answer within {CHECK_TIMEOUT:?}")));
+        let error = result.unwrap_or_else(|_| late()).err();
+        Self::new(
+            required,
+            error.map(|error| {
+                tracing::debug!(%error, "a dependency was looked at");
+                error.message().to_owned()
+            }),
+        )
     }
 
     fn permits(&self) -> bool {
@@ -49,25 +76,125 @@ impl Check {
     }
 }
 
-/// Asks every dependency at once.
-pub(crate) async fn readiness(runtime: &Runtime, needs: Needs) -> Readiness {
-    let pool = &runtime.pools().reads;
-    let (database, schema, broker, cache) = tokio::join!(
-        Check::of(true, async {
-            sqlx::query("SELECT 1").execute(pool).await.map(drop).map_err(|error| error.to_string())
-        }),
-        Check::of(true, async {
-            let gaps = schema::gaps(pool, runtime.migrator()).await.map_err(|error| error.to_string())?;
-            if gaps.is_empty() { Ok(()) } else { Err(joined(&gaps)) }
-        }),
-        Check::of(needs == Needs::DatabaseAndBroker, async {
-            runtime.publisher().check().await.map_err(|error| format!("{error:#}"))
-        }),
-        Check::of(false, async { runtime.cache().check().await.map_err(|error| error.to_string()) }),
-    );
-    let draining = runtime.tasks().draining().is_cancelled();
-    let ready = !draining && [&database, &schema, &broker, &cache].into_iter().all(Check::permits);
-    Readiness { ready, draining, database, schema, broker, cache }
+/// What was found last.
+#[derive(Default)]
+pub(crate) struct Health(Mutex<Option<Readiness>>);
+
+impl Health {
+    /// None before the first look.
+    pub(crate) fn readiness(&self) -> Option<Readiness> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, readiness: Readiness) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(readiness);
+    }
+}
+
+/// What is kept from look to look.
+pub(crate) struct Looker {
+    needs: Needs,
+    conn: Option<PgConnection>,
+    busy_since: Option<Instant>,
+}
+
+/// Looks again and again, until the process ends.
+pub(crate) async fn run(runtime: Runtime, mut looker: Looker) {
+    let closing = runtime.tasks().closing().clone();
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        looker.note(&runtime).await;
+    }
+}
+
+impl Looker {
+    pub(crate) fn new(needs: Needs) -> Self {
+        Self { needs, conn: None, busy_since: None }
+    }
+
+    /// Looks, and says and keeps what was found.
+    pub(crate) async fn note(&mut self, runtime: &Runtime) {
+        let before = runtime.health().readiness();
+        let found = self.look(runtime).await;
+        found.report(before.as_ref());
+        runtime.health().set(found);
+    }
+
+    /// Looks at every dependency at once.
+    pub(crate) async fn look(&mut self, runtime: &Runtime) -> Readiness {
+        let needs = self.needs;
+        let ((database, schema), broker, cache) = tokio::join!(
+            self.database(runtime),
+            Check::of(needs == Needs::DatabaseAndBroker, runtime.publisher().check()),
+            Check::of(false, runtime.cache().check()),
+        );
+        let keys = runtime.verifier().map(|verifier| Check::new(false, verifier.stale()));
+        let ready = [&database, &schema, &broker, &cache].into_iter().all(Check::permits);
+        Readiness { ready, draining: false, database, schema, broker, cache, keys }.unless_draining(runtime)
+    }
+
+    /// The database, and its schema.
+    async fn database(&mut self, runtime: &Runtime) -> (Check, Check) {
+        let (state, has_moved) = runtime.pools().connector.look(&mut self.conn).await;
+        if has_moved {
+            runtime.pools().follow();
+        }
+        let unknown = || Check::new(true, Some("it can't be looked at".to_owned()));
+        let problem = match state {
+            State::Up => None,
+            State::Busy(why) => {
+                let since = *self.busy_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < BUSY_FOR {
+                    // As it was when it was last looked at.
+                    let schema = runtime.health().readiness().map_or_else(unknown, |before| before.schema);
+                    return (Check::new(true, None), schema);
+                }
+                Some(why)
+            }
+            State::Down(why) => Some(why),
+        };
+        if let Some(why) = problem {
+            return (Check::new(true, Some(why.to_owned())), unknown());
+        }
+        self.busy_since = None;
+        let Some(conn) = &mut self.conn else { return (Check::new(true, None), unknown()) };
+        let gaps = async {
+            let gaps = schema::gaps(conn, runtime.migrator()).await?;
+            if gaps.is_empty() { Ok(()) } else { Err(Error::new(Class::Unavailable, joined(&gaps))) }
+        };
+        let schema = Check::of(true, gaps).await;
+        (Check::new(true, None), schema)
+    }
+}
+
+impl Readiness {
+    /// The same, but for a drain that has begun since.
+    pub(crate) fn unless_draining(self, runtime: &Runtime) -> Self {
+        let draining = runtime.tasks().draining().is_cancelled();
+        Self { ready: self.ready && !draining, draining, ..self }
+    }
+
+    fn checks(&self) -> impl Iterator<Item = (&'static str, &Check)> {
+        let named =
+            [("database", &self.database), ("schema", &self.schema), ("broker", &self.broker), ("cache", &self.cache)];
+        named.into_iter().chain(self.keys.iter().map(|keys| ("keys", keys)))
+    }
+
+    /// Says what has changed.
+    fn report(&self, before: Option<&Self>) {
+        let before = |name| before.and_then(|before| before.checks().find(|(known, _)| *known == name));
+        for (dependency, check) in self.checks() {
+            let was_up = before(dependency).is_none_or(|(_, check)| check.up);
+            match (&check.problem, was_up) {
+                (Some(problem), true) => tracing::warn!(dependency, problem, "a dependency is down"),
+                (None, false) => tracing::info!(dependency, "a dependency is up again"),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// All gaps in one line.

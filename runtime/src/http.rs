@@ -1,9 +1,10 @@
 //! Plain HTTP GET routes that answer JSON: for a browser's address bar, a health probe, a shell script.
 use crate::{
     Class, Error, Invocation, Io, Result, Runtime,
+    client::ClientNetwork,
     db::Share,
     invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
-    invoke::invoke,
+    invoke,
     spec::{Spec, Trigger},
     tx::bounded,
 };
@@ -43,7 +44,12 @@ async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
     let invocation =
         Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), H::SPEC.limits.timeout);
     let correlation_id = invocation.correlation_id.clone();
-    let result = call::<H>(runtime, invocation, request).await;
+    let client = request.data::<ClientNetwork>().copied().unwrap_or(ClientNetwork::NONE);
+    let query = request.path_params::<H::Query>();
+    let query = query.map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")));
+    // Once begun it comes to its end: its statement would be left in the middle.
+    let call = Box::pin(call::<H>(runtime.clone(), invocation, client, query));
+    let result = runtime.tasks().enduring(call).await;
     let (status, body) = match result.and_then(|reply| serde_json::to_value(reply).map_err(Error::internal)) {
         Ok(reply) => (StatusCode::OK, reply),
         Err(error) => {
@@ -59,14 +65,15 @@ async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
         .body(body.to_string())
 }
 
-async fn call<H: IoHandler>(runtime: &Runtime, invocation: Invocation, request: &Request) -> Result<H::Reply> {
-    let query = request.path_params::<H::Query>();
-    let (inner, run_as) = (runtime.clone(), invocation.clone());
-    let run = async move {
-        let query = query.map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")))?;
-        let _permit = inner.admit(H::SPEC)?;
-        let io = Io::new(&inner, Share::Calls, run_as.clone());
-        bounded(run_as.remaining(), H::handle(&io, &query)).await
-    };
-    invoke(runtime, H::SPEC, invocation, run).await
+async fn call<H: IoHandler>(
+    runtime: Runtime,
+    invocation: Invocation,
+    client: ClientNetwork,
+    query: Result<H::Query>,
+) -> Result<H::Reply> {
+    let admitted = runtime.admission().admit_read(H::SPEC, None, client);
+    let _permit = admitted.map_err(|error| invoke::rejected(&runtime, H::SPEC, &invocation, error))?;
+    let io = Io::new(&runtime, Share::Calls, invocation);
+    let run = async { bounded(io.invocation().remaining(), H::handle(&io, &query?)).await };
+    invoke::read(&runtime, H::SPEC, io.invocation(), run).await
 }

@@ -71,7 +71,7 @@ pub(crate) fn correlation_id_or_new(given: Option<&str>) -> String {
 }
 
 /// An id from outside goes into log lines and headers: only what can't break either is taken.
-fn is_correlation_id(id: &str) -> bool {
+pub(crate) fn is_correlation_id(id: &str) -> bool {
     (1..=MAX_CORRELATION_ID_BYTES).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

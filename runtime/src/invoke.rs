@@ -1,12 +1,12 @@
-//! One run of a handler: one span, one set of metrics, a panic caught, a deadline kept.
+//! One run of a handler: one span, one log line, one set of metrics, a panic caught, a deadline kept.
 use crate::{Class, Error, Invocation, Result, Runtime, fault, spec::Spec};
 use futures_util::FutureExt;
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, resume_unwind},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tracing::{Instrument, Span, field::Empty};
+use tracing::{Instrument, Level, Span, field::Empty};
 
 /// Past its deadline a run is given this long to roll back; then it is dropped and its connection closed.
 const BACKSTOP: Duration = Duration::from_secs(2);
@@ -39,7 +39,41 @@ pub(crate) async fn run<T>(
     invocation: &Invocation,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    within(runtime, spec, invocation, BACKSTOP, work).await.result
+    let span = span(spec, invocation);
+    within(runtime, spec, invocation, BACKSTOP, work).instrument(span).await.result
+}
+
+/// Runs a read here, until its deadline. One that went well is no line in the log: anybody may send any number of them. So is
+/// one that was refused; both are counted.
+pub(crate) async fn read<T>(
+    runtime: &Runtime,
+    spec: &'static Spec,
+    invocation: &Invocation,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    if tracing::enabled!(Level::DEBUG) {
+        let span = span(spec, invocation);
+        return within(runtime, spec, invocation, Duration::ZERO, work).instrument(span).await.result;
+    }
+    let observed = runtime.metrics().begin(spec.name, spec.trigger.kind());
+    let Finished { result, .. } = caught(invocation.remaining(), work).await;
+    runtime.metrics().end(&observed, outcome_of(&result));
+    if let Err(error) = &result {
+        match error.class() {
+            Class::Internal | Class::Unavailable | Class::DeadlineExceeded => {
+                report_all(spec, [invocation].into_iter(), error);
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
+/// A call that was not let in is a run as well: it is counted, and said.
+pub(crate) fn rejected(runtime: &Runtime, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
+    let metrics = runtime.metrics();
+    metrics.end(&metrics.begin(spec.name, spec.trigger.kind()), error.class().name());
+    runtime.admission().rejected(spec, invocation, error)
 }
 
 /// Runs `work` here, until its deadline.
@@ -49,7 +83,8 @@ pub(crate) async fn observed<T>(
     invocation: &Invocation,
     work: impl Future<Output = Result<T>>,
 ) -> Finished<T> {
-    within(runtime, spec, invocation, Duration::ZERO, work).await
+    let span = span(spec, invocation);
+    within(runtime, spec, invocation, Duration::ZERO, work).instrument(span).await
 }
 
 /// Runs `work` here, until its deadline, with neither span nor metrics.
@@ -62,6 +97,18 @@ pub(crate) async fn guarded<T>(invocation: &Invocation, work: impl Future<Output
     caught(invocation.remaining() + BACKSTOP, work).await.result
 }
 
+fn span(spec: &Spec, invocation: &Invocation) -> Span {
+    tracing::info_span!(
+        "invocation",
+        handler = spec.name,
+        trigger = spec.trigger.kind(),
+        correlation_id = invocation.correlation_id,
+        trace_id = invocation.trace_id(),
+        caller = invocation.caller.as_ref().map_or("", |caller| &caller.subject),
+    )
+}
+
+/// In the run's span.
 async fn within<T>(
     runtime: &Runtime,
     spec: &'static Spec,
@@ -69,23 +116,12 @@ async fn within<T>(
     extra: Duration,
     work: impl Future<Output = Result<T>>,
 ) -> Finished<T> {
-    let span = tracing::info_span!(
-        "invocation",
-        handler = spec.name,
-        trigger = spec.trigger.kind(),
-        correlation_id = invocation.correlation_id,
-        trace_id = invocation.trace_id(),
-        caller = invocation.caller.as_ref().map_or("", |caller| &caller.subject),
-        outcome = Empty,
-    );
-    let run = async {
-        let observed = runtime.metrics().begin(spec.name, spec.trigger.kind());
-        let finished = caught(invocation.remaining() + extra, work).await;
-        runtime.metrics().end(&observed, outcome_of(&finished.result));
-        report(&finished.result);
-        finished
-    };
-    run.instrument(span).await
+    tracing::debug!("begun");
+    let (began, observed) = (Instant::now(), runtime.metrics().begin(spec.name, spec.trigger.kind()));
+    let finished = caught(invocation.remaining() + extra, work).await;
+    runtime.metrics().end(&observed, outcome_of(&finished.result));
+    report(&finished.result, began);
+    finished
 }
 
 async fn caught<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Finished<T> {
@@ -111,17 +147,21 @@ pub(crate) fn outcome_of<T>(result: &Result<T>) -> &'static str {
     result.as_ref().map_or_else(|error| error.class().name(), |_| "ok")
 }
 
-/// Where a handler's error is logged, once.
-fn report<T>(result: &Result<T>) {
-    Span::current().record("outcome", outcome_of(result));
-    let Err(error) = result else { return };
+/// The line of a run, in its span.
+fn report<T>(result: &Result<T>, began: Instant) {
+    let (outcome, elapsed_ms) = (outcome_of(result), millis(began));
+    let Err(error) = result else { return tracing::info!(outcome, elapsed_ms, "done") };
     match error.class() {
-        Class::Internal => tracing::error!(%error, "the handler failed"),
+        Class::Internal => tracing::error!(outcome, elapsed_ms, %error, "the handler failed"),
         Class::Unavailable | Class::Exhausted | Class::DeadlineExceeded => {
-            tracing::warn!(%error, "the handler could not finish");
+            tracing::warn!(outcome, elapsed_ms, %error, "the handler could not finish");
         }
-        _ => tracing::info!(%error, "the handler refused"),
+        _ => tracing::info!(outcome, elapsed_ms, %error, "the handler refused"),
     }
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One run for many: a span with all their ids.
@@ -134,7 +174,7 @@ pub(crate) struct Together<'a> {
 }
 
 impl Together<'_> {
-    /// Runs `work` here, with one set of log lines and its size counted. What became of each is for `work` to say, with
+    /// Runs `work` here, with one line in the log and its size counted. What became of each is for `work` to say, with
     /// [`conclude`]; a panic is not caught.
     pub(crate) async fn run<T>(self, runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
         let Self { spec, invocation, size, ids } = self;
@@ -151,13 +191,19 @@ impl Together<'_> {
             outcome = Empty,
             refused = Empty,
             failed = Empty,
+            error = Empty,
         );
         let run = async {
             runtime.metrics().batch_size(spec.name, size);
+            tracing::debug!("begun");
+            let began = Instant::now();
             let result = work.await;
-            if let Err(error) = &result {
-                Span::current().record("outcome", error.class().name());
-                tracing::info!(%error, "nothing of this batch stays");
+            let elapsed_ms = millis(began);
+            match &result {
+                Ok(_) => tracing::info!(elapsed_ms, "done"),
+                Err(error) => {
+                    tracing::info!(outcome = error.class().name(), elapsed_ms, %error, "nothing of this batch stays");
+                }
             }
             result
         };
@@ -172,8 +218,15 @@ pub(crate) fn conclude<'a, T: 'a>(
     invocations: impl ExactSizeIterator<Item = &'a Invocation>,
     verdicts: &[Result<T>],
 ) {
+    let span = Span::current();
     if let [only] = verdicts {
-        return report(only);
+        span.record("outcome", outcome_of(only));
+        match only {
+            Err(error) if error.class() == Class::Internal => tracing::error!(%error, "the handler failed"),
+            Err(error) => drop(span.record("error", tracing::field::display(error))),
+            Ok(_) => {}
+        }
+        return;
     }
     let (mut refused, mut failed) = (0, 0);
     for (invocation, verdict) in invocations.zip(verdicts) {
@@ -187,7 +240,6 @@ pub(crate) fn conclude<'a, T: 'a>(
             tracing::debug!(handler = spec.name, correlation_id, %error, "the handler refused");
         }
     }
-    let span = Span::current();
     span.record("outcome", "ok").record("refused", refused).record("failed", failed);
 }
 

@@ -3,13 +3,13 @@ use crate::{
     Invocation, Result,
     broker::Publisher,
     cache::Cache,
-    db::Share,
+    db::{Pool, Share},
     live::{Feed, Watch},
     runtime::Runtime,
     spec::Spec,
     tx::{Terms, Tx},
 };
-use sqlx::PgPool;
+use chrono::{DateTime, Utc};
 
 /// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
 pub struct Io {
@@ -46,8 +46,13 @@ impl Io {
     }
 
     /// The pool for reads: its sessions are read-only.
-    pub fn reads(&self) -> &PgPool {
+    pub fn reads(&self) -> &Pool {
         &self.runtime.pools().reads
+    }
+
+    /// The database's time, as far as this process knows it: for what is shown, never for what is decided.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.runtime.pools().connector.now()
     }
 
     /// The read model.

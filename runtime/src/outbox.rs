@@ -1,8 +1,11 @@
 //! Writing events into the outbox.
-use crate::{Event, Invocation, Result};
+use crate::{Error, Event, Invocation, Result};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
+/// The largest event, in bytes: a sixty-fourth of what RabbitMQ 4 takes. Events say what happened; large things are kept
+/// elsewhere, and named.
+pub const MAX_EVENT_BYTES: usize = 256 * 1_024;
 /// Shards of the outbox, a constant of its schema.
 const SHARDS: u64 = 16;
 
@@ -15,8 +18,15 @@ pub(crate) struct Emitted {
 }
 
 impl Emitted {
-    pub(crate) fn by(run: &Invocation, event: Event) -> Self {
-        Self { event, correlation_id: run.correlation_id.clone(), traceparent: run.traceparent.clone() }
+    /// Refuses what no broker should be asked to take.
+    pub(crate) fn by(run: &Invocation, event: Event) -> Result<Self> {
+        let bytes = event.payload.len();
+        if bytes > MAX_EVENT_BYTES {
+            let (kind, key) = (&event.message_type, &event.key);
+            let why = format!("an event {kind} about {key} has {bytes} bytes; allowed: {MAX_EVENT_BYTES}");
+            return Err(Error::internal(anyhow::anyhow!(why)));
+        }
+        Ok(Self { event, correlation_id: run.correlation_id.clone(), traceparent: run.traceparent.clone() })
     }
 }
 

@@ -2,19 +2,22 @@
 use crate::{
     App, Runtime,
     app::Registration,
-    auth::{self, DevLogin, Verifier},
-    config::{Backends, PoolSizes, ProcessConfig, TokenConfig},
-    db::{self, Uses},
+    auth::{self, DevLogin, KeySource, Verifier},
+    config::{Backends, ProcessConfig, TokenConfig},
+    db::{self, State, Uses},
+    edge::BodyLimits,
     gauges,
-    health::{self, Needs},
+    health::{self, Looker, Needs},
     job, live,
-    message::parking,
+    message::{self, parking},
+    reconcile,
+    runtime::Role,
     schema,
     server::{self, Routes},
     spec::Trigger,
     telemetry::{self, Backlog},
 };
-use anyhow::{Context, bail};
+use anyhow::bail;
 use std::{
     process::ExitCode,
     sync::atomic::Ordering,
@@ -50,27 +53,29 @@ pub async fn run_service(
     config: &ProcessConfig,
     tokens: &TokenConfig,
 ) -> anyhow::Result<()> {
-    let verifier = Verifier::new(tokens.keys.read().await?, &tokens.issuer, &tokens.audience);
     telemetry::init(process)?;
     let app = app.checked()?;
-    let runtime = app.runtime(backends, process, Some(verifier))?;
-    let mut routes = app.routes(&runtime)?;
+    let runtime = app.runtime(backends, process, Role::Service(Box::new(Verifier::new(tokens))))?;
+    let bodies = BodyLimits::new(config.patience.body, config.connections.body_bytes);
+    let (mut public, operators) = app.routes(&runtime, &bodies)?;
     if let Some(signing_key) = tokens.dev_signing_key.clone() {
         let (issuer, audience) = (tokens.issuer.clone(), tokens.audience.clone());
-        routes.all = auth::mount_dev_login(routes.all, DevLogin { signing_key, issuer, audience });
+        let login = DevLogin { signing_key, issuer, audience, withheld: app.operators_roles() };
+        public.all = auth::mount_dev_login(public.all, login);
     }
-    let keys = tokens.keys.clone();
-    run_until_signal(runtime, config, (Needs::Database, Uses::Service, backends.pools), routes, |runtime| {
-        runtime.tasks().spawn(auth::refresh(runtime.clone(), keys));
-        runtime.tasks().spawn(live::run(runtime.clone()));
-        let paced = runtime.clone();
-        runtime.tasks().spawn(async move {
-            while paced.tasks().pause(FORGET_EVERY).await {
-                paced.paces().forget();
-            }
-        });
-    })
-    .await
+    let process = Process { needs: Needs::Database, uses: Uses::Service, keys: Some(tokens.keys.clone()) };
+    process
+        .run(runtime, backends, config, (public, operators), |runtime| {
+            runtime.tasks().spawn(auth::refresh(runtime.clone(), tokens.keys.clone()));
+            runtime.tasks().spawn(live::run(runtime.clone()));
+            let limited = runtime.clone();
+            runtime.tasks().spawn(async move {
+                while limited.tasks().pause(FORGET_EVERY).await {
+                    limited.admission().rates.forget();
+                }
+            });
+        })
+        .await
 }
 
 /// Runs a process that runs jobs, consumers and schedules, until SIGTERM or SIGINT.
@@ -87,12 +92,11 @@ pub async fn run_worker(
     telemetry::init(process)?;
     let app = app.checked()?;
     let chosen = app.workers(only)?;
-    let runtime = app.runtime(backends, process, None)?;
-    let needs = (Needs::DatabaseAndBroker, Uses::Worker, backends.pools);
-    run_until_signal(runtime, config, needs, Routes::default(), |runtime| {
-        start(runtime, &chosen);
-    })
-    .await
+    let runtime = app.runtime(backends, process, Role::Worker)?;
+    let process = Process { needs: Needs::DatabaseAndBroker, uses: Uses::Worker, keys: None };
+    process
+        .run(runtime, backends, config, (Routes::default(), Routes::default()), |runtime| start(runtime, &chosen))
+        .await
 }
 
 fn start(runtime: &Runtime, chosen: &[Registration]) {
@@ -101,14 +105,20 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
         registration.start(runtime);
     }
     job::start(runtime);
-    if chosen.iter().any(|registration| matches!(registration.spec.trigger, Trigger::Message(_))) {
+    let consumers: Vec<_> = chosen.iter().filter_map(Registration::consumer).collect();
+    if !consumers.is_empty() {
         runtime.tasks().spawn(parking::run(runtime.clone()));
+        runtime.tasks().spawn(message::return_unknown(runtime.clone(), consumers));
+    }
+    // Events come from those who relay them.
+    if chosen.iter().any(|registration| matches!(registration.spec.trigger, Trigger::Poll(_))) {
+        runtime.tasks().spawn(live::send_beacons(runtime.clone()));
     }
     // Early, so that what is published before a consumer's first connection finds its queue.
     let publisher = runtime.publisher().clone();
     runtime.tasks().spawn(async move {
         if let Err(error) = publisher.check().await {
-            tracing::warn!(error = format!("{error:#}"), "the broker can't be reached yet");
+            tracing::warn!(%error, "the broker can't be reached yet");
         }
     });
     let sampler = runtime.clone();
@@ -122,37 +132,66 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
     });
 }
 
-async fn run_until_signal(
-    runtime: Runtime,
-    config: &ProcessConfig,
-    (needs, uses, pools): (Needs, Uses, PoolSizes),
-    mut routes: Routes,
-    start: impl FnOnce(&Runtime),
-) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        fit = require_schema(&runtime) => fit?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+/// What a process can't do without.
+struct Process {
+    needs: Needs,
+    uses: Uses,
+    /// What tokens are checked with, where it takes calls.
+    keys: Option<KeySource>,
+}
+
+impl Process {
+    /// Runs until SIGTERM or SIGINT.
+    async fn run(
+        self,
+        runtime: Runtime,
+        backends: &Backends,
+        config: &ProcessConfig,
+        (mut public, mut operators): (Routes, Routes),
+        start: impl FnOnce(&Runtime),
+    ) -> anyhow::Result<()> {
+        let mut looker = Looker::new(self.needs);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            fit = self.prepare(&runtime, backends, &mut looker) => fit?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        let listeners = server::bind(config)?;
+        let (address, ops_address) = listeners.addresses()?;
+        tracing::info!(address = address.map(|address| address.to_string()), %ops_address, "ready");
+        start(&runtime);
+        runtime.tasks().spawn(health::run(runtime.clone(), looker));
+        runtime.tasks().spawn(gauges::run(runtime.clone()));
+        runtime.tasks().spawn(reconcile::run(runtime.clone()));
+        let close_listeners = CancellationToken::new();
+        public.all = server::health_routes(&runtime, public.all);
+        operators.all = server::metrics_route(&runtime, server::health_routes(&runtime, operators.all));
+        let (settings, stop) = (config.clone(), close_listeners.clone());
+        let serving = async move { listeners.serve(public, operators, &settings, stop).await };
+        let serving = runtime.tasks().spawn(serving);
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+        drain(&runtime, config, &close_listeners).await?;
+        serving.await??;
+        tracing::info!("drained");
+        Ok(())
     }
-    db::check_sizes(&runtime.pools().reads, uses, &pools).await?;
-    let listener = server::bind(config)?;
-    tracing::info!(address = %listener.address()?, "ready");
-    start(&runtime);
-    runtime.tasks().spawn(gauges::run(runtime.clone()));
-    let close_listener = CancellationToken::new();
-    routes.all = server::operational_routes(&runtime, needs, routes.all);
-    let (settings, stop) = (config.clone(), close_listener.clone());
-    let serving = runtime.clone().tasks().spawn(async move { server::serve(listener, routes, &settings, stop).await });
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+
+    /// Everything that must be so before anything is served.
+    async fn prepare(&self, runtime: &Runtime, backends: &Backends, looker: &mut Looker) -> anyhow::Result<()> {
+        require_schema(runtime).await?;
+        db::refuse_shared_sessions(&runtime.pools().connector).await?;
+        db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
+        if let Some(source) = &self.keys {
+            auth::read_at_start(runtime, source).await?;
+        }
+        looker.note(runtime).await;
+        Ok(())
     }
-    drain(&runtime, config, &close_listener).await?;
-    serving.await??;
-    tracing::info!("drained");
-    Ok(())
 }
 
 /// Readiness off, consumers and loops stop; after the balancer has noticed, the listener closes; what is under way is
@@ -172,16 +211,25 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
 
 /// Waits for the database, and refuses a schema that lacks something.
 async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
-    let until = Instant::now() + DATABASE_PATIENCE;
+    let (until, mut conn) = (Instant::now() + DATABASE_PATIENCE, None);
     let gaps = loop {
-        match schema::gaps(&runtime.pools().reads, runtime.migrator()).await {
-            Ok(gaps) => break gaps,
-            Err(error) if Instant::now() < until => {
-                tracing::warn!(%error, "waiting for the database");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Err(error) => return Err(error).context("the database can't be reached (DATABASE_URL)"),
+        let (state, has_moved) = runtime.pools().connector.look(&mut conn).await;
+        if has_moved {
+            runtime.pools().follow();
         }
+        let problem = match (state, &mut conn) {
+            (State::Up, Some(conn)) => match schema::gaps(conn, runtime.migrator()).await {
+                Ok(gaps) => break gaps,
+                Err(error) => error.to_string(),
+            },
+            (State::Up, None) => "the database does not answer".to_owned(),
+            (State::Busy(why) | State::Down(why), _) => why.to_owned(),
+        };
+        if Instant::now() > until {
+            bail!("the database can't be used (DATABASE_URL): {problem}");
+        }
+        tracing::warn!(problem, "waiting for the database");
+        tokio::time::sleep(Duration::from_millis(500)).await;
     };
     if !gaps.is_empty() {
         bail!("the schema is older than this binary needs: {}. Apply the migrations first", health::joined(&gaps));

@@ -1,31 +1,21 @@
 //! What the handlers of one process share.
 use crate::{
-    Class, Error, Invocation, Result,
+    admission::Admission,
     auth::Verifier,
     broker::{BrokerUrl, Publisher, Topology},
     cache::Cache,
     config::{Backends, Streams},
     db::Pools,
+    health::Health,
     job::Engine,
     live::Live,
-    pace::Paces,
+    reconcile,
     spec::Spec,
     tasks::Tasks,
     telemetry::Metrics,
 };
 use sqlx::migrate::Migrator;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// Whoever is turned away because all places are taken is asked to wait this long.
-pub(crate) const BUSY: Duration = Duration::from_millis(200);
-
-/// Overload is put into the log no more often.
-const SAY_EVERY: Duration = Duration::from_secs(1);
+use std::sync::Arc;
 
 /// A running process. Cheap to clone.
 #[derive(Clone)]
@@ -37,40 +27,29 @@ struct Inner {
     topology: Topology,
     publisher: Publisher,
     cache: Cache,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     tasks: Tasks,
     verifier: Option<Verifier>,
     migrator: &'static Migrator,
-    doors: HashMap<&'static str, Door>,
-    paces: Paces,
+    admission: Admission,
+    health: Health,
     live: Live,
+    reconcilers: Vec<reconcile::Erased>,
     streams: Streams,
     jobs: Engine,
     process: String,
+    contracts: String,
     specs: Vec<&'static Spec>,
 }
 
-/// The door of a handler.
-struct Door {
-    places: Arc<Semaphore>,
-    turned_away: Mutex<(u64, Option<Instant>)>,
-}
-
-impl Door {
-    fn of(spec: &Spec) -> Self {
-        Self { places: Arc::new(Semaphore::new(spec.limits.concurrency)), turned_away: Mutex::default() }
-    }
-
-    /// One more was turned away. Once a second: how many since it was last said.
-    fn count(&self) -> Option<u64> {
-        let mut turned_away = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
-        turned_away.0 += 1;
-        if turned_away.1.is_some_and(|said| said.elapsed() < SAY_EVERY) {
-            return None;
-        }
-        turned_away.1 = Some(Instant::now());
-        Some(std::mem::take(&mut turned_away.0))
-    }
+/// What a process is started for.
+pub(crate) enum Role {
+    /// Calls and streams, whose tokens are checked by this.
+    Service(Box<Verifier>),
+    /// Everything else.
+    Worker,
+    /// Looking on.
+    Observer,
 }
 
 impl Runtime {
@@ -78,31 +57,39 @@ impl Runtime {
     pub(crate) fn new(
         backends: &Backends,
         process: &str,
-        topology: Topology,
-        verifier: Option<Verifier>,
+        role: Role,
+        (topology, contracts): (Topology, String),
         migrator: &'static Migrator,
         specs: impl Iterator<Item = &'static Spec>,
-        live: Live,
+        (live, reconcilers): (Live, Vec<reconcile::Erased>),
     ) -> anyhow::Result<Self> {
+        let publishes = matches!(role, Role::Worker);
+        let verifier = if let Role::Service(verifier) = role { Some(*verifier) } else { None };
         let broker = BrokerUrl::of(backends);
         let specs: Vec<_> = specs.collect();
         let (tasks, jobs) = (Tasks::default(), Engine::new(&specs, backends.lease));
+        let metrics = Arc::new(Metrics::new()?);
+        if let Some(verifier) = &verifier {
+            metrics.observe_keys(verifier.figures());
+        }
         Ok(Self(Arc::new(Inner {
             pools: Pools::lazy(backends, process, &jobs, &tasks)?,
-            publisher: Publisher::new(broker.clone(), topology.clone(), process),
+            publisher: Publisher::new(broker.clone(), topology.clone(), process, publishes),
             broker,
             topology,
             cache: Cache::lazy(backends)?,
-            metrics: Metrics::new()?,
+            admission: Admission::new(&specs, &backends.limits, metrics.clone()),
+            metrics,
+            health: Health::default(),
             tasks,
             verifier,
             migrator,
             jobs,
             process: process.to_owned(),
-            paces: Paces::new(backends.rates),
+            contracts,
             live,
+            reconcilers,
             streams: backends.streams,
-            doors: specs.iter().map(|spec| (spec.name, Door::of(spec))).collect(),
             specs,
         })))
     }
@@ -139,8 +126,14 @@ impl Runtime {
         self.0.verifier.as_ref()
     }
 
-    pub(crate) fn paces(&self) -> &Paces {
-        &self.0.paces
+    /// Who may come in.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    /// What was found when the dependencies were last looked at.
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
     }
 
     /// What can be watched.
@@ -150,39 +143,6 @@ impl Runtime {
 
     pub(crate) fn streams(&self) -> Streams {
         self.0.streams
-    }
-
-    /// Lets one more run of the handler in, or refuses at once: nobody queues at the door.
-    pub(crate) fn admit(&self, spec: &Spec) -> Result<OwnedSemaphorePermit> {
-        let unregistered = || Error::internal(anyhow::anyhow!("handler {} is not registered", spec.name));
-        let door = self.0.doors.get(spec.name).ok_or_else(unregistered)?;
-        door.places.clone().try_acquire_owned().map_err(|_| full(spec))
-    }
-
-    /// The refusal of a call that would find no place, before anything of it was read. It is only a look: who sends slowly
-    /// must not hold a place meanwhile.
-    pub(crate) fn turned_away_unread(&self, spec: &'static Spec) -> Option<Error> {
-        let door = self.0.doors.get(spec.name)?;
-        (door.places.available_permits() == 0).then(|| self.count(spec, full(spec)))
-    }
-
-    /// Says that a call was refused at the door; gives the error back. Under overload that is counted, and said once a
-    /// second: refusing must cost next to nothing.
-    pub(crate) fn turned_away(&self, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
-        let correlation_id = &invocation.correlation_id;
-        if error.class() != Class::Exhausted {
-            tracing::info!(handler = spec.name, correlation_id, %error, "refused at the door");
-            return error;
-        }
-        self.count(spec, error)
-    }
-
-    fn count(&self, spec: &'static Spec, error: Error) -> Error {
-        self.metrics().turned_away(spec.name);
-        if let Some(turned_away) = self.0.doors.get(spec.name).and_then(Door::count) {
-            tracing::warn!(handler = spec.name, turned_away, %error, "calls are refused: a limit is reached");
-        }
-        error
     }
 
     /// The kinds of jobs that this application knows, and those that it holds.
@@ -195,6 +155,16 @@ impl Runtime {
         &self.0.process
     }
 
+    /// What looks for what is overdue.
+    pub(crate) fn reconcilers(&self) -> &[reconcile::Erased] {
+        &self.0.reconcilers
+    }
+
+    /// Names the contracts that this application was built with.
+    pub(crate) fn contracts(&self) -> &str {
+        &self.0.contracts
+    }
+
     /// Every handler, as registered.
     pub(crate) fn specs(&self) -> &[&'static Spec] {
         &self.0.specs
@@ -203,10 +173,4 @@ impl Runtime {
     pub(crate) fn migrator(&self) -> &'static Migrator {
         self.0.migrator
     }
-}
-
-fn full(spec: &Spec) -> Error {
-    let most = spec.limits.concurrency;
-    let error = Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name));
-    error.with_retry_after(BUSY)
 }

@@ -1,8 +1,15 @@
 //! Migrations: applied by an operator's tool over a connection of its own; compared, never applied, by services.
-use crate::{backoff, db};
+use crate::{
+    backoff,
+    db::{Connector, Purpose},
+};
 use anyhow::{Context, bail};
 use secrecy::SecretString;
-use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{
+    Connection, Executor, PgConnection,
+    error::DatabaseError,
+    migrate::{Migration, Migrator},
+};
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 /// How long a migration waits for a lock before it lets everyone else pass and tries again.
@@ -11,6 +18,8 @@ const LOCK_TIMEOUT_MS: u32 = 500;
 const TRIES: u32 = 40;
 /// Pauses between tries grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// A migration's transaction may wait for its process for so long.
+const QUIET: Duration = Duration::from_mins(10);
 /// Any constant, the same for all that migrate this database: "GAVL".
 const ADVISORY_LOCK: i64 = 0x4741_564C;
 
@@ -33,9 +42,9 @@ impl std::fmt::Display for Gap {
 }
 
 /// What the database lacks for a binary built with `migrator`. Empty when it has all of it, or more.
-pub async fn gaps(pool: &PgPool, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
+pub async fn gaps(conn: &mut PgConnection, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
     let applied =
-        match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(pool).await {
+        match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
             Ok(rows) => rows,
             Err(error) if is_undefined_table(&error) => Vec::new(),
             Err(error) => return Err(error),
@@ -44,7 +53,7 @@ pub async fn gaps(pool: &PgPool, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::
     Ok(migrator.iter().filter_map(|known| gap(&applied, known)).collect())
 }
 
-fn gap(applied: &HashMap<i64, Vec<u8>>, known: &sqlx::migrate::Migration) -> Option<Gap> {
+fn gap(applied: &HashMap<i64, Vec<u8>>, known: &Migration) -> Option<Gap> {
     match applied.get(&known.version) {
         None => Some(Gap::Missing(name(known))),
         Some(checksum) if checksum[..] != known.checksum[..] => Some(Gap::Changed(name(known))),
@@ -53,21 +62,36 @@ fn gap(applied: &HashMap<i64, Vec<u8>>, known: &sqlx::migrate::Migration) -> Opt
 }
 
 /// `NNNN_verb_noun`, as the file is called.
-fn name(migration: &sqlx::migrate::Migration) -> String {
+fn name(migration: &Migration) -> String {
     format!("{:04}_{}", migration.version, migration.description.replace(' ', "_"))
 }
 
 fn is_undefined_table(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code) == Some(Cow::Borrowed("42P01"))
+    code_of(error).as_deref() == Some("42P01")
+}
+
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
 }
 
 /// Creates the database that the URL names, unless it is there.
 pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> {
-    use secrecy::ExposeSecret;
-    use sqlx::migrate::MigrateDatabase;
-    let url = database_url.expose_secret();
-    if !sqlx::Postgres::database_exists(url).await.context("can't look for the database")? {
-        sqlx::Postgres::create_database(url).await.context("can't create the database")?;
+    let connector = connector(database_url).await?;
+    let options = connector.options();
+    let name = options.get_database().context("DATABASE_URL names no database")?.to_owned();
+    let mut conn = PgConnection::connect_with(&options.clone().database("postgres")).await;
+    let conn = conn.as_mut().map_err(|error| anyhow::anyhow!("can't look for the database: {error}"))?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(&name)
+        .fetch_one(&mut *conn)
+        .await
+        .context("can't look for the database")?;
+    if !exists {
+        let create = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+        match conn.execute(create.as_str()).await {
+            Err(error) if code_of(&error).as_deref() == Some("42P04") => {} // Somebody else has, at the same time.
+            created => created.map(drop).context("can't create the database")?,
+        }
     }
     Ok(())
 }
@@ -76,38 +100,79 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
 ///
 /// Works over one connection that is closed afterwards, whatever happens, so that no session lock is left behind.
 pub async fn migrate(database_url: &SecretString, migrator: &'static Migrator) -> anyhow::Result<Vec<String>> {
-    let options = db::connect_options(database_url)?
-        .application_name("gavel-migrate")
-        .options([("lock_timeout", LOCK_TIMEOUT_MS.to_string())]);
-    let mut conn = PgConnection::connect_with(&options).await.context("can't connect to migrate")?;
+    let connector = connector(database_url).await?;
+    let mut conn = connector.connect(Purpose::Work).await.context("can't connect to migrate")?;
     let result = migrate_over(&mut conn, migrator).await;
     conn.close().await.ok();
     result
 }
 
+/// To the host that takes writes.
+async fn connector(database_url: &SecretString) -> anyhow::Result<Connector> {
+    let connector = Connector::new(database_url, "gavel-migrate", QUIET)?;
+    connector.look(&mut None).await;
+    Ok(connector)
+}
+
 async fn migrate_over(conn: &mut PgConnection, migrator: &'static Migrator) -> anyhow::Result<Vec<String>> {
     wait_for_turn(conn).await?;
     let before = applied_versions(conn).await?;
-    let quiet = Migrator {
-        migrations: Cow::Borrowed(&migrator.migrations),
+    let missing = |migration: &Migration| !before.contains(&migration.version);
+    for (place, migration) in migrator.iter().enumerate().filter(|(_, migration)| missing(migration)) {
+        apply(conn, migration, &up_to(migrator, place + 1)).await.with_context(|| name(migration))?;
+    }
+    // Also says whether what was applied is what is known here.
+    up_to(migrator, migrator.iter().count()).run_direct(conn).await?;
+    Ok(migrator.iter().filter(|migration| missing(migration)).map(name).collect())
+}
+
+/// The first migrations, as many as are asked for.
+fn up_to(migrator: &'static Migrator, count: usize) -> Migrator {
+    Migrator {
+        migrations: Cow::Borrowed(&migrator.migrations[..count]),
         ignore_missing: true,
-        // The turn is taken above by polling: sqlx would block on it.
+        // The turn is taken by polling: sqlx would block on it.
         locking: false,
         ..Migrator::DEFAULT
-    };
+    }
+}
+
+/// Applies one migration, the last of `all`: those before it have been applied.
+async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -> anyhow::Result<()> {
+    // One that builds an index beside the writers waits for transactions, and holds up nobody meanwhile.
+    let lock_timeout_ms = if migration.no_tx { 0 } else { LOCK_TIMEOUT_MS };
+    conn.execute(format!("SET lock_timeout = {lock_timeout_ms}").as_str()).await?;
     for attempt in 1..=TRIES {
-        match quiet.run_direct(conn).await {
-            Ok(()) => {
-                return Ok(migrator.iter().filter(|m| !before.contains(&m.version)).map(name).collect());
-            }
+        if migration.no_tx {
+            drop_half_built_indexes(conn, migration).await?;
+        }
+        match all.run_direct(conn).await {
+            Ok(()) => return Ok(()),
             Err(error) if attempt < TRIES && is_lock_timeout(&error) => {
-                tracing::warn!(attempt, "a lock was not granted within {LOCK_TIMEOUT_MS} ms; trying again");
+                tracing::warn!(attempt, "a lock was not granted within {lock_timeout_ms} ms; trying again");
                 tokio::time::sleep(backoff::pause(attempt, PAUSES.0, PAUSES.1)).await;
             }
-            Err(error) => return Err(error).context("a migration failed; nothing of it was kept"),
+            Err(error) if migration.no_tx => return Err(error).context("it failed; run it again, and it goes on"),
+            Err(error) => return Err(error).context("it failed; nothing of it was kept"),
         }
     }
-    bail!("no lock within {TRIES} tries of {LOCK_TIMEOUT_MS} ms; nothing of the migration was kept")
+    bail!("no lock within {TRIES} tries of {lock_timeout_ms} ms; nothing of it was kept")
+}
+
+/// An index whose building was cut short is there and serves nobody, and `IF NOT EXISTS` believes it.
+async fn drop_half_built_indexes(conn: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+    let half_built: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace
+           AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for index in half_built.iter().filter(|index| migration.sql.contains(index.as_str())) {
+        tracing::warn!(index, "the building of an index was cut short; building it again");
+        conn.execute(format!("DROP INDEX CONCURRENTLY IF EXISTS \"{index}\"").as_str()).await?;
+    }
+    Ok(())
 }
 
 /// Polls, never blocks: a session that waits for an advisory lock holds a snapshot that stops concurrent index builds.
@@ -134,8 +199,7 @@ async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Err
 fn is_lock_timeout(error: &sqlx::migrate::MigrateError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        let sql = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-        if sql.and_then(sqlx::error::DatabaseError::code) == Some(Cow::Borrowed("55P03")) {
+        if error.downcast_ref::<sqlx::Error>().and_then(code_of).as_deref() == Some("55P03") {
             return true;
         }
         cause = error.source();

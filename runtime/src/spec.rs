@@ -244,18 +244,43 @@ pub struct Spec {
     pub limits: Limits,
     /// How calls or messages are combined; none where each has a transaction of its own. Jobs have their queue's batch.
     pub batch: Option<Batch>,
+    /// Which listener leads to it, where it is a call or a route.
+    pub listener: Listener,
+    /// What follows where a job of it is cancelled or discarded, for whoever is about to; empty where nothing much does.
+    pub consequence: &'static str,
+}
+
+/// Which listeners lead to a call or a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Listener {
+    /// The public's, and the operators' as well.
+    Public,
+    /// The operators' alone, to which no gateway leads.
+    Operators,
 }
 
 impl Spec {
     /// A handler with the default limits.
     pub const fn new(name: &'static str, trigger: Trigger) -> Self {
-        Self { name, trigger, limits: Limits::DEFAULT, batch: None }
+        Self { name, trigger, limits: Limits::DEFAULT, batch: None, listener: Listener::Public, consequence: "" }
     }
 
     /// Batched like that.
     #[must_use]
     pub const fn batched(self, batch: Batch) -> Self {
         Self { batch: Some(batch), ..self }
+    }
+
+    /// With what follows where a job of it is cancelled or discarded.
+    #[must_use]
+    pub const fn consequence(self, consequence: &'static str) -> Self {
+        Self { consequence, ..self }
+    }
+
+    /// For operators, and whatever watches over the process.
+    #[must_use]
+    pub const fn for_operators(self) -> Self {
+        Self { listener: Listener::Operators, ..self }
     }
 
     /// With other limits.
@@ -316,7 +341,7 @@ mod tests {
     use super::*;
 
     fn faults(name: &'static str, trigger: Trigger, limits: Limits) -> Vec<String> {
-        Spec { name, trigger, limits, batch: None }.faults()
+        Spec { limits, ..Spec::new(name, trigger) }.faults()
     }
 
     #[test]

@@ -5,11 +5,11 @@
 //! no half-done transaction ever returns to the pool.
 use crate::{
     Class, Error, Invocation, Result,
-    db::{Pools, Share},
+    db::{Pool, Pools, Share},
     job::{self, Enqueued, Job, Options, Waker},
     outbox::{self, Emitted},
 };
-use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -120,12 +120,12 @@ impl Tx {
         };
         let mut tx = Self::on(conn, kept, pools, invocation);
         match tx.open(terms).await {
-            // The server has closed the connection since it was last used, and nothing has been done on it.
+            // Since it was last used the server has closed the connection, or writes no more; nothing has been done on it.
             Err(error) if error.class() == Class::Unavailable => {
                 let invocation = tx.invocation.clone();
                 // Its place in the pool is what the other one needs.
                 drop(tx);
-                let conn = bounded(invocation.remaining(), living(pools.of(share))).await?;
+                let conn = bounded(invocation.remaining(), fresh(pools.of(share))).await?;
                 tx = Self::on(conn, kept, pools, invocation);
                 tx.open(terms).await?;
             }
@@ -152,11 +152,18 @@ impl Tx {
         let left = self.invocation.remaining();
         let (left_ms, lock_ms) = (left.as_millis().max(1), left.min(terms.lock_wait).as_millis().max(1));
         let begin = format!(
-            "BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {lock_ms}{}",
+            "BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {lock_ms}{}; SHOW transaction_read_only",
             if terms.durable { "" } else { "; SET LOCAL synchronous_commit = off" }
         );
-        bounded(left, async { Ok(self.conn().execute(begin.as_str()).await?) }).await?;
-        Ok(())
+        bounded(left, async {
+            let is_read_only: String = self.conn().fetch_one(begin.as_str()).await?.try_get(0)?;
+            if is_read_only == "off" {
+                return Ok(());
+            }
+            // Before any work is done for nothing: a standby says so only at the first write.
+            Err(Error::new(Class::Unavailable, "the database is read-only"))
+        })
+        .await
     }
 
     /// The connection, for the handler's statements.
@@ -171,13 +178,21 @@ impl Tx {
 
     /// Sends an event: published if and only if this transaction commits. It is written with the receipt, together with
     /// all others of this transaction.
-    pub fn emit(&mut self, event: Event) {
-        self.emitted.push(Emitted::by(&self.invocation, event));
+    ///
+    /// # Errors
+    /// When it is larger than [`MAX_EVENT_BYTES`](crate::MAX_EVENT_BYTES): a broker would never take it, and it would stand before all that come after.
+    pub fn emit(&mut self, event: Event) -> Result<()> {
+        self.emitted.push(Emitted::by(&self.invocation, event)?);
+        Ok(())
     }
 
     /// As [`Tx::emit`], on behalf of one of a batch.
-    pub fn emit_for(&mut self, run: &Invocation, event: Event) {
-        self.emitted.push(Emitted::by(run, event));
+    ///
+    /// # Errors
+    /// The same.
+    pub fn emit_for(&mut self, run: &Invocation, event: Event) -> Result<()> {
+        self.emitted.push(Emitted::by(run, event)?);
+        Ok(())
     }
 
     /// What is to be written into the outbox before the commit: the caller does it.
@@ -242,10 +257,10 @@ impl Tx {
         }
     }
 
-    /// Undoes everything because of `error`. Out of time, the connection may be in the middle of a statement: it is
-    /// closed instead.
+    /// Undoes everything because of `error`. Out of time, the connection may be in the middle of a statement: it is closed
+    /// instead, as is one that is of no use any more.
     pub(crate) async fn fail(self, error: Error) -> Error {
-        if error.class() != Class::DeadlineExceeded {
+        if error.class() != Class::DeadlineExceeded && !error.spends_session() {
             self.rollback().await;
         }
         error
@@ -274,11 +289,11 @@ fn held(conn: &mut Option<PoolConnection<Postgres>>) -> &mut PgConnection {
     conn.as_mut().expect("a transaction holds its connection until it is dropped")
 }
 
-/// A connection that answers, in place of those that the server has closed.
-async fn living(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
+/// A connection that answers and writes, in place of those that don't.
+async fn fresh(pool: &Pool) -> Result<PoolConnection<Postgres>> {
     loop {
         let mut conn = pool.acquire().await?;
-        if conn.ping().await.is_ok() {
+        if pool.fits(&mut conn).await {
             return Ok(conn);
         }
         conn.close_on_drop();

@@ -8,18 +8,18 @@ import { BidRefusedSchema } from "@gavel/client/errors";
 import { ItemService } from "@gavel/client/item";
 import { OpsService } from "@gavel/client/ops";
 import { UserService } from "@gavel/client/user";
-import { given, judge } from "./judge.mjs";
+import { given, isForOperators, judge } from "./judge.mjs";
 
 const services = { BidService, ItemService, OpsService, UserService };
 const CODES = Object.fromEntries(
   Object.entries(Code).filter(([, code]) => typeof code === "number").map(([name, code]) => [code, name.replace(/(?<!^)([A-Z])/g, "_$1").toLowerCase()]),
 );
 
-const over = (transport) => async (asked) => {
+const over = (transport, inside) => async (asked) => {
   const [serviceName, methodName] = asked.method.split("/");
   const service = services[serviceName];
   const method = service.methods.find((candidate) => candidate.name === methodName);
-  const client = createClient(service, transport);
+  const client = createClient(service, isForOperators(asked.method) ? inside : transport);
   const cancelled = new AbortController();
   const options = {
     headers: asked.token ? { authorization: `Bearer ${asked.token}` } : {},
@@ -50,15 +50,19 @@ const over = (transport) => async (asked) => {
 };
 
 const nodeOptions = given.ca ? { nodeOptions: { ca: given.caText } } : {};
-const browser = given.url + given.prefix;
+/** One kind of client for both listeners. */
+const each = (make, options, prefix = given.prefix) => [
+  make({ baseUrl: given.url + prefix, ...options, ...nodeOptions }),
+  make({ baseUrl: given.opsUrl, ...options }),
+];
 const clients = {
-  "connect-node, Connect, HTTP/2": node.createConnectTransport({ baseUrl: browser, httpVersion: "2", useBinaryFormat: true, useHttpGet: true, ...nodeOptions }),
-  "connect-node, Connect in JSON, HTTP/1.1": node.createConnectTransport({ baseUrl: browser, httpVersion: "1.1", useBinaryFormat: false, ...nodeOptions }),
-  "connect-node, gRPC": node.createGrpcTransport({ baseUrl: given.url, ...nodeOptions }),
-  "connect-node, gRPC-Web, HTTP/2": node.createGrpcWebTransport({ baseUrl: browser, httpVersion: "2", ...nodeOptions }),
-  "connect-node, gRPC-Web, HTTP/1.1": node.createGrpcWebTransport({ baseUrl: browser, httpVersion: "1.1", ...nodeOptions }),
-  "connect-web, Connect": web.createConnectTransport({ baseUrl: browser, useBinaryFormat: true, useHttpGet: true }),
-  "connect-web, gRPC-Web": web.createGrpcWebTransport({ baseUrl: browser }),
+  "connect-node, Connect, HTTP/2": each(node.createConnectTransport, { httpVersion: "2", useBinaryFormat: true, useHttpGet: true }),
+  "connect-node, Connect in JSON, HTTP/1.1": each(node.createConnectTransport, { httpVersion: "1.1", useBinaryFormat: false }),
+  "connect-node, gRPC": each(node.createGrpcTransport, {}, ""),
+  "connect-node, gRPC-Web, HTTP/2": each(node.createGrpcWebTransport, { httpVersion: "2" }),
+  "connect-node, gRPC-Web, HTTP/1.1": each(node.createGrpcWebTransport, { httpVersion: "1.1" }),
+  "connect-web, Connect": each(web.createConnectTransport, { useBinaryFormat: true, useHttpGet: true }),
+  "connect-web, gRPC-Web": each(web.createGrpcWebTransport, {}),
 };
-for (const [name, transport] of Object.entries(clients)) await judge(name, over(transport));
+for (const [name, [transport, inside]] of Object.entries(clients)) await judge(name, over(transport, inside));
 process.exit();

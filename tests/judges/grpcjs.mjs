@@ -4,14 +4,14 @@ import { loadSync } from "@grpc/proto-loader";
 import { fromBinary, toJson } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { BidRefusedSchema } from "@gavel/client/errors";
-import { given, judge } from "./judge.mjs";
+import { given, isForOperators, judge } from "./judge.mjs";
 
 const root = new URL("../../proto", import.meta.url).pathname;
 const files = ["item", "bid", "user", "ops"].map((name) => `gavel/v1/${name}.proto`);
 const contracts = loadSync(files, { includeDirs: [root], longs: String, enums: String, defaults: false, oneofs: false });
 const { v1 } = grpc.loadPackageDefinition(contracts).gavel;
 const credentials = given.ca ? grpc.credentials.createSsl(Buffer.from(given.caText)) : grpc.credentials.createInsecure();
-const address = given.url.replace(/^https?:\/\//, "");
+const host = (url) => url.replace(/^https?:\/\//, "");
 const CODES = Object.fromEntries(Object.entries(grpc.status).map(([name, code]) => [code, name.toLowerCase().replace("cancelled", "canceled")]));
 const clients = {};
 
@@ -50,7 +50,9 @@ const detailsOf = (metadata) => {
 const call = (asked) =>
   new Promise((resolve) => {
     const [service, method] = asked.method.split("/");
-    clients[service] ??= new v1[service](address, credentials);
+    clients[service] ??= isForOperators(asked.method)
+      ? new v1[service](host(given.opsUrl), grpc.credentials.createInsecure())
+      : new v1[service](host(given.url), credentials);
     const metadata = new grpc.Metadata();
     if (asked.token) metadata.set("authorization", `Bearer ${asked.token}`);
     const options = asked.timeoutMs ? { deadline: Date.now() + asked.timeoutMs } : {};

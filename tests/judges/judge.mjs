@@ -7,6 +7,9 @@ export const { scenarios } = JSON.parse(readFileSync(new URL("scenarios.json", i
 /** What the test gives: addresses, tokens by role, ids. */
 export const given = JSON.parse(process.env.GAVEL_JUDGED);
 
+/** Where operators' calls are served, which no gateway leads to, and which is nobody's but its own machine's: without TLS. */
+export const isForOperators = (method) => method.startsWith("OpsService/");
+
 /** Long enough for anything, so that a client that waits for ever is a failure and not a hang. */
 export const PATIENCE_MS = 20_000;
 

@@ -1,4 +1,5 @@
 //! A client of the API, as a frontend would be one.
+use crate::Process;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -50,15 +51,21 @@ pub struct Api {
 }
 
 impl Api {
-    /// Calls the service at that address.
-    pub fn at(address: &str) -> Self {
-        let config = || ClientConfig::builder().uri(format!("http://{address}")).build().expect("a valid address");
+    /// Calls a service of a test, each call at the address that serves it.
+    pub async fn of(process: &Process) -> Self {
+        Self::at(&process.address().await, &process.ops_address().await)
+    }
+
+    /// Calls the service at these addresses: the public's and operators'.
+    pub fn at(address: &str, ops_address: &str) -> Self {
+        let of = |address: &str| ClientConfig::builder().uri(format!("http://{address}")).build();
+        let (config, ops) = (|| of(address).expect("a valid address"), || of(ops_address).expect("a valid address"));
         Self {
             items: v1::ItemServiceClient::new(config()).with(Capture),
             bids: v1::BidServiceClient::new(config()).with(Capture),
             users: v1::UserServiceClient::new(config()).with(Capture),
-            ops: v1::OpsServiceClient::new(config()).with(Capture),
-            scaler: ExternalScalerClient::new(config()).with(Capture),
+            ops: v1::OpsServiceClient::new(ops()).with(Capture),
+            scaler: ExternalScalerClient::new(ops()).with(Capture),
             health: HealthClient::new(config()).with(Capture),
             token: None,
             headers: Vec::new(),

@@ -36,14 +36,12 @@ impl Broker {
         declare.await.expect("the exchange is as Gavel declares it");
         let (name, durable) = (ShortString::from(queue), QueueDeclareOptions::durable());
         self.channel.queue_declare(name.clone(), durable, FieldTable::default()).await.expect("declared");
-        let bound = self.channel.queue_bind(
-            name,
-            EVENTS.into(),
-            "#".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        bound.await.expect("bound");
+        // A worker's signs of life are no events.
+        for key in ["item.#", "bid.#"] {
+            let (queue, options) = (name.clone(), QueueBindOptions::default());
+            let bound = self.channel.queue_bind(queue, EVENTS.into(), key.into(), options, FieldTable::default());
+            bound.await.expect("bound");
+        }
     }
 
     /// Takes that many messages from the queue.
@@ -92,8 +90,13 @@ impl Broker {
 
     /// Publishes bytes as an event.
     pub async fn publish(&self, routing_key: &str, message_id: &str, payload: &[u8]) {
-        let properties = BasicProperties::default().with_message_id(message_id.into()).with_delivery_mode(2);
-        self.publish_with(routing_key, properties, payload).await;
+        self.publish_typed(routing_key, message_id, "gavel.events.v1.ItemEvent", payload).await;
+    }
+
+    /// Publishes bytes as a message of that type.
+    pub async fn publish_typed(&self, routing_key: &str, message_id: &str, message_type: &str, payload: &[u8]) {
+        let properties = BasicProperties::default().with_message_id(message_id.into()).with_type(message_type.into());
+        self.publish_with(routing_key, properties.with_delivery_mode(2), payload).await;
     }
 
     /// Publishes what was delivered once more.

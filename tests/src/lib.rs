@@ -1,10 +1,12 @@
 //! The harness: one database (cloned from a migrated template), one vhost and one key prefix per test, the real binaries
 //! as processes, and a wire between them and their servers that a test can cut.
 
+pub mod accounts;
 pub mod api;
 pub mod broker;
 pub mod eventually;
 pub mod gateway;
+pub mod https;
 pub mod process;
 pub mod proxy;
 pub mod servers;
@@ -15,5 +17,5 @@ pub use api::{Api, Failure, settle};
 pub use eventually::eventually;
 pub use gateway::Door;
 pub use process::Process;
-pub use system::{Options, System};
+pub use system::{Options, System, claims};
 pub use wire::frame;

@@ -51,20 +51,34 @@ impl Process {
         self.output().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits until it listens; returns its address, such as `127.0.0.1:4000`.
+    /// Waits until it listens; returns the address of the public's calls, such as `127.0.0.1:4000`.
     pub async fn address(&self) -> String {
+        self.listens("address").await
+    }
+
+    /// Waits until it listens; returns the address of operators' calls.
+    pub async fn ops_address(&self) -> String {
+        self.listens("ops_address").await
+    }
+
+    async fn listens(&self, field: &str) -> String {
         let ready = || async {
             let log = self.log();
             let line = log.iter().find(|line| line["msg"] == "ready").cloned();
-            line.and_then(|line| Some(line["address"].as_str()?.to_owned())).ok_or_else(|| self.output())
+            line.and_then(|line| Some(line[field].as_str()?.to_owned())).ok_or_else(|| self.output())
         };
         eventually("the process listens", ready, Result::is_ok).await.expect("it listens")
     }
 
+    /// Its metrics, as Prometheus reads them.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.ops_address().await);
+        reqwest::get(url).await.expect("answered").text().await.expect("text")
+    }
+
     /// How many runs of the handler have begun and not ended, as its metrics say.
     pub async fn in_flight(&self, handler: &str, trigger: &str) -> usize {
-        let url = format!("http://{}/metrics", self.address().await);
-        let text = reqwest::get(url).await.expect("answered").text().await.expect("text");
+        let text = self.metrics().await;
         let labels = [format!("handler=\"{handler}\""), format!("trigger=\"{trigger}\"")];
         let wanted = |line: &&str| {
             line.starts_with("gavel_handler_in_flight") && labels.iter().all(|label| line.contains(label))

@@ -1,5 +1,13 @@
 //! A whole Gavel for one test.
-use crate::{Api, Process, broker::Broker, eventually, process::binary, proxy::Proxy, servers::Servers};
+use crate::{
+    Api, Process,
+    accounts::{self, Account},
+    broker::Broker,
+    eventually,
+    process::binary,
+    proxy::Proxy,
+    servers::Servers,
+};
 use chrono::Utc;
 use gavel_runtime::auth::{self, Claims};
 use secrecy::{ExposeSecret, SecretString};
@@ -30,6 +38,7 @@ pub struct System {
     name: String,
     key: SecretString,
     variables: Vec<(String, String)>,
+    service_variables: Vec<(String, String)>,
 }
 
 impl System {
@@ -53,15 +62,21 @@ impl System {
             Some(wire) => url.replace(&host_of(url), &wire.address.to_string()),
             None => url.to_owned(),
         };
+        let [service, worker] = accounts::make(&servers, &name).await;
+        let urls = |Account { amqp_url, redis_user }: &Account| {
+            let redis_url = format!("redis://{redis_user}@{}", host_of(&servers.redis));
+            let urls = [("AMQP_URL", through(amqp_url, &broker_wire)), ("REDIS_URL", through(&redis_url, &cache_wire))];
+            urls.map(|(name, value)| (name.to_owned(), value))
+        };
+        let (service, worker) = (urls(&service), urls(&worker));
         let database_url = format!("{}/{name}", servers.postgres);
         let (key, public_key) = keys(&name);
         let variables = [
             ("DATABASE_URL", database_url.clone()),
-            ("AMQP_URL", format!("{}/{name}", through(&servers.amqp, &broker_wire))),
-            ("REDIS_URL", through(&servers.redis, &cache_wire)),
             ("GAVEL_CACHE_PREFIX", name.clone()),
             ("GAVEL_JWT_PUBLIC_KEY", public_key),
             ("GAVEL_LISTEN", "127.0.0.1:0".to_owned()),
+            ("GAVEL_OPS_LISTEN", "127.0.0.1:0".to_owned()),
             ("RUST_BACKTRACE", "1".to_owned()),
         ];
         Self {
@@ -71,15 +86,23 @@ impl System {
             cache_wire,
             name,
             key,
-            variables: variables.map(|(name, value)| (name.to_owned(), value)).into(),
+            variables: variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(worker).collect(),
+            service_variables: service.into(),
         }
     }
 
-    /// The variables that its processes run with, and these in addition.
+    /// The variables that its workers and operators run with, and these in addition.
     pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let kept = self.variables.iter().filter(|(name, _)| !more.clone().any(|(other, _)| other == *name));
         kept.cloned().chain(more.clone()).collect()
+    }
+
+    /// The variables that its services run with, and these in addition.
+    pub fn service_variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let own = self.service_variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = own.filter(|(name, _)| !more.iter().any(|(other, _)| other == name));
+        self.variables(&own.chain(more.iter().copied()).collect::<Vec<_>>())
     }
 
     /// A service, and a client of it.
@@ -89,8 +112,8 @@ impl System {
 
     /// A service with variables in addition.
     pub async fn service_with(&self, variables: &[(&str, &str)]) -> (Process, Api) {
-        let process = Process::start(&binary("bid-service"), &[], &self.variables(variables));
-        let api = Api::at(&process.address().await);
+        let process = Process::start(&binary("bid-service"), &[], &self.service_variables(variables));
+        let api = Api::of(&process).await;
         (process, api)
     }
 
@@ -102,7 +125,7 @@ impl System {
     /// A worker with arguments and variables in addition.
     pub async fn worker_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let process = self.start_worker(arguments, variables);
-        process.address().await;
+        process.ops_address().await;
         process
     }
 
@@ -129,15 +152,7 @@ impl System {
 
     /// A token that the test's processes accept.
     pub fn token(&self, user: &str, role: &str) -> String {
-        let now = Utc::now().timestamp();
-        self.sign(&Claims {
-            sub: user.to_owned(),
-            role: role.to_owned(),
-            iss: "gavel".to_owned(),
-            aud: "gavel".to_owned(),
-            iat: now,
-            exp: now + 3_600,
-        })
+        self.sign(&claims(user, &[role], 3_600))
     }
 
     /// A token with any claims.
@@ -171,6 +186,19 @@ impl System {
     /// The name of the database, the vhost and the key prefix.
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// What the test's processes accept of a user: with these roles, for so many seconds from now on.
+pub fn claims(user: &str, roles: &[&str], seconds: i64) -> Claims {
+    let now = Utc::now().timestamp();
+    Claims {
+        sub: user.to_owned(),
+        roles: roles.iter().map(ToString::to_string).collect(),
+        iss: "gavel".to_owned(),
+        aud: "gavel".to_owned(),
+        iat: now,
+        exp: now + seconds,
     }
 }
 

@@ -29,13 +29,13 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   DATABASE_URL            postgres://user:password@host/gavel            required
   AMQP_URL                amqp://user:password@host/vhost                required
   REDIS_URL               redis://host                                   required
-  GAVEL_LISTEN            address and port of health and metrics         0.0.0.0:8081
+  GAVEL_OPS_LISTEN        address and port of health and metrics         127.0.0.1:8081
   GAVEL_JOB_POOL_SIZE     connections for jobs, messages, schedules      16
   GAVEL_RELAY_POOL_SIZE   connections for the outbox relay               4
   GAVEL_READ_POOL_SIZE    connections for reads                          8
   GAVEL_LEASE_MS          how long a silent worker keeps its jobs        15000
-  GAVEL_CONNECTIONS, GAVEL_CORS_ORIGINS, GAVEL_GREETING_TIMEOUT_MS, GAVEL_HEADERS_TIMEOUT_MS, GAVEL_PING_MS,
-  GAVEL_IDLE_TIMEOUT_MS   of that port, as of bid-service
+  GAVEL_CONNECTIONS, GAVEL_CONNECTIONS_PER_ADDRESS, GAVEL_GREETING_TIMEOUT_MS, GAVEL_HEADERS_TIMEOUT_MS,
+  GAVEL_PING_MS, GAVEL_IDLE_TIMEOUT_MS   of that port, as of bid-service
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before stopping     0
@@ -62,7 +62,7 @@ async fn run() -> anyhow::Result<()> {
     }
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
-    let config = ProcessConfig::from_env(&mut env, ([0, 0, 0, 0], 8081).into());
+    let config = ProcessConfig::of_worker(&mut env);
     env.finish()?;
     process::run_worker(app, "bid-worker", &backends, &config, &arguments.only).await
 }

@@ -19,7 +19,10 @@ pub struct CloseItem;
 
 impl job::TxHandler for CloseItem {
     const SPEC: &'static Spec = &Spec::new(jobs::CloseItem::KIND, Trigger::Job(Queue::TX))
-        .limits(Limits::DEFAULT.retries(jobs::CloseItem::RETRIES).concurrency(4));
+        .limits(Limits::DEFAULT.retries(jobs::CloseItem::RETRIES).concurrency(4))
+        .consequence(
+            "its auction stays without a recorded end and a winner until it is enqueued again, some ten seconds after its end",
+        );
     type Job = jobs::CloseItem;
 
     async fn handle(tx: &mut Tx, job: &jobs::CloseItem) -> Result<Verdict> {
@@ -41,7 +44,7 @@ impl job::TxHandler for CloseItem {
             }
             Outcome::Unsold => ItemClosed::default(),
         };
-        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?);
+        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?)?;
         Ok(Verdict::Done)
     }
 }

@@ -66,10 +66,10 @@ impl rpc::TxHandler for CreateItem {
             closed_at: None,
         };
         sql::insert(tx, &item).await?;
-        tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?);
+        tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?)?;
         // The queue counts delays from the transaction's begin.
         let due_in = (item.ends_at - clock.transaction_began).to_std().unwrap_or_default();
         tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in).await?;
-        Ok(v1::CreateItemResponse { item: Some(crate::item::shown(item.state()?, item.version)) })
+        Ok(v1::CreateItemResponse { item: Some(crate::item::shown(item.state()?, item.version, clock.now)) })
     }
 }

@@ -5,9 +5,9 @@ use crate::{
 };
 use gavel_proto::{events_v1::ItemState, v1};
 use gavel_runtime::{
-    Io, Result,
+    Error, Io, Result,
     auth::{Access, Caller},
-    cache::Versioned,
+    cache::{Source, Versioned},
     rpc,
     spec::{Spec, Trigger},
 };
@@ -29,26 +29,21 @@ impl rpc::IoHandler for GetItem {
     }
 
     async fn handle(io: &Io, item_id: &Uuid) -> Result<v1::GetItemResponse> {
-        let key = cache_key(&item_id.to_string());
-        let held = io.cache().get(&key).await.inspect_err(|error| tracing::info!(%error, "read the database"));
-        if let Some(item) = held.as_ref().ok().and_then(Option::as_ref).and_then(decoded) {
-            return Ok(reply(item, v1::ReadSource::ReadModel));
-        }
-        let row = item::read(io.reads(), *item_id).await?;
-        let state = row.state()?;
-        if held.is_ok() {
-            // A fill passes the same gate as an event: it can't put an older state over a newer one. It may fail: the
-            // next reader tries again.
-            let _ = io.cache().put_if_newer(&key, row.version, &state.encode_to_vec()).await;
-        }
-        Ok(reply(shown(state, row.version), v1::ReadSource::Database))
+        let load = async {
+            let row = item::read(io.reads(), *item_id).await?;
+            Ok(Versioned { version: row.version, value: row.state()?.encode_to_vec() })
+        };
+        let (found, source) = io.cache().read_through(&cache_key(&item_id.to_string()), load, agree).await?;
+        let state = ItemState::decode(&found.value[..]).map_err(Error::internal)?;
+        let source = match source {
+            Source::Cache => v1::ReadSource::ReadModel,
+            Source::Truth => v1::ReadSource::Database,
+        };
+        Ok(v1::GetItemResponse { item: Some(shown(state, found.version, io.now())), source: source.into() })
     }
 }
 
-fn decoded(held: &Versioned) -> Option<v1::Item> {
-    Some(shown(ItemState::decode(&held.value[..]).ok()?, held.version))
-}
-
-fn reply(item: v1::Item, source: v1::ReadSource) -> v1::GetItemResponse {
-    v1::GetItemResponse { item: Some(item), source: source.into() }
+/// Another version of this program may have written a field that this one does not know.
+fn agree(held: &[u8], truth: &[u8]) -> bool {
+    held == truth || ItemState::decode(held).is_ok_and(|held| Ok(held) == ItemState::decode(truth))
 }

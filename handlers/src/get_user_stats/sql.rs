@@ -1,7 +1,6 @@
 use chrono::{DateTime, Utc};
 use gavel_rules::UserId;
-use gavel_runtime::Result;
-use sqlx::PgPool;
+use gavel_runtime::{Pool, Result};
 
 pub(super) struct StatsRow {
     pub(super) currency: String,
@@ -11,7 +10,7 @@ pub(super) struct StatsRow {
     pub(super) updated_at: DateTime<Utc>,
 }
 
-pub(super) async fn of_user(reads: &PgPool, user: &UserId) -> Result<Vec<StatsRow>> {
+pub(super) async fn of_user(reads: &Pool, user: &UserId) -> Result<Vec<StatsRow>> {
     let rows = sqlx::query_as!(
         StatsRow,
         "SELECT currency, bids_placed, items_won, total_spent_minor, updated_at FROM user_stats

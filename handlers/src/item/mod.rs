@@ -2,6 +2,7 @@
 
 mod sql;
 
+pub(crate) use sql::item_rows;
 pub use sql::{lock, lock_all, missing, read};
 
 use crate::convert::{stored_user, timestamp};
@@ -121,9 +122,25 @@ pub fn cache_key(item_id: &str) -> String {
     format!("item:{item_id}")
 }
 
-/// The API's view of a public state.
-pub fn shown(state: ItemState, version: i64) -> v1::Item {
-    let status = if state.closed_at.is_some() { v1::ItemStatus::Closed } else { v1::ItemStatus::Open };
+/// An item's status at that time: the one place that says it.
+pub fn status(state: &ItemState, now: DateTime<Utc>) -> v1::ItemStatus {
+    let is_over = || state.ends_at.is_some_and(|ends_at| (ends_at.seconds, ends_at.nanos) <= seconds_and_nanos(now));
+    match state.closed_at {
+        Some(_) => v1::ItemStatus::Closed,
+        None if is_over() => v1::ItemStatus::Closing,
+        None => v1::ItemStatus::Open,
+    }
+}
+
+fn seconds_and_nanos(time: DateTime<Utc>) -> (i64, i32) {
+    let timestamp = timestamp(time);
+    (timestamp.seconds, timestamp.nanos)
+}
+
+/// The API's view of a public state, at that time.
+pub fn shown(state: ItemState, version: i64, now: DateTime<Utc>) -> v1::Item {
+    let status = status(&state, now);
+    let next_minimum_minor = if status == v1::ItemStatus::Open { state.next_minimum_minor } else { 0 };
     v1::Item {
         item_id: state.item_id,
         title: state.title,
@@ -131,7 +148,7 @@ pub fn shown(state: ItemState, version: i64) -> v1::Item {
         currency: state.currency,
         start_price_minor: state.start_price_minor,
         price_minor: state.price_minor,
-        next_minimum_minor: state.next_minimum_minor,
+        next_minimum_minor,
         leader: state.leader_id,
         bid_count: state.bid_count,
         version,

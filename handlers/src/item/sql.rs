@@ -4,6 +4,19 @@ use sqlx::PgExecutor;
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// `query_as!` for whole rows of `items`: what follows the list of columns, and its arguments.
+macro_rules! item_rows {
+    ($rest:tt $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            $crate::item::ItemRow,
+            "SELECT item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor, leader_id, \
+             bid_count, version, starts_at, ends_at, closed_at FROM items " + $rest
+            $(, $argument)*
+        )
+    };
+}
+pub(crate) use item_rows;
+
 /// Locks all of these items for this transaction, in the order of their ids whoever locks them, and reads the database's
 /// clock once all locks are held. Those that do not exist are missing from what it gives.
 ///
@@ -56,15 +69,7 @@ pub async fn lock(tx: &mut Tx, item_id: Uuid) -> Result<Locked> {
 /// # Errors
 /// `NotFound` when there is no such item.
 pub async fn read(executor: impl PgExecutor<'_>, item_id: Uuid) -> Result<ItemRow> {
-    let row = sqlx::query_as!(
-        ItemRow,
-        "SELECT item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor, leader_id,
-                bid_count, version, starts_at, ends_at, closed_at
-         FROM items WHERE item_id = $1",
-        item_id,
-    )
-    .fetch_optional(executor)
-    .await?;
+    let row = item_rows!("WHERE item_id = $1", item_id).fetch_optional(executor).await?;
     row.ok_or_else(|| missing(item_id))
 }
 

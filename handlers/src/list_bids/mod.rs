@@ -21,7 +21,7 @@ pub struct ListBids;
 pub struct Query {
     item_id: Uuid,
     size: i64,
-    before: Option<i64>,
+    before: i64,
 }
 
 impl rpc::IoHandler for ListBids {
@@ -33,7 +33,8 @@ impl rpc::IoHandler for ListBids {
 
     fn parse(request: v1::ListBidsRequest, _: Option<&Caller>) -> Result<Query> {
         let token = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
-        let before = token.map(str::parse).transpose();
+        // The first page begins before the last number there is.
+        let before = token.map_or(Ok(i64::MAX), str::parse);
         let before = before.map_err(|_| Error::invalid("page_token is not one this service gave out"))?;
         Ok(Query { item_id: uuid("item_id", &request.item_id)?, size: page_size(request.page_size)?, before })
     }

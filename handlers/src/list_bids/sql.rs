@@ -1,6 +1,5 @@
 use chrono::{DateTime, Utc};
-use gavel_runtime::Result;
-use sqlx::PgPool;
+use gavel_runtime::{Pool, Result};
 use uuid::Uuid;
 
 pub(super) struct BidRow {
@@ -11,11 +10,11 @@ pub(super) struct BidRow {
     pub(super) decided_at: DateTime<Utc>,
 }
 
-pub(super) async fn page(reads: &PgPool, item_id: Uuid, before: Option<i64>, limit: i64) -> Result<Vec<BidRow>> {
+pub(super) async fn page(reads: &Pool, item_id: Uuid, before: i64, limit: i64) -> Result<Vec<BidRow>> {
     let rows = sqlx::query_as!(
         BidRow,
         "SELECT bid_id, sequence, bidder_id, amount_minor, decided_at FROM bids
-         WHERE item_id = $1 AND ($2::bigint IS NULL OR sequence < $2)
+         WHERE item_id = $1 AND sequence < $2
          ORDER BY sequence DESC
          LIMIT $3",
         item_id,

@@ -11,7 +11,8 @@ use gavel_runtime::{
 pub struct ListHandlers;
 
 impl rpc::IoHandler for ListHandlers {
-    const SPEC: &'static Spec = &Spec::new("list_handlers", Trigger::Rpc("gavel.v1.OpsService/ListHandlers"));
+    const SPEC: &'static Spec =
+        &Spec::new("list_handlers", Trigger::Rpc("gavel.v1.OpsService/ListHandlers")).for_operators();
     const ACCESS: Access = Access::Roles(&["ops"]);
     type Request = v1::ListHandlersRequest;
     type Query = ();

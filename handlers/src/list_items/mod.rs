@@ -2,10 +2,11 @@
 mod sql;
 
 use crate::{
-    convert::{page, page_size, uuid},
-    item::shown,
+    convert::{PageKey, page, page_key, page_size, uuid},
+    item::{self, ItemRow, shown},
 };
-use gavel_proto::v1;
+use chrono::DateTime;
+use gavel_proto::v1::{self, ItemStatus};
 use gavel_runtime::{
     Error, Io, Result,
     auth::{Access, Caller},
@@ -20,9 +21,19 @@ pub struct ListItems;
 /// A checked request for a page.
 pub struct Query {
     size: i64,
-    after: Option<Uuid>,
-    closed: Option<bool>,
+    from: From,
 }
+
+/// Which items, and where the page begins.
+enum From {
+    All(Uuid),
+    Open(Uuid),
+    Closed(Uuid),
+    Closing(PageKey),
+}
+
+/// Pages in the order of ends begin here.
+const FIRST_END: PageKey = PageKey { at: DateTime::UNIX_EPOCH, id: Uuid::nil() };
 
 impl rpc::IoHandler for ListItems {
     const SPEC: &'static Spec = &Spec::new("list_items", Trigger::Rpc("gavel.v1.ItemService/ListItems"));
@@ -32,23 +43,42 @@ impl rpc::IoHandler for ListItems {
     type Reply = v1::ListItemsResponse;
 
     fn parse(request: v1::ListItemsRequest, _: Option<&Caller>) -> Result<Query> {
-        let token = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
-        let closed = match v1::ItemStatus::try_from(request.status) {
-            Ok(v1::ItemStatus::Unspecified) => None,
-            Ok(v1::ItemStatus::Open) => Some(false),
-            Ok(v1::ItemStatus::Closed) => Some(true),
+        let token = request.page_token.as_str();
+        let before = || if token.is_empty() { Ok(Uuid::max()) } else { uuid("page_token", token) };
+        let from = match ItemStatus::try_from(request.status) {
+            Ok(ItemStatus::Unspecified) => From::All(before()?),
+            Ok(ItemStatus::Open) => From::Open(before()?),
+            Ok(ItemStatus::Closed) => From::Closed(before()?),
+            Ok(ItemStatus::Closing) => From::Closing(page_key(token)?.unwrap_or(FIRST_END)),
             Err(_) => {
-                return Err(Error::invalid(format!("status {} is unknown; allowed: 0, 1, 2", request.status)));
+                return Err(Error::invalid(format!("status {} is unknown; allowed: 0 to 3", request.status)));
             }
         };
-        let after = token.map(|token| uuid("page_token", token)).transpose()?;
-        Ok(Query { size: page_size(request.page_size)?, after, closed })
+        Ok(Query { size: page_size(request.page_size)?, from })
     }
 
     async fn handle(io: &Io, query: &Query) -> Result<v1::ListItemsResponse> {
-        let rows = sql::page(io.reads(), query.after, query.closed, query.size + 1).await?;
-        let (rows, next_page_token) = page(rows, query.size, |row| row.item_id.to_string());
-        let items = rows.iter().map(|row| Ok(shown(row.state()?, row.version))).collect::<Result<_>>()?;
+        let (reads, limit) = (io.reads(), query.size + 1);
+        let rows = match query.from {
+            From::All(before) => sql::all(reads, before, limit).await?,
+            From::Open(before) => sql::not_closed(reads, before, limit).await?,
+            From::Closed(before) => sql::closed(reads, before, limit).await?,
+            From::Closing(PageKey { at, id }) => sql::closing(reads, (at, id), limit).await?,
+        };
+        let token_of = |row: &ItemRow| match query.from {
+            From::Closing(_) => PageKey { at: row.ends_at, id: row.item_id }.to_string(),
+            _ => row.item_id.to_string(),
+        };
+        let (rows, next_page_token) = page(rows, query.size, token_of);
+        let now = io.now();
+        let mut items = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let state = row.state()?;
+            // One past its end is not open, whether that is recorded or not.
+            if !matches!(query.from, From::Open(_)) || item::status(&state, now) == ItemStatus::Open {
+                items.push(shown(state, row.version, now));
+            }
+        }
         Ok(v1::ListItemsResponse { items, next_page_token })
     }
 }

@@ -1,25 +1,36 @@
-use crate::item::ItemRow;
-use gavel_runtime::Result;
-use sqlx::PgPool;
+use crate::item::{ItemRow, item_rows};
+use chrono::{DateTime, Utc};
+use gavel_runtime::{Pool, Result};
 use uuid::Uuid;
 
-/// Item ids are made in the order of time, so the primary key is also the order of the list.
-pub(super) async fn page(
-    reads: &PgPool,
-    after: Option<Uuid>,
-    closed: Option<bool>,
-    limit: i64,
-) -> Result<Vec<ItemRow>> {
-    let rows = sqlx::query_as!(
-        ItemRow,
-        "SELECT item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor, leader_id,
-                bid_count, version, starts_at, ends_at, closed_at
-         FROM items
-         WHERE ($1::uuid IS NULL OR item_id < $1) AND ($2::boolean IS NULL OR (closed_at IS NOT NULL) = $2)
-         ORDER BY item_id DESC
-         LIMIT $3",
-        after,
-        closed,
+// Item ids are made in the order of time, so their order is that of the list. Each filter has a statement of its own, whose
+// order and condition are those of an index: a page reads a page.
+
+pub(super) async fn all(reads: &Pool, before: Uuid, limit: i64) -> Result<Vec<ItemRow>> {
+    let rows = item_rows!("WHERE item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit);
+    Ok(rows.fetch_all(reads).await?)
+}
+
+/// Those whose end is not recorded; some may be past it.
+pub(super) async fn not_closed(reads: &Pool, before: Uuid, limit: i64) -> Result<Vec<ItemRow>> {
+    let rows = item_rows!("WHERE closed_at IS NULL AND item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit,);
+    Ok(rows.fetch_all(reads).await?)
+}
+
+pub(super) async fn closed(reads: &Pool, before: Uuid, limit: i64) -> Result<Vec<ItemRow>> {
+    let rows =
+        item_rows!("WHERE closed_at IS NOT NULL AND item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit,);
+    Ok(rows.fetch_all(reads).await?)
+}
+
+/// Those past their end, as the database's clock has it, whose end is not recorded.
+pub(super) async fn closing(reads: &Pool, after: (DateTime<Utc>, Uuid), limit: i64) -> Result<Vec<ItemRow>> {
+    let (ends_at, item_id) = after;
+    let rows = item_rows!(
+        "WHERE closed_at IS NULL AND ends_at <= clock_timestamp() AND (ends_at, item_id) > ($1, $2) \
+         ORDER BY ends_at, item_id LIMIT $3",
+        ends_at,
+        item_id,
         limit,
     );
     Ok(rows.fetch_all(reads).await?)

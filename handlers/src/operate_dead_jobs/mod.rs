@@ -25,7 +25,8 @@ pub struct Query {
 }
 
 impl rpc::IoHandler for ListDeadJobs {
-    const SPEC: &'static Spec = &Spec::new("list_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/ListDeadJobs"));
+    const SPEC: &'static Spec =
+        &Spec::new("list_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/ListDeadJobs")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::ListDeadJobsRequest;
     type Query = Query;
@@ -53,7 +54,8 @@ fn dead(ids: &[String], kind: String) -> Result<Selection> {
 pub struct RetryDeadJobs;
 
 impl rpc::TxHandler for RetryDeadJobs {
-    const SPEC: &'static Spec = &Spec::new("retry_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/RetryDeadJobs"));
+    const SPEC: &'static Spec =
+        &Spec::new("retry_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/RetryDeadJobs")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::RetryDeadJobsRequest;
     type Command = Selection;
@@ -78,7 +80,8 @@ impl rpc::TxHandler for RetryDeadJobs {
 pub struct DiscardDeadJobs;
 
 impl rpc::TxHandler for DiscardDeadJobs {
-    const SPEC: &'static Spec = &Spec::new("discard_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/DiscardDeadJobs"));
+    const SPEC: &'static Spec =
+        &Spec::new("discard_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/DiscardDeadJobs")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::DiscardDeadJobsRequest;
     type Command = Selection;

@@ -44,7 +44,7 @@ pub struct Query {
 
 impl rpc::IoHandler for ListParkedMessages {
     const SPEC: &'static Spec =
-        &Spec::new("list_parked_messages", Trigger::Rpc("gavel.v1.OpsService/ListParkedMessages"));
+        &Spec::new("list_parked_messages", Trigger::Rpc("gavel.v1.OpsService/ListParkedMessages")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::ListParkedMessagesRequest;
     type Query = Query;
@@ -69,7 +69,8 @@ impl rpc::IoHandler for ListParkedMessages {
 pub struct GetParkedMessage;
 
 impl rpc::IoHandler for GetParkedMessage {
-    const SPEC: &'static Spec = &Spec::new("get_parked_message", Trigger::Rpc("gavel.v1.OpsService/GetParkedMessage"));
+    const SPEC: &'static Spec =
+        &Spec::new("get_parked_message", Trigger::Rpc("gavel.v1.OpsService/GetParkedMessage")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::GetParkedMessageRequest;
     type Query = Uuid;
@@ -96,7 +97,7 @@ pub struct RetryParkedMessages;
 
 impl rpc::TxHandler for RetryParkedMessages {
     const SPEC: &'static Spec =
-        &Spec::new("retry_parked_messages", Trigger::Rpc("gavel.v1.OpsService/RetryParkedMessages"));
+        &Spec::new("retry_parked_messages", Trigger::Rpc("gavel.v1.OpsService/RetryParkedMessages")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::RetryParkedMessagesRequest;
     type Command = Selection;
@@ -126,7 +127,8 @@ pub struct DiscardParkedMessages;
 
 impl rpc::TxHandler for DiscardParkedMessages {
     const SPEC: &'static Spec =
-        &Spec::new("discard_parked_messages", Trigger::Rpc("gavel.v1.OpsService/DiscardParkedMessages"));
+        &Spec::new("discard_parked_messages", Trigger::Rpc("gavel.v1.OpsService/DiscardParkedMessages"))
+            .for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::DiscardParkedMessagesRequest;
     type Command = Selection;

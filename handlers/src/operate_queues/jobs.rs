@@ -24,7 +24,7 @@ pub struct Head {
 }
 
 impl rpc::IoHandler for ListJobs {
-    const SPEC: &'static Spec = &Spec::new("list_jobs", Trigger::Rpc("gavel.v1.OpsService/ListJobs"));
+    const SPEC: &'static Spec = &Spec::new("list_jobs", Trigger::Rpc("gavel.v1.OpsService/ListJobs")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::ListJobsRequest;
     type Query = Head;
@@ -44,7 +44,7 @@ impl rpc::IoHandler for ListJobs {
 pub struct GetJob;
 
 impl rpc::IoHandler for GetJob {
-    const SPEC: &'static Spec = &Spec::new("get_job", Trigger::Rpc("gavel.v1.OpsService/GetJob"));
+    const SPEC: &'static Spec = &Spec::new("get_job", Trigger::Rpc("gavel.v1.OpsService/GetJob")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::GetJobRequest;
     type Query = Uuid;
@@ -56,7 +56,9 @@ impl rpc::IoHandler for GetJob {
 
     async fn handle(io: &Io, job_id: &Uuid) -> Result<v1::GetJobResponse> {
         let job = inspect::job(io, *job_id).await?.ok_or_else(|| no_job(*job_id))?;
-        Ok(v1::GetJobResponse { job: Some(shown_job(job, true)) })
+        let handler = io.handlers().iter().find(|spec| spec.name == job.kind);
+        let consequence = handler.map_or("", |spec| spec.consequence).to_owned();
+        Ok(v1::GetJobResponse { job: Some(shown_job(job, true)), consequence })
     }
 }
 
@@ -68,7 +70,7 @@ fn no_job(job_id: Uuid) -> Error {
 pub struct CancelJob;
 
 impl rpc::TxHandler for CancelJob {
-    const SPEC: &'static Spec = &Spec::new("cancel_job", Trigger::Rpc("gavel.v1.OpsService/CancelJob"));
+    const SPEC: &'static Spec = &Spec::new("cancel_job", Trigger::Rpc("gavel.v1.OpsService/CancelJob")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::CancelJobRequest;
     type Command = (Uuid, String);

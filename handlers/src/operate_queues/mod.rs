@@ -20,7 +20,8 @@ const OPS: Access = Access::Roles(&["ops"]);
 pub struct ListQueues;
 
 impl rpc::IoHandler for ListQueues {
-    const SPEC: &'static Spec = &Spec::new("list_queues", Trigger::Rpc("gavel.v1.OpsService/ListQueues"));
+    const SPEC: &'static Spec =
+        &Spec::new("list_queues", Trigger::Rpc("gavel.v1.OpsService/ListQueues")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::ListQueuesRequest;
     type Query = ();
@@ -37,7 +38,7 @@ impl rpc::IoHandler for ListQueues {
 }
 
 fn shown(depth: Depth) -> v1::Queue {
-    let needed_concurrency = depth.needed(DRAIN_WITHIN);
+    let (needed_concurrency, standstill) = (depth.needed(DRAIN_WITHIN), depth.standstill().unwrap_or_default());
     let (paused_at, paused_by) = depth.paused.unzip();
     v1::Queue {
         kind: depth.kind,
@@ -53,6 +54,9 @@ fn shown(depth: Depth) -> v1::Queue {
         oldest_age_ms: i64::try_from(depth.oldest_age.as_millis()).unwrap_or(i64::MAX),
         mean_ms: depth.mean.map_or(0.0, |mean| mean.as_secs_f64() * 1_000.0),
         needed_concurrency,
+        standstill,
+        faulty: depth.faulty,
+        exhausted: depth.exhausted,
     }
 }
 
@@ -74,7 +78,8 @@ fn command(kind: String, caller: &Caller) -> Result<Command> {
 pub struct PauseQueue;
 
 impl rpc::TxHandler for PauseQueue {
-    const SPEC: &'static Spec = &Spec::new("pause_queue", Trigger::Rpc("gavel.v1.OpsService/PauseQueue"));
+    const SPEC: &'static Spec =
+        &Spec::new("pause_queue", Trigger::Rpc("gavel.v1.OpsService/PauseQueue")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::PauseQueueRequest;
     type Command = Command;
@@ -99,7 +104,8 @@ impl rpc::TxHandler for PauseQueue {
 pub struct ResumeQueue;
 
 impl rpc::TxHandler for ResumeQueue {
-    const SPEC: &'static Spec = &Spec::new("resume_queue", Trigger::Rpc("gavel.v1.OpsService/ResumeQueue"));
+    const SPEC: &'static Spec =
+        &Spec::new("resume_queue", Trigger::Rpc("gavel.v1.OpsService/ResumeQueue")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::ResumeQueueRequest;
     type Command = Command;

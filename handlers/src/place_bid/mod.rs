@@ -123,7 +123,7 @@ fn accept(
         bidder_id: bid.bidder.to_string(),
         outbid_user_id: accepted.outbid.as_ref().map(ToString::to_string).unwrap_or_default(),
     });
-    tx.emit_for(invocation, item.event(routing_key::BID_ACCEPTED, now, fact)?);
+    tx.emit_for(invocation, item.event(routing_key::BID_ACCEPTED, now, fact)?)?;
     ledger.add(bid_id, bid, item, now)?;
     Ok(v1::PlaceBidResponse {
         bid_id: bid_id.to_string(),

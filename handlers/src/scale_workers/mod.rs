@@ -1,7 +1,7 @@
 //! What KEDA asks to decide how many workers there should be: of one queue, the runs at the same time that drain it within
 //! a target. Replicas are that divided by what one worker runs at once.
 //!
-//! KEDA sends no token, so these calls are public inside the cluster; the gateway does not lead to them. What can't be
+//! KEDA sends no token: these calls are open to anybody who reaches the operators' listener, to which no gateway leads. What can't be
 //! answered is an error, upon which KEDA changes nothing: never a zero.
 use gavel_proto::externalscaler as keda;
 use gavel_runtime::{
@@ -11,10 +11,16 @@ use gavel_runtime::{
     rpc::{self, Sink},
     spec::{Spec, Trigger},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    future::pending,
+    time::{Duration, Instant},
+};
 
 /// How often a stream looks at its queue.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it says again that there is something to do.
+const SAY_AGAIN_EVERY: Duration = Duration::from_secs(5);
 /// The longest target.
 const MAX_TARGET_S: u64 = 86_400;
 /// The most runs of one replica.
@@ -42,9 +48,26 @@ impl Target {
         format!("gavel-{}-needed-concurrency", self.kind.replace('_', "-"))
     }
 
+    /// As KEDA sees it, the queue's figures never come from nothing: what can't be known is an error.
     async fn is_active(&self, io: &Io) -> Result<bool> {
         let depth = job::depth(io, &self.kind).await?;
         Ok(depth.needed(self.within) > 0)
+    }
+
+    /// It follows from the trigger and from the handler alone. KEDA asks when it starts, also while the database is down, and does
+    /// not ask again for minutes where there is no answer.
+    fn spec(&self, io: &Io) -> Result<keda::GetMetricSpecResponse> {
+        let is_queue = |spec: &&&Spec| matches!(spec.trigger, Trigger::Job(_));
+        let queues = || io.handlers().iter().filter(is_queue);
+        let unknown = || {
+            let names: Vec<_> = queues().map(|spec| spec.name).collect();
+            Error::not_found(format!("no queue is called {:?}; allowed: {}", self.kind, names.join(", ")))
+        };
+        let handler = queues().find(|spec| spec.name == self.kind).ok_or_else(unknown)?;
+        let own = handler.limits.concurrency as u64;
+        let size = i64::try_from(self.concurrency.unwrap_or(own)).unwrap_or(i64::MAX);
+        let spec = keda::MetricSpec { metric_name: self.metric(), target_size: size, target_size_float: float(size) };
+        Ok(keda::GetMetricSpecResponse { metric_specs: vec![spec] })
     }
 }
 
@@ -63,7 +86,8 @@ fn float(number: i64) -> f64 {
 pub struct IsActive;
 
 impl rpc::IoHandler for IsActive {
-    const SPEC: &'static Spec = &Spec::new("is_active", Trigger::Rpc("externalscaler.ExternalScaler/IsActive"));
+    const SPEC: &'static Spec =
+        &Spec::new("is_active", Trigger::Rpc("externalscaler.ExternalScaler/IsActive")).for_operators();
     const ACCESS: Access = Access::Public;
     type Request = keda::ScaledObjectRef;
     type Query = Target;
@@ -83,8 +107,9 @@ pub struct StreamIsActive;
 
 impl rpc::StreamHandler for StreamIsActive {
     const SPEC: &'static Spec =
-        &Spec::new("stream_is_active", Trigger::Rpc("externalscaler.ExternalScaler/StreamIsActive"));
+        &Spec::new("stream_is_active", Trigger::Rpc("externalscaler.ExternalScaler/StreamIsActive")).for_operators();
     const ACCESS: Access = Access::Public;
+    const ENDS_WELL_IN_A_DRAIN: bool = true;
     type Request = keda::ScaledObjectRef;
     type Query = Target;
     type Reply = keda::IsActiveResponse;
@@ -93,16 +118,27 @@ impl rpc::StreamHandler for StreamIsActive {
         Target::of(Some(request))
     }
 
-    /// Says at once what is, then each change.
+    /// Says at once what is, then each change, and again and again that there is something to do: whoever lost it once would
+    /// not look for half a minute. A look that fails after the first ends nothing.
     async fn handle(io: &Io, target: &Target, out: &Sink<keda::IsActiveResponse>) -> Result<()> {
-        let mut said = None;
+        let mut active = target.is_active(io).await?;
         loop {
-            let active = target.is_active(io).await?;
-            if said != Some(active) {
-                out.send(keda::IsActiveResponse { result: active }).await?;
-                said = Some(active);
+            out.send(keda::IsActiveResponse { result: active }).await?;
+            let said_at = Instant::now();
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let found = match target.is_active(io).await {
+                    Ok(found) => found,
+                    Err(error) => {
+                        tracing::debug!(%error, queue = target.kind, "KEDA is told nothing for the moment");
+                        continue;
+                    }
+                };
+                if found != active || (found && said_at.elapsed() > SAY_AGAIN_EVERY) {
+                    active = found;
+                    break;
+                }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
@@ -112,7 +148,7 @@ pub struct GetMetricSpec;
 
 impl rpc::IoHandler for GetMetricSpec {
     const SPEC: &'static Spec =
-        &Spec::new("get_metric_spec", Trigger::Rpc("externalscaler.ExternalScaler/GetMetricSpec"));
+        &Spec::new("get_metric_spec", Trigger::Rpc("externalscaler.ExternalScaler/GetMetricSpec")).for_operators();
     const ACCESS: Access = Access::Public;
     type Request = keda::ScaledObjectRef;
     type Query = Target;
@@ -123,12 +159,31 @@ impl rpc::IoHandler for GetMetricSpec {
     }
 
     async fn handle(io: &Io, target: &Target) -> Result<keda::GetMetricSpecResponse> {
-        job::depth(io, &target.kind).await?;
-        let handler = io.handlers().iter().find(|spec| spec.name == target.kind);
-        let own = handler.map_or(1, |spec| spec.limits.concurrency as u64);
-        let size = i64::try_from(target.concurrency.unwrap_or(own)).unwrap_or(i64::MAX);
-        let spec = keda::MetricSpec { metric_name: target.metric(), target_size: size, target_size_float: float(size) };
-        Ok(keda::GetMetricSpecResponse { metric_specs: vec![spec] })
+        target.spec(io)
+    }
+}
+
+/// `ExternalScaler.StreamMetricSpec`.
+pub struct StreamMetricSpec;
+
+impl rpc::StreamHandler for StreamMetricSpec {
+    const SPEC: &'static Spec =
+        &Spec::new("stream_metric_spec", Trigger::Rpc("externalscaler.ExternalScaler/StreamMetricSpec"))
+            .for_operators();
+    const ACCESS: Access = Access::Public;
+    const ENDS_WELL_IN_A_DRAIN: bool = true;
+    type Request = keda::ScaledObjectRef;
+    type Query = Target;
+    type Reply = keda::GetMetricSpecResponse;
+
+    fn parse(request: keda::ScaledObjectRef, _: Option<&Caller>) -> Result<Target> {
+        Target::of(Some(request))
+    }
+
+    /// It does not change as long as this process lives.
+    async fn handle(io: &Io, target: &Target, out: &Sink<keda::GetMetricSpecResponse>) -> Result<()> {
+        out.send(target.spec(io)?).await?;
+        pending().await
     }
 }
 
@@ -136,7 +191,8 @@ impl rpc::IoHandler for GetMetricSpec {
 pub struct GetMetrics;
 
 impl rpc::IoHandler for GetMetrics {
-    const SPEC: &'static Spec = &Spec::new("get_metrics", Trigger::Rpc("externalscaler.ExternalScaler/GetMetrics"));
+    const SPEC: &'static Spec =
+        &Spec::new("get_metrics", Trigger::Rpc("externalscaler.ExternalScaler/GetMetrics")).for_operators();
     const ACCESS: Access = Access::Public;
     type Request = keda::GetMetricsRequest;
     type Query = Target;

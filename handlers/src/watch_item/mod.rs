@@ -4,42 +4,42 @@ use crate::{
     item::{self, routing_key, shown},
     live::heartbeat,
 };
+use chrono::{DateTime, Utc};
 use gavel_proto::{
-    events_v1::ItemEvent,
-    v1::{self, WatchItemResponse, watch_item_response::Frame},
+    events_v1::{ItemEvent, ItemState},
+    v1::{self, ItemStatus, WatchItemResponse, watch_item_response::Frame},
 };
 use gavel_runtime::{
     Io, Result,
     auth::{Access, Caller},
-    live::{Feed, News},
+    live::{Feed, News, Reconciled},
     rpc::{self, Encoded, Sink},
     spec::{Limits, Spec, Trigger},
 };
+use std::cmp::Ordering;
 use uuid::Uuid;
 
 /// Items, by their ids.
 pub struct ItemFeed;
 
 /// An item as everyone sees it. Its update is encoded once, however many watch it.
-pub struct Shown {
-    item: v1::Item,
+pub struct Watched {
+    state: ItemState,
+    version: i64,
     update: Encoded<WatchItemResponse>,
 }
 
-impl Shown {
-    fn of(item: v1::Item) -> Self {
+impl Watched {
+    fn of(state: ItemState, version: i64) -> Self {
+        // What has changed it came before its end, or recorded that.
+        let item = shown(state.clone(), version, DateTime::UNIX_EPOCH);
         let update = Encoded::of(&WatchItemResponse { frame: Some(Frame::Update(update(&item))) });
-        Self { item, update }
+        Self { state, version, update }
     }
 
-    /// The version, whether it is the last, and what to send of it.
-    fn frame(&self, news: News) -> (i64, bool, Option<Encoded<WatchItemResponse>>) {
-        let frame = match news {
-            News::Loaded => Some(Encoded::of(&WatchItemResponse { frame: Some(Frame::Snapshot(self.item.clone())) })),
-            // With a pulse as well: what has come meanwhile may not have been told of yet.
-            News::Changed | News::Pulse => Some(self.update.clone()),
-        };
-        (self.item.version, self.item.status == v1::ItemStatus::Closed as i32, frame)
+    fn snapshot(&self, now: DateTime<Utc>) -> Encoded<WatchItemResponse> {
+        let item = shown(self.state.clone(), self.version, now);
+        Encoded::of(&WatchItemResponse { frame: Some(Frame::Snapshot(item)) })
     }
 }
 
@@ -47,22 +47,32 @@ impl Feed for ItemFeed {
     const SPEC: &'static Spec =
         &Spec::new("item_feed", Trigger::Broadcast(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]));
     type Message = ItemEvent;
-    type State = Shown;
+    type State = Watched;
 
     fn topics(event: &ItemEvent) -> Vec<String> {
         event.item.iter().map(|item| item.item_id.clone()).collect()
     }
 
-    async fn load(io: &Io, item_id: &str) -> Result<Shown> {
+    async fn load(io: &Io, item_id: &str) -> Result<Watched> {
         let row = item::read(io.reads(), uuid("item_id", item_id)?).await?;
-        Ok(Shown::of(shown(row.state()?, row.version)))
+        Ok(Watched::of(row.state()?, row.version))
     }
 
     /// An event carries all of its item: the newest is enough.
-    fn apply(state: &mut Shown, _: &str, event: &ItemEvent) -> bool {
-        let Some(item) = event.item.as_ref().filter(|_| event.version > state.item.version) else { return false };
-        *state = Shown::of(shown(item.clone(), event.version));
+    fn apply(held: &mut Watched, _: &str, event: &ItemEvent) -> bool {
+        let Some(item) = event.item.as_ref().filter(|_| event.version > held.version) else { return false };
+        *held = Watched::of(item.clone(), event.version);
         true
+    }
+
+    fn reconcile(held: &mut Watched, loaded: Watched) -> Reconciled {
+        let found = match loaded.version.cmp(&held.version) {
+            Ordering::Equal if loaded.state == held.state => return Reconciled::Same,
+            Ordering::Greater => Reconciled::Newer,
+            Ordering::Equal | Ordering::Less => Reconciled::Repaired,
+        };
+        *held = loaded;
+        found
     }
 }
 
@@ -90,21 +100,27 @@ impl rpc::StreamHandler for WatchItem {
 
     async fn handle(io: &Io, query: &Query, out: &Sink<WatchItemResponse>) -> Result<()> {
         let mut watch = io.watch::<ItemFeed>(&query.item_id.to_string())?;
-        let mut told = query.known_version;
+        let (mut told, mut told_status) = (query.known_version, None);
         loop {
             let news = watch.next().await?;
-            let (version, is_closed, frame) = watch.read(|shown| shown.frame(news));
-            // A snapshot also where the version is lower than the one the client says it has: the database is right.
-            let is_new = if news == News::Loaded { version != told } else { version > told };
-            if let Some(frame) = frame.filter(|_| is_new) {
-                told = version;
-                out.send_encoded(frame).await?;
+            let now = io.now();
+            let (version, status) = watch.read(|held| (held.version, item::status(&held.state, now)));
+            // A snapshot also where the version is lower than the one the client says it has: the database is right. And
+            // where only time has changed something.
+            let is_closing = status == ItemStatus::Closing && told_status != Some(status);
+            if is_closing || (news == News::Loaded && version != told) {
+                out.send_encoded(watch.read(|held| held.snapshot(now))).await?;
+                (told, told_status) = (version, Some(status));
+            } else if version > told {
+                // With a pulse as well: what has come meanwhile may not have been told of yet.
+                out.send_encoded(watch.read(|held| held.update.clone())).await?;
+                (told, told_status) = (version, Some(status));
             }
             if news != News::Changed {
                 let heartbeat = heartbeat(watch.pulse(), told);
                 out.send(WatchItemResponse { frame: Some(Frame::Heartbeat(heartbeat)) }).await?;
             }
-            if is_closed && told == version {
+            if status == ItemStatus::Closed && told == version {
                 return Ok(());
             }
         }

@@ -11,7 +11,7 @@ use gavel_rules::UserId;
 use gavel_runtime::{
     Io, Result,
     auth::{Access, Caller},
-    live::{Feed, News},
+    live::{Feed, News, Reconciled},
     rpc::{self, Encoded, Sink},
     spec::{Limits, Spec, Trigger},
 };
@@ -46,6 +46,10 @@ impl Feed for UserFeed {
 
     fn apply(standings: &mut Standings, user: &str, event: &ItemEvent) -> bool {
         standings.apply(user, event)
+    }
+
+    fn reconcile(standings: &mut Standings, loaded: Standings) -> Reconciled {
+        standings.reconcile(loaded)
     }
 }
 

@@ -6,7 +6,11 @@ use gavel_proto::{
         NoticeKind, Standing, StandingStatus, UserNotice, UserStandings, WatchUserResponse, watch_user_response::Frame,
     },
 };
-use gavel_runtime::{Result, clock, live::News, rpc::Encoded};
+use gavel_runtime::{
+    Result, clock,
+    live::{News, Reconciled},
+    rpc::Encoded,
+};
 use std::collections::{HashMap, VecDeque};
 
 /// Notices that are kept for clients that do not keep up: who is further behind gets a snapshot.
@@ -43,6 +47,22 @@ impl Standings {
             self.by_item.insert(standing.item_id.clone(), standing);
         }
         is_newer
+    }
+
+    /// Puts right what events have made of it. The database knows every item at least as well; but which ones the user has bid
+    /// on, it may learn moments later.
+    pub(super) fn reconcile(&mut self, loaded: Self) -> Reconciled {
+        let mut found = Reconciled::Same;
+        for (item_id, standing) in loaded.by_item {
+            match self.by_item.get(&item_id) {
+                Some(held) if *held == standing => continue,
+                Some(held) if held.version >= standing.version => found = Reconciled::Repaired,
+                _ if found == Reconciled::Same => found = Reconciled::Newer,
+                _ => {}
+            }
+            self.by_item.insert(item_id, standing);
+        }
+        found
     }
 
     /// Whether there is a notice.
@@ -160,6 +180,22 @@ mod tests {
         assert!(!standings.apply("ann", &bid(3, "bob", "ann")));
         assert!(!standings.apply("ann", &bid(2, "ann", "")));
         assert_eq!((status(&standings), standings.counted), (StandingStatus::Outbid, 1));
+    }
+
+    #[test]
+    fn a_standing_that_was_made_up_is_put_right() {
+        let mut standings = Standings::default();
+        standings.apply("ann", &bid(9_000, "ann", ""));
+        let mut truth = Standings::default();
+        truth.apply("ann", &bid(3, "bob", "ann"));
+        assert_eq!(standings.reconcile(truth), Reconciled::Repaired);
+        assert_eq!((status(&standings), standings.by_item["lamp"].version), (StandingStatus::Outbid, 3));
+        assert_eq!(
+            standings.reconcile(Standings::default()),
+            Reconciled::Same,
+            "what the database learns later is kept"
+        );
+        assert_eq!(standings.by_item.len(), 1);
     }
 
     #[test]

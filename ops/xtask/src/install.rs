@@ -32,6 +32,8 @@ pub(crate) const RABBITMQ: Need = Need {
 };
 pub(crate) const REDIS: Need =
     Need { what: "Redis", found: || on_path("redis-server").is_some(), packages: &["redis-server"] };
+pub(crate) const PGBOUNCER: Need =
+    Need { what: "PgBouncer", found: || on_path("pgbouncer").is_some(), packages: &["pgbouncer"] };
 pub(crate) const DOCKER: Need = Need {
     what: "Docker",
     found: || on_path("docker").is_some() && on_path("dockerd").is_some(),
@@ -63,7 +65,7 @@ fn has_venv() -> bool {
 
 /// What building and running without containers needs.
 pub(crate) fn everything() -> anyhow::Result<()> {
-    ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS, OPENSSL, NGINX, HAPROXY])
+    ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS, PGBOUNCER, OPENSSL, NGINX, HAPROXY])
 }
 
 /// Installs what of this is missing.

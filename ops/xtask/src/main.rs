@@ -10,6 +10,7 @@ mod judges;
 mod progress;
 mod servers;
 mod sqlx;
+mod supervisor;
 mod test;
 mod up;
 

@@ -1,6 +1,6 @@
 //! Every test, on one set of real servers, in parallel.
 use crate::{
-    install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, cargo_tool, ensure},
+    install::{self, cargo_tool},
     judges,
     progress::{Step, run, run_quietly},
     servers::{
@@ -60,7 +60,8 @@ impl Test {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        ensure(&[C_COMPILER, PROTOC, OPENSSL, NGINX, HAPROXY])?;
+        // Tests start servers of their own too: one that is demoted, a gateway, a pooler.
+        install::everything()?;
         let python = judges::prepare()?;
         let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
         let servers = self.servers()?;

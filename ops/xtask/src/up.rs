@@ -2,11 +2,13 @@
 use crate::{
     install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, ensure, is_root},
     progress::{Step, run_quietly, wait_until},
-    servers::{Child, Urls, layout::Layout, processes::Processes},
+    servers::{Child, layout::Layout, processes::Processes, secrets::write_private},
+    supervisor::Supervised,
     test::{build, migrate},
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use gavel_accounts::Program as Account;
 use gavel_gateway::{Gateway, Kind, Limits};
 use std::{
     fs,
@@ -14,7 +16,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 const LAYOUT: &str = "dev";
@@ -58,14 +61,15 @@ impl Up {
         ensure(&[C_COMPILER, PROTOC])?;
         let mut servers = Processes::start(Layout::claim(LAYOUT)?, true)?;
         let bins = build(&["--package", "gavel", "--bins"], self.release)?;
-        let variables = environment(&servers.layout, &servers.urls, &bins)?;
+        let variables = environment(&servers, &bins)?;
         let step = Step::begin("migrating");
         migrate(&bins, &servers.urls.database("gavel"))?;
         step.done("migrated");
         let layout = servers.layout.clone();
         let system = System { layout: &layout, bins: &bins, variables: &variables };
-        let mut worker = system.start("bid-worker", layout.worker_port())?;
-        let mut service = system.start("bid-service", layout.service_port())?;
+        let mut worker = system.start("bid-worker", layout.worker_ops_port(), &[])?;
+        let own = service_environment(&servers, self.gateway.is_some());
+        let mut service = system.start("bid-service", layout.service_ops_port(), &own)?;
         let mut gateway = self.gateway.map(|program| system.start_gateway(program)).transpose()?;
         let item = system.seed()?;
         system.greet(&item, gateway.is_some())?;
@@ -74,8 +78,8 @@ impl Up {
                 break;
             }
             servers.check()?;
-            system.keep_running(&mut worker, layout.worker_port())?;
-            system.keep_running(&mut service, layout.service_port())?;
+            worker.look()?;
+            service.look()?;
             gateway.as_mut().map_or(Ok(()), Child::check)?;
         }
         let step = Step::begin("stopping");
@@ -110,8 +114,10 @@ fn environment_file() -> PathBuf {
     crate::root().join(".gavel").join(format!("{LAYOUT}.env"))
 }
 
-/// Makes the development keys, and writes what bidctl reads by itself.
-fn environment(layout: &Layout, urls: &Urls, bins: &Path) -> anyhow::Result<Vec<(String, String)>> {
+/// Makes the development keys, and writes what bidctl reads by itself. Those are an operator's: the worker runs with them too,
+/// and the service with [`service_environment`] in place of some.
+fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let (layout, urls) = (&servers.layout, &servers.urls);
     let keys = layout.dir.join("keys");
     if !keys.join("jwt-signing-key.pem").exists() {
         run_quietly(Command::new(bins.join("bidctl")).arg("keygen").arg("--dir").arg(&keys))?;
@@ -119,9 +125,10 @@ fn environment(layout: &Layout, urls: &Urls, bins: &Path) -> anyhow::Result<Vec<
     let key = |name: &str| keys.join(name).display().to_string();
     let variables: Vec<(String, String)> = [
         ("DATABASE_URL", urls.database("gavel")),
-        ("AMQP_URL", format!("{}/%2f", urls.amqp)),
-        ("REDIS_URL", urls.redis.clone()),
+        ("AMQP_URL", urls.amqp_of(Account::Worker, &servers.secrets.worker)),
+        ("REDIS_URL", urls.redis_of(Account::Worker, &servers.secrets.worker)),
         ("GAVEL_URL", format!("http://127.0.0.1:{}", layout.service_port())),
+        ("GAVEL_OPS_URL", format!("http://127.0.0.1:{}", layout.service_ops_port())),
         ("GAVEL_JWT_PUBLIC_KEY_FILE", key("jwt-public-key.pem")),
         ("GAVEL_JWT_SIGNING_KEY_FILE", key("jwt-signing-key.pem")),
     ]
@@ -130,8 +137,19 @@ fn environment(layout: &Layout, urls: &Urls, bins: &Path) -> anyhow::Result<Vec<
     let lines: Vec<_> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let file = environment_file();
     fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
-    fs::write(&file, format!("# Written by `cargo xtask up`; read by bidctl.\n{}\n", lines.join("\n")))?;
+    write_private(&file, &format!("# Written by `cargo xtask up`; read by bidctl.\n{}\n", lines.join("\n")))?;
     Ok(variables)
+}
+
+/// What is the service's own: its accounts, its address, and the gateway's that may stand before it.
+fn service_environment(servers: &Processes, has_gateway: bool) -> Vec<(&'static str, String)> {
+    let trusted_proxies = if has_gateway { "127.0.0.1,::1" } else { "" };
+    vec![
+        ("GAVEL_TRUSTED_PROXIES", trusted_proxies.to_owned()),
+        ("AMQP_URL", servers.urls.amqp_of(Account::Service, &servers.secrets.service)),
+        ("REDIS_URL", servers.urls.redis_of(Account::Service, &servers.secrets.service)),
+        ("GAVEL_LISTEN", format!("127.0.0.1:{}", servers.layout.service_port())),
+    ]
 }
 
 struct System<'a> {
@@ -141,16 +159,33 @@ struct System<'a> {
 }
 
 impl System<'_> {
-    fn start(&self, name: &'static str, port: u16) -> anyhow::Result<Child> {
+    /// Starts a program whose operators' listener is on that port, and waits until it is ready.
+    fn start(
+        &self,
+        name: &'static str,
+        ops_port: u16,
+        variables: &[(&'static str, String)],
+    ) -> anyhow::Result<Supervised<'_>> {
         let step = Step::begin(format!("starting {name}"));
-        let address = format!("127.0.0.1:{port}");
-        let mut command = Command::new(self.bins.join(name));
-        command.current_dir(&self.layout.dir).envs(self.variables.iter().cloned()).env("GAVEL_LISTEN", &address);
-        let mut child = Child::start(self.layout, name, "TERM", &mut command)?;
+        let address = format!("127.0.0.1:{ops_port}");
         let url = format!("http://{address}/readyz");
-        wait_until(name, Duration::from_mins(1), || child.check(), || ureq::get(&url).call().is_ok())?;
-        step.done(format!("{name} on http://{address}, its log in {}", self.layout.log(name).display()));
-        Ok(child)
+        let (own, listen) = (variables.to_vec(), address.clone());
+        let start = move || {
+            let mut command = Command::new(self.bins.join(name));
+            command.current_dir(&self.layout.dir).envs(self.variables.iter().cloned()).env("GAVEL_OPS_LISTEN", &listen);
+            Child::start(self.layout, name, "TERM", command.envs(own.iter().map(|(name, value)| (name, value))))
+        };
+        let mut program = Supervised::start(start, move || ureq::get(&url).call().is_ok())?;
+        let until = Instant::now() + Duration::from_mins(1);
+        while !program.is_ready() {
+            program.look()?;
+            if Instant::now() > until {
+                bail!("{name} is not ready after a minute; its log: {}", self.layout.log(name).display());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        step.done(format!("{name} is ready, its log in {}", self.layout.log(name).display()));
+        Ok(program)
     }
 
     fn start_gateway(&self, program: Program) -> anyhow::Result<Child> {
@@ -172,19 +207,6 @@ impl System<'_> {
 
     fn gateway_dir(&self) -> PathBuf {
         self.layout.dir.join("gateway")
-    }
-
-    /// Starts a process that died again, as an orchestrator would: nothing is lost, and one may try.
-    fn keep_running(&self, child: &mut Child, port: u16) -> anyhow::Result<()> {
-        let Err(error) = child.check() else { return Ok(()) };
-        if !child.had_settled() {
-            return Err(error);
-        }
-        let what = error.to_string();
-        eprintln!("  ! {}; starting it again", what.split(';').next().unwrap_or_default());
-        child.stop();
-        *child = self.start(child.name, port)?;
-        Ok(())
     }
 
     fn bidctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
@@ -218,12 +240,13 @@ impl System<'_> {
         let bidctl = self.bins.join("bidctl");
         let here = std::env::current_dir()?;
         let bidctl = bidctl.strip_prefix(&here).unwrap_or(&bidctl).display();
-        let url = format!("http://127.0.0.1:{}", self.layout.service_port());
+        let at = |port: u16| format!("http://127.0.0.1:{port}");
         println!(
             "\nGavel is up{}.\n\n\
-             \x20 API (gRPC, Connect), /readyz, /metrics    {url}\n\
-             \x20 the worker's /readyz and /metrics        http://127.0.0.1:{}\n\
-             \x20 a bidder's token, valid for 12 hours     {}\n\n\
+             \x20 the API (gRPC, gRPC-Web, Connect)             {}\n\
+             \x20 for operators (OpsService, /readyz, /metrics) {}\n\
+             \x20 the worker's /readyz and /metrics             {}\n\
+             \x20 a bidder's token, valid for 12 hours          {}\n\n\
              Try, in another terminal:\n\n\
              \x20 {bidctl} bid --wait --user alice {id} {minimum}\n\
              \x20 {bidctl} item show {id}\n\
@@ -231,7 +254,9 @@ impl System<'_> {
              `{bidctl} --help` and `{bidctl} doctor` tell more. Ctrl-C stops everything; `cargo xtask up` again finds the \
              data as it was.",
             if is_root() { " (as root: PostgreSQL runs as the user postgres)" } else { "" },
-            self.layout.worker_port(),
+            at(self.layout.service_port()),
+            at(self.layout.service_ops_port()),
+            at(self.layout.worker_ops_port()),
             token.trim(),
         );
         if has_gateway {

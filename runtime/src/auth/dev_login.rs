@@ -1,5 +1,6 @@
-//! A login for development: anybody gets a token for any name and role. Only there when the configuration says so.
-use super::{Claims, mint};
+//! A login for development: anybody gets a token for any name and any role but those of operators. Only there when the
+//! configuration says so, and only in a process that nobody but its own machine can reach.
+use super::{Claims, claims::is_name, mint};
 use crate::clock;
 use poem::{Body, Response, Route, endpoint, http::StatusCode};
 use secrecy::SecretString;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 /// How long its tokens are valid, in seconds.
 const LIFETIME_S: i64 = 3_600;
-/// The longest name and role, in bytes.
+/// The longest name and the longest role, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 /// The largest request, in bytes.
 const MAX_REQUEST_BYTES: usize = 1_024;
@@ -21,6 +22,8 @@ pub(crate) struct DevLogin {
     pub(crate) signing_key: SecretString,
     pub(crate) issuer: String,
     pub(crate) audience: String,
+    /// Roles that it gives nobody.
+    pub(crate) withheld: Vec<&'static str>,
 }
 
 #[derive(Deserialize)]
@@ -54,12 +57,17 @@ async fn answer(login: &DevLogin, body: Body) -> Response {
         Ok(wish) => wish,
         Err(error) => return refuse(format!("{error}; allowed: {{\"user\": …, \"role\": …}}")),
     };
-    if [&user, &role].into_iter().any(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
-        return refuse(format!("user and role must have 1 to {MAX_NAME_BYTES} bytes"));
+    if ![&user, &role].into_iter().all(|name| is_name(name, MAX_NAME_BYTES)) {
+        return refuse(format!("user and role must have 1 to {MAX_NAME_BYTES} visible ASCII characters"));
+    }
+    if login.withheld.contains(&role.as_str()) {
+        let why =
+            format!("role {role:?} is an operator's, whose tokens are not for anybody to have; allowed: other roles");
+        return reply(StatusCode::FORBIDDEN, json!({ "code": "permission_denied", "message": why }));
     }
     let now = clock::wall().timestamp();
     let (iss, aud) = (login.issuer.clone(), login.audience.clone());
-    let claims = Claims { sub: user, role, iss, aud, iat: now, exp: now + LIFETIME_S };
+    let claims = Claims { sub: user, roles: vec![role], iss, aud, iat: now, exp: now + LIFETIME_S };
     match mint(&login.signing_key, &claims) {
         Ok(token) => reply(StatusCode::OK, json!({ "token": token, "expires_in_s": LIFETIME_S })),
         Err(error) => {

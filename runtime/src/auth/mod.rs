@@ -1,21 +1,25 @@
-//! Bearer tokens: JWTs signed by EdDSA (Ed25519) or RS256, with issuer, audience, expiry and not-before checked. The algorithm is
-//! that of the key and never taken from the token.
+//! Bearer tokens: JWTs signed by EdDSA (Ed25519) or RS256, with type, issuer, audience, lifetime and not-before checked. The
+//! algorithm is that of the key and never taken from the token.
 
+mod claims;
 mod dev_login;
+mod figures;
+mod jwks;
 mod keys;
+mod refresh;
 mod verifier;
 
+pub use claims::{Claims, mint};
 pub use keys::{Key, KeySource, Keys, Location};
 pub use verifier::Verifier;
 
 pub(crate) use dev_login::{DevLogin, mount as mount_dev_login};
-pub(crate) use keys::refresh;
+pub(crate) use figures::KeyFigures;
+pub(crate) use refresh::{read_at_start, refresh};
+pub(crate) use verifier::EXPIRED;
 
 use crate::{Class, Error, Result, clock};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Who calls, as their token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +27,17 @@ pub struct Caller {
     /// The token's subject.
     pub subject: String,
     /// What they may do.
-    pub role: String,
+    pub roles: Arc<[String]>,
     /// Until when the token holds, in seconds since 1970.
     pub expires_at: i64,
 }
 
 impl Caller {
+    /// Whether they have that role.
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|own| own == role)
+    }
+
     /// How long the token still holds.
     pub(crate) fn remaining(&self) -> Duration {
         Duration::from_secs(u64::try_from(self.expires_at - clock::wall().timestamp()).unwrap_or_default())
@@ -54,34 +63,11 @@ impl Access {
             (Self::Authenticated | Self::Roles(_), None) => {
                 Err(Error::new(Class::Unauthenticated, "a bearer token is required: authorization: Bearer <JWT>"))
             }
-            (Self::Roles(roles), Some(caller)) if roles.contains(&caller.role.as_str()) => Ok(()),
+            (Self::Roles(roles), Some(caller)) if roles.iter().any(|role| caller.has_role(role)) => Ok(()),
             (Self::Roles(roles), Some(caller)) => Err(Error::new(
                 Class::Denied,
-                format!("role {:?} may not do this; allowed: {}", caller.role, roles.join(", ")),
+                format!("role {:?} may not do this; allowed: {}", caller.roles.join(", "), roles.join(", ")),
             )),
         }
     }
-}
-
-/// The claims of a token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Claims {
-    /// Subject: the user.
-    pub sub: String,
-    /// What the user may do.
-    pub role: String,
-    /// Issuer.
-    pub iss: String,
-    /// Audience.
-    pub aud: String,
-    /// Issued at, seconds since 1970.
-    pub iat: i64,
-    /// Expires at, seconds since 1970.
-    pub exp: i64,
-}
-
-/// Signs a token with an Ed25519 private key (PKCS#8 PEM).
-pub fn mint(private_key_pem: &SecretString, claims: &Claims) -> anyhow::Result<String> {
-    let key = EncodingKey::from_ed_pem(private_key_pem.expose_secret().as_bytes())?;
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key)?)
 }

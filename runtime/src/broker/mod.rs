@@ -4,14 +4,17 @@
 //! included) when memory or disk runs low. Recovery is not left to the client library: whoever finds a connection broken
 //! builds a new one, declares everything again and goes on with what is unconfirmed.
 
+mod consuming;
+mod publish;
 mod publisher;
 mod topology;
 
 pub use publisher::{Outgoing, PublishError, Publisher};
 pub use topology::Topology;
 
-use crate::config::Backends;
-use anyhow::Context;
+pub(crate) use consuming::{Consuming, look};
+
+use crate::{Class, Error, Result, config::Backends};
 use lapin::{Connection, ConnectionProperties, types::ShortString, uri::AMQPUri};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
@@ -32,15 +35,18 @@ impl BrokerUrl {
     }
 
     /// Connects once. `purpose` is the connection's name in RabbitMQ's tools.
-    pub(crate) async fn connect(&self, purpose: &str) -> anyhow::Result<Connection> {
+    pub(crate) async fn connect(&self, purpose: &str) -> Result<Connection> {
         let properties = ConnectionProperties::default().with_connection_name(purpose.into());
-        let mut uri: AMQPUri = self.0.expose_secret().parse().map_err(anyhow::Error::msg)?;
+        let unreadable =
+            |error| Error::new(Class::Unavailable, "AMQP_URL can't be read").with_source(anyhow::Error::msg(error));
+        let mut uri: AMQPUri = self.0.expose_secret().parse().map_err(unreadable)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        let connecting = Connection::connect_uri(uri, properties);
-        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .context("RabbitMQ did not answer in time")?
-            .context("RabbitMQ refused the connection")
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await;
+        let late = |_| Error::new(Class::Unavailable, "RabbitMQ did not answer in time");
+        let refused = |error: lapin::Error| {
+            Error::new(Class::Unavailable, "RabbitMQ can't be reached, or refuses the connection").with_source(error)
+        };
+        connecting.map_err(late)?.map_err(refused)
     }
 }
 

@@ -1,55 +1,21 @@
 //! Publishing with confirms: a message counts as published when the broker has said so, and not before.
-use super::{BrokerUrl, Topology, short};
-use crate::invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER};
-use anyhow::{Context, ensure};
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
+use super::{
+    BrokerUrl, Topology,
+    publish::{Published, publish_over},
 };
+use crate::{Class, Error, Result};
+use lapin::{Channel, Connection, options::ConfirmSelectOptions};
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::Mutex;
-use uuid::Uuid;
+
+pub use super::publish::{Outgoing, PublishError};
 
 /// A batch that is not confirmed by then counts as lost: the connection may be blocked by an alarm.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A message to publish.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// AMQP message id.
-    pub message_id: Uuid,
-    /// Where to.
-    pub routing_key: String,
-    /// The protobuf message's full name, the AMQP type.
-    pub message_type: String,
-    /// The encoded message.
-    pub payload: Vec<u8>,
-    /// Goes into the header of that name and the AMQP correlation id.
-    pub correlation_id: String,
-    /// Goes into the header of that name.
-    pub traceparent: String,
-    /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
-}
-
-/// Why a message is not known to be published.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The broker did not store it. The same again may work.
-    #[error("the broker refused the message (nack)")]
-    Refused,
-    /// The broker took it, and no queue is bound for it.
-    #[error("no queue is bound for the message: {0}")]
-    Unroutable(String),
-    /// No confirm came. The broker may have it.
-    #[error("no confirm came: {0}")]
-    Unconfirmed(String),
-}
 
 /// Publishes over one connection: each batch over a channel of its own, in order.
 #[derive(Clone)]
@@ -58,8 +24,10 @@ pub struct Publisher {
     topology: Topology,
     link: Arc<Mutex<Link>>,
     /// What came of the last contact with the broker.
-    last: Arc<std::sync::Mutex<Result<(), String>>>,
+    last: Arc<std::sync::Mutex<Result<(), Error>>>,
     name: String,
+    /// Whether it declares what it publishes to.
+    declares: bool,
 }
 
 /// The connection, and its channels that nobody publishes over at the moment.
@@ -72,13 +40,15 @@ struct Link {
 }
 
 impl Publisher {
-    pub(crate) fn new(url: BrokerUrl, topology: Topology, process: &str) -> Self {
+    /// Of a process that publishes; one that does not declares nothing, and only knows whether the broker is there.
+    pub(crate) fn new(url: BrokerUrl, topology: Topology, process: &str, publishes: bool) -> Self {
         Self {
             url,
             topology,
             link: Arc::default(),
             last: Arc::new(std::sync::Mutex::new(Ok(()))),
             name: format!("{process} publisher"),
+            declares: publishes,
         }
     }
 
@@ -103,46 +73,75 @@ impl Publisher {
 
     /// Whether the broker can be reached now: connects where there is no connection. While another is connecting, what
     /// was found last.
-    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         let Ok(mut link) = self.link.try_lock() else {
-            return self.last().clone().map_err(anyhow::Error::msg);
+            return self.last().as_ref().map_err(Error::again).copied();
         };
         let connected = self.connected(&mut link).await;
-        *self.last() = connected.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+        *self.last() = connected.as_ref().map(|_| ()).map_err(Error::again);
         connected.map(drop)
     }
 
-    fn last(&self) -> MutexGuard<'_, Result<(), String>> {
+    fn last(&self) -> MutexGuard<'_, Result<(), Error>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Publishes all of them in their order. Where the broker closes the channel over one, those in doubt go out again in parts,
+    /// until that one is alone: it is rejected, and the others are published.
     async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+        let mut results: Vec<_> = messages.iter().map(|_| Ok(())).collect();
+        let mut parts = VecDeque::from([(0..messages.len()).collect::<Vec<_>>()]);
+        let mut suspects = true;
+        while let Some(part) = parts.pop_front() {
+            let batch: Vec<_> = part.iter().map(|place| &messages[*place]).collect();
+            let Published { results: published, closed } = self.publish_part(exchange, &batch).await;
+            for (place, result) in part.iter().zip(published) {
+                results[*place] = result;
+            }
+            let Some(why) = closed else { continue };
+            let is_lost = |place: &usize| matches!(results[*place], Err(PublishError::Unconfirmed(_)));
+            let lost: Vec<_> = part.into_iter().filter(is_lost).collect();
+            if let [only] = lost[..] {
+                results[only] = Err(PublishError::Rejected(why));
+                continue;
+            }
+            // Mostly it is the largest.
+            let size = |place: &usize| messages[*place].payload.len();
+            let split = if std::mem::take(&mut suspects) { around_largest(&lost, size) } else { halves(&lost) };
+            split.into_iter().rev().filter(|part| !part.is_empty()).for_each(|part| parts.push_front(part.to_vec()));
+        }
+        results
+    }
+
+    async fn publish_part(&self, exchange: &str, messages: &[&Outgoing]) -> Published {
         let (mut generation, mut lent) = (None, None);
         let publish = async {
-            let channel = self.lend(&mut generation).await.map_err(|error| format!("{error:#}"));
-            Ok(publish_over(lent.insert(channel?), exchange, messages).await)
+            let channel = self.lend(&mut generation).await.map_err(|error| error.to_string())?;
+            Ok(publish_over(lent.insert(channel), exchange, messages).await)
         };
         let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish).await;
         let published = published.unwrap_or_else(|_| Err(format!("not within {PUBLISH_TIMEOUT:?}")));
-        let results = published.unwrap_or_else(|why| {
+        let published = published.unwrap_or_else(|why| {
             let unconfirmed = PublishError::Unconfirmed(why);
-            messages.iter().map(|_| Err(unconfirmed.clone())).collect()
+            Published { results: messages.iter().map(|_| Err(unconfirmed.clone())).collect(), closed: None }
         });
-        let doubt = results.iter().find_map(|result| match result {
-            Err(PublishError::Unconfirmed(why)) => Some(why.clone()),
+        let doubt = published.results.iter().find_map(|result| match result {
+            // A channel that was closed over a message says nothing against its connection.
+            Err(PublishError::Unconfirmed(why)) if published.closed.is_none() => Some(why.clone()),
             _ => None,
         });
         if let Some(generation) = generation {
             // A connection that gives no channel in time is as doubtful as a batch that is not confirmed.
             self.take_back(generation, lent.filter(|_| doubt.is_none())).await;
         }
-        *self.last() = doubt.map_or(Ok(()), Err);
-        results
+        *self.last() =
+            doubt.map_or(Ok(()), |why| Err(unavailable("RabbitMQ confirms nothing").with_source(anyhow::anyhow!(why))));
+        published
     }
 
     /// A channel that nobody else publishes over until it is given back: a returned message may come attached to any
     /// confirm of its channel. Says which connection it is of before that connection is asked for one.
-    async fn lend(&self, generation: &mut Option<u64>) -> anyhow::Result<Channel> {
+    async fn lend(&self, generation: &mut Option<u64>) -> Result<Channel> {
         let mut link = self.link.lock().await;
         let connection = self.connected(&mut link).await?;
         *generation = Some(link.generation);
@@ -153,9 +152,12 @@ impl Publisher {
         }
         // Others may publish meanwhile.
         drop(link);
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
+        let channel = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            lapin::Result::Ok(channel)
+        };
+        channel.await.map_err(|error| unavailable("RabbitMQ opens no channel").with_source(error))
     }
 
     /// Takes a channel back, or none of a connection in doubt.
@@ -165,7 +167,9 @@ impl Publisher {
             return;
         }
         if let Some(channel) = channel {
-            link.idle.push(channel);
+            if channel.status().connected() {
+                link.idle.push(channel);
+            }
         } else if !link.connection.as_ref().is_some_and(|connection| connection.status().blocked()) {
             // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an alarm
             // blocks it: a new one would be blocked as well, and this one can't even say goodbye.
@@ -173,21 +177,44 @@ impl Publisher {
         }
     }
 
-    async fn connected(&self, link: &mut Link) -> anyhow::Result<Arc<Connection>> {
-        let stands = link.connection.as_ref().is_some_and(|connection| connection.status().connected());
-        if !stands {
-            link.forget();
-            let connection = self.url.connect(&self.name).await?;
-            let channel = connection.create_channel().await?;
-            self.topology.declare(&channel).await.context("the topology can't be declared")?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            link.idle.push(channel);
-            link.connection = Some(Arc::new(connection));
+    async fn connect(&self, link: &mut Link) -> Result<Arc<Connection>> {
+        link.forget();
+        let connection = Arc::new(self.url.connect(&self.name).await?);
+        if self.declares {
+            self.topology.declare_all(&connection).await?;
         }
-        let connection = link.connection.clone().context("the connection is gone")?;
-        ensure!(!connection.status().blocked(), "RabbitMQ blocks publishers: a memory or disk alarm");
+        link.connection = Some(connection.clone());
         Ok(connection)
     }
+
+    async fn connected(&self, link: &mut Link) -> Result<Arc<Connection>> {
+        let stands = link.connection.as_ref().filter(|connection| connection.status().connected()).cloned();
+        let connection = match stands {
+            Some(connection) => connection,
+            None => self.connect(link).await?,
+        };
+        if connection.status().blocked() {
+            return Err(unavailable("RabbitMQ blocks publishers: a memory or disk alarm"));
+        }
+        Ok(connection)
+    }
+}
+
+fn unavailable(why: &'static str) -> Error {
+    Error::new(Class::Unavailable, why)
+}
+
+/// Those before the largest, itself, and those after it.
+fn around_largest(places: &[usize], size: impl Fn(&usize) -> usize) -> [&[usize]; 3] {
+    let largest = (0..places.len()).max_by_key(|at| size(&places[*at])).unwrap_or_default();
+    let (before, rest) = places.split_at(largest);
+    let (itself, after) = rest.split_at(rest.len().min(1));
+    [before, itself, after]
+}
+
+fn halves(places: &[usize]) -> [&[usize]; 3] {
+    let (left, right) = places.split_at(places.len() / 2);
+    [left, right, &[]]
 }
 
 impl Link {
@@ -198,67 +225,16 @@ impl Link {
     }
 }
 
-async fn publish_over(channel: &Channel, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-    let mut confirms = Vec::with_capacity(messages.len());
-    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    for message in messages {
-        let key = short(&message.routing_key);
-        let sent = channel.basic_publish(short(exchange), key, mandatory, &message.payload, properties(message));
-        confirms.push(sent.await);
-    }
-    let mut returned: HashMap<String, String> = HashMap::new();
-    let mut results = Vec::with_capacity(messages.len());
-    for confirm in confirms {
-        let confirmation = match confirm {
-            Ok(confirm) => confirm.await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        results.push(verdict(confirmation, &mut returned));
-    }
-    // A returned message may come attached to another message's confirm, so it is matched by its own id.
-    for (message, result) in messages.iter().zip(&mut results) {
-        if let Some(why) = returned.remove(&message.message_id.to_string()) {
-            *result = Err(PublishError::Unroutable(why));
-        }
-    }
-    results
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The three arms of a confirm; returned messages are put aside by their id.
-fn verdict(
-    confirmation: Result<Confirmation, String>,
-    returned: &mut HashMap<String, String>,
-) -> Result<(), PublishError> {
-    let (result, message) = match confirmation {
-        Ok(Confirmation::Ack(message)) => (Ok(()), message),
-        Ok(Confirmation::Nack(message)) => (Err(PublishError::Refused), message),
-        Ok(Confirmation::NotRequested) => {
-            return Err(PublishError::Unconfirmed("the channel is not in confirm mode".to_owned()));
-        }
-        Err(error) => return Err(PublishError::Unconfirmed(error)),
-    };
-    if let Some(message) = message {
-        let id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
-        returned.insert(id.unwrap_or_default(), message.reply_text.to_string());
+    #[test]
+    fn parts_keep_their_order_and_each_is_smaller_than_the_whole() {
+        let places: Vec<usize> = (10..17).collect();
+        let [before, largest, after] = around_largest(&places, |place| if *place == 14 { 9 } else { 1 });
+        assert_eq!((before, largest, after), (&places[..4], &places[4..5], &places[5..]));
+        assert_eq!(halves(&places).concat(), places);
+        assert!(halves(&places[..2]).iter().all(|half| half.len() < 2));
     }
-    result
-}
-
-fn properties(message: &Outgoing) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    let mut put = |name: &str, value: &str| {
-        headers.insert(name.into(), AMQPValue::LongString(value.into()));
-    };
-    put(CORRELATION_HEADER, &message.correlation_id);
-    put(TRACEPARENT_HEADER, &message.traceparent);
-    for (name, value) in &message.headers {
-        put(name, value);
-    }
-    BasicProperties::default()
-        .with_content_type("application/protobuf".into())
-        .with_type(short(&message.message_type))
-        .with_delivery_mode(2)
-        .with_message_id(short(&message.message_id.to_string()))
-        .with_correlation_id(short(&message.correlation_id))
-        .with_headers(headers)
 }

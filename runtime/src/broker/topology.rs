@@ -1,12 +1,16 @@
 //! What exists on the broker: one topic exchange for events, a quorum queue for each consuming handler, and a parking
 //! queue for messages that can't be handled.
 //!
-//! Every process declares all of it, whichever handlers it runs: an event published before its consumer has ever
-//! started still finds its queue. Declarations are the same on RabbitMQ 3.10 and on 4.x.
+//! Whoever publishes declares all of it: an event published before its consumer has ever started still finds its queue. Each
+//! consumer declares its own. A queue that is there with other arguments is its consumer's affair, and nobody else's.
+//! Declarations are the same on RabbitMQ 3.10 and on 4.x.
 use super::short;
-use crate::spec::{Spec, Trigger};
+use crate::{
+    Class, Error, Result,
+    spec::{Spec, Trigger},
+};
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -54,34 +58,106 @@ impl Topology {
         format!("{}.{handler}", self.app)
     }
 
-    /// Declares everything. Doing it again changes nothing.
-    pub(crate) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        let (events, parking) = (self.events_exchange(), self.parking_exchange());
-        declare_exchange(channel, &events, ExchangeKind::Topic).await?;
-        declare_exchange(channel, &parking, ExchangeKind::Fanout).await?;
-        declare_queue(channel, &self.parking_queue(), None).await?;
-        bind(channel, &self.parking_queue(), &parking, "").await?;
-        for (handler, keys) in &self.consumers {
-            let queue = self.queue(handler);
-            declare_queue(channel, &queue, Some(&parking)).await?;
-            for key in *keys {
-                bind(channel, &queue, &events, key).await?;
+    /// Every queue, and the exchange and the routing keys by which it gets its messages.
+    fn queues(&self) -> impl Iterator<Item = Declared<'_>> {
+        let parking =
+            Declared { queue: self.parking_queue(), exchange: self.parking_exchange(), keys: &[""], parks: false };
+        let own = self.consumers.iter().map(|(handler, keys)| Declared {
+            queue: self.queue(handler),
+            exchange: self.events_exchange(),
+            keys,
+            parks: true,
+        });
+        std::iter::once(parking).chain(own)
+    }
+
+    /// The names of all queues.
+    pub(crate) fn queue_names(&self) -> Vec<String> {
+        self.queues().map(|declared| declared.queue).collect()
+    }
+
+    /// Declares the exchanges. Doing it again changes nothing.
+    async fn declare_exchanges(&self, channel: &Channel) -> Result<()> {
+        let exchanges =
+            [(self.events_exchange(), ExchangeKind::Topic), (self.parking_exchange(), ExchangeKind::Fanout)];
+        for (name, kind) in exchanges {
+            let declared = declare_exchange(channel, &name, kind).await;
+            declared.map_err(|error| refused(format!("the exchange {name} can't be declared"), error))?;
+        }
+        Ok(())
+    }
+
+    /// Declares everything. A queue that can't be declared is mentioned, and left to its consumer.
+    pub(crate) async fn declare_all(&self, connection: &Connection) -> Result<()> {
+        let opened = |error| refused("RabbitMQ opens no channel", error);
+        self.declare_exchanges(&connection.create_channel().await.map_err(opened)?).await?;
+        for declared in self.queues() {
+            // A channel of its own: the first declaration that is refused closes it.
+            let channel = connection.create_channel().await.map_err(opened)?;
+            match self.declare(&channel, &declared).await {
+                Ok(()) => drop(channel.close(200, "declared".into()).await),
+                Err(error) => {
+                    tracing::error!(queue = declared.queue, %error, "a queue can't be declared: its consumer waits");
+                }
             }
         }
         Ok(())
     }
-}
 
-impl Topology {
+    /// Declares the queue of one of the consumers.
+    pub(crate) async fn declare_own_queue(&self, channel: &Channel, queue: &str) -> Result<()> {
+        self.declare_exchanges(channel).await?;
+        for declared in self.queues().filter(|declared| declared.queue == queue) {
+            let error = match self.declare(channel, &declared).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            return Err(refused(
+                format!("the queue {queue} can't be declared: is it there with other arguments?"),
+                error,
+            ));
+        }
+        Ok(())
+    }
+
+    async fn declare(
+        &self,
+        channel: &Channel,
+        Declared { queue, exchange, keys, parks }: &Declared<'_>,
+    ) -> lapin::Result<()> {
+        let parking = self.parking_exchange();
+        declare_queue(channel, queue, parks.then_some(&parking)).await?;
+        for key in *keys {
+            bind(channel, queue, exchange, key).await?;
+        }
+        Ok(())
+    }
+
     /// Declares a queue without a name of ours, for the life of its connection, that gets every event with one of these keys.
-    pub(crate) async fn declare_own(&self, channel: &Channel, keys: &[&str]) -> lapin::Result<ShortString> {
+    pub(crate) async fn declare_listener(&self, channel: &Channel, keys: &[&str]) -> Result<ShortString> {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?.name().clone();
+        let declared = channel.queue_declare("".into(), options, FieldTable::default()).await;
+        let declared = declared.map_err(|error| refused("no queue of our own", error))?;
+        let queue = declared.name().clone();
         for key in keys {
-            bind(channel, queue.as_str(), &self.events_exchange(), key).await?;
+            let bound = bind(channel, queue.as_str(), &self.events_exchange(), key).await;
+            bound.map_err(|error| refused("no worker has declared the events' exchange yet", error))?;
         }
         Ok(queue)
     }
+}
+
+/// A queue as it is declared.
+struct Declared<'a> {
+    queue: String,
+    exchange: String,
+    keys: &'a [&'static str],
+    /// Whether what can't be delivered goes to the parking queue.
+    parks: bool,
+}
+
+fn refused(what: impl Into<String>, error: lapin::Error) -> Error {
+    Error::new(Class::Unavailable, what.into()).with_source(error)
 }
 
 async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     Result, Runtime,
+    client::ClientNetwork,
     invocation::correlation_id,
     kept::OwnKeys,
     rpc::{Entry, Incoming},
@@ -17,13 +18,30 @@ use connectrpc::{
     dispatcher::{RequestStream, StreamingResult, UnaryResult},
 };
 use futures_util::StreamExt;
-use poem::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
+use poem::http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::ALLOW};
 use std::sync::Arc;
 
 /// The handlers of one process, by their methods.
 pub(crate) struct Dispatch {
     runtime: Runtime,
     methods: OwnKeys<&'static str, Arc<Registered>>,
+}
+
+/// A method and its handler, to be led to. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Method {
+    name: &'static str,
+    registered: Option<Arc<Registered>>,
+}
+
+impl Method {
+    /// A method that the contracts don't know was found at the start-up check.
+    pub(crate) fn new(name: &'static str, spec: &'static Spec, contracts: &Contracts, entry: Entry) -> Self {
+        let contract = contracts.get(name).cloned();
+        let registered =
+            contract.map(|contract| Arc::new(Registered { spec, contract, entry, refusals: Refusals::default() }));
+        Self { name, registered }
+    }
 }
 
 struct Registered {
@@ -38,10 +56,10 @@ impl Dispatch {
         Self { runtime: runtime.clone(), methods: OwnKeys::default() }
     }
 
-    /// Adds a handler. A method that the contracts don't know was found at the start-up check.
-    pub(crate) fn add(&mut self, method: &'static str, spec: &'static Spec, contracts: &Contracts, entry: Entry) {
-        if let Some(contract) = contracts.get(method).cloned() {
-            self.methods.insert(method, Arc::new(Registered { spec, contract, entry, refusals: Refusals::default() }));
+    /// Leads to a method.
+    pub(crate) fn add(&mut self, Method { name, registered }: Method) {
+        if let Some(registered) = registered {
+            self.methods.insert(name, registered);
         }
     }
 
@@ -53,14 +71,14 @@ impl Dispatch {
     pub(super) fn no_call<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let Some(method) = self.methods.get(path) else { return Some(nowhere(path, request)) };
         let is_read = method.contract.descriptor.idempotent && matches!(method.entry, Entry::Unary(_));
-        let fits = request.method() == Method::POST || (is_read && request.method() == Method::GET);
+        let fits = request.method() == Verb::POST || (is_read && request.method() == Verb::GET);
         (!fits).then(|| disallowed(if is_read { "GET, POST" } else { "POST" }))
     }
 
     /// What a call is answered for which there is no place. It need not be read.
     pub(super) fn refusal<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let method = self.methods.get(path)?;
-        let error = self.runtime.turned_away_unread(method.spec)?;
+        let error = self.runtime.admission().refusal_unread(method.spec)?;
         Some(method.refusals.answer(&error, request.headers(), &correlation_id(request.headers())))
     }
 
@@ -72,7 +90,8 @@ impl Dispatch {
             // The default is none of the client's wishes, and a stream may last.
             Entry::Streaming(_) => context.deadline().filter(|_| names_timeout(context.headers())),
         };
-        let incoming = Incoming::of(&self.runtime, method.spec, context.headers(), deadline);
+        let client = context.extensions().get().copied().unwrap_or(ClientNetwork::NONE);
+        let incoming = Incoming::of(&self.runtime, method.spec, (context.headers(), client), deadline);
         Ok((method, incoming))
     }
 }
@@ -103,7 +122,7 @@ fn names_timeout(headers: &HeaderMap) -> bool {
 /// In the protocol that it was asked in; to anything else, not found.
 fn nowhere<B>(path: &str, request: &Request<B>) -> Response<ConnectRpcBody> {
     let is_call =
-        request.method() == Method::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
+        request.method() == Verb::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
     if is_call {
         // Over plain HTTP, where the protocol has no frame of its own, a path that leads nowhere.
         return unknown(path).with_http_status(StatusCode::NOT_FOUND).into_http_response(request.headers());
@@ -172,7 +191,7 @@ impl Dispatcher for Dispatch {
                 return Err(unknown(context.path().unwrap_or_default()));
             };
             let correlation_id = incoming.invocation.correlation_id.clone();
-            let replies = call(incoming, method.contract.request(request, format)).await;
+            let replies = call(incoming, method.contract.request(request, format));
             let replies = replies.map_err(|error| shown(&error, &correlation_id))?;
             let (contract, id) = (method.contract.clone(), correlation_id.clone());
             let encoded = replies.map(move |reply| {

@@ -1,6 +1,8 @@
 //! From HTTP's requests to the protocols' service and back.
 use super::{
+    budget::BodyLimits,
     dispatch::Dispatch,
+    errors::shown,
     reading::{self, Source},
 };
 use bytes::Bytes;
@@ -19,22 +21,25 @@ use tower_service::Service;
 
 /// Every method, at its path. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Edge(ConnectRpcService<Dispatch>);
+pub(crate) struct Edge {
+    service: ConnectRpcService<Dispatch>,
+    limits: BodyLimits,
+}
 
 impl Edge {
-    pub(super) fn new(service: ConnectRpcService<Dispatch>) -> Self {
-        Self(service)
+    pub(super) fn new(service: ConnectRpcService<Dispatch>, limits: BodyLimits) -> Self {
+        Self { service, limits }
     }
 
     /// Whether there is a method at this path.
     pub(crate) fn knows(&self, path: &str) -> bool {
-        self.0.dispatcher().knows(method_at(path))
+        self.service.dispatcher().knows(method_at(path))
     }
 
     /// Answers a call.
     pub(crate) async fn answer(&self, request: http::Request<Source>) -> http::Response<ConnectRpcBody> {
-        let (request, unread) = reading::watched(request);
-        let (dispatch, path) = (self.0.dispatcher(), method_at(request.uri().path()));
+        let (request, unread) = reading::watched(request, &self.limits);
+        let (dispatch, path) = (self.service.dispatcher(), method_at(request.uri().path()));
         // It may be no call at all, and never end.
         if let Some(answer) = dispatch.no_call(path, &request) {
             drop(request);
@@ -45,8 +50,12 @@ impl Edge {
             drop(request);
             return unread.in_turn(refusal).await;
         }
-        let answer = self.0.clone().call(request).await.unwrap_or_else(|never| match never {});
-        unread.in_turn(answer).await
+        let answer = self.service.clone().call(request).await.unwrap_or_else(|never| match never {});
+        match unread.cut() {
+            None => unread.in_turn(answer).await,
+            // connectrpc takes it for a fault of ours.
+            Some((error, form)) => unread.in_turn(shown(&error, "").into_http_response(&form)).await,
+        }
     }
 }
 

@@ -23,6 +23,18 @@ struct RequestInfo {
     request_id: String,
 }
 
+/// `google.rpc.ErrorInfo`, of the same file.
+#[derive(Clone, PartialEq, Message)]
+struct ErrorInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+}
+
+/// Whose reasons they are.
+const DOMAIN: &str = "gavel.runtime";
+
 /// What the caller may see of an error: its own detail; of an internal one where to find it in the log; of a limit when to
 /// try again.
 pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
@@ -39,6 +51,10 @@ pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
     if error.class() == Class::Internal {
         let info = RequestInfo { request_id: correlation_id.to_owned() };
         shown = shown.with_detail(detail_of("google.rpc.RequestInfo", &info.encode_to_vec()));
+    }
+    if let Some(reason) = error.reason() {
+        let info = ErrorInfo { reason: reason.to_owned(), domain: DOMAIN.to_owned() };
+        shown = shown.with_detail(detail_of("google.rpc.ErrorInfo", &info.encode_to_vec()));
     }
     if let Some(delay) = error.retry_after() {
         let info = RetryInfo { retry_delay: Some(duration(delay)) };

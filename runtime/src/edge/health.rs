@@ -2,7 +2,6 @@
 use crate::{
     Error, Io, Result, Runtime,
     auth::{Access, Caller},
-    health::{self, Needs},
     rpc::{self, Sink},
     spec::{Spec, Trigger},
 };
@@ -46,9 +45,9 @@ impl Name for Response {
 }
 
 /// None where there is no such service.
-async fn status_of(runtime: &Runtime, service: &str) -> Option<Status> {
+fn status_of(runtime: &Runtime, service: &str) -> Option<Status> {
     let serves = |spec: &&Spec| matches!(spec.trigger, Trigger::Rpc(method) if method.split_once('/').is_some_and(|(name, _)| name == service));
-    let readiness = health::readiness(runtime, Needs::Database).await;
+    let Some(readiness) = runtime.health().readiness() else { return Some(Status::NotServing) };
     let up = match service {
         "postgresql" => readiness.database.up && readiness.schema.up,
         "rabbitmq" => readiness.broker.up,
@@ -76,7 +75,7 @@ impl rpc::IoHandler for Check {
 
     async fn handle(io: &Io, service: &String) -> Result<Response> {
         let unknown = || Error::not_found(format!("there is no service {service:?}"));
-        let status = status_of(io.runtime(), service).await.ok_or_else(unknown)?;
+        let status = status_of(io.runtime(), service).ok_or_else(unknown)?;
         Ok(Response { status: status.into() })
     }
 }
@@ -98,7 +97,7 @@ impl rpc::StreamHandler for Watch {
     async fn handle(io: &Io, service: &String, out: &Sink<Response>) -> Result<()> {
         let mut last = None;
         loop {
-            let status = status_of(io.runtime(), service).await.unwrap_or(Status::ServiceUnknown);
+            let status = status_of(io.runtime(), service).unwrap_or(Status::ServiceUnknown);
             if last != Some(status) {
                 out.send(Response { status: status.into() }).await?;
                 last = Some(status);

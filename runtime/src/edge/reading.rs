@@ -1,24 +1,28 @@
-//! What of a request's body is left when its answer is there: it stands in the answer's way, or in that of whatever comes next on
-//! the connection.
+//! How far a request's body was read, within its limits, and what of it is left when its answer is there: that stands in the
+//! answer's way, or in that of whatever comes next on the connection.
+use super::budget::{BodyLimits, Cut};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::body::Incoming;
 use poem::http::{
     HeaderMap, HeaderValue, Request, Response, Version,
-    header::{CONNECTION, EXPECT},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT},
 };
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Sleep, sleep_until, timeout},
+};
 
 /// How much of a body nobody wants is taken all the same, in bytes. Less than what was sent, and its client finds its connection
 /// or its stream reset in the middle of sending, and might never see its answer.
@@ -40,6 +44,7 @@ pub(super) struct Unread {
     version: Version,
     /// When the client will have stopped waiting, if it said so.
     deadline: Option<Instant>,
+    content_type: Option<HeaderValue>,
     rest: Arc<Rest>,
 }
 
@@ -49,25 +54,49 @@ struct Rest {
     is_left: AtomicBool,
     /// Where it can be had, over HTTP/2.
     body: Mutex<Option<Source>>,
+    limits: BodyLimits,
+    /// Of the process's budget for bodies.
+    held: AtomicUsize,
+    cut: OnceLock<Cut>,
 }
 
-/// Has the request say how far it was read.
-pub(super) fn watched(request: Request<Source>) -> (Request<Reading>, Unread) {
-    let version = request.version();
-    let rest = Rest { is_left: AtomicBool::new(!request.body().is_end_stream()), body: Mutex::default() };
-    let rest = Arc::new(rest);
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.limits.budget.release(self.held.load(Relaxed));
+    }
+}
+
+/// Has the request say how far it was read, and end where its limits do.
+pub(super) fn watched(request: Request<Source>, limits: &BodyLimits) -> (Request<Reading>, Unread) {
+    let (version, content_type) = (request.version(), request.headers().get(CONTENT_TYPE).cloned());
+    let rest = Arc::new(Rest {
+        is_left: AtomicBool::new(!request.body().is_end_stream()),
+        body: Mutex::default(),
+        limits: limits.clone(),
+        held: AtomicUsize::new(0),
+        cut: OnceLock::new(),
+    });
     let then = match version {
         Version::HTTP_2 => Then::Keep,
         // Who waits to be asked for the body sends none after an answer.
         _ if request.headers().contains_key(EXPECT) => Then::Leave,
         _ => Then::Discard,
     };
-    let request = request.map(|body| Reading { body: Some(body), rest: rest.clone(), then });
-    let deadline = timeout_of(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
-    (request, Unread { version, deadline, rest })
+    let now = Instant::now();
+    let until = now + limits.time;
+    let request = request.map(|body| Reading { body: Some(body), rest: rest.clone(), then, until, alarm: None });
+    let deadline = timeout_of(request.headers()).and_then(|timeout| now.checked_add(timeout));
+    (request, Unread { version, deadline, content_type, rest })
 }
 
 impl Unread {
+    /// What its client is to be told of a body that was cut off, and in which form.
+    pub(super) fn cut(&self) -> Option<(crate::Error, HeaderMap)> {
+        let cut = self.rest.cut.get()?;
+        let form = self.content_type.iter().map(|value| (CONTENT_TYPE, value.clone())).collect();
+        Some((cut.error(&self.rest.limits), form))
+    }
+
     /// The answer to a call, after what is left has come: a stream of HTTP/2 that is answered earlier is reset, and a gateway
     /// between may make an error of that, instead of leading the answer on.
     pub(super) async fn in_turn<B>(self, answer: Response<B>) -> Response<B> {
@@ -129,6 +158,18 @@ pub(super) struct Reading {
     body: Option<Source>,
     rest: Arc<Rest>,
     then: Then,
+    /// When it must have come.
+    until: Instant,
+    /// Set once it is waited for: most have come with their headers.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Reading {
+    fn cut(&self, cut: Cut) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        // The first reason is the one.
+        let _ = self.rest.cut.set(cut);
+        Poll::Ready(Some(Err(io::Error::other("the body was cut off"))))
+    }
 }
 
 impl Body for Source {
@@ -166,9 +207,23 @@ impl Body for Reading {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
+            let until = self.until;
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
+            return if alarm.as_mut().poll(context).is_ready() { self.cut(Cut::TooSlow) } else { Poll::Pending };
+        };
         if frame.is_none() || body.is_end_stream() {
             self.rest.is_left.store(false, Relaxed);
+        }
+        if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
+            let bytes = data.map_or(0, Bytes::len);
+            if Instant::now() > self.until && self.alarm.is_some() {
+                return self.cut(Cut::TooSlow);
+            }
+            if !self.rest.limits.budget.hold(bytes) {
+                return self.cut(Cut::NoRoom);
+            }
+            self.rest.held.fetch_add(bytes, Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -184,7 +239,8 @@ impl Body for Reading {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        if !self.rest.is_left.load(Relaxed) {
+        // Whoever was cut off has had their time.
+        if !self.rest.is_left.load(Relaxed) || self.rest.cut.get().is_some() {
             return;
         }
         let Some(body) = self.body.take() else { return };

@@ -65,11 +65,15 @@ impl Attempt {
             return Err(Error::new(Class::Conflict, "the job's lease was lost: another attempt has it"));
         }
         let keys = Keys::of(self.kind, self.per_key, &[&self.job]);
-        if let Err(error) = settle::complete(tx.conn(), &[&self.job], &keys).await {
-            return Err(tx.fail(error).await);
-        }
+        let unblocked = match settle::complete(tx.conn(), &[&self.job], &keys).await {
+            Ok(unblocked) => unblocked,
+            Err(error) => return Err(tx.fail(error).await),
+        };
         fault::point(self.kind, "before_commit");
         tx.commit().await?;
+        if let Some(kind) = self.io.runtime().jobs().kinds().get(self.kind) {
+            kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
+        }
         fault::point(self.kind, "after_commit");
         self.completed.store(true, Ordering::Relaxed);
         Ok(())

@@ -1,12 +1,11 @@
 //! Running all jobs of a claim by one call of their handler.
-use super::{BatchHandler, Headers, Verdict, claim::Claimed, read};
+use super::{BatchHandler, Headers, Verdict, claim::Claimed, read, stop::Stop};
 use crate::{
     Error, Invocation, Member, Result, Tx,
     batch::{self, Verdicts},
     spec::Spec,
 };
 use futures_util::future::BoxFuture;
-use tokio_util::sync::CancellationToken;
 
 /// A batched handler with its types forgotten: arguments as JSON, where there are any.
 pub(crate) type Handle = for<'a> fn(&'a mut Tx, Vec<Member<String>>) -> BoxFuture<'a, Result<Verdicts<Verdict>>>;
@@ -38,15 +37,15 @@ pub(super) fn call<H: BatchHandler>(
 }
 
 /// Claimed jobs as a handler gets them.
-pub(super) fn members(spec: &Spec, jobs: &[Claimed], cancels: &[CancellationToken]) -> Vec<Member<String>> {
-    let member = |(job, cancel): (&Claimed, &CancellationToken)| {
+pub(super) fn members(spec: &Spec, jobs: &[Claimed], stops: &[Stop]) -> Vec<Member<String>> {
+    let member = |(job, stop): (&Claimed, &Stop)| {
         let headers = Headers::read(job.headers.as_deref());
         let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
         let invocation = Invocation::continuing(correlation_id, traceparent, spec.limits.timeout);
         Member {
             input: job.args.clone().unwrap_or_else(|| "null".to_owned()),
-            invocation: invocation.cancelled_by(cancel.clone()),
+            invocation: invocation.cancelled_by(stop.asked().clone()),
         }
     };
-    jobs.iter().zip(cancels).map(member).collect()
+    jobs.iter().zip(stops).map(member).collect()
 }

@@ -4,6 +4,7 @@
 //! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
 //! one before. What is put back moves the beginning back to it. For what was committed late, the scout looks from the
 //! beginning now and then, how often depends on how long that takes; as long as it is quick, claims do the same.
+use super::settle::Place;
 use crate::{Class, Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -115,6 +116,15 @@ impl Cursor {
         }
     }
 
+    /// These may be claimed now, and stand where claims may have passed by.
+    pub(crate) fn unblocked(&mut self, places: &[Place]) {
+        for Place { priority, attempt_at, seq } in places {
+            if let Some(at) = attempt_at {
+                self.found(*priority, (*at, *seq));
+            }
+        }
+    }
+
     /// There is a job at that place: the next claim begins with it at the latest.
     pub(crate) fn found(&mut self, priority: i16, (at, seq): (DateTime<Utc>, i64)) {
         let low = usize::try_from(priority).ok().and_then(|level| self.lows.get_mut(level));
@@ -143,7 +153,12 @@ impl Cursor {
 
 /// Locks up to `limit` due jobs until the transaction ends, in the order of priority and due time. Those that killed a
 /// worker are left to [`lock_suspect`].
-pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit: usize) -> Result<Vec<Claimed>> {
+pub(crate) async fn lock(
+    conn: &mut PgConnection,
+    kind: &str,
+    from: &From,
+    (limit, shunned): (usize, &[Uuid]),
+) -> Result<Vec<Claimed>> {
     let claimed = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id AS "id!", m.ctid::text AS "place!", m.attempts AS "attempts!", m.tries AS "tries!",
@@ -163,6 +178,7 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
                      AND attempt_at <= now() AND NOT blocked
                      AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
                      AND commit_interval IS NULL AND deaths = 0 AND (leased_until IS NULL OR leased_until < now())
+                     AND id <> ALL ($5)
                    ORDER BY attempt_at, seq LIMIT $4 FOR UPDATE SKIP LOCKED) j
                  WHERE NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
                  LIMIT $4) m
@@ -171,6 +187,7 @@ pub(crate) async fn lock(conn: &mut PgConnection, kind: &str, from: &From, limit
         &from.at,
         &from.seq,
         i64::try_from(limit).unwrap_or(i64::MAX),
+        shunned,
     )
     .fetch_all(conn)
     .await?;
@@ -203,7 +220,7 @@ pub(crate) async fn take_unique_key_back(conn: &mut PgConnection, kind: &str, jo
 }
 
 /// Locks one due job that has killed a worker.
-pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<Option<Claimed>> {
+pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str, shunned: &[Uuid]) -> Result<Option<Claimed>> {
     let claimed = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
@@ -213,10 +230,11 @@ pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str) -> Result<
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
            WHERE m.channel_name = $1 AND m.deaths > 0 AND m.attempt_at <= now() AND NOT m.blocked
              AND coalesce(m.after_message_id, uuid_nil()) = uuid_nil() AND m.commit_interval IS NULL
-             AND (m.leased_until IS NULL OR m.leased_until < now())
+             AND (m.leased_until IS NULL OR m.leased_until < now()) AND m.id <> ALL ($2)
              AND NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
            ORDER BY m.attempt_at LIMIT 1 FOR UPDATE OF m SKIP LOCKED"#,
         kind,
+        shunned,
     )
     .fetch_optional(conn)
     .await?;
@@ -229,7 +247,7 @@ pub(crate) async fn lease(
     conn: &mut PgConnection,
     kind: &str,
     from: &From,
-    limit: usize,
+    (limit, shunned): (usize, &[Uuid]),
     (token, lease): (Uuid, Duration),
 ) -> Result<Vec<Claimed>> {
     let claimed = sqlx::query_as!(
@@ -242,7 +260,7 @@ pub(crate) async fn lease(
                WHERE channel_name = $1 AND priority = l.priority AND (attempt_at, seq) > (l.low_at, l.low_seq)
                  AND attempt_at <= now() AND NOT blocked
                  AND (after_message_id IS NULL OR after_message_id = '00000000-0000-0000-0000-000000000000')
-                 AND commit_interval IS NULL AND (leased_until IS NULL OR leased_until < now())
+                 AND commit_interval IS NULL AND (leased_until IS NULL OR leased_until < now()) AND id <> ALL ($7)
                ORDER BY attempt_at, seq LIMIT $4 FOR UPDATE SKIP LOCKED) j
              WHERE NOT EXISTS (SELECT FROM job_queues WHERE kind = $1 AND paused_at IS NOT NULL)
              LIMIT $4),
@@ -267,6 +285,7 @@ pub(crate) async fn lease(
         i64::try_from(limit).unwrap_or(i64::MAX),
         token,
         lease.as_secs_f64(),
+        shunned,
     )
     .fetch_all(conn)
     .await?;
@@ -307,11 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_begins_where_the_last_ended_or_where_something_was_put_back() {
+    fn a_claim_begins_where_the_last_ended_or_where_something_was_put_back_or_unblocked() {
         let mut cursor = slow();
         assert_eq!(begins(&cursor), 10);
         cursor.put_back(&[job(7), job(9)]);
         assert_eq!(begins(&cursor), 6);
+        let follower = Place { priority: 2, attempt_at: Some(DateTime::UNIX_EPOCH), seq: 4 };
+        cursor.unblocked(&[follower]);
+        assert_eq!(begins(&cursor), 3, "a job that waited for another of its key stands before");
         cursor.reset();
         assert_eq!(begins(&cursor), 0);
     }

@@ -3,9 +3,9 @@
 //! Counts are bounded: they read at most [`COUNTED`] entries of the claim index, whatever the backlog. A deeper one is
 //! estimated by PostgreSQL's planner, in constant time.
 use super::Kind;
-use crate::{Error, Io, Result, Runtime, spec::Queue};
+use crate::{Error, Io, Result, Runtime, db::Pool, spec::Queue};
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, types::JsonValue};
+use sqlx::types::JsonValue;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// What is counted exactly; above it, estimated.
@@ -38,10 +38,34 @@ pub struct Depth {
     pub oldest_age: Duration,
     /// Of one run, lately. None where none was measured.
     pub mean: Option<Duration>,
+    /// Jobs that could not be settled and have stepped aside, up to [`COUNTED`].
+    pub faulty: i64,
+    /// Jobs whose last try a runner of the crate sqlxmq has begun, up to [`COUNTED`].
+    pub exhausted: i64,
+    /// Since a worker that lives has settled a job of this kind, done or not. None where none has.
+    pub since_progress: Option<Duration>,
     limits: Option<Queue>,
+    timeout: Option<Duration>,
 }
 
+/// A queue where the oldest job waits for longer than this, and no job is settled meanwhile, stands still.
+const STANDS_STILL_AFTER: Duration = Duration::from_mins(1);
+
 impl Depth {
+    /// Why no job of it is being settled although some are due; none where all is well or somebody has paused it.
+    pub fn standstill(&self) -> Option<String> {
+        // What runs may take as long as its handler allows.
+        let patience =
+            STANDS_STILL_AFTER + if self.running > 0 { self.timeout.unwrap_or_default() } else { Duration::ZERO };
+        let is_moving = self.since_progress.is_some_and(|ago| ago < patience);
+        if self.waiting == 0 || self.oldest_age < patience || is_moving || self.paused.is_some() {
+            return None;
+        }
+        let (waiting, age_s) = (self.waiting, self.oldest_age.as_secs());
+        let why = if self.workers == 0 { "no worker runs it" } else { "workers run it, and none settles a job" };
+        Some(format!("{waiting} jobs wait, the oldest for {age_s} s: {why}"))
+    }
+
     /// Runs at the same time that drain the queue within `target`: what runs now goes on, one job needs one run, and limits
     /// over all processes make more than they allow useless.
     pub fn needed(&self, target: Duration) -> i64 {
@@ -109,7 +133,7 @@ pub(crate) async fn of_all(runtime: &Runtime, others: bool) -> Result<Vec<Depth>
 }
 
 /// Kinds that have jobs, found by leaping over the claim index from one to the next.
-async fn kinds_with_jobs(pool: &PgPool) -> Result<Vec<String>> {
+async fn kinds_with_jobs(pool: &Pool) -> Result<Vec<String>> {
     let kinds = sqlx::query_scalar!(
         r#"WITH RECURSIVE kind AS (
              (SELECT channel_name FROM mq_msgs
@@ -127,7 +151,7 @@ async fn kinds_with_jobs(pool: &PgPool) -> Result<Vec<String>> {
     Ok(kinds.fetch_all(pool).await?)
 }
 
-async fn look(pool: &PgPool, names: &[String], known: &HashMap<&'static str, Arc<Kind>>) -> Result<Vec<Depth>> {
+async fn look(pool: &Pool, names: &[String], known: &HashMap<&'static str, Arc<Kind>>) -> Result<Vec<Depth>> {
     let rows = sqlx::query!(
         r#"SELECT k.kind AS "kind!", q.paused_at AS "paused_at?", q.paused_by AS "paused_by?", q.mean_ms AS "mean_ms?",
                   (SELECT count(*) FROM (
@@ -152,11 +176,16 @@ async fn look(pool: &PgPool, names: &[String], known: &HashMap<&'static str, Arc
                        AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
                      ORDER BY m.attempt_at LIMIT 1) j) AS oldest_s,
                   coalesce(l.running, 0)::bigint AS "running!", coalesce(l.workers, 0) AS "workers!", l.mean_ms AS "load_ms?",
-                  (SELECT count(*) FROM (SELECT FROM dead_jobs d WHERE d.kind = k.kind LIMIT $2) d) AS "dead!"
+                  (SELECT count(*) FROM (SELECT FROM dead_jobs d WHERE d.kind = k.kind LIMIT $2) d) AS "dead!",
+                  (SELECT count(*) FROM (SELECT FROM mq_msgs m WHERE m.channel_name = k.kind AND m.faults > 0
+                                         LIMIT $2) f) AS "faulty!",
+                  (SELECT count(*) FROM (SELECT FROM mq_msgs m WHERE m.channel_name = k.kind AND m.attempt_at IS NULL
+                                         LIMIT $2) e) AS "exhausted!",
+                  extract(epoch FROM clock_timestamp() - l.progressed_at)::float8 AS "progress_s?"
            FROM unnest($1::text[]) k (kind)
            LEFT JOIN job_queues q USING (kind)
            LEFT JOIN (SELECT kind, sum(running) AS running, count(*) AS workers,
-                             avg(mean_ms) FILTER (WHERE mean_ms > 0) AS mean_ms
+                             avg(mean_ms) FILTER (WHERE mean_ms > 0) AS mean_ms, max(progressed_at) AS progressed_at
                       FROM job_loads GROUP BY kind) l USING (kind)
            ORDER BY k.kind"#,
         names,
@@ -182,7 +211,11 @@ async fn look(pool: &PgPool, names: &[String], known: &HashMap<&'static str, Arc
             dead: row.dead,
             oldest_age: seconds(row.oldest_s.unwrap_or_default()),
             mean: mean_ms.map(|ms| seconds(ms / 1_000.0)),
+            faulty: row.faulty,
+            exhausted: row.exhausted,
+            since_progress: row.progress_s.map(seconds),
             limits: kind.map(|kind| kind.queue),
+            timeout: kind.map(|kind| kind.spec.limits.timeout),
         });
     }
     Ok(depths)
@@ -193,7 +226,7 @@ fn seconds(s: f64) -> Duration {
 }
 
 /// What the planner thinks of it: its statistics, scaled to the table's size now.
-async fn estimate(pool: &PgPool, kind: &str) -> Result<i64> {
+async fn estimate(pool: &Pool, kind: &str) -> Result<i64> {
     let explain = "EXPLAIN (FORMAT JSON) SELECT FROM mq_msgs WHERE channel_name = $1 AND attempt_at <= now()
                    AND NOT blocked AND lease_token IS NULL";
     let plan: JsonValue = sqlx::query_scalar(explain).bind(kind).fetch_one(pool).await?;
@@ -218,7 +251,30 @@ mod tests {
             dead: 0,
             oldest_age: Duration::ZERO,
             mean: (mean_ms > 0).then(|| Duration::from_millis(mean_ms)),
+            faulty: 0,
+            exhausted: 0,
+            since_progress: None,
             limits: Some(Queue::IO),
+            timeout: Some(Duration::from_secs(2)),
+        }
+    }
+
+    #[test]
+    fn a_queue_stands_still_where_jobs_wait_and_nobody_settles_any() {
+        let long = Duration::from_mins(5);
+        let still = Depth { oldest_age: long, ..queue(3, 0, 0) };
+        let said = still.standstill().unwrap();
+        assert!(said.contains("3 jobs wait, the oldest for 300 s") && said.contains("none settles"), "{said}");
+        assert!(Depth { workers: 0, ..still.clone() }.standstill().unwrap().contains("no worker runs it"));
+        assert!(Depth { since_progress: Some(long), ..still.clone() }.standstill().is_some());
+        for well in [
+            Depth { since_progress: Some(Duration::from_secs(5)), ..still.clone() },
+            Depth { paused: Some((DateTime::UNIX_EPOCH, "olga".to_owned())), ..still.clone() },
+            Depth { oldest_age: Duration::from_secs(5), ..still.clone() },
+            Depth { running: 1, timeout: Some(long), ..still.clone() },
+            Depth { waiting: 0, ..still },
+        ] {
+            assert_eq!(well.standstill(), None, "{well:?}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! What the job loops of one process share.
-use super::{Handler, claim::Cursor};
+use super::{Handler, claim::Cursor, stop::Stop};
 use crate::spec::{Queue, Spec, Trigger};
 use std::{
     collections::HashMap,
@@ -13,6 +13,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// A job that can't even be put off is left alone for this long.
+const SHUNNED_FOR: Duration = Duration::from_mins(1);
+
 /// One kind of job in this process.
 pub(crate) struct Kind {
     pub(crate) spec: &'static Spec,
@@ -23,6 +26,8 @@ pub(crate) struct Kind {
     pub(crate) due: Notify,
     /// Set while there is something that killed a worker.
     suspects: AtomicBool,
+    /// Jobs that could not be settled and not even be put off, and until when this process leaves them alone.
+    shunned: Mutex<Vec<(Uuid, Instant)>>,
     pub(crate) load: Load,
 }
 
@@ -31,11 +36,23 @@ pub(crate) struct Kind {
 pub(crate) struct Load {
     pub(crate) running: AtomicI64,
     mean_us: AtomicU64,
+    progressed_at: Mutex<Option<Instant>>,
 }
 
 impl Load {
+    /// Some job was settled, done or not.
+    pub(crate) fn progressed(&self) {
+        *self.progressed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago some job was settled last.
+    pub(crate) fn since_progress(&self) -> Option<Duration> {
+        self.progressed_at.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+
     /// Weighs the newest runs with an eighth.
     pub(crate) fn ran(&self, jobs: u64, took: Duration) {
+        self.progressed();
         let each = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / jobs.max(1);
         let old = self.mean_us.load(Ordering::Relaxed);
         let new = if old == 0 { each.max(1) } else { (old * 7 + each) / 8 };
@@ -56,6 +73,7 @@ impl Kind {
             cursor: Mutex::new(Cursor::new()),
             due: Notify::new(),
             suspects: AtomicBool::new(false),
+            shunned: Mutex::default(),
             load: Load::default(),
         }
     }
@@ -63,6 +81,19 @@ impl Kind {
     /// The handler, once this process runs the kind.
     pub(crate) fn handler(&self) -> Option<Handler> {
         self.handler.get().copied()
+    }
+
+    /// Leaves a job alone for a while: others of its kind are not to wait for it.
+    pub(crate) fn shun(&self, job_id: Uuid) {
+        let until = Instant::now() + SHUNNED_FOR;
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner).push((job_id, until));
+    }
+
+    /// The jobs that are left alone.
+    pub(crate) fn shunned(&self) -> Vec<Uuid> {
+        let mut shunned = self.shunned.lock().unwrap_or_else(PoisonError::into_inner);
+        shunned.retain(|(_, until)| *until > Instant::now());
+        shunned.iter().map(|(job_id, _)| *job_id).collect()
     }
 
     pub(crate) fn wake(&self) {
@@ -86,8 +117,7 @@ impl Kind {
 /// A job that this process has claimed.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
-    /// Tripped to ask the handler to stop.
-    pub(crate) cancel: CancellationToken,
+    stop: Stop,
     /// The lease to keep alive, where there is one.
     pub(crate) token: Option<Uuid>,
     pub(crate) renewed: Instant,
@@ -163,27 +193,38 @@ impl Engine {
         look(&mut self.0.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Remembers claimed jobs; gives the token that asks each handler to stop.
-    pub(crate) fn hold(&self, ids: impl Iterator<Item = Uuid>, token: Option<Uuid>) -> Vec<CancellationToken> {
+    /// Remembers claimed jobs; gives what asks each handler to stop.
+    pub(crate) fn hold(&self, ids: impl Iterator<Item = Uuid>, token: Option<Uuid>) -> Vec<Stop> {
         self.held(|held| {
             ids.map(|id| {
-                let cancel = CancellationToken::new();
-                let older = held.insert(id, Held { cancel: cancel.clone(), token, renewed: Instant::now() });
-                // An attempt of ours that lost its lease without knowing.
+                let stop = Stop::default();
+                let older = held.insert(id, Held { stop: stop.clone(), token, renewed: Instant::now() });
+                // An attempt of ours that lost its lease, or its transaction, without knowing.
                 if let Some(older) = older {
-                    older.cancel.cancel();
+                    older.stop.lose();
                 }
-                cancel
+                stop
             })
             .collect()
         })
     }
 
     /// Forgets jobs that are settled. One that was claimed anew meanwhile stays.
-    pub(crate) fn forget(&self, ids: &[Uuid], token: Option<Uuid>) {
+    pub(crate) fn forget(&self, ids: &[Uuid], stops: &[Stop]) {
+        self.held(|held| {
+            for (id, stop) in ids.iter().zip(stops) {
+                if held.get(id).is_some_and(|mine| mine.stop.is_same(stop)) {
+                    held.remove(id);
+                }
+            }
+        });
+    }
+
+    /// The same of leased ones.
+    pub(crate) fn forget_leased(&self, ids: &[Uuid], token: Uuid) {
         self.held(|held| {
             for id in ids {
-                if held.get(id).is_some_and(|mine| mine.token == token) {
+                if held.get(id).is_some_and(|mine| mine.token == Some(token)) {
                     held.remove(id);
                 }
             }
@@ -192,14 +233,14 @@ impl Engine {
 
     /// Asks the handler of a job to stop, if it runs here.
     pub(crate) fn cancel(&self, id: Uuid) -> bool {
-        self.held(|held| held.get(&id).map(|held| held.cancel.cancel()).is_some())
+        self.held(|held| held.get(&id).map(|held| held.stop.cancel()).is_some())
     }
 
-    /// Asks the handler of one attempt to stop, and not that of a newer one.
-    pub(crate) fn cancel_attempt(&self, id: Uuid, token: Uuid) {
+    /// One attempt's lease is lost: its handler is asked to stop, and not that of a newer one.
+    pub(crate) fn lose_attempt(&self, id: Uuid, token: Uuid) {
         self.held(|held| {
             if let Some(held) = held.get(&id).filter(|held| held.token == Some(token)) {
-                held.cancel.cancel();
+                held.stop.lose();
             }
         });
     }
@@ -229,5 +270,24 @@ impl Engine {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_whose_job_was_claimed_anew_is_lost_and_takes_nothing_with_it() {
+        let engine = Engine::new(&[], Duration::from_secs(1));
+        let job = Uuid::from_u128(1);
+        let older = engine.hold([job].into_iter(), None);
+        let newer = engine.hold([job].into_iter(), None);
+        assert!(older[0].is_lost() && older[0].asked().is_cancelled());
+        engine.forget(&[job], &older);
+        assert!(engine.cancel(job), "the newer one is still held");
+        assert!(newer[0].asked().is_cancelled() && !newer[0].is_lost(), "cancelled by somebody, and not lost");
+        engine.forget(&[job], &newer);
+        assert!(engine.is_idle());
     }
 }

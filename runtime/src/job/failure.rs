@@ -3,6 +3,7 @@ use super::{
     Kind, Verdict,
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
+    stop::Stop,
 };
 use crate::{Class, Error, Invocation, Result, Runtime, Tx, backoff, db::Share, error::Disposition};
 use std::time::Duration;
@@ -19,11 +20,18 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(30);
 pub(super) enum Outcome {
     Done,
     Snooze(Duration),
+    /// Another attempt has the job: nothing is to be said of this one.
+    Lost,
     /// It failed. Given up, it is buried.
     Failed {
         failure: Failure,
         give_up: bool,
     },
+}
+
+/// What a run came to that may have been asked to stop.
+pub(super) fn judge_stoppable(result: Result<Verdict>, stop: &Stop) -> Outcome {
+    if result.is_err() && stop.is_lost() { Outcome::Lost } else { judge(result) }
 }
 
 pub(super) fn judge(result: Result<Verdict>) -> Outcome {
@@ -52,7 +60,10 @@ pub(super) fn cancelled() -> Error {
 }
 
 /// Puts the job off, or buries it when that was its last try. Goes on trying while the database does not answer, up to a
-/// lease: then the job is found by another worker anyway.
+/// lease: then the job is found by another worker anyway. What else goes wrong is counted against the job, which steps aside.
+///
+/// # Errors
+/// Those of a database that does not answer.
 pub(super) async fn settle(
     runtime: &Runtime,
     kind: &Kind,
@@ -64,13 +75,43 @@ pub(super) async fn settle(
     let mut failures = 0;
     loop {
         match settle_once(runtime, kind, job, fence, outcome).await {
+            Err(error) if !is_passing(&error) => return step_aside(runtime, kind, job, fence, &error).await,
             Err(error) if tokio::time::Instant::now() < until => {
                 failures += 1;
                 tracing::warn!(handler = kind.spec.name, job_id = %job.id, %error, "the job can't be settled yet");
                 tokio::time::sleep(backoff::pause(failures, PAUSES.0, PAUSES.1)).await;
             }
-            settled => return settled,
+            settled => {
+                kind.load.progressed();
+                return settled;
+            }
         }
+    }
+}
+
+/// Whether the same may work a little later.
+fn is_passing(error: &Error) -> bool {
+    error.is_transient_conflict()
+        || matches!(error.class(), Class::Unavailable | Class::Exhausted | Class::DeadlineExceeded)
+}
+
+/// For others of the kind, who would wait for it without end.
+async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, why: &Error) -> Result<()> {
+    let (handler, job_id) = (kind.spec.name, job.id);
+    tracing::error!(handler, %job_id, error = %why, "the job can't be settled: it steps aside");
+    let aside = async {
+        let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
+        settle::step_aside(tx.conn(), job, fence).await?;
+        tx.commit().await
+    };
+    match aside.await {
+        Err(error) if is_passing(&error) => Err(error),
+        Err(error) => {
+            tracing::error!(handler, %job_id, %error, "the job can't be put off: it is left alone");
+            kind.shun(job.id);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -78,21 +119,24 @@ async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence
     let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
     let per_key = kind.handler().and_then(|handler| handler.per_key);
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
+    let mut unblocked = Vec::new();
     let held = match outcome {
-        Outcome::Done => false,
+        Outcome::Done | Outcome::Lost => false,
         Outcome::Snooze(pause) => {
             let token = if let Fence::Token(token) = fence { Some(token) } else { None };
             settle::snooze(tx.conn(), job.id, token, *pause).await?
         }
         Outcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
             tracing::error!(handler = kind.spec.name, job_id = %job.id, error = failure.error, "the job is dead");
-            settle::bury(tx.conn(), job, fence, failure, &keys).await?
+            let buried = settle::bury(tx.conn(), job, fence, failure, &keys).await?;
+            buried.map(|followers| unblocked = followers).is_some()
         }
         Outcome::Failed { failure, .. } => {
             settle::retry(tx.conn(), job, fence, failure, kind.queue.max_backoff).await?
         }
     };
     tx.commit().await?;
+    kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
     if !held {
         tracing::warn!(handler = kind.spec.name, job_id = %job.id, "the job was taken over by another worker");
     }

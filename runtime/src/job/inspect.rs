@@ -1,5 +1,5 @@
 //! Jobs as operators see them.
-use crate::{Io, Result};
+use crate::{Io, Result, keyset};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::types::JsonValue;
@@ -16,6 +16,8 @@ pub enum State {
     Blocked,
     /// Held by a worker.
     Running,
+    /// A runner of the crate sqlxmq has begun its last try: it runs there, or is never tried again.
+    Exhausted,
     /// Failed for good.
     Dead,
 }
@@ -86,6 +88,7 @@ impl From<Row> for View {
             1 => State::Scheduled,
             2 => State::Blocked,
             3 => State::Running,
+            4 => State::Exhausted,
             _ => State::Dead,
         };
         let errors = row.errors.and_then(|errors| serde_json::from_value(errors).ok()).unwrap_or_default();
@@ -113,8 +116,8 @@ pub async fn queued(io: &Io, kind: &str, limit: i64) -> Result<Vec<View>> {
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT m.id AS "job_id!", m.channel_name AS "kind!",
-                  CASE WHEN m.blocked THEN 2 WHEN m.leased_until >= now() OR c.held THEN 3
-                       WHEN m.attempt_at <= now() THEN 0 ELSE 1 END AS "state!",
+                  CASE WHEN m.blocked THEN 2 WHEN m.leased_until >= now() AND m.attempt_at IS NOT NULL OR c.held THEN 3
+                       WHEN m.attempt_at IS NULL THEN 4 WHEN m.attempt_at <= now() THEN 0 ELSE 1 END AS "state!",
                   m.channel_args AS "key!", m.priority AS "priority!", m.created_at AS enqueued_at, m.attempt_at AS at,
                   m.tries AS "tries!", m.attempts AS "tries_left!", m.errors,
                   CASE WHEN m.args IS NULL THEN (SELECT payload_bytes FROM mq_payloads p WHERE p.id = m.id)
@@ -143,11 +146,11 @@ pub async fn job(io: &Io, job_id: Uuid) -> Result<Option<View>> {
     let queued = sqlx::query_as!(
         Row,
         r#"SELECT m.id AS job_id, m.channel_name AS kind,
-                  CASE WHEN m.leased_until >= now() OR EXISTS (
+                  CASE WHEN m.leased_until >= now() AND m.attempt_at IS NOT NULL OR EXISTS (
                               SELECT FROM job_claims c WHERE c.kind = m.channel_name AND m.id = ANY(c.job_ids)
                                                                  AND m.attempt_at <= c.claimed_at) THEN 3
                        WHEN m.blocked OR coalesce(m.after_message_id, uuid_nil()) <> uuid_nil() THEN 2
-                       WHEN m.attempt_at <= now() THEN 0 ELSE 1 END AS "state!",
+                       WHEN m.attempt_at IS NULL THEN 4 WHEN m.attempt_at <= now() THEN 0 ELSE 1 END AS "state!",
                   m.channel_args AS key, m.priority, m.created_at AS enqueued_at, m.attempt_at AS at, m.tries,
                   m.attempts AS tries_left, m.errors, coalesce(m.headers, p.payload_bytes) AS headers,
                   coalesce(m.args::text, p.payload_json::text) AS args
@@ -161,8 +164,9 @@ pub async fn job(io: &Io, job_id: Uuid) -> Result<Option<View>> {
     }
     let dead = sqlx::query_as!(
         Row,
-        r#"SELECT job_id, kind, 4 AS "state!", key, priority, enqueued_at AS "enqueued_at?", died_at AS "at?",
-                  attempts AS tries, 0 AS "tries_left!", errors AS "errors?", headers, args::text AS args
+        r#"SELECT job_id, kind, 5 AS "state!", key, priority, enqueued_at AS "enqueued_at?", died_at AS "at?",
+                  attempts AS tries, 0 AS "tries_left!", errors AS "errors?", headers,
+                  coalesce(arguments::text, args::text) AS args
            FROM dead_jobs WHERE job_id = $1"#,
         job_id,
     )
@@ -173,14 +177,28 @@ pub async fn job(io: &Io, job_id: Uuid) -> Result<Option<View>> {
 
 /// Dead jobs, the newest first, of one kind or of all, after the one named. Without their arguments.
 pub async fn dead(io: &Io, kind: Option<&str>, after: Option<(DateTime<Utc>, Uuid)>, limit: i64) -> Result<Vec<View>> {
-    let (after_at, after_id) = after.unzip();
+    let (after_at, after_id) = after.unwrap_or(keyset::END);
+    // Two statements, each with an index of its own: one for both would walk the other's.
+    let Some(kind) = kind else {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT job_id, kind, 5 AS "state!", key, priority, enqueued_at AS "enqueued_at?", died_at AS "at?",
+                      attempts AS tries, 0 AS "tries_left!",
+                      jsonb_build_array(errors -> -1) AS "errors?", headers, NULL::text AS args
+               FROM dead_jobs WHERE (died_at, job_id) < ($1, $2)
+               ORDER BY died_at DESC, job_id DESC LIMIT $3"#,
+            after_at,
+            after_id,
+            limit,
+        );
+        return Ok(rows.fetch_all(io.reads()).await?.into_iter().map(View::from).collect());
+    };
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT job_id, kind, 4 AS "state!", key, priority, enqueued_at AS "enqueued_at?", died_at AS "at?",
+        r#"SELECT job_id, kind, 5 AS "state!", key, priority, enqueued_at AS "enqueued_at?", died_at AS "at?",
                   attempts AS tries, 0 AS "tries_left!",
                   jsonb_build_array(errors -> -1) AS "errors?", headers, NULL::text AS args
-           FROM dead_jobs
-           WHERE ($1::text IS NULL OR kind = $1) AND ($2::timestamptz IS NULL OR (died_at, job_id) < ($2, $3::uuid))
+           FROM dead_jobs WHERE kind = $1 AND (died_at, job_id) < ($2, $3)
            ORDER BY died_at DESC, job_id DESC LIMIT $4"#,
         kind,
         after_at,

@@ -13,6 +13,7 @@ use super::{
     limit,
     run::Batch,
     settle::{Failure, Fence},
+    stop::Stop,
 };
 use crate::{Invocation, Result, Runtime, Tx, backoff, db::Share, tx::bounded};
 use futures_util::future::BoxFuture;
@@ -99,8 +100,7 @@ impl Lane {
                 Ok(Turn::Wait(pause)) => pause,
                 Err(error) => {
                     tracing::warn!(handler = self.kind.spec.name, %error, "can't run jobs");
-                    self.kind.with_cursor(|cursor| cursor.failed(&error));
-                    // Not lost: whoever is woken next looks from the beginning.
+                    // Not lost: whoever is woken next finds what was put back.
                     self.kind.wake();
                     backoff::jitter(BROKEN)
                 }
@@ -132,10 +132,17 @@ impl Lane {
         let claimed = bounded(QUEUE_TIMEOUT, self.claim(&mut tx, suspect, want)).await;
         let used = claimed.as_ref().map_or(0, |jobs| jobs.as_ref().map_or(0, Vec::len));
         if self.kind.queue.rate.is_some() {
-            bounded(QUEUE_TIMEOUT, limit::return_tokens(&pool, self.kind.spec.name, want - used)).await?;
+            let name = self.kind.spec.name;
+            let returned = bounded(QUEUE_TIMEOUT, limit::return_tokens(&pool, name, want - used)).await;
+            if let Err(error) = returned {
+                tracing::warn!(handler = name, %error, "tokens can't be given back; fewer jobs begin for a while");
+            }
         }
         match claimed {
-            Err(error) => Err(tx.fail(error).await),
+            Err(error) => {
+                self.kind.with_cursor(|cursor| cursor.failed(&error));
+                Err(tx.fail(error).await)
+            }
             Ok(None) => {
                 tx.rollback().await;
                 Ok(Turn::Wait(FULL))
@@ -162,37 +169,38 @@ impl Lane {
         {
             return Ok(None);
         }
-        let killer = if suspect { claim::lock_suspect(tx.conn(), name).await? } else { None };
-        let jobs = if let Some(job) = killer {
-            vec![job]
-        } else {
-            let (from, began) = (self.kind.with_cursor(|cursor| cursor.from()), Instant::now());
-            let jobs = claim::lock(tx.conn(), name, &from, want).await?;
-            self.kind.with_cursor(|cursor| cursor.advance(&from, &jobs, began.elapsed()));
-            jobs
-        };
+        let shunned = self.kind.shunned();
+        let killer = if suspect { claim::lock_suspect(tx.conn(), name, &shunned).await? } else { None };
+        if let Some(job) = killer {
+            let jobs = vec![job];
+            claim::free_unique_keys(tx.conn(), &jobs).await?;
+            return Ok(Some(jobs));
+        }
+        let (from, began) = (self.kind.with_cursor(|cursor| cursor.from()), Instant::now());
+        let jobs = claim::lock(tx.conn(), name, &from, (want, &shunned)).await?;
+        let took = began.elapsed();
         claim::free_unique_keys(tx.conn(), &jobs).await?;
+        // At the end: what was locked and not claimed after all must not be passed over.
+        self.kind.with_cursor(|cursor| cursor.advance(&from, &jobs, took));
         Ok(Some(jobs))
     }
 
     async fn hold_and_run(&mut self, tx: Tx, jobs: Vec<Claimed>) -> Result<()> {
         let (ids, engine) = (jobs.iter().map(|job| job.id).collect::<Vec<_>>(), self.runtime.jobs().clone());
-        let cancels = engine.hold(ids.iter().copied(), None);
+        let stops = engine.hold(ids.iter().copied(), None);
         let count = i64::try_from(ids.len()).unwrap_or_default();
         self.kind.load.running.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
-        let result = self.write_down_and_run(tx, &jobs, &ids, &cancels).await;
+        let result = self.write_down_and_run(tx, &jobs, &ids, &stops).await;
         self.kind.load.running.fetch_sub(count, std::sync::atomic::Ordering::Relaxed);
-        engine.forget(&ids, None);
+        engine.forget(&ids, &stops);
+        if result.is_err() {
+            // Nobody knows what became of them: the claims that follow must not pass them over.
+            self.kind.with_cursor(|cursor| cursor.put_back(&jobs));
+        }
         result
     }
 
-    async fn write_down_and_run(
-        &mut self,
-        tx: Tx,
-        jobs: &[Claimed],
-        ids: &[Uuid],
-        cancels: &[CancellationToken],
-    ) -> Result<()> {
+    async fn write_down_and_run(&mut self, tx: Tx, jobs: &[Claimed], ids: &[Uuid], stops: &[Stop]) -> Result<()> {
         if jobs[0].deaths >= MAX_DEATHS {
             tx.rollback().await;
             return failure::settle(&self.runtime, &self.kind, &jobs[0], Fence::Attempts(jobs[0].attempts), &killer())
@@ -203,7 +211,7 @@ impl Lane {
             return Err(tx.fail(error).await);
         }
         let began = Instant::now();
-        match self.run_batch(tx, jobs, cancels).await? {
+        match self.run_batch(tx, jobs, stops).await? {
             Batch::Committed(ran) => {
                 let took = began.elapsed();
                 self.kind.load.ran(ran as u64, took);
@@ -253,10 +261,8 @@ impl Lane {
 }
 
 /// Runs the handler until it ends, or until its time after being asked to stop is over.
-pub(super) async fn stoppable(
-    cancel: &CancellationToken,
-    work: impl Future<Output = Result<Verdict>>,
-) -> Result<Verdict> {
+pub(super) async fn stoppable(stop: &Stop, work: impl Future<Output = Result<Verdict>>) -> Result<Verdict> {
+    let cancel = stop.asked();
     if cancel.is_cancelled() {
         return Err(cancelled());
     }

@@ -6,10 +6,11 @@
 use super::{
     Attempt, Erased, Headers, Kind, MAX_DEATHS, Verdict,
     claim::{self, Claimed},
-    failure::{self, Outcome, judge},
+    failure::{self, Outcome, judge_stoppable},
     lanes::{killer, stoppable},
     limit::{self, Slot, Slots},
     settle::{self, Fence, Keys},
+    stop::Stop,
 };
 use crate::{
     Invocation, Io, Result, Runtime, Tx, backoff, db::Share, fault, ids, invoke, spec::Durability, tx::bounded,
@@ -69,7 +70,7 @@ pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>) {
     let slots = kind
         .queue
         .across
-        .map(|across| Arc::new(Mutex::new(Slots::new(runtime.pools().options.clone(), kind.spec.name, across))));
+        .map(|across| Arc::new(Mutex::new(Slots::new(runtime.pools().connector.clone(), kind.spec.name, across))));
     let shared = Shared {
         runtime: runtime.clone(),
         kind: kind.clone(),
@@ -102,7 +103,6 @@ async fn fetch(shared: Shared) {
             Ok(Turn::Wait(pause)) => Some(pause),
             Err(error) => {
                 tracing::warn!(handler = shared.kind.spec.name, %error, "can't claim jobs");
-                shared.kind.with_cursor(|cursor| cursor.failed(&error));
                 Some(backoff::jitter(BROKEN))
             }
         };
@@ -135,6 +135,9 @@ async fn turn(shared: &Shared, ahead: &mut usize, draining: &CancellationToken) 
     want = slots.as_ref().map_or(want, Vec::len);
     let token = ids::random();
     let claimed = if want == 0 { Ok(Vec::new()) } else { bounded(QUEUE_TIMEOUT, lease(shared, want, token)).await };
+    if let Err(error) = &claimed {
+        kind.with_cursor(|cursor| cursor.failed(error));
+    }
     let used = claimed.as_ref().map_or(0, Vec::len);
     free_slots(shared, slots.as_ref().map(|slots| slots[used..].to_vec())).await;
     if queue.rate.is_some() {
@@ -166,7 +169,8 @@ async fn lease(shared: &Shared, want: usize, token: Uuid) -> Result<Vec<Claimed>
     sqlx::query("SET LOCAL synchronous_commit = off").execute(tx.conn()).await?;
     let (from, began) = (shared.kind.with_cursor(|cursor| cursor.from()), Instant::now());
     let life = shared.runtime.jobs().lease();
-    let claimed = claim::lease(tx.conn(), shared.kind.spec.name, &from, want, (token, life)).await?;
+    let claimed =
+        claim::lease(tx.conn(), shared.kind.spec.name, &from, (want, &shared.kind.shunned()), (token, life)).await?;
     if claimed.is_empty() {
         tx.rollback().await;
     } else {
@@ -197,9 +201,9 @@ async fn begin_all(
     draining: &CancellationToken,
 ) {
     let ids: Vec<Uuid> = claimed.iter().map(|job| job.id).collect();
-    let cancels = shared.runtime.jobs().hold(ids.iter().copied(), Some(token));
+    let stops = shared.runtime.jobs().hold(ids.iter().copied(), Some(token));
     let quiet = claimed.len() > SPANS;
-    for (index, (job, cancel)) in claimed.into_iter().zip(cancels).enumerate() {
+    for (index, (job, stop)) in claimed.into_iter().zip(stops).enumerate() {
         let permit = tokio::select! {
             permit = shared.permits.clone().acquire_owned() => permit.ok(),
             () = draining.cancelled() => None,
@@ -212,7 +216,7 @@ async fn begin_all(
         let shared = shared.clone();
         let tasks = shared.runtime.tasks().clone();
         tasks.spawn(async move {
-            run_one(&shared, Leased { job, token }, &cancel, permit, quiet).await;
+            run_one(&shared, Leased { job, token }, &stop, permit, quiet).await;
             free_slots(&shared, slot.map(|slot| vec![slot])).await;
         });
     }
@@ -227,18 +231,12 @@ async fn give_back(shared: &Shared, ids: &[Uuid], token: Uuid) {
     if let Err(error) = bounded(QUEUE_TIMEOUT, released).await {
         tracing::warn!(handler = shared.kind.spec.name, %error, "leases can't be given back; they run out");
     }
-    shared.runtime.jobs().forget(ids, Some(token));
+    shared.runtime.jobs().forget_leased(ids, token);
 }
 
-async fn run_one(
-    shared: &Shared,
-    leased: Leased,
-    cancel: &CancellationToken,
-    permit: OwnedSemaphorePermit,
-    quiet: bool,
-) {
+async fn run_one(shared: &Shared, leased: Leased, stop: &Stop, permit: OwnedSemaphorePermit, quiet: bool) {
     let (runtime, kind, job, fence) = (&shared.runtime, &shared.kind, &leased.job, Fence::Token(leased.token));
-    let forget = || runtime.jobs().forget(&[job.id], Some(leased.token));
+    let forget = || runtime.jobs().forget_leased(&[job.id], leased.token);
     let (permit, _alone) = if job.deaths > 0 {
         // Others go on meanwhile.
         drop(permit);
@@ -253,7 +251,7 @@ async fn run_one(
     kind.load.running.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
     let (outcome, completed) =
-        if job.deaths >= MAX_DEATHS { (killer(), false) } else { handle(shared, &leased, cancel, quiet).await };
+        if job.deaths >= MAX_DEATHS { (killer(), false) } else { handle(shared, &leased, stop, quiet).await };
     kind.load.running.fetch_sub(1, Ordering::Relaxed);
     kind.load.ran(1, began.elapsed());
     if completed {
@@ -302,13 +300,13 @@ async fn begins_alone(shared: &Shared, leased: &Leased) -> bool {
 }
 
 /// Runs the handler; also says whether it has completed the job itself.
-async fn handle(shared: &Shared, leased: &Leased, cancel: &CancellationToken, quiet: bool) -> (Outcome, bool) {
+async fn handle(shared: &Shared, leased: &Leased, stop: &Stop, quiet: bool) -> (Outcome, bool) {
     let (spec, job) = (shared.kind.spec, &leased.job);
     fault::point(spec.name, "after_claim");
     let headers = Headers::read(job.headers.as_deref());
     let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
     let invocation =
-        Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(cancel.clone());
+        Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(stop.asked().clone());
     let attempt = Arc::new(Attempt::new(
         Io::new(&shared.runtime, Share::Jobs, invocation.clone()),
         leased.token,
@@ -316,13 +314,13 @@ async fn handle(shared: &Shared, leased: &Leased, cancel: &CancellationToken, qu
         (spec.name, shared.per_key),
     ));
     let args = job.args.clone().unwrap_or_else(|| "null".to_owned());
-    let work = stoppable(cancel, (shared.handle)(attempt.clone(), args));
+    let work = stoppable(stop, (shared.handle)(attempt.clone(), args));
     let finished = if quiet {
         invoke::quietly(&invocation, work).await
     } else {
         invoke::observed(&shared.runtime, spec, &invocation, work).await
     };
-    (judge(finished.result), attempt.is_completed())
+    (judge_stoppable(finished.result, stop), attempt.is_completed())
 }
 
 /// Completes what is handed over until nobody is left who could hand anything over.
@@ -373,7 +371,7 @@ async fn complete(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &
         }
     }
     for leased in group {
-        runtime.jobs().forget(&[leased.job.id], Some(leased.token));
+        runtime.jobs().forget_leased(&[leased.job.id], leased.token);
     }
     if per_key.is_some() {
         kind.wake();
@@ -381,12 +379,14 @@ async fn complete(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &
     fault::point(kind.spec.name, "after_complete");
 }
 
+/// How many of them were completed.
 async fn complete_once(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &[Leased]) -> Result<usize> {
     let jobs: Vec<&Claimed> = group.iter().map(|leased| &leased.job).collect();
     let tokens: Vec<Uuid> = group.iter().map(|leased| leased.token).collect();
     let keys = Keys::of(kind.spec.name, per_key, &jobs);
     let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
-    let deleted = settle::complete_leased(tx.conn(), &jobs, &tokens, &keys).await?;
+    let (deleted, unblocked) = settle::complete_leased(tx.conn(), &jobs, &tokens, &keys).await?;
     tx.commit().await?;
+    kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
     Ok(deleted)
 }

@@ -1,8 +1,13 @@
 //! Limits that hold over all processes: a token bucket for rates, advisory locks as slots for concurrency.
 //!
 //! A slot is freed by the server when its transaction or its connection ends, so a worker that dies leaves none behind.
-use crate::{Result, spec::Rate, tx::bounded};
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use crate::{
+    Result,
+    db::{Connector, Pool, Purpose},
+    spec::Rate,
+    tx::bounded,
+};
+use sqlx::PgConnection;
 use std::time::Duration;
 
 /// How long freeing slots may take.
@@ -14,7 +19,7 @@ fn count(tokens: usize) -> f64 {
 }
 
 /// Takes up to `want` tokens; gives how many.
-pub(super) async fn take_tokens(pool: &PgPool, kind: &str, rate: Rate, want: usize) -> Result<usize> {
+pub(super) async fn take_tokens(pool: &Pool, kind: &str, rate: Rate, want: usize) -> Result<usize> {
     sqlx::query!("INSERT INTO job_queues (kind) VALUES ($1) ON CONFLICT DO NOTHING", kind).execute(pool).await?;
     let taken = sqlx::query_scalar!(
         r#"WITH bucket AS (
@@ -36,7 +41,7 @@ pub(super) async fn take_tokens(pool: &PgPool, kind: &str, rate: Rate, want: usi
 }
 
 /// Puts back what was not used.
-pub(super) async fn return_tokens(pool: &PgPool, kind: &str, tokens: usize) -> Result<()> {
+pub(super) async fn return_tokens(pool: &Pool, kind: &str, tokens: usize) -> Result<()> {
     if tokens > 0 {
         sqlx::query!("UPDATE job_queues SET tokens = tokens + $2 WHERE kind = $1", kind, count(tokens))
             .execute(pool)
@@ -72,7 +77,7 @@ pub(super) struct Slot {
 
 /// Slots held by a connection of their own, for runs without a transaction.
 pub(super) struct Slots {
-    options: PgConnectOptions,
+    connector: Connector,
     kind: &'static str,
     across: i32,
     conn: Option<PgConnection>,
@@ -83,9 +88,9 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(options: PgConnectOptions, kind: &'static str, across: u32) -> Self {
+    pub(super) fn new(connector: Connector, kind: &'static str, across: u32) -> Self {
         Self {
-            options,
+            connector,
             kind,
             across: i32::try_from(across).unwrap_or(i32::MAX),
             conn: None,
@@ -102,7 +107,7 @@ impl Slots {
             // With the connection before this one its slots were freed.
             self.held.clear();
             self.connection += 1;
-            PgConnection::connect_with(&self.options).await?
+            self.connector.connect(Purpose::Work).await?
         };
         let taken = sqlx::query_scalar!(
             r#"WITH free AS MATERIALIZED (SELECT slot FROM generate_series(1, $2::int) slot WHERE slot <> ALL ($4::int[]))

@@ -21,6 +21,7 @@ mod claim;
 mod depth;
 mod engine;
 mod enqueue;
+mod exhausted;
 mod failure;
 mod lanes;
 mod leased;
@@ -29,6 +30,7 @@ mod run;
 mod scout;
 mod settle;
 pub(crate) mod step;
+mod stop;
 mod upkeep;
 mod wake;
 
@@ -179,6 +181,7 @@ fn read<J: Job>(args: &str) -> Result<J> {
 pub(crate) fn start(runtime: &Runtime) {
     upkeep::run(runtime);
     scout::run(runtime);
+    exhausted::run(runtime);
 }
 
 /// Runs jobs of this kind until the drain.

@@ -78,7 +78,8 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
                   m.args IS NULL AS "stock!", coalesce(m.args::text, p.payload_json::text) AS args,
                   coalesce(m.headers, p.payload_bytes) AS headers
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
-           WHERE m.id = $1 AND m.id <> uuid_nil() AND (m.leased_until IS NULL OR m.leased_until < now())
+           WHERE m.id = $1 AND m.id <> uuid_nil()
+             AND (m.leased_until IS NULL OR m.leased_until < now() OR m.attempt_at IS NULL)
            FOR UPDATE OF m SKIP LOCKED"#,
         job_id,
     )
@@ -116,11 +117,14 @@ pub async fn redrive(conn: &mut PgConnection, selection: &Selection) -> Result<u
                        WHERE job_id IN (
                          SELECT unnest($1::uuid[])
                          UNION ALL (SELECT job_id FROM dead_jobs WHERE kind = $2 ORDER BY died_at LIMIT $3))
-                       RETURNING job_id, kind, args, key, priority, retries, headers, errors, enqueued_at),
+                       RETURNING job_id, kind, coalesce(arguments, args::json, 'null') AS args, key, priority, retries,
+                                 headers, errors, enqueued_at),
               asked AS (DELETE FROM job_cancellations WHERE job_id IN (SELECT job_id FROM dead))
          INSERT INTO mq_msgs (id, created_at, attempts, channel_name, channel_args, after_message_id, priority, args,
                               headers, errors)
-         SELECT job_id, enqueued_at, retries + 1, kind, key, NULL, priority, coalesce(args::json, 'null'), headers, errors
+         SELECT CASE WHEN EXISTS (SELECT FROM mq_msgs m WHERE m.id = job_id) THEN gen_random_uuid() ELSE job_id END,
+                least(greatest(enqueued_at, 'epoch'), timestamptz '9999-12-30'), least(retries, 2147483646) + 1, kind, key,
+                NULL, priority, args, headers, errors
          FROM dead",
         ids,
         kind,

@@ -2,9 +2,10 @@
 use super::{
     Headers, Verdict, batched,
     claim::{self, Claimed},
-    failure::{self, Outcome, cancelled, judge},
+    failure::{self, Outcome, cancelled, judge, judge_stoppable},
     lanes::{BATCH_WINDOW, Each, Handle, Lane, QUEUE_TIMEOUT, stoppable},
-    settle::{self, Fence, Keys},
+    settle::{self, Fence, Keys, Unblocked},
+    stop::Stop,
 };
 use crate::{
     Invocation, Result, Tx, batch, fault,
@@ -12,7 +13,6 @@ use crate::{
     tx::bounded,
 };
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Jobs of larger batches get no span and no metrics of their own.
@@ -38,12 +38,12 @@ pub(super) enum Batch {
 }
 
 impl Lane {
-    pub(super) async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], cancels: &[CancellationToken]) -> Result<Batch> {
+    pub(super) async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], stops: &[Stop]) -> Result<Batch> {
         fault::point(self.kind.spec.name, "after_claim");
         let began = Instant::now();
         let ran = match self.handle {
-            Handle::Each(handle) => self.run_each(&mut tx, handle, jobs, cancels).await,
-            Handle::All(handle) => self.run_all(&mut tx, handle, jobs, cancels).await,
+            Handle::Each(handle) => self.run_each(&mut tx, handle, jobs, stops).await,
+            Handle::All(handle) => self.run_all(&mut tx, handle, jobs, stops).await,
         };
         let Ran { done, snoozed, failed, count } = match ran {
             Ok(ran) => ran,
@@ -54,12 +54,16 @@ impl Lane {
         };
         let taken = began.elapsed();
         let settled = bounded(QUEUE_TIMEOUT, self.settle(&mut tx, &done, &snoozed, &failed)).await;
-        if let Err(error) = settled {
-            let error = tx.fail(error).await;
-            return Ok(if count == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
-        }
+        let unblocked = match settled {
+            Ok(unblocked) => unblocked,
+            Err(error) => {
+                let error = tx.fail(error).await;
+                return Ok(if count == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
+            }
+        };
         fault::point(self.kind.spec.name, "before_commit");
         tx.commit().await?;
+        self.kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
         fault::point(self.kind.spec.name, "after_commit");
         if jobs.len() > SPANS || matches!(self.handle, Handle::All(_)) {
             self.runtime.metrics().batch(
@@ -82,16 +86,16 @@ impl Lane {
         tx: &mut Tx,
         handle: Each,
         jobs: &'a [Claimed],
-        cancels: &[CancellationToken],
+        stops: &[Stop],
     ) -> Result<Ran<'a>, (Batch, bool)> {
         let began = Instant::now();
         let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: 0 };
-        for (job, cancel) in jobs.iter().zip(cancels) {
+        for (job, stop) in jobs.iter().zip(stops) {
             if ran.count > 0 && began.elapsed() > BATCH_WINDOW {
                 break;
             }
-            let finished = self.run_one(tx, handle, job, cancel, jobs.len()).await;
-            match judge(finished.result) {
+            let finished = self.run_one(tx, handle, job, stop, jobs.len()).await;
+            match judge_stoppable(finished.result, stop) {
                 Outcome::Done => ran.done.push(job),
                 Outcome::Snooze(pause) if finished.committable => ran.snoozed.push((job.id, pause)),
                 failed => {
@@ -110,10 +114,10 @@ impl Lane {
         tx: &mut Tx,
         handle: batched::Handle,
         jobs: &'a [Claimed],
-        cancels: &[CancellationToken],
+        stops: &[Stop],
     ) -> Result<Ran<'a>, (Batch, bool)> {
         let spec = self.kind.spec;
-        let members = batched::members(spec, jobs, cancels);
+        let members = batched::members(spec, jobs, stops);
         let invocation = match &members[..] {
             [only] => only.invocation.clone(),
             _ => Invocation::start(spec.limits.timeout),
@@ -131,17 +135,20 @@ impl Lane {
         };
         let verdicts = match together.run(&self.runtime, work).await {
             Ok(verdicts) => verdicts,
-            Err(error) if jobs.len() == 1 => return Err((Batch::Failed(judge(Err(error))), clean)),
+            Err(error) if jobs.len() == 1 => {
+                return Err((Batch::Failed(judge_stoppable(Err(error), &stops[0])), clean));
+            }
             Err(_) => return Err((Batch::Undone, clean)),
         };
         let mut ran = Ran { done: Vec::new(), snoozed: Vec::new(), failed: Vec::new(), count: jobs.len() };
-        for ((job, cancel), verdict) in jobs.iter().zip(cancels).zip(verdicts) {
+        for ((job, stop), verdict) in jobs.iter().zip(stops).zip(verdicts) {
             // What was done or snoozed has had its effects: a cancellation finds a snoozed one at its next run.
             let has_effects = matches!(verdict, Ok(Verdict::Done | Verdict::Snooze(_)));
-            match judge(if cancel.is_cancelled() && !has_effects { Err(cancelled()) } else { verdict }) {
+            let verdict = if stop.asked().is_cancelled() && !has_effects { Err(cancelled()) } else { verdict };
+            match judge_stoppable(verdict, stop) {
                 Outcome::Done => ran.done.push(job),
                 Outcome::Snooze(pause) => ran.snoozed.push((job.id, pause)),
-                failed @ Outcome::Failed { .. } => ran.failed.push((job, failed)),
+                failed @ (Outcome::Failed { .. } | Outcome::Lost) => ran.failed.push((job, failed)),
             }
         }
         Ok(ran)
@@ -153,7 +160,7 @@ impl Lane {
         done: &[&Claimed],
         snoozed: &[(Uuid, Duration)],
         failed: &[(&Claimed, Outcome)],
-    ) -> Result<()> {
+    ) -> Result<Unblocked> {
         for (job, _) in failed {
             claim::take_unique_key_back(tx.conn(), self.kind.spec.name, job).await?;
         }
@@ -163,20 +170,13 @@ impl Lane {
         settle::complete(tx.conn(), done, &Keys::of(self.kind.spec.name, self.per_key, done)).await
     }
 
-    async fn run_one(
-        &self,
-        tx: &mut Tx,
-        handle: Each,
-        job: &Claimed,
-        cancel: &CancellationToken,
-        batch: usize,
-    ) -> Finished<Verdict> {
+    async fn run_one(&self, tx: &mut Tx, handle: Each, job: &Claimed, stop: &Stop, batch: usize) -> Finished<Verdict> {
         let (spec, headers) = (self.kind.spec, Headers::read(job.headers.as_deref()));
         let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
         let invocation =
-            Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(cancel.clone());
+            Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(stop.asked().clone());
         tx.adopt(invocation.clone());
-        let work = stoppable(cancel, handle(tx, job.args.as_deref().unwrap_or("null")));
+        let work = stoppable(stop, handle(tx, job.args.as_deref().unwrap_or("null")));
         if batch > SPANS {
             invoke::quietly(&invocation, work).await
         } else {

@@ -3,8 +3,8 @@
 //! It polls, and between polls it sleeps until the next job is due, so that a deadline is met to the millisecond. Loops that
 //! find nothing ask it to look for what is due next; notifications wake them directly.
 use super::{Kind, claim::From, wake};
-use crate::{Result, Runtime, backoff};
-use sqlx::{PgPool, postgres::PgListener};
+use crate::{Result, Runtime, backoff, db::Pool};
+use sqlx::postgres::PgListener;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -92,7 +92,7 @@ fn act(kinds: &[Arc<Kind>], sights: &HashMap<String, Sight>, polls: bool) -> Has
 }
 
 /// One statement over all kinds and priorities, each answered by the claim index alone.
-async fn look(pool: &PgPool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sight>> {
+async fn look(pool: &Pool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sight>> {
     let (mut names, mut levels, mut at, mut seq) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let began = Instant::now();
     let froms: Vec<(&Arc<Kind>, From)> =
@@ -157,7 +157,7 @@ async fn listen(runtime: &Runtime) {
 }
 
 async fn hear(runtime: &Runtime, draining: &CancellationToken) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(&runtime.pools().upkeep).await?;
+    let mut listener = PgListener::connect_with(runtime.pools().upkeep.inner()).await?;
     listener.listen_all([wake::CHANNEL, wake::STOCK_CHANNEL]).await?;
     wake_all(runtime);
     loop {

@@ -1,6 +1,11 @@
 //! What becomes of a claimed job: each statement changes the row only if this attempt still holds it.
-use super::{MAX_ERRORS, claim::Claimed, enqueue::lock_keys};
-use crate::{Error, Result};
+use super::{
+    MAX_ERRORS,
+    claim::Claimed,
+    enqueue::{MAX_DELAY, lock_keys},
+};
+use crate::{Error, Result, invocation::is_correlation_id};
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::JsonValue};
 use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
@@ -24,6 +29,18 @@ impl Fence {
     }
 }
 
+/// Where jobs stand that have been unblocked. They may stand before the place where claims begin.
+pub(crate) type Unblocked = Vec<Place>;
+
+/// Where a job stands in its queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) priority: i16,
+    /// None where a runner of the crate sqlxmq has begun its last try.
+    pub(crate) attempt_at: Option<DateTime<Utc>>,
+    pub(crate) seq: i64,
+}
+
 /// A kind's keys that lose a job: the next one of each is unblocked.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys<'a> {
@@ -44,21 +61,21 @@ impl<'a> Keys<'a> {
     }
 
     /// After it: as many as may run are unblocked, in their order.
-    async fn unblock(&self, conn: &mut PgConnection) -> Result<()> {
-        let Some(per_key) = self.per_key.filter(|_| !self.names.is_empty()) else { return Ok(()) };
-        sqlx::query!(
+    async fn unblock(&self, conn: &mut PgConnection) -> Result<Unblocked> {
+        let Some(per_key) = self.per_key.filter(|_| !self.names.is_empty()) else { return Ok(Vec::new()) };
+        let unblocked = sqlx::query_as!(
+            Place,
             "UPDATE mq_msgs SET blocked = false WHERE id IN (
                SELECT n.id FROM (SELECT DISTINCT key FROM unnest($2::text[]) k (key)) k CROSS JOIN LATERAL (
                  SELECT id FROM mq_msgs WHERE channel_name = $1 AND channel_args = k.key AND blocked ORDER BY seq
                  LIMIT greatest(0, $3 - (SELECT count(*) FROM mq_msgs WHERE channel_name = $1 AND channel_args = k.key
-                                           AND channel_args <> '' AND NOT blocked))) n)",
+                                           AND channel_args <> '' AND NOT blocked))) n)
+             RETURNING priority, attempt_at, seq",
             self.kind,
             &self.names,
             i64::from(per_key),
-        )
-        .execute(conn)
-        .await?;
-        Ok(())
+        );
+        Ok(unblocked.fetch_all(conn).await?)
     }
 }
 
@@ -66,7 +83,7 @@ impl<'a> Keys<'a> {
 ///
 /// # Errors
 /// When one is not there: then this transaction must not commit.
-pub(crate) async fn complete(conn: &mut PgConnection, jobs: &[&Claimed], keys: &Keys<'_>) -> Result<()> {
+pub(crate) async fn complete(conn: &mut PgConnection, jobs: &[&Claimed], keys: &Keys<'_>) -> Result<Unblocked> {
     keys.lock(conn).await?;
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
     let there =
@@ -103,7 +120,7 @@ pub(crate) async fn complete_leased(
     jobs: &[&Claimed],
     tokens: &[Uuid],
     keys: &Keys<'_>,
-) -> Result<usize> {
+) -> Result<(usize, Unblocked)> {
     keys.lock(conn).await?;
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
     // A place may have been given to another job of ours meanwhile: the ids tell.
@@ -126,8 +143,7 @@ pub(crate) async fn complete_leased(
     }
     let stock = jobs.iter().filter(|job| job.stock && deleted.contains(&job.id)).map(|job| job.id);
     delete_payloads(conn, stock.collect()).await?;
-    keys.unblock(conn).await?;
-    Ok(deleted.len())
+    Ok((deleted.len(), keys.unblock(conn).await?))
 }
 
 /// The class of what was queued when it was cancelled: no try of it failed.
@@ -159,12 +175,12 @@ pub(crate) async fn retry(
     failure: &Failure,
     max_backoff: Duration,
 ) -> Result<bool> {
-    let entry = failure.entry(job.tries + 1);
+    let entry = failure.entry(job.tries.saturating_add(1));
     let moved = sqlx::query!(
         "UPDATE mq_msgs
          SET attempts = attempts - 1, tries = tries + 1, deaths = 0, lease_token = NULL, leased_until = NULL,
              attempt_at = clock_timestamp() + make_interval(secs => coalesce($4::float8,
-               least($5::float8, extract(epoch FROM retry_backoff)::float8 * power(2, least(tries, 40)))
+               greatest(0, least($5::float8, extract(epoch FROM retry_backoff)::float8 * power(2, least(tries, 40))))
                * (0.5 + random() / 2))),
              errors = jsonb_path_query_array(coalesce(errors, '[]') || $6::jsonb, '$[last - $keep to last]',
                                              jsonb_build_object('keep', $7::int))
@@ -172,7 +188,7 @@ pub(crate) async fn retry(
         job.id,
         fence.attempts(),
         fence.token(),
-        failure.after.map(|after| after.as_secs_f64()),
+        failure.after.map(|after| after.min(MAX_DELAY).as_secs_f64()),
         max_backoff.as_secs_f64(),
         entry,
         i32::try_from(MAX_ERRORS).unwrap_or(i32::MAX) - 1,
@@ -190,25 +206,41 @@ pub(crate) async fn snooze(conn: &mut PgConnection, id: Uuid, token: Option<Uuid
          WHERE id = $1 AND lease_token IS NOT DISTINCT FROM $2",
         id,
         token,
-        pause.as_secs_f64(),
+        pause.min(MAX_DELAY).as_secs_f64(),
     )
     .execute(conn)
     .await?;
     Ok(moved.rows_affected() == 1)
 }
 
-/// Moves a job that will not be tried again to `dead_jobs`. False when the attempt does not hold it any more. Call it in
-/// a transaction where the kind has keys.
+/// Puts a job off that can't be settled, for longer each time, up to an hour: it steps aside for the others of its kind. No
+/// value that its row may hold makes this fail.
+pub(crate) async fn step_aside(conn: &mut PgConnection, job: &Claimed, fence: Fence) -> Result<bool> {
+    let moved = sqlx::query!(
+        "UPDATE mq_msgs SET faults = least(faults, 1000000) + 1, lease_token = NULL, leased_until = NULL,
+                            attempt_at = clock_timestamp() + make_interval(secs => least(3600, 5 * power(2, least(faults, 12))))
+         WHERE id = $1 AND ($3::uuid IS NULL AND attempts = $2 AND lease_token IS NULL OR lease_token = $3)",
+        job.id,
+        fence.attempts(),
+        fence.token(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+/// Moves a job that will not be tried again to `dead_jobs`, whatever its row holds. One whose id is there already gets another.
+/// None when the attempt does not hold it any more. Call it in a transaction where the kind has keys.
 pub(crate) async fn bury(
     conn: &mut PgConnection,
     job: &Claimed,
     fence: Fence,
     failure: &Failure,
     keys: &Keys<'_>,
-) -> Result<bool> {
+) -> Result<Option<Unblocked>> {
     keys.lock(conn).await?;
-    let tried = i32::from(failure.class != CANCELLED);
-    let entry = failure.entry(job.tries + tried);
+    let tried = i64::from(failure.class != CANCELLED);
+    let entry = failure.entry(job.tries.saturating_add(i32::from(tried != 0)));
     let headers = super::Headers::read(job.headers.as_deref());
     let buried = sqlx::query!(
         "WITH message AS (DELETE FROM mq_msgs
@@ -218,24 +250,26 @@ pub(crate) async fn bury(
                                     errors),
               payload AS (DELETE FROM mq_payloads p USING message m WHERE p.id = m.id
                           RETURNING p.id, p.payload_json, p.payload_bytes)
-         INSERT INTO dead_jobs (job_id, kind, args, correlation_id, attempts, last_error, enqueued_at, key, priority,
+         INSERT INTO dead_jobs (job_id, kind, arguments, correlation_id, attempts, last_error, enqueued_at, key, priority,
                                 retries, headers, errors)
-         SELECT m.id, m.channel_name, coalesce(m.args::jsonb, p.payload_json), $4, m.tries + $7, $5,
-                coalesce(m.created_at, clock_timestamp()), m.channel_args, m.priority, m.tries + m.attempts - 1,
+         SELECT CASE WHEN EXISTS (SELECT FROM dead_jobs d WHERE d.job_id = m.id) THEN gen_random_uuid() ELSE m.id END,
+                m.channel_name, coalesce(m.args, p.payload_json::json), $4, least(m.tries::bigint + $7, 2147483647)::int,
+                $5, coalesce(m.created_at, clock_timestamp()), m.channel_args, m.priority,
+                greatest(0, least(m.tries::bigint + m.attempts - 1, 2147483647))::int,
                 coalesce(m.headers, p.payload_bytes), coalesce(m.errors, '[]') || $6::jsonb
          FROM message m LEFT JOIN payload p USING (id)",
         job.id,
         fence.attempts(),
         fence.token(),
-        headers.correlation_id.unwrap_or_default(),
+        headers.correlation_id.filter(|id| is_correlation_id(id)).unwrap_or_default(),
         failure.error.replace('\0', ""),
         entry,
         tried,
     )
     .execute(&mut *conn)
     .await?;
-    keys.unblock(conn).await?;
-    Ok(buried.rows_affected() == 1)
+    let unblocked = keys.unblock(conn).await?;
+    Ok((buried.rows_affected() == 1).then_some(unblocked))
 }
 
 /// A suspect begins, alone: should its worker die, that was its doing. False when the attempt does not hold it any more.

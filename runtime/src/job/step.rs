@@ -26,7 +26,7 @@ pub(crate) async fn lease(
     life: Duration,
 ) -> Result<Vec<Claim>> {
     let token = ids::random();
-    let claimed = claim::lease(conn, kind, &Cursor::new().from(), most, (token, life)).await?;
+    let claimed = claim::lease(conn, kind, &Cursor::new().from(), (most, &[]), (token, life)).await?;
     Ok(claimed.into_iter().map(|job| Claim { job, token, kind, per_key }).collect())
 }
 
@@ -44,14 +44,14 @@ impl Claim {
     }
 
     pub(crate) async fn complete(&self, conn: &mut PgConnection) -> Result<bool> {
-        Ok(settle::complete_leased(conn, &[&self.job], &[self.token], &self.keys()).await? == 1)
+        Ok(settle::complete_leased(conn, &[&self.job], &[self.token], &self.keys()).await?.0 == 1)
     }
 
     pub(crate) async fn fail(&self, conn: &mut PgConnection, after: Duration) -> Result<bool> {
         let failure = Failure { class: "retry", error: "failed by hand".to_owned(), after: Some(after) };
         let fence = Fence::Token(self.token);
         if self.job.attempts <= 1 {
-            return settle::bury(conn, &self.job, fence, &failure, &self.keys()).await;
+            return Ok(settle::bury(conn, &self.job, fence, &failure, &self.keys()).await?.is_some());
         }
         settle::retry(conn, &self.job, fence, &failure, after).await
     }

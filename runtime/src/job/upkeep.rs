@@ -3,8 +3,8 @@
 //! A tick says that this worker lives, renews the leases it holds in one statement, asks which of its jobs are to be
 //! cancelled, writes how busy it is, and looks for workers that have died: what they were running in transactions is marked
 //! as suspect, and runs alone from then on.
-use crate::{Result, Runtime};
-use sqlx::{Connection, PgConnection};
+use crate::{Result, Runtime, db::Purpose};
+use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ async fn tick(runtime: &Runtime, kept: &mut Option<PgConnection>) -> Result<()> 
     // Taken out: a tick that is cut off in the middle does not come back with its connection.
     let mut conn = match kept.take() {
         Some(conn) => conn,
-        None => PgConnection::connect_with(&runtime.pools().options).await?,
+        None => runtime.pools().connector.connect(Purpose::Work).await?,
     };
     renew_leases(runtime, &mut conn).await?;
     sign_on(runtime, &mut conn).await?;
@@ -102,7 +102,7 @@ async fn renew_leases(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> 
     runtime.jobs().renewed(&renewed, at);
     for row in rows.iter().filter(|row| !row.held) {
         tracing::warn!(job_id = %row.id, "the job's lease was lost");
-        runtime.jobs().cancel_attempt(row.id, row.token);
+        runtime.jobs().lose_attempt(row.id, row.token);
     }
     Ok(())
 }
@@ -119,6 +119,7 @@ async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
     .execute(&mut *conn)
     .await?;
     let (mut kinds, mut concurrency, mut running, mut mean_ms) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut progressed_s: Vec<Option<f64>> = Vec::new();
     for kind in runtime.jobs().running_kinds() {
         let most = i32::try_from(kind.spec.limits.concurrency).unwrap_or(i32::MAX);
         let now = kind.load.running.load(std::sync::atomic::Ordering::Relaxed);
@@ -127,25 +128,30 @@ async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
         // A batch holds more than run at the same time.
         running.push(i32::try_from(now).unwrap_or(i32::MAX).min(most));
         mean_ms.push(kind.load.mean().as_secs_f64() * 1_000.0);
+        progressed_s.push(kind.load.since_progress().map(|ago| ago.as_secs_f64()));
     }
     // The mean outlives the worker, for whoever decides how many to start; a small change is not worth a write.
     sqlx::query!(
-        "WITH l AS (SELECT kind, concurrency, running, mean_ms
-                    FROM unnest($2::text[], $3::int[], $4::int[], $5::float8[]) l (kind, concurrency, running, mean_ms)),
+        "WITH l AS (SELECT kind, concurrency, running, mean_ms,
+                           clock_timestamp() - make_interval(secs => progressed_s) AS progressed_at
+                    FROM unnest($2::text[], $3::int[], $4::int[], $5::float8[], $6::float8[])
+                      l (kind, concurrency, running, mean_ms, progressed_s)),
               kept AS (
                 INSERT INTO job_queues (kind, mean_ms) SELECT kind, mean_ms FROM l WHERE mean_ms > 0 ORDER BY kind
                 ON CONFLICT (kind) DO UPDATE SET mean_ms = excluded.mean_ms
                 WHERE job_queues.mean_ms IS NULL
                    OR abs(job_queues.mean_ms - excluded.mean_ms) > 0.2 * job_queues.mean_ms)
-         INSERT INTO job_loads (worker_id, kind, concurrency, running, mean_ms)
-         SELECT $1, kind, concurrency, running, mean_ms FROM l
+         INSERT INTO job_loads (worker_id, kind, concurrency, running, mean_ms, progressed_at)
+         SELECT $1, kind, concurrency, running, mean_ms, progressed_at FROM l
          ON CONFLICT (worker_id, kind) DO UPDATE
-           SET concurrency = excluded.concurrency, running = excluded.running, mean_ms = excluded.mean_ms",
+           SET concurrency = excluded.concurrency, running = excluded.running, mean_ms = excluded.mean_ms,
+               progressed_at = excluded.progressed_at",
         worker_id,
         &kinds,
         &concurrency,
         &running,
         &mean_ms,
+        &progressed_s as &[Option<f64>],
     )
     .execute(conn)
     .await?;

@@ -4,8 +4,7 @@
 //! the transaction that enqueues: after its commit the kind is remembered, and one notification for everything remembered
 //! goes out at most every [`DEBOUNCE`]. A lost one costs a poll.
 use super::Kind;
-use crate::tasks::Tasks;
-use sqlx::PgPool;
+use crate::{db::Pool, tasks::Tasks};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -30,7 +29,7 @@ pub(crate) const LOOKAHEAD: Duration = Duration::from_secs(2);
 pub(crate) struct Waker(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    pool: Pool,
     tasks: Tasks,
     kinds: HashMap<&'static str, Arc<Kind>>,
     pending: Mutex<Pending>,
@@ -45,7 +44,7 @@ struct Pending {
 }
 
 impl Waker {
-    pub(crate) fn new(pool: PgPool, tasks: Tasks, kinds: HashMap<&'static str, Arc<Kind>>) -> Self {
+    pub(crate) fn new(pool: Pool, tasks: Tasks, kinds: HashMap<&'static str, Arc<Kind>>) -> Self {
         Self(Arc::new(Inner { pool, tasks, kinds, pending: Mutex::default(), outbox: Notify::new() }))
     }
 

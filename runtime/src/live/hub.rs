@@ -1,20 +1,12 @@
 //! The topics of one feed that somebody watches.
-use super::{Feed, Link, crowd::Crowd};
-use crate::{Error, Invocation, Io, Result, spec::Trigger, tasks::Tasks, tx::bounded};
-use prost::Message;
+use super::{Feed, topic::Topic};
+use crate::{Error, spec::Trigger, tasks::Tasks};
+use prost::{Message, Name};
 use std::{
     any::type_name,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
-use tokio::sync::watch;
-
-/// Reading a topic takes no longer.
-const LOAD_TIME: Duration = Duration::from_secs(3);
-
-/// While the link is down, what was loaded so lately is not loaded again, whoever asks.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// All topics of a feed.
 pub(super) struct Hub<F: Feed> {
@@ -26,36 +18,11 @@ struct Watched<F: Feed> {
     by: i64,
 }
 
-/// One of them.
-pub(super) struct Topic<F: Feed> {
-    pub(super) name: String,
-    /// Its receivers are told when it was loaded, and by the crowd of what has come since.
-    pub(super) held: watch::Sender<Held<F>>,
-    pub(super) crowd: Crowd,
-    /// How many watch it, over all processes, where that is known.
-    pub(super) audience: watch::Sender<Option<i64>>,
-    /// Held by whoever is loading: the others wait and find it loaded.
-    loading: tokio::sync::Mutex<()>,
-}
-
-/// What is known of a topic.
-pub(super) struct Held<F: Feed> {
-    /// None before it was first loaded.
-    pub(super) state: Option<F::State>,
-    /// How often it was loaded.
-    pub(super) loads: u64,
-    /// The link's epoch when that was last begun.
-    pub(super) epoch: u64,
-    at: Instant,
-    /// What came while it is being loaded, and may not be in it.
-    meanwhile: Option<Vec<Arc<F::Message>>>,
-}
-
 /// What the link needs of a hub, its types forgotten.
 pub(super) trait Listens: Send + Sync {
     fn keys(&self) -> &'static [&'static str];
     /// An event has come.
-    fn hear(&self, payload: &[u8], tasks: &Tasks);
+    fn hear(&self, message_type: &str, payload: &[u8], tasks: &Tasks);
     /// The watched topics, each with how many watch it here.
     fn audience(&self) -> Vec<(String, i64)>;
     /// How many watch the topic, over all processes.
@@ -107,9 +74,16 @@ impl<F: Feed> Listens for Hub<F> {
         }
     }
 
-    fn hear(&self, payload: &[u8], tasks: &Tasks) {
+    fn hear(&self, message_type: &str, payload: &[u8], tasks: &Tasks) {
         if self.topics().is_empty() {
             return;
+        }
+        if message_type != F::Message::full_name() {
+            return tracing::debug!(
+                feed = F::SPEC.name,
+                message_type,
+                "an event of a type that this version does not know"
+            );
         }
         let message = match F::Message::decode(payload) {
             Ok(message) => Arc::new(message),
@@ -117,8 +91,8 @@ impl<F: Feed> Listens for Hub<F> {
         };
         for name in F::topics(&message) {
             let Some(topic) = self.find(&name) else { continue };
-            if topic.hear(&message) && topic.crowd.news() {
-                tasks.spawn(async move { topic.crowd.go_round().await });
+            if topic.hear(&message) {
+                topic.tell_all(tasks);
             }
         }
     }
@@ -134,95 +108,6 @@ impl<F: Feed> Listens for Hub<F> {
     }
 }
 
-impl<F: Feed> Topic<F> {
-    fn named(name: String) -> Self {
-        let nothing = Held { state: None, loads: 0, epoch: 0, at: Instant::now(), meanwhile: None };
-        Self {
-            name,
-            held: watch::Sender::new(nothing),
-            crowd: Crowd::default(),
-            audience: watch::Sender::new(None),
-            loading: tokio::sync::Mutex::default(),
-        }
-    }
-
-    /// Takes an event in. Whether the watchers are to know.
-    fn hear(&self, message: &Arc<F::Message>) -> bool {
-        let mut is_news = false;
-        self.held.send_if_modified(|held| {
-            if let Some(meanwhile) = &mut held.meanwhile {
-                meanwhile.push(message.clone());
-            }
-            is_news = held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message));
-            false
-        });
-        is_news
-    }
-
-    /// Loads the topic, unless another watcher has done so since the link was last made.
-    pub(super) async fn load(&self, io: &Io, link: Link) -> Result<()> {
-        let _turn = self.loading.lock().await;
-        self.load_in_turn(io, link).await
-    }
-
-    /// As [`Topic::load`], unless somebody else is at it: then all are woken once it is done. Whether it was.
-    pub(super) async fn load_unless_busy(&self, io: &Io, link: Link) -> Result<bool> {
-        let Ok(_turn) = self.loading.try_lock() else { return Ok(false) };
-        self.load_in_turn(io, link).await.map(|()| true)
-    }
-
-    async fn load_in_turn(&self, io: &Io, link: Link) -> Result<()> {
-        if self.is_fresh(link) {
-            return Ok(());
-        }
-        let _place = io.runtime().live().loads.acquire().await;
-        let gathering = Gathering::begin(self);
-        let invocation = Invocation { deadline: Instant::now() + LOAD_TIME, ..io.invocation().clone() };
-        let state = bounded(LOAD_TIME, F::load(&io.within(invocation), &self.name)).await?;
-        gathering.end(state, link);
-        Ok(())
-    }
-
-    fn is_fresh(&self, link: Link) -> bool {
-        let held = self.held.borrow();
-        held.loads > 0 && held.epoch == link.epoch && (link.up || held.at.elapsed() < FRESH)
-    }
-}
-
-/// Events are kept while a topic is being loaded, and no longer, however the loading ends.
-struct Gathering<'a, F: Feed>(&'a Topic<F>);
-
-impl<'a, F: Feed> Gathering<'a, F> {
-    fn begin(topic: &'a Topic<F>) -> Self {
-        topic.held.send_if_modified(|held| {
-            held.meanwhile = Some(Vec::new());
-            false
-        });
-        Self(topic)
-    }
-
-    fn end(self, mut state: F::State, link: Link) {
-        self.0.held.send_modify(|held| {
-            for message in held.meanwhile.take().unwrap_or_default() {
-                F::apply(&mut state, &self.0.name, &message);
-            }
-            held.state = Some(state);
-            held.loads += 1;
-            held.epoch = link.epoch;
-            held.at = Instant::now();
-        });
-    }
-}
-
-impl<F: Feed> Drop for Gathering<'_, F> {
-    fn drop(&mut self) {
-        self.0.held.send_if_modified(|held| {
-            held.meanwhile = None;
-            false
-        });
-    }
-}
-
 /// The feed was not registered.
 pub(super) fn unregistered<F: Feed>() -> Error {
     Error::internal(anyhow::anyhow!("feed {} ({}) is not registered", F::SPEC.name, type_name::<F>()))
@@ -231,7 +116,14 @@ pub(super) fn unregistered<F: Feed>() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Spec;
+    use crate::{
+        Io, Result,
+        live::{Link, Reconciled, topic::Gathering},
+        spec::Spec,
+    };
+    use std::{cmp::Ordering, time::Duration};
+
+    const TYPE: &str = "google.protobuf.Duration";
 
     /// The highest number heard.
     struct Highest;
@@ -254,6 +146,14 @@ mod tests {
             *state = message.seconds.max(*state);
             newer
         }
+
+        fn reconcile(state: &mut i64, loaded: i64) -> Reconciled {
+            match loaded.cmp(&std::mem::replace(state, loaded)) {
+                Ordering::Equal => Reconciled::Same,
+                Ordering::Greater => Reconciled::Newer,
+                Ordering::Less => Reconciled::Repaired,
+            }
+        }
     }
 
     fn event(number: i64) -> Vec<u8> {
@@ -265,13 +165,13 @@ mod tests {
         let hub = Hub::<Highest>::default();
         let topic = hub.join("t");
         let gathering = Gathering::begin(&topic);
-        hub.hear(&event(7), &Tasks::default());
+        hub.hear(TYPE, &event(7), &Tasks::default());
         assert_eq!(topic.held.borrow().state, None);
         gathering.end(5, Link { epoch: 1, up: true });
         assert_eq!(topic.held.borrow().state, Some(7));
-        hub.hear(&event(6), &Tasks::default());
+        hub.hear(TYPE, &event(6), &Tasks::default());
         assert!(topic.crowd.news(), "what is older is no news: nobody is going round");
-        hub.hear(&event(8), &Tasks::default());
+        hub.hear(TYPE, &event(8), &Tasks::default());
         assert_eq!(topic.held.borrow().state, Some(8));
     }
 
@@ -281,7 +181,7 @@ mod tests {
         let topic = hub.join("t");
         Gathering::begin(&topic).end(0, Link { epoch: 1, up: true });
         let mut news: Vec<_> = (0..2_000).map(|_| topic.crowd.join()).collect();
-        (1..=9).for_each(|number| hub.hear(&event(number), &tasks));
+        (1..=9).for_each(|number| hub.hear(TYPE, &event(number), &tasks));
         for one in &mut news {
             one.changed().await.unwrap();
             assert_eq!(topic.held.borrow().state, Some(9), "nobody looked before all had come");
@@ -289,12 +189,38 @@ mod tests {
         assert!(tasks.drain(Duration::from_secs(30)).await, "the round comes to its end");
     }
 
+    #[tokio::test]
+    async fn what_was_made_up_is_put_right_and_what_came_meanwhile_is_kept() {
+        let (hub, tasks) = (Hub::<Highest>::default(), Tasks::default());
+        let topic = hub.join("t");
+        Gathering::begin(&topic).end(5, Link { epoch: 1, up: true });
+        hub.hear(TYPE, &event(9_000), &tasks);
+        assert_eq!(Gathering::begin(&topic).compare(6), Some(Reconciled::Repaired));
+        assert_eq!((topic.held.borrow().state, topic.held.borrow().loads), (Some(6), 2), "watchers begin anew");
+        let gathering = Gathering::begin(&topic);
+        hub.hear(TYPE, &event(7), &tasks);
+        assert_eq!(gathering.compare(6), Some(Reconciled::Same), "7 came while 6 was being read");
+        assert_eq!(Gathering::begin(&topic).compare(8), Some(Reconciled::Newer), "an event was lost");
+        assert_eq!((topic.held.borrow().state, topic.held.borrow().loads), (Some(8), 2));
+    }
+
+    #[test]
+    fn bytes_of_another_type_are_no_event() {
+        let hub = Hub::<Highest>::default();
+        let topic = hub.join("t");
+        Gathering::begin(&topic).end(5, Link { epoch: 1, up: true });
+        for other in ["google.protobuf.Timestamp", ""] {
+            hub.hear(other, &event(7), &Tasks::default());
+        }
+        assert_eq!(topic.held.borrow().state, Some(5));
+    }
+
     #[test]
     fn a_load_that_is_given_up_gathers_no_longer() {
         let hub = Hub::<Highest>::default();
         let topic = hub.join("t");
         drop(Gathering::begin(&topic));
-        hub.hear(&event(7), &Tasks::default());
+        hub.hear(TYPE, &event(7), &Tasks::default());
         assert!(topic.held.borrow().meanwhile.is_none());
     }
 

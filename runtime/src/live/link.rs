@@ -1,10 +1,11 @@
 //! The process's own queue on the broker, from which its feeds hear.
-use super::{Live, audience};
+use super::{Live, audience, beacon};
 use crate::{Runtime, backoff, tasks::Tasks};
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use lapin::{
     Channel,
+    message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
@@ -12,6 +13,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// Between two connections.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
@@ -23,8 +25,13 @@ const ACK_EVERY: u16 = 250;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl Live {
+    /// A queue was bound: what is published from here on comes, or nobody knows. A beacon tells.
+    fn bound(&self) {
+        self.link.send_modify(|link| link.epoch += 1);
+    }
+
     fn up(&self) {
-        self.link.send_modify(|link| (link.epoch, link.up) = (link.epoch + 1, true));
+        self.link.send_if_modified(|link| !std::mem::replace(&mut link.up, true));
     }
 
     fn lost(&self) {
@@ -32,9 +39,10 @@ impl Live {
     }
 
     /// A feed that panics may have lost the event: then all is loaded again.
-    fn hear(&self, payload: &[u8], tasks: &Tasks) -> anyhow::Result<()> {
-        let heard = catch_unwind(AssertUnwindSafe(|| self.hubs.iter().for_each(|hub| hub.hear(payload, tasks))));
-        heard.map_err(|_| anyhow!("a feed panicked over an event"))
+    fn hear(&self, delivery: &Delivery, tasks: &Tasks) -> anyhow::Result<()> {
+        let kind = delivery.properties.kind().as_ref().map_or("", |kind| kind.as_str());
+        let each = || self.hubs.iter().for_each(|hub| hub.hear(kind, &delivery.data, tasks));
+        catch_unwind(AssertUnwindSafe(each)).map_err(|_| anyhow!("a feed panicked over an event"))
     }
 }
 
@@ -51,7 +59,12 @@ pub(crate) async fn run(runtime: Runtime) {
         if let Err(error) = ended {
             failures += 1;
             let error = format!("{error:#}");
-            tracing::warn!(error, "no events for those who watch; their streams are stale until the broker is back");
+            // Without a worker that goes on and on.
+            if failures == 1 {
+                tracing::warn!(error, "no events for those who watch; their streams are stale until they come again");
+            } else {
+                tracing::debug!(error, failures, "still no events for those who watch");
+            }
             runtime.tasks().pause(backoff::pause(failures, PAUSES.0, PAUSES.1)).await;
         }
     }
@@ -62,20 +75,23 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let (live, topology) = (runtime.live(), runtime.topology());
     let connection = runtime.broker().connect("watchers").await?;
     let channel = connection.create_channel().await?;
-    topology.declare(&channel).await.context("the topology can't be declared")?;
-    let queue = topology.declare_own(&channel, &live.keys()).await.context("no queue of our own")?;
+    let mut keys = live.keys();
+    keys.push(beacon::KEY);
+    let queue = topology.declare_listener(&channel, &keys).await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
     let mut deliveries = channel.basic_consume(queue, "watchers".into(), options, FieldTable::default()).await?;
     // What is committed from here on comes; what was before is in the database.
-    live.up();
-    *failures = 0;
-    let (mut newest, mut pending) = (0, 0);
+    live.bound();
+    let (mut newest, mut pending, mut heard_at) = (0, 0, Instant::now());
     loop {
         let delivery = tokio::select! {
             biased;
             () = runtime.tasks().closing().cancelled() => return Ok(()),
             delivery = deliveries.next() => delivery,
+            () = tokio::time::sleep_until(heard_at + beacon::SILENCE) => {
+                bail!("no worker has been heard for {:?}", beacon::SILENCE);
+            }
             () = tokio::time::sleep(ACK_WITHIN), if pending > 0 => {
                 acknowledge(&channel, newest, &mut pending).await?;
                 continue;
@@ -83,7 +99,13 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
         };
         let Some(delivery) = delivery else { bail!("RabbitMQ cancelled the consumer") };
         let delivery = delivery.context("the delivery failed")?;
-        live.hear(&delivery.data, runtime.tasks())?;
+        if delivery.routing_key.as_str() == beacon::KEY {
+            heard_at = Instant::now();
+            *failures = 0;
+            live.up();
+        } else {
+            live.hear(&delivery, runtime.tasks())?;
+        }
         newest = delivery.delivery_tag;
         pending += 1;
         if pending >= ACK_EVERY {

@@ -2,17 +2,22 @@
 //!
 //! Each service process has a queue of its own on the broker and hears every event of its feeds (`link`). A topic is loaded
 //! from the database when it is first watched, and moved forward by events (`hub`); however many watch it, it is loaded
-//! once and kept once; news goes round among them (`crowd`). While the link is lost, all of it is stale, and the watchers are told; when it is back, every watched
-//! topic is loaded again, because what was published in between is in the database and nowhere else.
+//! once and kept once; news goes round among them (`crowd`). While the link is lost, or nobody knows whether events would come
+//! over it (`beacon`), all of it is stale, and the watchers are told; when it is back, every watched topic is loaded again,
+//! because what was published in between is in the database and nowhere else. And whatever is watched is compared with the
+//! database now and then: events are what somebody said, and the database is what is so.
 
 mod audience;
+mod beacon;
 mod crowd;
 mod hub;
 mod link;
+mod topic;
 mod watch;
 
 pub use watch::{News, Pulse, Watch};
 
+pub(crate) use beacon::run as send_beacons;
 pub(crate) use link::run;
 
 use crate::{Io, Result, spec::Spec};
@@ -29,7 +34,7 @@ pub trait Feed: Send + Sync + 'static {
     /// Name and routing keys ([`Trigger::Broadcast`](crate::spec::Trigger::Broadcast)).
     const SPEC: &'static Spec;
     /// The events.
-    type Message: prost::Message + Default + 'static;
+    type Message: prost::Name + Default + 'static;
     /// A topic as it is now.
     type State: Send + Sync + 'static;
 
@@ -45,6 +50,20 @@ pub trait Feed: Send + Sync + 'static {
     /// Moves a topic forward. Events may come twice, and older than the state: those must change nothing. Returns whether the
     /// watchers are to be woken.
     fn apply(state: &mut Self::State, topic: &str, message: &Self::Message) -> bool;
+
+    /// Puts right what events have made of a topic, by what the database says, which was asked after they came.
+    fn reconcile(state: &mut Self::State, loaded: Self::State) -> Reconciled;
+}
+
+/// What comparing a topic with the database came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reconciled {
+    /// They agree.
+    Same,
+    /// The database is ahead: an event is on its way, or was lost.
+    Newer,
+    /// Somebody said what is not so: it was put right, and whoever watches must forget what they have.
+    Repaired,
 }
 
 /// Loads at the same time.

@@ -1,7 +1,8 @@
 //! One watcher of one topic.
 use super::{
     Feed, Link,
-    hub::{Held, Hub, Topic, unregistered},
+    hub::{Hub, unregistered},
+    topic::{Held, Topic},
 };
 use crate::{Io, Result};
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -109,8 +110,8 @@ impl<F: Feed> Watch<F> {
                 _ = self.held.changed() => return Ok(self.see()),
                 _ = self.news.changed() => return Ok(self.see()),
                 _ = self.link.changed() => {
-                    // Up again, it is loaded first.
-                    if !self.link.borrow().up {
+                    // Where a queue was bound anew, it is loaded first.
+                    if self.link.borrow().epoch == self.epoch {
                         return Ok(News::Pulse);
                     }
                 }
@@ -133,7 +134,9 @@ impl<F: Feed> Watch<F> {
     /// It is time to show that the stream is alive. Without events, the database is asked instead.
     async fn beat(&mut self, link: Link) -> News {
         self.next_pulse.as_mut().reset(Instant::now() + self.every);
-        if !link.up && self.topic.load_unless_busy(&self.io, link).await.is_ok_and(|loaded| loaded) {
+        if link.up {
+            self.topic.compare(&self.io).await;
+        } else if self.topic.load_unless_busy(&self.io, link).await.is_ok_and(|loaded| loaded) {
             return self.see();
         }
         News::Pulse

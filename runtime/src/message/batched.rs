@@ -15,12 +15,12 @@ use super::{
 use crate::{
     Error, Invocation, Member, Result, Runtime, backoff,
     batch::{self, Verdicts},
+    broker::Consuming,
     fault,
     invoke::{self, Finished, Together},
     spec::Batch,
 };
-use anyhow::{Context, bail};
-use futures_util::{FutureExt, StreamExt, future::try_join_all};
+use futures_util::future::try_join_all;
 use lapin::{
     Channel, Connection,
     message::Delivery,
@@ -48,7 +48,8 @@ const ASIDE: usize = 16;
 /// One channel, whose batches are applied one after another.
 pub(super) struct Lane {
     channel: Channel,
-    deliveries: lapin::Consumer,
+    connection: Arc<Connection>,
+    deliveries: Consuming,
     tag: String,
     /// Whether every message so far had been delivered before.
     wary: bool,
@@ -83,7 +84,7 @@ pub(super) async fn open_lanes(
     runtime: &Runtime,
     consumer: Consumer,
     limits: Batch,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     first: Channel,
 ) -> anyhow::Result<Vec<Lane>> {
     let mut channels = vec![first];
@@ -92,10 +93,19 @@ pub(super) async fn open_lanes(
     }
     let open = channels.into_iter().map(|channel| async move {
         let tag = format!("{}.wary", consumer.spec.name);
-        let deliveries = consume(runtime, consumer.spec.name, &tag, &channel, 1).await?;
+        let deliveries = consume(runtime, connection, consumer.spec.name, &channel, (&tag, 1)).await?;
         let slots = Arc::new(Semaphore::new(ASIDE));
         let aside = Aside { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
-        anyhow::Ok(Lane { channel, deliveries, tag, wary: true, consumers: 0, next: VecDeque::new(), aside })
+        anyhow::Ok(Lane {
+            channel,
+            connection: connection.clone(),
+            deliveries,
+            tag,
+            wary: true,
+            consumers: 0,
+            next: VecDeque::new(),
+            aside,
+        })
     });
     try_join_all(open).await
 }
@@ -141,11 +151,12 @@ impl Lane {
         self.cancel().await?;
         self.consumers += 1;
         self.tag = format!("{}.{}", consumer.spec.name, self.consumers);
-        let deliveries = consume(runtime, consumer.spec.name, &self.tag, &self.channel, ahead).await?;
+        let limit = (self.tag.as_str(), ahead);
+        let deliveries = consume(runtime, &self.connection, consumer.spec.name, &self.channel, limit).await?;
         let mut before = std::mem::replace(&mut self.deliveries, deliveries);
         // One that came before the cancellation did.
-        while let Some(Some(delivery)) = before.next().now_or_never() {
-            self.next.push_back(delivery.context("the delivery failed")?);
+        while let Ok(Some(delivery)) = before.now() {
+            self.next.push_back(delivery);
         }
         Ok(())
     }
@@ -158,12 +169,12 @@ impl Lane {
         if let Some(next) = self.next.pop_front() {
             return Ok(Some(next));
         }
-        let delivery = tokio::select! {
+        let has_room = !self.wary || self.aside.passed_over.load(Ordering::Relaxed) == 0;
+        tokio::select! {
             biased;
-            () = runtime.tasks().draining().cancelled() => return Ok(None),
-            delivery = self.deliveries.next() => delivery,
-        };
-        delivery.context("RabbitMQ cancelled the consumer")?.context("the delivery failed").map(Some)
+            () = runtime.tasks().draining().cancelled() => Ok(None),
+            delivery = self.deliveries.next(has_room) => delivery.map(Some),
+        }
     }
 
     /// The first and what else has been delivered already, within the limits.
@@ -176,9 +187,8 @@ impl Lane {
         while batch.len() < limits.size {
             let delivery = match self.next.pop_front() {
                 Some(next) => next,
-                None => match self.deliveries.next().now_or_never() {
-                    Some(Some(delivery)) => delivery.context("the delivery failed")?,
-                    Some(None) => bail!("RabbitMQ cancelled the consumer"),
+                None => match self.deliveries.now()? {
+                    Some(delivery) => delivery,
                     None => break,
                 },
             };

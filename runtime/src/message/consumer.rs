@@ -1,11 +1,10 @@
 //! The consumer of one handler: a connection, a channel and a queue, built anew whenever one of them breaks.
 use super::{apply::apply, batched, delivery::Received};
 use crate::{
-    Error, Io, Member, Result, Runtime, Tx, backoff, batch::Verdicts, error::Disposition, fault, invoke::invoke,
-    spec::Spec,
+    Error, Io, Member, Result, Runtime, Tx, backoff, batch::Verdicts, broker::Consuming, error::Disposition, fault,
+    invoke::invoke, spec::Spec,
 };
-use anyhow::{Context, bail};
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use lapin::{
     Channel, Connection,
     message::Delivery,
@@ -42,7 +41,7 @@ pub(super) struct Consumer {
 
 impl Consumer {
     /// One try at one message.
-    async fn consume(self, runtime: &Runtime, received: Received) -> Result<()> {
+    pub(super) async fn consume(self, runtime: &Runtime, received: Received) -> Result<()> {
         let invocation = received.invocation(self.spec.limits.timeout);
         let (inner, run) = (runtime.clone(), invocation.clone());
         invoke(runtime, self.spec, invocation, async move {
@@ -71,17 +70,18 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) 
 
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> anyhow::Result<()> {
-    let connection = runtime.broker().connect(consumer.spec.name).await?;
+    let connection = Arc::new(runtime.broker().connect(consumer.spec.name).await?);
     let channel = connection.create_channel().await?;
-    runtime.topology().declare(&channel).await.context("the topology can't be declared")?;
+    runtime.topology().declare_own_queue(&channel, &runtime.topology().queue(consumer.spec.name)).await?;
     if let Some(limits) = consumer.spec.batch {
         let lanes = batched::open_lanes(runtime, consumer, limits, &connection, channel).await?;
         *failures = 0;
         batched::work(runtime, consumer, limits, lanes).await?;
-        return close(connection).await;
+        return close(&connection).await;
     }
     let prefetch = consumer.spec.limits.concurrency * PREFETCH_PER_SLOT;
-    let mut deliveries = consume(runtime, consumer.spec.name, consumer.spec.name, &channel, prefetch).await?;
+    let mut deliveries =
+        consume(runtime, &connection, consumer.spec.name, &channel, (consumer.spec.name, prefetch)).await?;
     *failures = 0;
     let tag = consumer.spec.name;
     let in_flight = TaskTracker::new();
@@ -92,31 +92,32 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
         let delivery = tokio::select! {
             biased;
             () = runtime.tasks().draining().cancelled() => break,
-            delivery = deliveries.next() => delivery,
+            // Whoever has a free slot has taken fewer than the broker may deliver.
+            delivery = deliveries.next(true) => delivery?,
         };
-        let Some(delivery) = delivery else { bail!("RabbitMQ cancelled the consumer") };
-        let handled = handle(runtime.clone(), consumer, delivery.context("the delivery failed")?, slot);
+        let handled = handle(runtime.clone(), consumer, delivery, slot);
         runtime.tasks().spawn(in_flight.track_future(handled));
     }
-    leave(connection, channel, tag, &in_flight).await;
+    leave(&connection, channel, tag, &in_flight).await;
     Ok(())
 }
 
-/// Begins to consume the handler's queue, with so many messages delivered ahead.
+/// Begins to consume the handler's queue as `tag`, with so many messages delivered ahead.
 pub(super) async fn consume(
     runtime: &Runtime,
+    connection: &Arc<Connection>,
     handler: &str,
-    tag: &str,
     channel: &Channel,
-    prefetch: usize,
-) -> anyhow::Result<lapin::Consumer> {
+    (tag, prefetch): (&str, usize),
+) -> anyhow::Result<Consuming> {
     channel.basic_qos(u16::try_from(prefetch).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
     let queue = runtime.topology().queue(handler);
     let options = BasicConsumeOptions::default();
-    Ok(channel.basic_consume(queue.as_str().into(), tag.into(), options, FieldTable::default()).await?)
+    let deliveries = channel.basic_consume(queue.as_str().into(), tag.into(), options, FieldTable::default()).await?;
+    Ok(Consuming::new(deliveries, connection.clone(), queue))
 }
 
-async fn close(connection: Connection) -> anyhow::Result<()> {
+async fn close(connection: &Connection) -> anyhow::Result<()> {
     if let Err(error) = connection.close(200, "drained".into()).await {
         tracing::info!(%error, "the consumer's connection ended before it was closed");
     }
@@ -124,7 +125,7 @@ async fn close(connection: Connection) -> anyhow::Result<()> {
 }
 
 /// Stops deliveries, lets what is in flight be acknowledged, and closes; the rest goes back to the queue.
-async fn leave(connection: Connection, channel: Channel, tag: &str, in_flight: &TaskTracker) {
+async fn leave(connection: &Connection, channel: Channel, tag: &str, in_flight: &TaskTracker) {
     let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await;
     in_flight.close();
     in_flight.wait().await;
@@ -165,7 +166,7 @@ pub(super) async fn see_through(runtime: &Runtime, consumer: Consumer, received:
 }
 
 async fn park(runtime: &Runtime, spec: &Spec, received: &Received, error: &Error) -> bool {
-    match runtime.publisher().park(received.parked(spec.name, error)).await {
+    match runtime.publisher().park(received.parked(spec.name, error, runtime.contracts())).await {
         Ok(()) => {
             tracing::error!(handler = spec.name, message_id = ?received.message_id, %error, "the message is parked");
             true

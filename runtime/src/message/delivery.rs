@@ -16,6 +16,8 @@ use uuid::Uuid;
 const PARKED_BY_HEADER: &str = "x-parked-by";
 /// Why.
 const PARKED_ERROR_HEADER: &str = "x-parked-error";
+/// The contracts of the consumer, where it did not know what the message tells of.
+const UNKNOWN_TO_HEADER: &str = "x-parked-unknown-to";
 /// This parking's id, by which a second delivery is known.
 const PARKED_ID_HEADER: &str = "x-parked-id";
 /// The routing key a message was first published with.
@@ -48,11 +50,11 @@ impl Received {
     }
 
     /// As if it had been delivered.
-    pub(crate) fn by_hand(message_id: Uuid, payload: Vec<u8>) -> Self {
+    pub(crate) fn by_hand(message_id: Uuid, message_type: String, payload: Vec<u8>) -> Self {
         Self {
             message_id: Some(message_id),
             routing_key: String::new(),
-            message_type: String::new(),
+            message_type,
             correlation_id: None,
             traceparent: None,
             payload,
@@ -69,14 +71,27 @@ impl Received {
         self.message_id.ok_or_else(|| Error::invalid("the message has no id; allowed: a UUID as AMQP message-id"))
     }
 
-    pub(crate) fn decode<M: prost::Message + Default>(&self) -> Result<M> {
+    /// Reads the message. Bytes of one type can be read as another, and mean something else: so the type is what counts.
+    pub(crate) fn decode<M: prost::Name + Default>(&self) -> Result<M> {
+        let (given, expected) = (&self.message_type, M::full_name());
+        if *given != expected {
+            return Err(Error::unknown(format!("a message of type {given:?}; allowed: {expected}")));
+        }
         M::decode(&self.payload[..]).map_err(|error| Error::invalid(format!("the message can't be decoded: {error}")))
     }
 
     /// The same message for the parking queue, with who gave up on it and why.
-    pub(crate) fn parked(&self, handler: &str, error: &Error) -> Outgoing {
+    pub(crate) fn parked(&self, handler: &str, error: &Error, contracts: &str) -> Outgoing {
         let mut why = error.to_string();
         why.truncate(why.floor_char_boundary(1_000));
+        let mut headers = vec![
+            (PARKED_BY_HEADER, handler.to_owned()),
+            (PARKED_ERROR_HEADER, why),
+            (PARKED_ID_HEADER, ids::ordered().to_string()),
+        ];
+        if error.is_unknown() {
+            headers.push((UNKNOWN_TO_HEADER, contracts.to_owned()));
+        }
         Outgoing {
             message_id: self.message_id.unwrap_or_else(ids::random),
             routing_key: self.routing_key.clone(),
@@ -84,11 +99,7 @@ impl Received {
             payload: self.payload.clone(),
             correlation_id: self.correlation_id.clone().unwrap_or_default(),
             traceparent: self.traceparent.clone().unwrap_or_default(),
-            headers: vec![
-                (PARKED_BY_HEADER, handler.to_owned()),
-                (PARKED_ERROR_HEADER, why),
-                (PARKED_ID_HEADER, ids::ordered().to_string()),
-            ],
+            headers,
         }
     }
 }
@@ -104,6 +115,7 @@ pub(crate) struct ParkedDelivery {
     pub(crate) correlation_id: String,
     pub(crate) traceparent: String,
     pub(crate) error: String,
+    pub(crate) unknown_to: Vec<String>,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -131,7 +143,26 @@ impl ParkedDelivery {
             correlation_id: text(received.correlation_id.unwrap_or_default()),
             traceparent: text(received.traceparent.unwrap_or_default()),
             error: text(error),
+            unknown_to: header(delivery, UNKNOWN_TO_HEADER).map(text).into_iter().collect(),
             payload: received.payload,
+        }
+    }
+}
+
+impl Received {
+    /// As if a parked message had been delivered once more.
+    pub(crate) fn of_parked(
+        (message_id, routing_key, message_type): (&str, String, String),
+        (correlation_id, traceparent): (String, String),
+        payload: Vec<u8>,
+    ) -> Self {
+        Self {
+            message_id: message_id.parse().ok(),
+            routing_key,
+            message_type,
+            correlation_id: Some(correlation_id),
+            traceparent: Some(traceparent),
+            payload,
         }
     }
 }

@@ -9,10 +9,12 @@ mod apply;
 mod batched;
 mod consumer;
 mod delivery;
+mod returning;
 
 pub mod parking;
 
 pub(crate) use consumer::{Erased, run};
+pub(crate) use returning::run as return_unknown;
 
 use crate::{
     Invocation, Io, Member, Result, Runtime, Tx,
@@ -21,7 +23,7 @@ use crate::{
 };
 use consumer::{Consumer, Deciding};
 use delivery::Received;
-use prost::Message as _;
+use prost::{Message as _, Name};
 use uuid::Uuid;
 
 /// Consumes messages with pure database effects.
@@ -29,7 +31,7 @@ pub trait TxHandler: Send + Sync + 'static {
     /// Name, routing keys and limits. The concurrency is how many messages are handled at the same time.
     const SPEC: &'static Spec;
     /// The message's protobuf type.
-    type Message: prost::Message + Default + 'static;
+    type Message: Name + Default + 'static;
 
     /// Applies it. Messages come in any order.
     fn handle(tx: &mut Tx, message: &Self::Message) -> impl Future<Output = Result<()>> + Send;
@@ -40,7 +42,7 @@ pub trait IoHandler: Send + Sync + 'static {
     /// Name, routing keys and limits. The concurrency is how many messages are handled at the same time.
     const SPEC: &'static Spec;
     /// The message's protobuf type.
-    type Message: prost::Message + Default + 'static;
+    type Message: Name + Default + 'static;
 
     /// Applies it. Messages come in any order, and some twice.
     fn handle(io: &Io, message: &Self::Message) -> impl Future<Output = Result<()>> + Send;
@@ -51,7 +53,7 @@ pub trait TxBatchHandler: Send + Sync + 'static {
     /// Name, routing keys, limits and [batch](Spec::batched). The lanes are how many batches are handled at the same time.
     const SPEC: &'static Spec;
     /// The messages' protobuf type.
-    type Message: prost::Message + Default + 'static;
+    type Message: Name + Default + 'static;
 
     /// Applies them: one verdict each, in their order. One that failed must have had no effect; it is handled by itself
     /// then. Messages come in any order.
@@ -63,7 +65,7 @@ pub trait IoBatchHandler: Send + Sync + 'static {
     /// Name, routing keys, limits and [batch](Spec::batched). The lanes are how many batches are handled at the same time.
     const SPEC: &'static Spec;
     /// The messages' protobuf type.
-    type Message: prost::Message + Default + 'static;
+    type Message: Name + Default + 'static;
 
     /// Applies them: one verdict each, in their order. Messages come in any order, and some twice.
     fn handle(io: &Io, batch: &[Member<Self::Message>]) -> impl Future<Output = Result<Verdicts<()>>> + Send;
@@ -127,7 +129,7 @@ pub(crate) async fn apply_by_hand<H: TxBatchHandler>(
     messages: &[(Uuid, H::Message)],
 ) -> Result<Verdicts<()>> {
     let members = messages.iter().map(|(id, message)| Member {
-        input: Received::by_hand(*id, message.encode_to_vec()),
+        input: Received::by_hand(*id, H::Message::full_name(), message.encode_to_vec()),
         invocation: Invocation::start(H::SPEC.limits.timeout),
     });
     let consumer = Consumer { spec: H::SPEC, handler: by_tx_batch::<H>() };
@@ -140,7 +142,7 @@ struct Decoded<M> {
     verdicts: Vec<Option<Result<()>>>,
 }
 
-impl<M: prost::Message + Default> Decoded<M> {
+impl<M: Name + Default> Decoded<M> {
     fn of(received: &[Member<Received>]) -> Self {
         let mut decoded = Self { members: Vec::new(), verdicts: Vec::new() };
         for Member { input, invocation } in received {

@@ -5,16 +5,13 @@
 //! second delivery changes nothing. A retry is published before its row is deleted: a message that went out twice is found
 //! in its consumer's inbox.
 use super::delivery::{self, ParkedDelivery};
-use crate::{Error, Io, Result, Runtime, Tx, backoff, job::Attempt};
-use anyhow::{Context, bail};
+use crate::{Error, Io, Pool, Result, Runtime, Tx, backoff, broker::Consuming, job::Attempt, keyset};
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
 use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use sqlx::PgPool;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Messages on their way into the table at a time.
@@ -72,9 +69,9 @@ pub(crate) async fn run(runtime: Runtime) {
 
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
-    let connection = runtime.broker().connect("parking").await?;
+    let connection = Arc::new(runtime.broker().connect("parking").await?);
     let channel = connection.create_channel().await?;
-    runtime.topology().declare(&channel).await.context("the topology can't be declared")?;
+    runtime.topology().declare_own_queue(&channel, &runtime.topology().parking_queue()).await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let queue = runtime.topology().parking_queue();
     let consume = channel.basic_consume(
@@ -83,15 +80,13 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    let mut deliveries = consume.await?;
+    let mut deliveries = Consuming::new(consume.await?, connection.clone(), queue);
     loop {
         let delivery = tokio::select! {
             biased;
             () = runtime.tasks().draining().cancelled() => break,
-            delivery = deliveries.next() => delivery,
+            delivery = deliveries.next(true) => delivery?,
         };
-        let Some(delivery) = delivery else { bail!("RabbitMQ cancelled the consumer") };
-        let delivery = delivery.context("the delivery failed")?;
         // What can't be written stays unacknowledged, and goes back to the queue with this connection.
         keep(&runtime.pools().upkeep, &ParkedDelivery::of(&delivery)).await?;
         delivery.acker.ack(BasicAckOptions::default()).await?;
@@ -102,11 +97,11 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn keep(pool: &PgPool, parked: &ParkedDelivery) -> Result<()> {
+async fn keep(pool: &Pool, parked: &ParkedDelivery) -> Result<()> {
     sqlx::query!(
         "INSERT INTO parked_messages (parked_id, handler, message_id, message_type, routing_key, correlation_id,
-                                      traceparent, error, payload)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (parked_id) DO NOTHING",
+                                      traceparent, error, payload, unknown_to)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (parked_id) DO NOTHING",
         parked.parked_id,
         parked.handler,
         parked.message_id,
@@ -116,6 +111,7 @@ async fn keep(pool: &PgPool, parked: &ParkedDelivery) -> Result<()> {
         parked.traceparent,
         parked.error,
         parked.payload,
+        &parked.unknown_to,
     )
     .execute(pool)
     .await?;
@@ -124,19 +120,31 @@ async fn keep(pool: &PgPool, parked: &ParkedDelivery) -> Result<()> {
 
 /// Parked messages, the newest first, of one consumer or of all, after the one named.
 pub async fn list(
-    reads: &PgPool,
+    reads: &Pool,
     handler: Option<&str>,
     after: Option<(DateTime<Utc>, Uuid)>,
     limit: i64,
 ) -> Result<Vec<Parked>> {
-    let (after_at, after_id) = after.unzip();
+    let (after_at, after_id) = after.unwrap_or(keyset::END);
+    // Two statements, each with an index of its own: one for both would walk the other's.
+    let Some(handler) = handler else {
+        let rows = sqlx::query_as!(
+            Parked,
+            r#"SELECT parked_id, handler, message_id, message_type, routing_key, correlation_id, error, parked_at,
+                      retry_at, octet_length(payload)::bigint AS "payload_bytes!"
+               FROM parked_messages WHERE (parked_at, parked_id) < ($1, $2)
+               ORDER BY parked_at DESC, parked_id DESC LIMIT $3"#,
+            after_at,
+            after_id,
+            limit,
+        );
+        return Ok(rows.fetch_all(reads).await?);
+    };
     let rows = sqlx::query_as!(
         Parked,
         r#"SELECT parked_id, handler, message_id, message_type, routing_key, correlation_id, error, parked_at, retry_at,
                   octet_length(payload)::bigint AS "payload_bytes!"
-           FROM parked_messages
-           WHERE ($1::text IS NULL OR handler = $1)
-             AND ($2::timestamptz IS NULL OR (parked_at, parked_id) < ($2, $3::uuid))
+           FROM parked_messages WHERE handler = $1 AND (parked_at, parked_id) < ($2, $3)
            ORDER BY parked_at DESC, parked_id DESC LIMIT $4"#,
         handler,
         after_at,
@@ -147,7 +155,7 @@ pub async fn list(
 }
 
 /// One parked message and its payload.
-pub async fn get(reads: &PgPool, parked_id: Uuid) -> Result<Option<(Parked, Vec<u8>)>> {
+pub async fn get(reads: &Pool, parked_id: Uuid) -> Result<Option<(Parked, Vec<u8>)>> {
     let row = sqlx::query!(
         "SELECT parked_id, handler, message_id, message_type, routing_key, correlation_id, error, parked_at, retry_at,
                 payload

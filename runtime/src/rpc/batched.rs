@@ -17,14 +17,15 @@ use super::{
     serve::{CONFLICT_PAUSES, Entry},
 };
 use crate::{
-    Class, Error, Invocation, Member, Result, Runtime, Tx, backoff,
+    Class, Error, Invocation, Member, Result, Runtime, Tx,
+    admission::BUSY,
+    backoff,
     batch::{self, Verdicts},
     combine::{Apart, Combiner, Lane},
     db::Share,
     fault,
     invoke::{self, Finished, Together},
     receipt::{self, CallKey, Outcome},
-    runtime::BUSY,
     tx::{Kept, Terms, bounded},
 };
 use bytes::Bytes;
@@ -102,7 +103,7 @@ impl Entry {
     pub(crate) fn batched<H: BatchHandler>(runtime: &Runtime) -> Self {
         let limits = H::SPEC.batch.unwrap_or(crate::spec::Batch::DEFAULT);
         // Half of the pool at most for the lanes, a quarter for those set apart: the rest is for other handlers.
-        let pool = runtime.pools().of(Share::Calls).options().get_max_connections() as usize;
+        let pool = runtime.pools().of(Share::Calls).size();
         let combiner = Combiner::new(limits.lanes(limits.lanes.min(pool / 2).max(1)));
         let apart = Semaphore::new(APART.min(pool / 4).max(1));
         let inner = Arc::new(Inner::<H> { runtime: runtime.clone(), combiner, apart, careful: AtomicU32::new(0) });
@@ -121,15 +122,15 @@ impl<H: BatchHandler> Inner<H> {
 
     async fn call(self: &Arc<Self>, incoming: &Incoming, request: Received) -> Result<Bytes> {
         let runtime = &self.runtime;
-        let refuse = |error| runtime.turned_away(H::SPEC, &incoming.invocation, error);
+        let refuse = |error| runtime.admission().rejected(H::SPEC, &incoming.invocation, error);
         let caller = incoming.somebody(runtime, H::ACCESS).map_err(refuse)?;
-        let _permit = runtime.admit(H::SPEC).map_err(refuse)?;
+        let _permit = runtime.admission().admit(H::SPEC).map_err(refuse)?;
         let bytes = request.as_ref().map_or(0, Bytes::len);
         let request: H::Request = decode(request).map_err(refuse)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller).map_err(refuse)?;
         let command = H::parse(request, caller).map_err(refuse)?;
         let key = H::key(&command);
-        runtime.paces().key(&key).map_err(refuse)?;
+        runtime.admission().rates.change_about(&key).map_err(refuse)?;
         let (reply, decided) = oneshot::channel();
         let member = Member { input: command, invocation: incoming.invocation.clone() };
         let waiting = group::Waiting { member, slot: Slot { call, reply } };

@@ -2,6 +2,7 @@
 use crate::{
     Class, Error, Invocation, Result, Runtime,
     auth::{Access, Caller},
+    client::ClientNetwork,
     invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
     receipt::CallKey,
     spec::Spec,
@@ -16,20 +17,28 @@ use std::time::{Duration, Instant};
 pub(crate) struct Incoming {
     pub(crate) invocation: Invocation,
     pub(super) token: Token,
+    /// Where it comes from.
+    pub(super) client: ClientNetwork,
     /// When the client will have stopped waiting, if it said so.
     pub(super) client_deadline: Option<Instant>,
 }
 
 impl Incoming {
     /// Reads a call's headers. `deadline` is what the client asked for.
-    pub(crate) fn of(runtime: &Runtime, spec: &Spec, headers: &HeaderMap, deadline: Option<Instant>) -> Self {
+    pub(crate) fn of(
+        runtime: &Runtime,
+        spec: &Spec,
+        (headers, client): (&HeaderMap, ClientNetwork),
+        deadline: Option<Instant>,
+    ) -> Self {
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization")));
+        let check = || runtime.admission().rates.check_of_token(client);
+        let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization"), check));
         let timeout = left.min(spec.limits.timeout);
         let mut invocation = Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
         let token = Token(caller.map(|caller| invocation.caller = caller));
-        Self { invocation, token, client_deadline: deadline }
+        Self { invocation, token, client, client_deadline: deadline }
     }
 
     /// As [`Token::admission`], for a call that changes something: there must be somebody, since receipts are kept per
@@ -37,7 +46,7 @@ impl Incoming {
     pub(super) fn somebody(&self, runtime: &Runtime, access: Access) -> Result<&Caller> {
         let nobody = || Error::new(Class::Unauthenticated, "a bearer token is required");
         let caller = self.token.admission(&self.invocation, access)?.ok_or_else(nobody)?;
-        runtime.paces().caller(&caller.subject)?;
+        runtime.admission().rates.change(&caller.subject)?;
         Ok(caller)
     }
 }
@@ -48,7 +57,10 @@ pub(super) struct Token(Result<()>);
 impl Token {
     /// Who calls, if they may.
     pub(super) fn admission<'a>(&self, invocation: &'a Invocation, access: Access) -> Result<Option<&'a Caller>> {
-        self.0.as_ref().map_err(Error::again)?;
+        self.0.as_ref().map_err(|error| match access {
+            Access::Public => error.again().with_hint("this call needs no token: leave it out, or send a good one"),
+            _ => error.again(),
+        })?;
         let caller = invocation.caller.as_ref();
         access.check(caller)?;
         Ok(caller)

@@ -110,6 +110,9 @@ pub trait StreamHandler: Send + Sync + 'static {
     type Query: Send + Sync + 'static;
     /// One answer on the wire.
     type Reply: Message + Name + Default + 'static;
+    /// Whether a drain ends it well. Otherwise with UNAVAILABLE, so that its client knows to go elsewhere; but some wait longer
+    /// before they come back from an error than from an end.
+    const ENDS_WELL_IN_A_DRAIN: bool = false;
 
     /// Checks the request and turns it into a query.
     fn parse(request: Self::Request, caller: Option<&Caller>) -> Result<Self::Query>;

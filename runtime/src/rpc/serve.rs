@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 pub(super) const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 type Unary = dyn Fn(Incoming, Received) -> BoxFuture<'static, Result<Bytes>> + Send + Sync;
-type Streaming = dyn Fn(Incoming, Received) -> BoxFuture<'static, Result<Replies>> + Send + Sync;
+type Streaming = dyn Fn(Incoming, Received) -> Result<Replies> + Send + Sync;
 
 /// The way in to a handler in one process: messages in protobuf, their types forgotten.
 pub(crate) enum Entry {
@@ -62,17 +62,20 @@ impl Entry {
     /// To a handler that answers with a stream.
     pub(crate) fn stream<H: StreamHandler>(runtime: &Runtime) -> Self {
         let runtime = runtime.clone();
-        Self::Streaming(Box::new(move |incoming, request| {
-            Box::pin(stream::open::<H>(runtime.clone(), incoming, request))
-        }))
+        Self::Streaming(Box::new(move |incoming, request| stream::open::<H>(&runtime, incoming, request)))
     }
 }
 
-/// Everything a call goes through is part of its run, so that a refusal at the door is logged and counted as well.
 async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Bytes> {
+    let admitted = incoming.somebody(&runtime, H::ACCESS).and_then(|caller| {
+        let permit = runtime.admission().admit(H::SPEC)?;
+        Ok((caller, permit))
+    });
+    let (caller, _permit) = match admitted {
+        Ok(admitted) => admitted,
+        Err(error) => return Err(invoke::rejected(&runtime, H::SPEC, &incoming.invocation, error)),
+    };
     let run = async {
-        let caller = incoming.somebody(&runtime, H::ACCESS)?;
-        let _permit = runtime.admit(H::SPEC)?;
         let request: H::Request = decode(request)?;
         let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller)?;
         let command = Arc::new(H::parse(request, caller)?);
@@ -88,16 +91,20 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Re
 }
 
 async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Bytes> {
-    let Incoming { invocation, token, .. } = incoming;
+    let Incoming { invocation, token, client, .. } = incoming;
     let io = Io::new(&runtime, Share::Calls, invocation);
+    let admitted = token.admission(io.invocation(), H::ACCESS);
+    let admitted = admitted.and_then(|caller| runtime.admission().admit_read(H::SPEC, caller, client));
+    let _permit = match admitted {
+        Ok(permit) => permit,
+        Err(error) => return Err(invoke::rejected(&runtime, H::SPEC, io.invocation(), error)),
+    };
     let run = async {
-        let caller = token.admission(io.invocation(), H::ACCESS)?;
-        let _permit = runtime.admit(H::SPEC)?;
-        let query = H::parse(decode(request)?, caller)?;
+        let query = H::parse(decode(request)?, io.invocation().caller.as_ref())?;
         Ok(H::handle(&io, &query).await?.encode_to_vec().into())
     };
     // It leaves nothing open that would have to be ended first.
-    invoke::observed(&runtime, H::SPEC, io.invocation(), run).await.result
+    invoke::read(&runtime, H::SPEC, io.invocation(), run).await
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.

@@ -3,7 +3,7 @@ use super::{
     StreamHandler,
     incoming::{Incoming, Received, decode},
 };
-use crate::{Class, Error, Io, Result, Runtime, db::Share, invoke::invoke};
+use crate::{Class, Error, Io, Result, Runtime, auth, db::Share, invoke};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use prost::Message;
@@ -70,31 +70,32 @@ impl<T: Message> Sink<T> {
     }
 }
 
-/// Refused at the door it is an ordinary error; later, the stream's end.
-pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Replies> {
-    let (inner, invocation, until) = (runtime.clone(), incoming.invocation.clone(), incoming.client_deadline);
-    let door = async move {
-        let caller = incoming.token.admission(&incoming.invocation, H::ACCESS)?;
-        let permit = inner.admit(H::SPEC)?;
+/// Rejected at once it is an ordinary error; later, the stream's end.
+pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, request: Received) -> Result<Replies> {
+    let Incoming { invocation, token, client, client_deadline: until } = incoming;
+    let admitted = token.admission(&invocation, H::ACCESS).and_then(|caller| {
+        let place = runtime.admission().admit_stream(H::SPEC, caller, client)?;
         let query = H::parse(decode(request)?, caller)?;
-        Ok((permit, query, caller.and_then(|caller| Instant::now().checked_add(caller.remaining()))))
-    };
-    let (permit, query, token_until) = invoke(&runtime, H::SPEC, invocation.clone(), door).await?;
+        Ok((place, query, caller.and_then(|caller| Instant::now().checked_add(caller.remaining()))))
+    });
+    let (place, query, token_until) =
+        admitted.map_err(|error| invoke::rejected(runtime, H::SPEC, &invocation, error))?;
     let (sender, mut answers) = mpsc::channel(BUFFER);
     // Not in the buffer: there may be no room in it. What stands here at first is told when the handler panics.
     let panicked = Error::internal(anyhow::anyhow!("the handler of the stream panicked"));
     let ending = Arc::new(Mutex::new(Some(panicked)));
-    let (io, closing) = (Io::new(&runtime, Share::Calls, invocation), runtime.tasks().closing().clone());
+    let (io, closing) = (Io::new(runtime, Share::Calls, invocation), runtime.tasks().closing().clone());
     let (metrics, patience, end) = (runtime.clone(), runtime.streams().patience, ending.clone());
     runtime.tasks().spawn(async move {
         let _open = metrics.metrics().begin(H::SPEC.name, "stream");
-        let (_permit, sink) = (permit, Sink { sender: sender.clone(), patience, of: PhantomData });
+        let (_place, sink) = (place, Sink { sender: sender.clone(), patience, of: PhantomData });
         let ended = tokio::select! {
             ended = H::handle(&io, &query, &sink) => ended,
             () = sender.closed() => return,
-            () = closing.cancelled() => Err(Error::new(Class::Unavailable, "this process is stopping; ask again")),
+            () = closing.cancelled() => stopping(H::ENDS_WELL_IN_A_DRAIN),
             () = expiry(until) => Err(Error::new(Class::DeadlineExceeded, "the stream's time is over")),
-            () = expiry(token_until) => Err(Error::new(Class::Unauthenticated, "the token has expired: ask again with another")),
+            () = expiry(token_until) => Err(Error::new(Class::Unauthenticated, "the token has expired: ask again with another")
+                .with_reason(auth::EXPIRED)),
         };
         if let Err(error) = &ended {
             let run = io.invocation();
@@ -109,6 +110,10 @@ pub(super) async fn open<H: StreamHandler>(runtime: Runtime, incoming: Incoming,
             None => ending.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err),
         })
     })))
+}
+
+fn stopping(ends_well: bool) -> Result<()> {
+    if ends_well { Ok(()) } else { Err(Error::new(Class::Unavailable, "this process is stopping; ask again")) }
 }
 
 async fn expiry(until: Option<Instant>) {

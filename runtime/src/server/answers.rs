@@ -1,5 +1,6 @@
 //! From a connection's requests to answers.
 use crate::{
+    client::TrustedProxies,
     edge::{Edge, Source, correlation_header},
     invocation::{CORRELATION_HEADER, correlation_id_or_new},
 };
@@ -23,6 +24,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -32,6 +34,8 @@ pub(super) struct Answers {
     pub(super) all: BoxEndpoint<'static, Response>,
     /// Whether `all` looks at the origins of web pages: then it is asked for all that they request.
     pub(super) minds_origins: bool,
+    /// Whose word is taken for whom a request comes from; none where nobody is a stranger.
+    pub(super) proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// The two ends of a connection.
@@ -46,6 +50,10 @@ impl Answers {
     pub(super) async fn answer(&self, mut request: http::Request<Incoming>, ends: Ends) -> http::Response<Answer> {
         if self.minds_origins && comes_from_here(&request) {
             request.headers_mut().remove(ORIGIN);
+        }
+        if let Some(proxies) = &self.proxies {
+            let client = proxies.client(ends.peer.ip(), request.headers());
+            request.extensions_mut().insert(client);
         }
         let asked = Asked::of(&request);
         let mut response = self.route(request, ends).await;

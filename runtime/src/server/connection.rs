@@ -35,6 +35,10 @@ use tokio_util::sync::CancellationToken;
 const MAX_STREAMS: u32 = 1_024;
 /// A request's headers, in bytes.
 const MAX_HEADERS: u32 = 16 * 1_024;
+/// What a peer may send of one request before any of it is read: more than the largest request.
+const STREAM_WINDOW_BYTES: u32 = 96 * 1_024;
+/// The same for all requests of one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1_024;
 /// The length of HTTP/2's preface, in bytes, <https://www.rfc-editor.org/rfc/rfc9113#section-3.4>.
 const PREFACE_BYTES: usize = 24;
 
@@ -64,6 +68,8 @@ impl Connections {
             .keep_alive_interval(patience.ping)
             .keep_alive_timeout(patience.ping)
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(MAX_HEADERS);
         Self { protocols, answers: Arc::new(answers), local, patience, stop, cut_off: CancellationToken::new() }
     }

@@ -1,5 +1,15 @@
-//! Connections, one after the other, as many at a time as there are places.
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+//! Connections, one after the other, as many at a time as there are places, and so many from one address.
+use crate::{
+    client::{ClientNetwork, TrustedProxies},
+    config::ConnectionLimits,
+};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -15,22 +25,73 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     inner: TcpListener,
     places: Arc<Semaphore>,
+    guests: Guests,
 }
 
 /// A connection, and its place, given back when this is dropped.
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
+}
+
+/// See [`Accepted`].
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    guest: Option<(Guests, ClientNetwork)>,
+}
+
+/// How many connections each address has.
+#[derive(Clone)]
+struct Guests {
+    by_address: Arc<Mutex<HashMap<ClientNetwork, u32>>>,
+    most: u32,
+    /// They bring other people's connections.
+    proxies: Arc<TrustedProxies>,
+}
+
+impl Guests {
+    /// One more; none where that address has as many as it may.
+    fn seat(&self, peer: IpAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
+        if self.most == 0 || self.proxies.trusts(peer) {
+            return Some(Place { _permit: permit, guest: None });
+        }
+        let network = ClientNetwork::of(peer);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_address.entry(network).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { _permit: permit, guest: Some((self.clone(), network)) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((guests, network)) = self.guest.take() else { return };
+        let mut by_address = guests.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_address.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&network);
+            }
+        }
+    }
 }
 
 impl Listener {
-    pub(super) fn bind(address: SocketAddr, connections: usize) -> io::Result<Self> {
+    pub(super) fn bind(
+        address: SocketAddr,
+        limits: &ConnectionLimits,
+        proxies: Arc<TrustedProxies>,
+    ) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // Connections of the process before may linger.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(Self { inner: socket.listen(BACKLOG)?, places: Arc::new(Semaphore::new(connections)) })
+        let guests = Guests { by_address: Arc::default(), most: limits.per_address, proxies };
+        Ok(Self { inner: socket.listen(BACKLOG)?, places: Arc::new(Semaphore::new(limits.total as usize)), guests })
     }
 
     /// Where it listens: the port the system chose, where port 0 was asked for.
@@ -41,13 +102,16 @@ impl Listener {
     /// The next connection, once there is a place for it. Out of file descriptors or memory the next try waits: at once, it
     /// would fail as well.
     pub(super) async fn accept(&self) -> Accepted {
-        #[expect(clippy::expect_used, reason = "nobody closes the semaphore")]
-        let place = self.places.clone().acquire_owned().await.expect("open");
         loop {
+            #[expect(clippy::expect_used, reason = "nobody closes the semaphore")]
+            let permit = self.places.clone().acquire_owned().await.expect("open");
             let error = match self.inner.accept().await {
                 // Without TCP_NODELAY small answers wait some 40 ms for the client's delayed ACK. Where it can't be set, the
                 // client has gone already.
-                Ok((stream, peer)) if stream.set_nodelay(true).is_ok() => return Accepted { stream, peer, place },
+                Ok((stream, peer)) if stream.set_nodelay(true).is_ok() => match self.guests.seat(peer.ip(), permit) {
+                    Some(place) => return Accepted { stream, peer, place },
+                    None => continue,
+                },
                 Ok(_) => continue,
                 Err(error) => error,
             };

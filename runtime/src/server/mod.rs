@@ -1,34 +1,85 @@
-//! The listener of a process: its routes, health and metrics on one port, HTTP/1.1 and h2c.
+//! The listeners of a process, each HTTP/1.1 and h2c on one port: the public's, with calls and routes, and the operators', with
+//! all of that and what is nobody else's: operators' calls, metrics, the autoscaler's questions, reflection.
 mod answers;
 mod connection;
 mod listener;
 
-pub(crate) use listener::Listener;
-
 use crate::{
     Runtime,
-    config::ProcessConfig,
+    client::TrustedProxies,
+    config::{ConnectionLimits, ProcessConfig},
     edge::Edge,
-    health::{self, Needs},
 };
 use answers::Answers;
 use anyhow::Context as _;
 use connection::Connections;
+use listener::Listener;
 use poem::{
-    Endpoint, EndpointExt, Response, Route,
+    EndpointExt, Response, Route,
     http::{Method, StatusCode},
     middleware::Cors,
 };
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A browser remembers for so long what a page may do, in seconds.
 const PREFLIGHT_S: i32 = 7_200;
 
+/// Operators' connections at the same time: none of them is taken by the public.
+const OPERATORS_CONNECTIONS: u32 = 256;
+
+/// The bound ports of a process.
+pub(crate) struct Listeners {
+    public: Option<Bound>,
+    operators: Bound,
+}
+
+/// A bound port, and what comes over it.
+struct Bound {
+    listener: Listener,
+    /// Where nobody is a stranger there are none.
+    proxies: Option<Arc<TrustedProxies>>,
+}
+
 /// Binds first, so that an address in use is an error and not a log line.
-pub(crate) fn bind(config: &ProcessConfig) -> anyhow::Result<Listener> {
-    Listener::bind(config.listen, config.connections as usize)
-        .with_context(|| format!("can't listen on {} (GAVEL_LISTEN)", config.listen))
+pub(crate) fn bind(config: &ProcessConfig) -> anyhow::Result<Listeners> {
+    let proxies = Arc::new(TrustedProxies::new(config.connections.trusted_proxies.clone()));
+    let operators = ConnectionLimits { total: OPERATORS_CONNECTIONS, per_address: 0, ..config.connections.clone() };
+    let bound = |address, limits, variable: &str| {
+        let listener = Listener::bind(address, limits, proxies.clone());
+        listener.with_context(|| format!("can't listen on {address} ({variable})"))
+    };
+    let public = config.listen.map(|address| {
+        let listener = bound(address, &config.connections, "GAVEL_LISTEN")?;
+        anyhow::Ok(Bound { listener, proxies: Some(proxies.clone()) })
+    });
+    let operators = bound(config.ops_listen, &operators, "GAVEL_OPS_LISTEN")?;
+    Ok(Listeners { public: public.transpose()?, operators: Bound { listener: operators, proxies: None } })
+}
+
+impl Listeners {
+    /// Where the public is served, if it is, and where operators are.
+    pub(crate) fn addresses(&self) -> io::Result<(Option<SocketAddr>, SocketAddr)> {
+        let public = self.public.as_ref().map(|bound| bound.listener.address());
+        Ok((public.transpose()?, self.operators.listener.address()?))
+    }
+
+    /// Serves until `stop`, then finishes the requests under way, within the grace period.
+    pub(crate) async fn serve(
+        self,
+        public: Routes,
+        operators: Routes,
+        config: &ProcessConfig,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let serve_public = async {
+            match self.public {
+                Some(bound) => serve(bound, public, config, stop.clone()).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(serve_public, serve(self.operators, operators, config, stop.clone())).map(drop)
+    }
 }
 
 /// What a process answers.
@@ -40,16 +91,15 @@ pub(crate) struct Routes {
     pub(crate) all: Route,
 }
 
-/// Serves until `stop`, then finishes the requests under way, within the grace period.
-pub(crate) async fn serve(
-    listener: Listener,
+async fn serve(
+    Bound { listener, proxies }: Bound,
     Routes { calls, all }: Routes,
     config: &ProcessConfig,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let answers = match cors(&config.cors_origins) {
-        Some(cors) => Answers { calls, all: all.with(cors).map_to_response().boxed(), minds_origins: true },
-        None => Answers { calls, all: all.map_to_response().boxed(), minds_origins: false },
+        Some(cors) => Answers { calls, all: all.with(cors).map_to_response().boxed(), minds_origins: true, proxies },
+        None => Answers { calls, all: all.map_to_response().boxed(), minds_origins: false, proxies },
     };
     let connections = Arc::new(Connections::new(answers, listener.address()?, config.patience, stop.clone()));
     let tasks = TaskTracker::new();
@@ -98,23 +148,25 @@ fn cors(origins: &[String]) -> Option<Cors> {
     Some(cors.allow_headers(REQUEST).expose_headers(RESPONSE).max_age(PREFLIGHT_S))
 }
 
-/// `/healthz`, `/readyz` and `/metrics`.
-pub(crate) fn operational_routes(runtime: &Runtime, needs: Needs, route: Route) -> Route {
-    let (ready, metrics) = (runtime.clone(), runtime.clone());
+/// `/healthz` and `/readyz`, for whoever sends work here.
+pub(crate) fn health_routes(runtime: &Runtime, route: Route) -> Route {
+    let runtime = runtime.clone();
     route
         .at("/healthz", poem::get(poem::endpoint::make_sync(|_| "ok\n")))
-        .at("/readyz", poem::get(make(move || readyz(ready.clone(), needs))))
-        .at("/metrics", poem::get(poem::endpoint::make_sync(move |_| render(&metrics))))
+        .at("/readyz", poem::get(poem::endpoint::make_sync(move |_| readyz(&runtime))))
 }
 
-fn make<F: Future<Output = Response> + Send>(
-    answer: impl Fn() -> F + Send + Sync + 'static,
-) -> impl Endpoint<Output = Response> {
-    poem::endpoint::make(move |_| answer()).map_to_response()
+/// `/metrics`.
+pub(crate) fn metrics_route(runtime: &Runtime, route: Route) -> Route {
+    let runtime = runtime.clone();
+    route.at("/metrics", poem::get(poem::endpoint::make_sync(move |_| render(&runtime))))
 }
 
-async fn readyz(runtime: Runtime, needs: Needs) -> Response {
-    let readiness = health::readiness(&runtime, needs).await;
+fn readyz(runtime: &Runtime) -> Response {
+    let Some(readiness) = runtime.health().readiness() else {
+        return Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body("not looked yet\n");
+    };
+    let readiness = readiness.unless_draining(runtime);
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::to_string_pretty(&readiness).unwrap_or_default();
     Response::builder().status(status).content_type("application/json").body(body + "\n")

@@ -3,7 +3,7 @@ mod runs;
 
 pub(crate) use runs::Observed;
 
-use crate::{fault, gauges};
+use crate::{auth::KeyFigures, fault, gauges, reconcile};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, MeterProvider},
@@ -11,14 +11,21 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use runs::Runs;
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
+use tracing::{Event, Subscriber};
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
 /// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries. Every broken connection to the
 /// broker is reported by whoever builds the next one, so the client library is silent.
@@ -27,16 +34,32 @@ const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info";
 /// Starts logging for this process. Call it once, first.
 pub fn init(process: &'static str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(JsonStorageLayer)
-        .with(BunyanFormattingLayer::new(process.to_owned(), std::io::stdout))
-        .try_init()?;
+    tracing_subscriber::registry().with(filter).with(JsonStorageLayer).with(EventsOnly(bunyan(process)?)).try_init()?;
     if let Ok(plan) = std::env::var(fault::VARIABLE) {
         fault::arm(&plan).map_err(anyhow::Error::msg)?;
         tracing::warn!(plan, "{} is set: this process will fail on purpose", fault::VARIABLE);
     }
     Ok(())
+}
+
+/// Where a line stands in the source is of no use to whoever reads it, and takes a fifth of it.
+fn bunyan(process: &str) -> anyhow::Result<BunyanFormattingLayer<fn() -> io::Stdout>> {
+    let layer = BunyanFormattingLayer::new(process.to_owned(), io::stdout as fn() -> io::Stdout);
+    Ok(layer.skip_fields(["target", "line", "file"].into_iter())?)
+}
+
+/// Writes events, with the fields of the spans that they are in, and not that a span began and ended: each run says itself
+/// what became of it, in one line.
+struct EventsOnly<L>(L);
+
+impl<S, L> Layer<S> for EventsOnly<L>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    L: Layer<S>,
+{
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        self.0.on_event(event, context);
+    }
 }
 
 /// What every handler is measured by, and the gauges of what waits.
@@ -47,6 +70,8 @@ pub(crate) struct Metrics {
     turned_away: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) queues: gauges::Queues,
+    pub(crate) overdue: reconcile::Found,
+    meter: Meter,
     // Dropping it would end every instrument.
     _provider: SdkMeterProvider,
 }
@@ -76,6 +101,8 @@ impl Metrics {
         register_gauges(&meter, &backlog);
         let queues = gauges::Queues::default();
         gauges::register(&meter, &queues);
+        let overdue = reconcile::Found::default();
+        reconcile::register(&meter, &overdue);
         Ok(Self {
             registry,
             runs: Runs::new(&meter),
@@ -90,8 +117,27 @@ impl Metrics {
                 .build(),
             backlog,
             queues,
+            overdue,
+            meter,
             _provider: provider,
         })
+    }
+
+    /// Shows the keys that tokens are checked with.
+    pub(crate) fn observe_keys(&self, keys: &Arc<KeyFigures>) {
+        type Figure = fn(&KeyFigures) -> u64;
+        let gauges: [(&'static str, &'static str, Figure); 3] = [
+            ("gavel_token_keys", "Keys that tokens are checked with", |keys| keys.counts()[0] as u64),
+            ("gavel_token_keys_ignored", "Keys of the document that are of no use here", |keys| {
+                keys.counts()[1] as u64
+            }),
+            ("gavel_token_keys_age_seconds", "Since they were last read", |keys| keys.age().as_secs()),
+        ];
+        for (name, description, figure) in gauges {
+            let keys = keys.clone();
+            let gauge = self.meter.u64_observable_gauge(name).with_description(description);
+            gauge.with_callback(move |observer| observer.observe(figure(&keys), &[])).build();
+        }
     }
 
     /// Marks the begin of a run.

@@ -7,6 +7,7 @@ use crate::{
     db::Share,
     job::{self, Enqueued, Job, Options, Verdict, inspect},
     message, receipt,
+    runtime::Role,
     schedule::{self, Tick},
     tx::bounded,
 };
@@ -37,7 +38,7 @@ impl Lab {
     /// When a registration is invalid or the database's URL can't be read.
     pub fn new(app: fn() -> App, backends: &Backends) -> anyhow::Result<Self> {
         let backends = Backends { lease: LEASE, ..backends.clone() };
-        let runtime = app().checked()?.runtime(&backends, "lab", None)?;
+        let runtime = app().checked()?.runtime(&backends, "lab", Role::Worker)?;
         Ok(Self { app, backends, runtime })
     }
 

@@ -15,7 +15,7 @@ impl Requests {
     /// # Errors
     /// When the contracts can't be read.
     pub fn of(app: &App) -> anyhow::Result<Self> {
-        let caller = Caller { subject: "somebody".to_owned(), role: "ops".to_owned(), expires_at: i64::MAX };
+        let caller = Caller { subject: "somebody".to_owned(), roles: ["ops".to_owned()].into(), expires_at: i64::MAX };
         Ok(Self { methods: app.readers()?, caller })
     }
 

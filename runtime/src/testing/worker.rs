@@ -1,5 +1,13 @@
 //! A worker inside the calling process: the same loops that a worker process runs, without its listener.
-use crate::{App, Invocation, Io, Runtime, config::Backends, db::Share, job, spec::Trigger};
+use crate::{
+    App, Invocation, Io, Runtime,
+    config::Backends,
+    db::Share,
+    health::{self, Looker, Needs},
+    job,
+    runtime::Role,
+    spec::Trigger,
+};
 use anyhow::bail;
 use std::time::Duration;
 
@@ -27,11 +35,12 @@ impl Worker {
 
     fn start_those(app: App, backends: &Backends, which: fn(&Trigger) -> bool) -> anyhow::Result<Self> {
         let app = app.checked()?;
-        let runtime = app.runtime(backends, "testing", None)?;
+        let runtime = app.runtime(backends, "testing", Role::Worker)?;
         for registration in app.workers(&[])?.iter().filter(|registration| which(&registration.spec.trigger)) {
             registration.start(&runtime);
         }
         job::start(&runtime);
+        runtime.tasks().spawn(health::run(runtime.clone(), Looker::new(Needs::Database)));
         Ok(Self { runtime })
     }
 

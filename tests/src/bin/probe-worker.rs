@@ -53,10 +53,10 @@ impl job::TxHandler for Misbehave {
                     key: "probe".to_owned(),
                     version: 1,
                     routing_key: "probe.worked",
-                    message_type: "probe.Worked".to_owned(),
+                    message_type: "google.protobuf.Empty".to_owned(),
                     payload: Vec::new(),
                 };
-                tx.emit(event);
+                tx.emit(event)?;
                 Ok(Verdict::Done)
             }
             "fail twice" if tries(tx).await? < 3 => Err(Error::internal(std::io::Error::other("not yet"))),
@@ -74,6 +74,10 @@ impl job::TxHandler for Misbehave {
                 Ok(Verdict::Retry { after: Some(Duration::ZERO), why: "not now".to_owned() })
             }
             "snooze once" if tries(tx).await? < 2 => Ok(Verdict::Snooze(Duration::from_millis(10))),
+            "lose its transaction" if tries(tx).await? < 3 => {
+                tx.invocation().cancelled.clone().cancelled().await;
+                Err(Error::invalid("another attempt has it"))
+            }
             "give up" => Ok(Verdict::Dead { why: "no use".to_owned() }),
             "kill" => std::process::abort(),
             "enqueue in order" => {
@@ -336,7 +340,7 @@ impl schedule::TxHandler for Tick {
 async fn main() -> anyhow::Result<()> {
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
-    let config = ProcessConfig::from_env(&mut env, ([127, 0, 0, 1], 0).into());
+    let config = ProcessConfig::of_worker(&mut env);
     env.finish()?;
     let app = App::new("gavel", &gavel::EXPAND)
         .poll_io::<gavel::relay_outbox::RelayOutbox>()

@@ -59,7 +59,9 @@ fn resident_kib(process: &Process) -> u64 {
 #[tokio::test]
 async fn a_thousand_readers_that_stop_reading_cost_nothing_more_and_are_dropped() {
     let system = System::new().await;
-    let (service, api) = system.service_with(&[("GAVEL_STREAM_PATIENCE_MS", "8000")]).await;
+    let variables =
+        [("GAVEL_STREAM_PATIENCE_MS", "8000"), ("GAVEL_STREAMS_PER_ADDRESS", "0"), ("GAVEL_READS_PER_ADDRESS", "0")];
+    let (service, api) = system.service_with(&variables).await;
     let _worker = system.worker_with(&["--only", "relay_outbox"], &[]).await;
     let (address, item) = (service.address().await, item(&system, &api).await);
     let connections = join_all((0..10).map(|_| connect(&address, 64))).await;
@@ -93,7 +95,8 @@ async fn a_thousand_readers_that_stop_reading_cost_nothing_more_and_are_dropped(
 #[tokio::test]
 async fn a_flood_of_streams_of_headers_and_of_resets_ends_at_its_connection() {
     let system = System::new().await;
-    let (service, api) = system.service().await;
+    let boundless = [("GAVEL_STREAMS_PER_ADDRESS", "0"), ("GAVEL_READS_PER_ADDRESS", "0")];
+    let (service, api) = system.service_with(&boundless).await;
     let (address, item) = (service.address().await, item(&system, &api).await);
     // The server allows 1 024 streams of a connection: one more has to wait until another has ended.
     let mut send = connect(&address, 1 << 16).await;

@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use gavel_proto::{externalscaler as keda, health_v1::HealthCheckRequest, v1};
 use gavel_runtime::{auth::Claims, spec::Trigger};
-use gavel_tests::{Api, Failure, System, settle};
+use gavel_tests::{Api, Failure, System, claims, settle};
 use poem_grpc::Code;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -59,7 +59,7 @@ const OPERATORS: [&str; 14] = [
     "DiscardParkedMessages",
 ];
 /// Without a token, since KEDA has none.
-const SCALER: [&str; 4] = ["IsActive", "StreamIsActive", "GetMetricSpec", "GetMetrics"];
+const SCALER: [&str; 5] = ["IsActive", "StreamIsActive", "GetMetricSpec", "StreamMetricSpec", "GetMetrics"];
 
 /// Without a token either: what a load balancer asks.
 const HEALTH: [&str; 2] = ["Check", "Watch"];
@@ -131,6 +131,7 @@ async fn operate(method: &str, api: &Api) -> Result<(), Failure> {
         ),
         "IsActive" => ask!(scaler.is_active, object),
         "StreamIsActive" => ask!(scaler.stream_is_active, object),
+        "StreamMetricSpec" => ask!(scaler.stream_metric_spec, object),
         "GetMetricSpec" => ask!(scaler.get_metric_spec, object),
         "GetMetrics" => {
             ask!(scaler.get_metrics, keda::GetMetricsRequest { scaled_object_ref: Some(object), ..Default::default() })
@@ -146,17 +147,6 @@ fn all() -> impl Iterator<Item = (&'static str, Who)> {
     METHODS.into_iter().chain(OPERATORS.map(|method| (method, Who::Operator))).chain(anyone)
 }
 
-fn claims(exp: i64) -> Claims {
-    Claims {
-        sub: "alice".to_owned(),
-        role: "bidder".to_owned(),
-        iss: "gavel".to_owned(),
-        aud: "gavel".to_owned(),
-        iat: Utc::now().timestamp(),
-        exp,
-    }
-}
-
 async fn item(system: &System, api: &Api) -> String {
     api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id
 }
@@ -166,11 +156,10 @@ async fn an_invalid_token_is_refused_by_every_method_and_none_by_those_that_need
     let system = System::new().await;
     let (_service, api) = system.service().await;
     let item_id = item(&system, &api).await;
-    let now = Utc::now().timestamp();
-    let valid = claims(now + 60);
+    let valid = claims("alice", &["bidder"], 60);
     let forger = System::new().await;
     let callers = [
-        ("expired", api.with_token(system.sign(&claims(now - 60)))),
+        ("expired", api.with_token(system.sign(&claims("alice", &["bidder"], -60)))),
         ("another audience's", api.with_token(system.sign(&Claims { aud: "elsewhere".to_owned(), ..valid.clone() }))),
         ("another issuer's", api.with_token(system.sign(&Claims { iss: "stranger".to_owned(), ..valid.clone() }))),
         ("forged", api.with_token(forger.sign(&valid))),

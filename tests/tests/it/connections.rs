@@ -83,7 +83,7 @@ async fn who_takes_no_answers_gives_their_place_back_in_the_end() {
     let (service, _) = system.service_with(&short).await;
     let address = service.address().await;
     let mut greedy = TcpStream::connect(&address).await.expect("connected");
-    let asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let asked = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // Until it can't even ask any more, since the service does not read on before it could answer.
     while tokio::time::timeout(Duration::from_secs(1), greedy.write_all(asked)).await.is_ok_and(|sent| sent.is_ok()) {}
     let answer = reqwest::get(format!("http://{address}/healthz"));

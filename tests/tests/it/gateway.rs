@@ -124,7 +124,7 @@ async fn rolling_restart(kind: Kind) {
     let mut services = vec![start(&addresses[0]).await, start(&addresses[1]).await];
     let _worker = system.worker().await;
     let door = Door::open(kind, &addresses).await;
-    let seller = gavel_tests::Api::at(&addresses[0]).with_token(system.token("sam", "seller"));
+    let seller = gavel_tests::Api::of(&services[0]).await.with_token(system.token("sam", "seller"));
     let item = seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id;
 
     let (over, amount) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(1_000)));

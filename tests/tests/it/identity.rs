@@ -5,16 +5,11 @@ use base64::{
 };
 use chrono::Utc;
 use gavel_proto::v1;
-use gavel_tests::{Api, Failure, Process, System, eventually};
+use gavel_tests::{Api, Failure, Process, System, eventually, https::Https};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use poem_grpc::Code;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
 use uuid::Uuid;
 
 /// For these tests alone, as is the key it belongs to: `openssl genpkey -algorithm RSA`.
@@ -94,33 +89,17 @@ async fn keys_are_rotated_in_a_file_while_the_service_runs() {
     std::fs::remove_file(&path).expect("removed");
 }
 
-/// Serves whatever document it is given, at any path.
-async fn serve(document: Arc<Mutex<String>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().expect("an address"));
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let body = document.lock().expect("nobody panics here").clone();
-            let length = body.len();
-            let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
-            let _ = stream.read(&mut [0; 1_024]).await;
-            let _ = stream.write_all(reply.as_bytes()).await;
-        }
-    });
-    url
-}
-
 #[tokio::test]
 async fn keys_come_from_a_url_and_rsa_tokens_are_taken_by_their_key_id() {
     let system = System::new().await;
-    let document = Arc::new(Mutex::new(json!({ "keys": [rsa_jwk("2026")] }).to_string()));
-    let url = serve(document.clone()).await;
-    let (_service, api) = service(&system, &[("GAVEL_JWKS", &url)]).await;
+    let provider = Https::serve(json!({ "keys": [rsa_jwk("2026")] }).to_string()).await;
+    let ca = provider.certificate.to_string_lossy();
+    let (_service, api) = service(&system, &[("GAVEL_JWKS", &provider.url), ("GAVEL_JWKS_CA_FILE", &ca)]).await;
     assert!(is_taken(&api, &rs256(Some("2026"), &claims())).await);
     assert!(is_taken(&api, &rs256(None, &claims())).await, "a token without a key id may be any key's");
     assert!(!is_taken(&api, &rs256(Some("2027"), &claims())).await, "one with another id is not");
     assert!(!is_taken(&api, &system.token("alice", "bidder")).await, "there is no Ed25519 key");
-    *document.lock().expect("nobody panics here") = json!({ "keys": [rsa_jwk("2027")] }).to_string();
+    provider.change(json!({ "keys": [rsa_jwk("2027")] }).to_string());
     let renamed = || async { is_taken(&api, &rs256(Some("2027"), &claims())).await };
     eventually("the new name is known", renamed, |taken| *taken).await;
 }

@@ -135,8 +135,7 @@ async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
     let system = prepared().await;
     let worker = worker(&system);
     let running = enqueue(&system, "carry", "wait to be cancelled").await;
-    let begun = |line: &String| line.contains("INVOCATION - START") && line.contains("\"handler\":\"carry\"");
-    eventually("the handler has begun", || async { worker.output().iter().any(begun) }, |begun| *begun).await;
+    eventually("the handler has begun", || worker.in_flight("carry", "job"), |running| *running == 1).await;
     assert_eq!(cancel(&system, running).await, Cancelled::Asked);
     eventually("it is dead", || last_error(&system, running), Option::is_some).await;
     assert_eq!(notes(&system).await, ["wait to be cancelled"], "the handler went on to say that it saw it");
@@ -144,6 +143,40 @@ async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
     assert_eq!(cancel(&system, waiting).await, Cancelled::Buried);
     assert_eq!(last_error(&system, waiting).await.as_deref(), Some("cancelled by olga"));
     assert_eq!(cancel(&system, waiting).await, Cancelled::Unknown);
+}
+
+/// Ends the sessions in the middle of a run of that handler, but for those that were ended before.
+async fn lose_transactions(system: &System, before: &[i32]) -> Vec<i32> {
+    let lost = "WITH found AS MATERIALIZED (
+                  SELECT pid FROM pg_stat_activity
+                  WHERE datname = current_database() AND application_name = 'probe-worker' AND pid <> ALL ($1)
+                    AND state = 'idle in transaction' AND query LIKE '%nextval%')
+                SELECT pid FROM (SELECT pid, pg_terminate_backend(pid), pg_notify('gavel_jobs', 'misbehave') FROM found) e";
+    // A look at what the attempt before does about it, which must be nothing.
+    for _ in 0..10 {
+        if before.is_empty() || system.waiting_for_locks("probe-worker").await > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    sqlx::query_scalar(lost).bind(before).fetch_all(&system.db).await.expect("asked")
+}
+
+#[tokio::test]
+async fn an_attempt_that_lost_its_transaction_has_no_say_in_what_becomes_of_the_job() {
+    let system = prepared().await;
+    let _worker = worker(&system);
+    enqueue(&system, "misbehave", "lose its transaction").await;
+    // Twice: while the second has the row locked, the first could not settle anything.
+    let mut lost = Vec::new();
+    while lost.len() < 2 {
+        let lose = || lose_transactions(&system, &lost);
+        lost.extend(eventually("a transaction is lost while the handler runs", lose, |pids| !pids.is_empty()).await);
+    }
+    eventually("another attempt has done it", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["lose its transaction"]);
+    let dead = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM dead_jobs").fetch_one(&system.db).await;
+    assert_eq!(dead.expect("counted"), 0, "it was not cancelled");
 }
 
 #[tokio::test]

@@ -2,8 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use gavel_gateway::Kind;
 use gavel_proto::DESCRIPTORS;
-use gavel_runtime::auth::Claims;
-use gavel_tests::{Door, System, servers::variable};
+use gavel_tests::{Door, System, claims, servers::variable};
 use prost::Message;
 use serde_json::{Value, json};
 use std::{
@@ -48,6 +47,7 @@ async fn judged(through: Option<Kind>) {
     let certificate = door.as_ref().map(|door| door.certificate.clone());
     let given = json!({
         "url": door.as_ref().map_or_else(|| format!("http://{address}"), |door| door.url.clone()),
+        "opsUrl": format!("http://{}", service.ops_address().await),
         "prefix": if door.is_some() { "/api" } else { "" },
         "ca": certificate,
         "caText": certificate.as_ref().map(|path| fs::read_to_string(path).expect("a certificate")),
@@ -80,16 +80,7 @@ async fn judged(through: Option<Kind>) {
 }
 
 fn expired(system: &System) -> String {
-    let now = Utc::now().timestamp();
-    let text = |text: &str| text.to_owned();
-    system.sign(&Claims {
-        sub: text("alice"),
-        role: text("bidder"),
-        iss: text("gavel"),
-        aud: text("gavel"),
-        iat: now - 120,
-        exp: now - 60,
-    })
+    system.sign(&claims("alice", &["bidder"], -60))
 }
 
 #[test]

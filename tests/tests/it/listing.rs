@@ -93,8 +93,7 @@ async fn what_does_not_exist_or_can_not_be_is_named_and_counted() {
     assert!(huge.message.contains("65536"), "it names the limit: {huge:?}");
     let health = reqwest::get(format!("http://{}/healthz", service.address().await)).await.expect("answered");
     assert_eq!(health.status(), 200);
-    let metrics = reqwest::get(format!("http://{}/metrics", service.address().await)).await.expect("answered");
-    let metrics = metrics.text().await.expect("text");
+    let metrics = service.metrics().await;
     let line = metrics.lines().find(|line| {
         line.starts_with("gavel_handler_invocations_total") && line.contains("place_bid") && line.contains("not_found")
     });

@@ -5,8 +5,7 @@ use gavel_proto::v1::{
     Heartbeat, ItemStatus, NoticeKind, StandingStatus, WatchItemResponse, WatchUserResponse,
     watch_item_response::Frame, watch_user_response,
 };
-use gavel_runtime::auth::Claims;
-use gavel_tests::{Api, Options, System};
+use gavel_tests::{Api, Options, System, claims};
 use poem_grpc::{Code, Status, Streaming};
 use std::time::Duration;
 
@@ -147,6 +146,7 @@ async fn a_process_that_stops_sends_its_watchers_elsewhere() {
     let system = System::new().await;
     let (mut service, api) = system.service().await;
     let (_other, elsewhere) = system.service().await;
+    let _worker = system.worker_with(&["--only", "relay_outbox"], &[]).await;
     let item = item_ending_in(&system, &api, 3_600).await;
     let mut watcher = Watcher::of(&api, &item).await.fresh().await;
     service.terminate();
@@ -212,17 +212,8 @@ async fn a_user_hears_of_being_outbid_of_winning_and_of_what_is_due() {
 async fn a_users_stream_ends_with_the_token() {
     let system = System::new().await;
     let (_service, api) = system.service().await;
-    let now = Utc::now().timestamp();
-    let text = |text: &str| text.to_owned();
     // Clocks may differ by five seconds: it holds for another two.
-    let claims = Claims {
-        sub: text("alice"),
-        role: text("bidder"),
-        iss: text("gavel"),
-        aud: text("gavel"),
-        iat: now - 60,
-        exp: now - 3,
-    };
+    let claims = claims("alice", &["bidder"], -3);
     let mut stream = api.with_token(system.sign(&claims)).watch_user("").await.expect("watching");
     let ended = loop {
         let next = tokio::time::timeout(PATIENCE, stream.next()).await.expect("it ends");

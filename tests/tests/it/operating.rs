@@ -14,14 +14,14 @@ impl Operator {
         let system = System::new().await;
         let (service, api) = system.service().await;
         api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
-        let url = format!("http://{}", service.address().await);
+        let url = format!("http://{}", service.ops_address().await);
         Self { system, url, _service: service }
     }
 
     fn start(&self, arguments: &[&str]) -> Process {
         let token = self.system.token("olga", "ops");
         let mut all = arguments.to_vec();
-        all.extend(["--url", &self.url, "--token", &token]);
+        all.extend(["--ops-url", &self.url, "--token", &token]);
         Process::start(&binary("bidctl"), &all, &[])
     }
 
@@ -84,7 +84,9 @@ async fn a_job_is_looked_at_cancelled_retried_and_discarded() {
     let job = operator.json(&["queue", "job", &id]).await;
     assert!(job["args"]["item_id"].is_string(), "{job}");
 
-    assert_eq!(operator.json(&["queue", "cancel", &id]).await["buried"], true);
+    let refused = operator.refused(&["queue", "cancel", &id]).await;
+    assert!(refused.contains("its auction stays") && refused.contains("--yes"), "it says what follows: {refused}");
+    assert_eq!(operator.json(&["queue", "cancel", &id, "--yes"]).await["buried"], true);
     let dead = operator.json(&["dead", "list", "--kind", "close_item"]).await;
     assert_eq!(dead["jobs"][0]["job_id"], *id);
     assert_eq!(dead["jobs"][0]["last_error"], "cancelled by olga");
@@ -92,10 +94,10 @@ async fn a_job_is_looked_at_cancelled_retried_and_discarded() {
     assert!(table.contains("cancelled by olga") && table.contains("item_id"), "{table}");
 
     let refused = operator.refused(&["dead", "discard", &id]).await;
-    assert!(refused.contains("--yes"), "{refused}");
+    assert!(refused.contains("its auction stays") && refused.contains("--yes"), "{refused}");
     assert_eq!(operator.json(&["dead", "retry", "--kind", "close_item"]).await["count"], 1);
     assert_eq!(operator.json(&["queue", "job", &id]).await["state"], "waiting");
-    assert_eq!(operator.json(&["queue", "cancel", &id]).await["buried"], true);
+    assert_eq!(operator.json(&["queue", "cancel", &id, "--yes"]).await["buried"], true);
     assert_eq!(operator.json(&["dead", "discard", &id, "--yes"]).await["count"], 1);
     assert_eq!(operator.json(&["dead", "list"]).await["jobs"], serde_json::json!([]));
     let gone = operator.refused(&["queue", "job", &id]).await;

@@ -44,7 +44,7 @@ async fn a_call_that_finds_no_place_is_refused_unread_in_its_own_protocol() {
     );
     let web = post("application/grpc-web+proto").await.expect("answered").bytes().await.expect("read");
     assert!(String::from_utf8_lossy(&web).contains("grpc-status: 8"), "{web:?}");
-    let metrics = reqwest::get(format!("{base}/metrics")).await.expect("answered").text().await.expect("text");
+    let metrics = service.metrics().await;
     let counted = metrics.lines().find(|line| line.contains("turned_away") && line.contains("place_bid"));
     assert!(counted.is_some_and(|line| !line.ends_with(" 0")), "{counted:?}");
 

@@ -86,11 +86,13 @@ async fn a_job_that_fails_is_tried_again_and_one_that_never_works_is_buried_with
     ] {
         enqueue(&system, "misbehave", how).await;
         let dead = || async {
-            sqlx::query_as::<_, (String, i32)>("SELECT last_error, attempts FROM dead_jobs WHERE args->>'how' = $1")
-                .bind(how)
-                .fetch_optional(&system.db)
-                .await
-                .expect("looked")
+            sqlx::query_as::<_, (String, i32)>(
+                "SELECT last_error, attempts FROM dead_jobs WHERE arguments->>'how' = $1",
+            )
+            .bind(how)
+            .fetch_optional(&system.db)
+            .await
+            .expect("looked")
         };
         let (last_error, tried) = eventually("the job is dead", dead, Option::is_some).await.expect("dead");
         assert!(last_error.contains(error), "{how}: {last_error}");

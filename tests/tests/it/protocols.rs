@@ -20,6 +20,7 @@ struct Edge {
     system: System,
     _service: gavel_tests::Process,
     base: String,
+    ops_base: String,
     item_id: String,
 }
 
@@ -30,7 +31,8 @@ impl Edge {
         let seller = api.with_token(system.token("sam", "seller"));
         let item = seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
         let base = format!("http://{}", service.address().await);
-        Self { system, _service: service, base, item_id: item.item_id }
+        let ops_base = format!("http://{}", service.ops_address().await);
+        Self { system, _service: service, base, ops_base, item_id: item.item_id }
     }
 
     async fn post(
@@ -41,7 +43,8 @@ impl Edge {
         body: impl Into<Bytes>,
     ) -> Response {
         let token = format!("Bearer {}", self.system.token("alice", "bidder"));
-        let mut request = Client::new().post(format!("{}/{method}", self.base)).header("content-type", content_type);
+        let base = if method.starts_with("gavel.v1.OpsService/") { &self.ops_base } else { &self.base };
+        let mut request = Client::new().post(format!("{base}/{method}")).header("content-type", content_type);
         if !headers.iter().any(|(name, _)| *name == "authorization") {
             request = request.header("authorization", token);
         }

@@ -76,9 +76,7 @@ async fn what_cant_be_known_is_an_error_and_never_zero() {
     let bad = needed(&api, &[("queue", "close_item"), ("targetSeconds", "soon")]).await.expect_err("no number");
     assert!(bad.code == Code::InvalidArgument && bad.message.contains("targetSeconds"), "{bad:?}");
 
-    let address = service.address().await;
-    let scrape =
-        || async { reqwest::get(format!("http://{address}/metrics")).await.expect("up").text().await.expect("text") };
+    let scrape = || service.metrics();
     let figure = "gavel_job_queue_waiting{kind=\"close_item\"";
     eventually("the gauge is there", scrape, |text| text.contains(figure)).await;
     run(&system, "ALTER TABLE mq_msgs RENAME TO mq_msgs_elsewhere").await;

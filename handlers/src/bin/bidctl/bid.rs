@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long `--wait` waits for the worker.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often it looks: a service lets one caller read some 200 times a second.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
 pub(crate) struct PlaceBid {
@@ -33,7 +33,7 @@ pub(crate) struct PlaceBid {
 
 impl PlaceBid {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::BidServiceClient::new(client::config(settings)?);
+        let client = v1::BidServiceClient::new(client::config(&settings.url)?);
         let idempotency_key = self.key.clone().unwrap_or_else(|| ids::random().to_string());
         let request = v1::PlaceBidRequest {
             item_id: self.item_id.clone(),
@@ -83,7 +83,7 @@ impl PlaceBid {
         counted_before: i64,
     ) -> anyhow::Result<(u64, u64)> {
         let began = Instant::now();
-        let items = v1::ItemServiceClient::new(client::config(settings)?);
+        let items = v1::ItemServiceClient::new(client::config(&settings.url)?);
         let in_read_model = async || {
             let request = v1::GetItemRequest { item_id: self.item_id.clone() };
             let reply = items.get_item(client::request(request, Some(token))).await;
@@ -99,7 +99,7 @@ impl PlaceBid {
 
     /// How many of the caller's bids the statistics know, over all currencies.
     async fn counted(&self, settings: &Settings, token: &str) -> anyhow::Result<i64> {
-        let users = v1::UserServiceClient::new(client::config(settings)?);
+        let users = v1::UserServiceClient::new(client::config(&settings.url)?);
         let reply = users.get_user_stats(client::request(v1::GetUserStatsRequest::default(), Some(token))).await;
         let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         Ok(reply.stats.iter().map(|stats| stats.bids_placed).sum())

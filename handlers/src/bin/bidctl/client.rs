@@ -6,8 +6,7 @@ use poem_grpc::{ClientConfig, Code, Request, Status};
 use std::{error::Error, fmt};
 
 /// What every client of ours is built with.
-pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
-    let uri = settings.url.as_str();
+pub(crate) fn config(uri: &str) -> anyhow::Result<ClientConfig> {
     ClientConfig::builder().uri(uri).build().with_context(|| format!("{uri:?} is no URL of a service"))
 }
 
@@ -52,14 +51,16 @@ fn name_of(code: Code) -> String {
 
 /// What a failed call tells its user.
 pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
+    explained_of(settings, &settings.url, status)
+}
+
+/// As [`explained`], of the service at `url`.
+pub(crate) fn explained_of(settings: &Settings, url: &str, status: &Status) -> anyhow::Error {
     let message = status.message().unwrap_or("no message");
     match status.code() {
         Code::Internal if message.contains("onnect") => {
             let hint = if settings.in_checkout { "" } else { "; there is no .gavel/dev.env here or above" };
-            anyhow!(
-                "{} does not answer ({message}); is bid-service running? `cargo xtask up` starts one{hint}",
-                settings.url
-            )
+            anyhow!("{url} does not answer ({message}); is bid-service running? `cargo xtask up` starts one{hint}")
         }
         code => Refused { code: name_of(code), message: message.to_owned() }.into(),
     }

@@ -10,6 +10,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use gavel_proto::v1;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 #[derive(Subcommand)]
 pub(crate) enum Dead {
@@ -73,15 +74,17 @@ impl Dead {
         match self {
             Self::List(list) => list.watch.run(output, |output| list.show(ops, output)).await,
             Self::Show(show) => {
-                let request = v1::GetJobRequest { job_id: show.job_id.clone() };
-                let job = ops.said(ops.client.get_job(ops.request(request)).await)?.job;
-                jobs::show(&job.unwrap_or_default(), output);
+                jobs::show(&ops.get_job(&show.job_id).await?, output);
                 Ok(())
             }
             Self::Retry(which) => which.retry(ops, output).await,
             Self::Discard(discard) if discard.yes => discard.which.discard(ops, output).await,
             Self::Discard(discard) => {
-                bail!("this would delete dead jobs for good: {}; give --yes to do it", discard.which.said())
+                let consequence = discard.which.consequence(ops).await?;
+                bail!(
+                    "this would delete dead jobs for good: {}{consequence}; give --yes to do it",
+                    discard.which.said()
+                )
             }
         }
     }
@@ -108,6 +111,22 @@ impl List {
 }
 
 impl Selection {
+    /// What follows from the end of those that are named, or of the newest of a kind.
+    async fn consequence(&self, ops: &Ops<'_>) -> anyhow::Result<String> {
+        let mut job_ids = self.job_ids.clone();
+        if let Some(kind) = &self.kind {
+            let request = v1::ListDeadJobsRequest { kind: kind.clone(), page_size: 1, page_token: String::new() };
+            let page = ops.said(ops.client.list_dead_jobs(ops.request(request)).await)?;
+            job_ids.extend(page.jobs.into_iter().map(|job| job.job_id));
+        }
+        let mut consequences = BTreeSet::new();
+        for job_id in &job_ids {
+            consequences.insert(ops.get_job(job_id).await?.consequence);
+        }
+        let consequences: Vec<_> = consequences.into_iter().filter(|one| !one.is_empty()).collect();
+        Ok(if consequences.is_empty() { String::new() } else { format!("; {}", consequences.join("; ")) })
+    }
+
     async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());

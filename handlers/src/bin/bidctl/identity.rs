@@ -22,9 +22,9 @@ const ROLES: [&str; 3] = ["bidder", "seller", "ops"];
 
 #[derive(Args)]
 pub(crate) struct Token {
-    /// What the user may do
-    #[arg(long, value_parser = ROLES, default_value = "bidder")]
-    role: String,
+    /// What the user may do: give it again for each further role
+    #[arg(long = "role", value_parser = ROLES, default_value = "bidder")]
+    roles: Vec<String>,
     /// How long the token is valid
     #[arg(long, default_value_t = 60)]
     minutes: u32,
@@ -33,13 +33,13 @@ pub(crate) struct Token {
 impl Token {
     pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let Some(user) = &settings.user else { bail!("whose token? Give --user NAME") };
-        say!("{}", mint(settings, user, &self.role, self.minutes)?);
+        say!("{}", mint(settings, user, &self.roles, self.minutes)?);
         Ok(())
     }
 }
 
 /// Signs a token with `GAVEL_JWT_SIGNING_KEY` or the file that `GAVEL_JWT_SIGNING_KEY_FILE` names.
-pub(crate) fn mint(settings: &Settings, user: &str, role: &str, minutes: u32) -> anyhow::Result<String> {
+pub(crate) fn mint(settings: &Settings, user: &str, roles: &[impl AsRef<str>], minutes: u32) -> anyhow::Result<String> {
     let user: UserId = user.parse()?;
     let mut env = settings.env();
     let key =
@@ -48,7 +48,7 @@ pub(crate) fn mint(settings: &Settings, user: &str, role: &str, minutes: u32) ->
     let now = clock::wall().timestamp();
     let claims = Claims {
         sub: user.to_string(),
-        role: role.to_owned(),
+        roles: roles.iter().map(|role| role.as_ref().to_owned()).collect(),
         iss: settings.get("GAVEL_JWT_ISSUER").unwrap_or("gavel").to_owned(),
         aud: settings.get("GAVEL_JWT_AUDIENCE").unwrap_or("gavel").to_owned(),
         iat: now,

@@ -59,7 +59,7 @@ pub(crate) struct Show {
 
 impl Item {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::ItemServiceClient::new(client::config(settings)?);
+        let client = v1::ItemServiceClient::new(client::config(&settings.url)?);
         match self {
             Self::Create(create) => create.run(&client, settings, output).await,
             Self::List(list) => list.run(&client, settings, output).await,
@@ -172,6 +172,7 @@ fn as_json(item: &v1::Item) -> Value {
 fn status(item: &v1::Item) -> &'static str {
     match item.status() {
         v1::ItemStatus::Open => "open",
+        v1::ItemStatus::Closing => "closing",
         v1::ItemStatus::Closed => "closed",
         v1::ItemStatus::Unspecified => "unknown",
     }

@@ -30,19 +30,21 @@ pub(crate) fn as_row(job: &v1::Job) -> Vec<String> {
     ]
 }
 
-/// One job with its arguments and the errors of its tries.
-pub(crate) fn show(job: &v1::Job, output: Output) {
+/// One job with its arguments, the errors of its tries and what follows from its end.
+pub(crate) fn show(found: &v1::GetJobResponse, output: Output) {
+    let job = &found.job.clone().unwrap_or_default();
     let args: Value = serde_json::from_str(&job.args).unwrap_or(Value::Null);
     let error = |error: &v1::JobError| json!({ "at": optional_time(error.at.as_ref()), "try": error.r#try, "class": error.class, "error": error.error });
     if output.json {
         let mut whole = as_json(job);
         whole["args"] = args;
         whole["errors"] = job.errors.iter().map(error).collect();
+        whole["consequence"] = none_if_empty(&found.consequence).into();
         output.record(&whole, &[]);
         return;
     }
     let due = if job.state() == v1::JobState::Dead { "died" } else { "due" };
-    let lines = [
+    let mut lines = vec![
         ("job", job.job_id.clone()),
         ("kind", job.kind.clone()),
         ("state", state(job).to_owned()),
@@ -55,6 +57,9 @@ pub(crate) fn show(job: &v1::Job, output: Output) {
         ("correlation id", job.correlation_id.clone()),
         ("args", format!("{args:#}")),
     ];
+    if !found.consequence.is_empty() {
+        lines.push(("if cancelled", found.consequence.clone()));
+    }
     output.record(&Value::Null, &lines);
     if !job.errors.is_empty() {
         say!("");
@@ -73,6 +78,7 @@ fn state(job: &v1::Job) -> &'static str {
         v1::JobState::Blocked => "blocked",
         v1::JobState::Running => "running",
         v1::JobState::Dead => "dead",
+        v1::JobState::Exhausted => "exhausted",
         v1::JobState::Unspecified => "?",
     }
 }

@@ -33,10 +33,13 @@ struct Arguments {
 }
 
 #[derive(Args)]
-struct Global {
+pub(crate) struct Global {
     /// Where bid-service listens [GAVEL_URL, else http://127.0.0.1:8080]
     #[arg(long, global = true)]
     url: Option<String>,
+    /// Where bid-service listens to operators [GAVEL_OPS_URL, else http://127.0.0.1:8081]
+    #[arg(long, global = true, value_name = "URL")]
+    ops_url: Option<String>,
     /// Call as this user, with a token minted from the development key
     #[arg(long, global = true, value_name = "NAME")]
     user: Option<String>,
@@ -83,6 +86,7 @@ Settings come from flags, then from the environment, then from .gavel/dev.env in
 `cargo xtask up` writes. Secrets may come from files: NAME_FILE instead of NAME.
 
   GAVEL_URL               where bid-service listens          http://127.0.0.1:8080
+  GAVEL_OPS_URL           where it listens to operators      http://127.0.0.1:8081
   GAVEL_TOKEN             the bearer token to call with
   GAVEL_JWT_SIGNING_KEY   Ed25519 private key, PEM           for token and --user
   GAVEL_JWT_ISSUER, GAVEL_JWT_AUDIENCE                       gavel
@@ -94,7 +98,7 @@ Examples:
   bidctl item list
   bidctl bid --user alice 0192f0c1-… 1500
   bidctl stats --user alice
-  bidctl token --user alice --role bidder
+  bidctl token --user alice --role bidder --role seller
   bidctl queue list --user olga --watch
   bidctl dead retry --user olga --kind close_item
   bidctl doctor";
@@ -113,7 +117,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(global: Global, command: Command, output: Output) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(global.url, global.user, global.token)?;
+    let settings = Settings::load(global)?;
     match command {
         Command::Token(token) => token.run(&settings)?,
         Command::Keygen(keygen) => keygen.run(output)?,

@@ -7,7 +7,7 @@ use poem_grpc::{Request, Response, Status};
 /// The most that one call retries or discards.
 const MAX_SELECTED: i64 = 1_000;
 
-/// A connection with an operator's token.
+/// A connection to the operators' listener, with an operator's token.
 pub(crate) struct Ops<'a> {
     settings: &'a Settings,
     pub(crate) client: v1::OpsServiceClient,
@@ -16,7 +16,7 @@ pub(crate) struct Ops<'a> {
 
 impl<'a> Ops<'a> {
     pub(crate) fn new(settings: &'a Settings) -> anyhow::Result<Self> {
-        let client = v1::OpsServiceClient::new(client::config(settings)?);
+        let client = v1::OpsServiceClient::new(client::config(&settings.ops_url)?);
         Ok(Self { settings, client, token: settings.token("ops")? })
     }
 
@@ -26,7 +26,7 @@ impl<'a> Ops<'a> {
 
     /// The reply, or what its user is told.
     pub(crate) fn said<T>(&self, reply: Result<Response<T>, Status>) -> anyhow::Result<T> {
-        Ok(reply.map_err(|status| client::explained(self.settings, &status))?.into_inner())
+        Ok(reply.map_err(|status| client::explained_of(self.settings, &self.settings.ops_url, &status))?.into_inner())
     }
 }
 

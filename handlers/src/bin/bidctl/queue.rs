@@ -6,7 +6,7 @@ use crate::{
     settings::Settings,
     watch::Watch,
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use gavel_proto::v1;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub(crate) enum Queue {
     /// Show one job, queued or dead, with its arguments and errors
     Job(JobId),
     /// Bury a queued job, or ask a running one to stop
-    Cancel(JobId),
+    Cancel(Cancel),
 }
 
 #[derive(Args)]
@@ -56,6 +56,15 @@ pub(crate) struct JobId {
     job_id: String,
 }
 
+#[derive(Args)]
+pub(crate) struct Cancel {
+    /// The job's id
+    job_id: String,
+    /// Really, where something follows from it
+    #[arg(long)]
+    yes: bool,
+}
+
 impl Queue {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let ops = &Ops::new(settings)?;
@@ -65,7 +74,7 @@ impl Queue {
             Self::Pause(of) => ops.pause(&of.kind, output).await,
             Self::Resume(of) => ops.resume(&of.kind, output).await,
             Self::Job(of) => ops.job(&of.job_id, output).await,
-            Self::Cancel(of) => ops.cancel(&of.job_id, output).await,
+            Self::Cancel(cancel) => ops.cancel(cancel, output).await,
         }
     }
 }
@@ -94,7 +103,10 @@ impl Ops<'_> {
             output.record(&json!({ "queue": as_json(queue), "jobs": listed }), &[]);
             return Ok(());
         }
-        let lines: Vec<_> = HEADER.into_iter().zip(as_row(queue)).collect();
+        let mut lines: Vec<_> = HEADER.into_iter().zip(as_row(queue)).collect();
+        if !queue.standstill.is_empty() {
+            lines.push(("why it stands still", queue.standstill.clone()));
+        }
         output.record(&Value::Null, &lines);
         say!("");
         let rows: Vec<_> = listed.iter().map(jobs::as_row).collect();
@@ -118,17 +130,23 @@ impl Ops<'_> {
         Ok(())
     }
 
+    /// One job, and what follows from its end.
+    pub(crate) async fn get_job(&self, job_id: &str) -> anyhow::Result<v1::GetJobResponse> {
+        let request = v1::GetJobRequest { job_id: job_id.to_owned() };
+        self.said(self.client.get_job(self.request(request)).await)
+    }
+
     async fn job(&self, job_id: &str, output: Output) -> anyhow::Result<()> {
-        let job = self
-            .said(self.client.get_job(self.request(v1::GetJobRequest { job_id: job_id.to_owned() })).await)?
-            .job
-            .unwrap_or_default();
-        jobs::show(&job, output);
+        jobs::show(&self.get_job(job_id).await?, output);
         Ok(())
     }
 
-    async fn cancel(&self, job_id: &str, output: Output) -> anyhow::Result<()> {
-        let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.to_owned() };
+    async fn cancel(&self, Cancel { job_id, yes }: &Cancel, output: Output) -> anyhow::Result<()> {
+        let consequence = if *yes { String::new() } else { self.get_job(job_id).await?.consequence };
+        if !consequence.is_empty() {
+            bail!("this would cancel {job_id}: {consequence}; give --yes to do it");
+        }
+        let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.clone() };
         let buried = self.said(self.client.cancel_job(self.request(request)).await)?.buried;
         let said = if buried { "it was queued, and is dead now" } else { "it is running, and was asked to stop" };
         output.record(&json!({ "job_id": job_id, "buried": buried }), &[(job_id, said.to_owned())]);
@@ -137,8 +155,20 @@ impl Ops<'_> {
 }
 
 /// The columns of [`as_row`].
-const HEADER: [&str; 10] =
-    ["kind", "state", "waiting", "scheduled", "running", "workers", "dead", "oldest", "mean", "needs"];
+const HEADER: [&str; 12] = [
+    "kind",
+    "state",
+    "waiting",
+    "scheduled",
+    "running",
+    "workers",
+    "dead",
+    "faulty",
+    "exhausted",
+    "oldest",
+    "mean",
+    "needs",
+];
 
 fn as_json(queue: &v1::Queue) -> Value {
     json!({
@@ -146,13 +176,15 @@ fn as_json(queue: &v1::Queue) -> Value {
         "paused_by": queue.paused_at.map(|_| queue.paused_by.clone()), "waiting": queue.waiting,
         "waiting_is_estimated": queue.waiting_is_estimated, "scheduled": queue.scheduled, "running": queue.running,
         "workers": queue.workers, "dead": queue.dead, "oldest_age_ms": queue.oldest_age_ms, "mean_ms": queue.mean_ms,
-        "needed_concurrency": queue.needed_concurrency,
+        "needed_concurrency": queue.needed_concurrency, "standstill": jobs::none_if_empty(&queue.standstill),
+        "faulty": queue.faulty, "exhausted": queue.exhausted,
     })
 }
 
 fn as_row(queue: &v1::Queue) -> Vec<String> {
     let state = match (&queue.paused_at, queue.registered) {
         (Some(at), _) => format!("paused by {} at {}", queue.paused_by, time(Some(at))),
+        (None, _) if !queue.standstill.is_empty() => "stands still".to_owned(),
         (None, true) => "open".to_owned(),
         (None, false) => "unknown kind".to_owned(),
     };
@@ -166,6 +198,8 @@ fn as_row(queue: &v1::Queue) -> Vec<String> {
         queue.running.to_string(),
         queue.workers.to_string(),
         queue.dead.to_string(),
+        queue.faulty.to_string(),
+        queue.exhausted.to_string(),
         if queue.waiting > 0 { age(queue.oldest_age_ms) } else { "-".to_owned() },
         mean,
         queue.needed_concurrency.to_string(),

@@ -1,5 +1,5 @@
 //! Where settings come from: flags, the environment, the file that `cargo xtask up` writes.
-use crate::identity;
+use crate::{Global, identity};
 use anyhow::{Context, bail};
 use gavel_runtime::config::{Backends, Env};
 use std::{collections::HashMap, env, path::PathBuf};
@@ -7,10 +7,13 @@ use std::{collections::HashMap, env, path::PathBuf};
 /// Written by `cargo xtask up`, looked for in this directory and those above it.
 const DEVELOPMENT_FILE: &str = ".gavel/dev.env";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+const DEFAULT_OPS_URL: &str = "http://127.0.0.1:8081";
 
 pub(crate) struct Settings {
     variables: HashMap<String, String>,
     pub(crate) url: String,
+    /// Where the service listens to operators.
+    pub(crate) ops_url: String,
     pub(crate) user: Option<String>,
     token: Option<String>,
     /// Whether `cargo xtask up` has left its settings here or above.
@@ -18,14 +21,15 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn load(url: Option<String>, user: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
+    pub(crate) fn load(global: Global) -> anyhow::Result<Self> {
         let mut variables = development_file()?;
         let in_checkout = !variables.is_empty();
         variables.extend(env::vars());
         let get = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
-        let url = url.or_else(|| get("GAVEL_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned());
-        let token = token.or_else(|| get("GAVEL_TOKEN"));
-        Ok(Self { variables, url, user, token, in_checkout })
+        let url = global.url.or_else(|| get("GAVEL_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let ops_url = global.ops_url.or_else(|| get("GAVEL_OPS_URL")).unwrap_or_else(|| DEFAULT_OPS_URL.to_owned());
+        let token = global.token.or_else(|| get("GAVEL_TOKEN"));
+        Ok(Self { variables, url, ops_url, user: global.user, token, in_checkout })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -46,7 +50,7 @@ impl Settings {
     /// The token to call with: minted for `--user`, else the given one.
     pub(crate) fn token(&self, role: &str) -> anyhow::Result<String> {
         match (&self.user, &self.token) {
-            (Some(user), _) => identity::mint(self, user, role, 60),
+            (Some(user), _) => identity::mint(self, user, &[role], 60),
             (None, Some(token)) => Ok(token.clone()),
             (None, None) => {
                 bail!("who calls? Give --user NAME (with the development key), or --token or GAVEL_TOKEN")

@@ -9,6 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Ports that the system chooses.
+pub(crate) const ANYWHERE: [(&str, &str); 2] = [("GAVEL_LISTEN", "127.0.0.1:0"), ("GAVEL_OPS_LISTEN", "127.0.0.1:0")];
+/// A few clients stand for many callers, and all have one address: what is counted for each is counted, and never too much.
+pub(crate) const BOUNDLESS: [(&str, &str); 6] = [
+    ("GAVEL_CALLS_PER_CALLER", "1000000"),
+    ("GAVEL_READS_PER_CALLER", "1000000"),
+    ("GAVEL_READS_PER_ADDRESS", "1000000"),
+    ("GAVEL_STREAMS_PER_CALLER", "1000000"),
+    ("GAVEL_STREAMS_PER_ADDRESS", "1000000"),
+    ("GAVEL_CONNECTIONS_PER_ADDRESS", "1000000"),
+];
+
 /// A running process of ours. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -39,7 +51,8 @@ impl Releases {
     pub(crate) fn token(&self, user: &str) -> anyhow::Result<String> {
         let now = gavel_runtime::clock::wall().timestamp();
         let (iss, aud) = ("gavel".to_owned(), "gavel".to_owned());
-        let claims = Claims { sub: user.to_owned(), role: "bidder".to_owned(), iss, aud, iat: now, exp: now + 86_400 };
+        let claims =
+            Claims { sub: user.to_owned(), roles: vec!["bidder".to_owned()], iss, aud, iat: now, exp: now + 86_400 };
         auth::mint(&self.key, &claims)
     }
 
@@ -54,9 +67,7 @@ impl Releases {
         let child = Command::new(self.bins.join(program))
             .args(arguments)
             .envs(variables.iter().copied())
-            .env("GAVEL_LISTEN", "127.0.0.1:0")
-            // A few clients stand for many callers.
-            .env("GAVEL_CALLS_PER_CALLER", "0")
+            .envs(ANYWHERE.into_iter().chain(BOUNDLESS))
             .env("GAVEL_JWT_PUBLIC_KEY_FILE", self.scratch.join("jwt-public-key.pem"))
             .stdin(Stdio::null())
             .stdout(File::create(&log)?)
@@ -80,7 +91,10 @@ impl Releases {
 
 fn address_in(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line["msg"] == "ready").then(|| line["address"].as_str().map(ToOwned::to_owned))?
+    (line["msg"] == "ready").then(|| {
+        let address = line["address"].as_str().or(line["ops_address"].as_str());
+        address.map(ToOwned::to_owned)
+    })?
 }
 
 /// The time that the processors have spent on a process, in seconds.

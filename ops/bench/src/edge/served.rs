@@ -46,11 +46,12 @@ async fn ours() -> anyhow::Result<()> {
         .rpc_io::<Active>()
         .rpc_stream::<ActiveStream>()
         .rpc_io::<MetricSpec>()
+        .rpc_stream::<MetricSpecStream>()
         .rpc_io::<Metrics>();
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
-    let config = ProcessConfig::from_env(&mut env, ([127, 0, 0, 1], 0).into());
-    let tokens = TokenConfig::from_env(&mut env);
+    let config = ProcessConfig::of_service(&mut env);
+    let tokens = TokenConfig::from_env(&mut env, &config);
     env.finish()?;
     process::run_service(app, "bench-edge", &backends, &config, &tokens).await
 }
@@ -90,24 +91,37 @@ reads!(
 );
 reads!(Metrics, "get_metrics", "GetMetrics", GetMetricsRequest, GetMetricsResponse, GetMetricsResponse::default());
 
-struct ActiveStream;
+macro_rules! streams {
+    ($handler:ident, $name:literal, $method:literal, $reply:ty, $answer:expr) => {
+        struct $handler;
 
-impl rpc::StreamHandler for ActiveStream {
-    const SPEC: &'static Spec =
-        &Spec::new("stream_is_active", Trigger::Rpc("externalscaler.ExternalScaler/StreamIsActive"));
-    const ACCESS: Access = Access::Public;
-    type Request = ScaledObjectRef;
-    type Query = ();
-    type Reply = IsActiveResponse;
+        impl rpc::StreamHandler for $handler {
+            const SPEC: &'static Spec =
+                &Spec::new($name, Trigger::Rpc(concat!("externalscaler.ExternalScaler/", $method)));
+            const ACCESS: Access = Access::Public;
+            type Request = ScaledObjectRef;
+            type Query = ();
+            type Reply = $reply;
 
-    fn parse(_: ScaledObjectRef, _: Option<&Caller>) -> Result<()> {
-        Ok(())
-    }
+            fn parse(_: ScaledObjectRef, _: Option<&Caller>) -> Result<()> {
+                Ok(())
+            }
 
-    async fn handle(_: &Io, (): &(), out: &Sink<IsActiveResponse>) -> Result<()> {
-        out.send(IsActiveResponse { result: true }).await
-    }
+            async fn handle(_: &Io, (): &(), out: &Sink<$reply>) -> Result<()> {
+                out.send($answer).await
+            }
+        }
+    };
 }
+
+streams!(ActiveStream, "stream_is_active", "StreamIsActive", IsActiveResponse, IsActiveResponse { result: true });
+streams!(
+    MetricSpecStream,
+    "stream_metric_spec",
+    "StreamMetricSpec",
+    GetMetricSpecResponse,
+    GetMetricSpecResponse::default()
+);
 
 async fn bare() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -149,6 +163,10 @@ impl ExternalScaler for Bare {
 
     async fn get_metric_spec(&self, _: Request<ScaledObjectRef>) -> Answer<GetMetricSpecResponse> {
         Ok(Response::new(GetMetricSpecResponse::default()))
+    }
+
+    async fn stream_metric_spec(&self, _: Request<ScaledObjectRef>) -> Answer<Streaming<GetMetricSpecResponse>> {
+        Ok(Response::new(Streaming::new(futures_util::stream::iter([Ok(GetMetricSpecResponse::default())]))))
     }
 
     async fn get_metrics(&self, _: Request<GetMetricsRequest>) -> Answer<GetMetricsResponse> {

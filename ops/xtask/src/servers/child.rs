@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A process that ends sooner than this did not start properly.
-const SETTLED: Duration = Duration::from_secs(3);
 /// A process asked to stop is killed after this long.
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -22,7 +20,6 @@ pub(crate) struct Child {
     log: PathBuf,
     pid_file: PathBuf,
     stop_signal: &'static str,
-    began: Instant,
     stopped: bool,
 }
 
@@ -42,7 +39,7 @@ impl Child {
         let process = command.spawn().with_context(|| format!("can't start {name}"))?;
         let pid_file = layout.pid_file(name);
         fs::write(&pid_file, process.id().to_string())?;
-        Ok(Self { name, process, log, pid_file, stop_signal, began: Instant::now(), stopped: false })
+        Ok(Self { name, process, log, pid_file, stop_signal, stopped: false })
     }
 
     /// Fails with the end of its log when it is gone.
@@ -74,11 +71,6 @@ impl Child {
         let _ = self.process.wait();
         let _ = fs::remove_file(&self.pid_file);
         self.stopped = true;
-    }
-
-    /// Whether it has been there long enough for its end to be something else than a failed start.
-    pub(crate) fn had_settled(&self) -> bool {
-        self.began.elapsed() > SETTLED
     }
 }
 

@@ -12,10 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Ports used by one set: nine in a row.
-const PORTS: u16 = 9;
+/// Ports used by one set: ten in a row.
+const PORTS: u16 = 10;
 /// Blocks of ports are looked for in this many places, from 20000 up.
-const BLOCKS: u64 = 1_300;
+const BLOCKS: u64 = 1_200;
 
 /// One set of private servers.
 #[derive(Debug, Clone)]
@@ -99,12 +99,14 @@ impl Layout {
     pub(crate) fn service_port(&self) -> u16 {
         self.port(6)
     }
-    pub(crate) fn worker_port(&self) -> u16 {
+    pub(crate) fn service_ops_port(&self) -> u16 {
         self.port(7)
     }
-
-    pub(crate) fn gateway_port(&self) -> u16 {
+    pub(crate) fn worker_ops_port(&self) -> u16 {
         self.port(8)
+    }
+    pub(crate) fn gateway_port(&self) -> u16 {
+        self.port(9)
     }
 
     /// Deletes what the servers keep.

@@ -1,5 +1,9 @@
 //! A private PostgreSQL.
-use super::{Child, layout::Layout};
+use super::{
+    Child,
+    layout::Layout,
+    secrets::{Secrets, write_private},
+};
 use crate::{
     install::{is_root, on_path, postgresql_bin},
     progress::{run_quietly, wait_until},
@@ -11,11 +15,11 @@ use std::{path::Path, process::Command, time::Duration};
 const SERVER_USER: &str = "postgres";
 
 /// Starts it, making its data directory when there is none. `durable` is off for tests, which never crash PostgreSQL.
-pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Child> {
+pub(crate) fn start(layout: &Layout, secrets: &Secrets, durable: bool) -> anyhow::Result<Child> {
     let bin = postgresql_bin().context("PostgreSQL is not installed")?;
     let data = layout.dir.join("postgres");
     if !data.join("PG_VERSION").exists() {
-        make_data_directory(&bin, &data)?;
+        make_data_directory(&bin, &data, secrets)?;
     }
     let port = layout.postgres_port().to_string();
     let mut command = as_server_user(&bin.join("postgres"));
@@ -35,14 +39,19 @@ pub(crate) fn start(layout: &Layout, durable: bool) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-fn make_data_directory(bin: &Path, data: &Path) -> anyhow::Result<()> {
+fn make_data_directory(bin: &Path, data: &Path, secrets: &Secrets) -> anyhow::Result<()> {
+    let password = data.with_extension("password");
+    write_private(&password, &secrets.administrator)?;
     if is_root() {
         std::fs::create_dir_all(data)?;
-        run_quietly(Command::new("chown").arg(SERVER_USER).arg(data))?;
+        run_quietly(Command::new("chown").arg(SERVER_USER).args([data, password.as_path()]))?;
     }
     let mut initdb = as_server_user(&bin.join("initdb"));
-    initdb.arg("-D").arg(data).args(["-U", "gavel", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
-    run_quietly(initdb.current_dir("/")).map(drop)
+    initdb.arg("-D").arg(data).arg("--pwfile").arg(&password);
+    initdb.args(["-U", "gavel", "--auth=scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+    let made = run_quietly(initdb.current_dir("/")).map(drop);
+    std::fs::remove_file(password)?;
+    made
 }
 
 /// PostgreSQL refuses to run as root.

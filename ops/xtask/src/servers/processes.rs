@@ -5,6 +5,7 @@ use super::{
     postgres,
     rabbitmq::{self, RabbitMq},
     redis,
+    secrets::Secrets,
 };
 use crate::{
     install::{POSTGRESQL, RABBITMQ, REDIS, ensure},
@@ -19,6 +20,7 @@ pub(crate) struct Processes {
     pub(crate) rabbitmq: RabbitMq,
     pub(crate) redis: Child,
     pub(crate) urls: Urls,
+    pub(crate) secrets: Secrets,
     pub(crate) layout: Claimed,
 }
 
@@ -29,15 +31,18 @@ impl Processes {
         if !durable {
             layout.wipe_data()?;
         }
+        let secrets = Secrets::of(&layout)?;
         let step = Step::begin("starting PostgreSQL, RabbitMQ and Redis");
         let (postgres, rabbitmq, redis) = thread::scope(|scope| {
-            let postgres = scope.spawn(|| postgres::start(&layout, durable));
-            let rabbitmq = scope.spawn(|| rabbitmq::start(&layout));
-            let redis = redis::start(&layout);
+            let postgres = scope.spawn(|| postgres::start(&layout, &secrets, durable));
+            let rabbitmq = scope.spawn(|| rabbitmq::start(&layout, &secrets));
+            let redis = redis::start(&layout, &secrets);
             let panicked = |_| anyhow!("a server's thread panicked");
             (postgres.join().map_err(panicked), rabbitmq.join().map_err(panicked), redis)
         });
-        let started = Self { postgres: postgres??, rabbitmq: rabbitmq??, redis: redis?, urls: urls(&layout), layout };
+        let urls = urls(&layout, &secrets);
+        let started =
+            Self { postgres: postgres??, rabbitmq: rabbitmq??, redis: redis?, urls, secrets: secrets.clone(), layout };
         step.done(format!(
             "PostgreSQL on port {}, RabbitMQ on {}, Redis on {}",
             started.layout.postgres_port(),
@@ -55,11 +60,12 @@ impl Processes {
     }
 }
 
-fn urls(layout: &Layout) -> Urls {
+fn urls(layout: &Layout, secrets: &Secrets) -> Urls {
+    let at = |port: u16| format!("gavel:{}@127.0.0.1:{port}", secrets.administrator);
     Urls {
-        postgres: format!("postgres://gavel@127.0.0.1:{}", layout.postgres_port()),
-        amqp: format!("amqp://gavel:gavel@127.0.0.1:{}", layout.amqp_port()),
-        rabbitmq_api: format!("http://gavel:gavel@127.0.0.1:{}", layout.rabbitmq_api_port()),
-        redis: format!("redis://127.0.0.1:{}", layout.redis_port()),
+        postgres: format!("postgres://{}", at(layout.postgres_port())),
+        amqp: format!("amqp://{}", at(layout.amqp_port())),
+        rabbitmq_api: format!("http://{}", at(layout.rabbitmq_api_port())),
+        redis: format!("redis://{}", at(layout.redis_port())),
     }
 }

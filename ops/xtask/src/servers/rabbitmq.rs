@@ -1,7 +1,13 @@
 //! A private RabbitMQ, with the management API (which makes vhosts) and an epmd of its own.
-use super::{Child, layout::Layout};
+use super::{
+    Child,
+    layout::Layout,
+    secrets::{Secrets, write_private},
+};
 use crate::progress::{run_quietly, wait_until};
-use std::{fs, process::Command, time::Duration};
+use gavel_accounts::Program;
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
@@ -10,11 +16,13 @@ pub(crate) struct RabbitMq {
     epmd_port: u16,
 }
 
-pub(crate) fn start(layout: &Layout) -> anyhow::Result<RabbitMq> {
+pub(crate) fn start(layout: &Layout, secrets: &Secrets) -> anyhow::Result<RabbitMq> {
     let home = layout.dir.join("rabbitmq");
     fs::create_dir_all(&home)?;
     let (config, plugins) = (home.join("rabbitmq.conf"), home.join("enabled_plugins"));
-    fs::write(&config, configuration(layout))?;
+    let definitions_file = home.join("definitions.json");
+    write_private(&definitions_file, &definitions(secrets).to_string())?;
+    fs::write(&config, configuration(layout, &definitions_file))?;
     fs::write(&plugins, "[rabbitmq_management].\n")?;
     let mut command = Command::new(SERVER);
     command
@@ -38,19 +46,42 @@ pub(crate) fn start(layout: &Layout) -> anyhow::Result<RabbitMq> {
     Ok(RabbitMq { child, epmd_port: layout.epmd_port() })
 }
 
-fn configuration(layout: &Layout) -> String {
+/// Read at every start: accounts, and what they may do.
+fn definitions(secrets: &Secrets) -> Value {
+    let user = |name: &str, password: &str, tags: &str| json!({ "name": name, "password": password, "tags": tags });
+    let permission = |name: &str, configure: &str, write: &str, read: &str| json!({ "user": name, "vhost": "/", "configure": configure, "write": write, "read": read });
+    let least = |program: Program| {
+        let rights = program.permissions("gavel");
+        permission(program.account(), &rights.configure, &rights.write, &rights.read)
+    };
+    json!({
+        "vhosts": [{ "name": "/" }],
+        "users": [
+            user("gavel", &secrets.administrator, "administrator"),
+            user(Program::Service.account(), &secrets.service, ""),
+            user(Program::Worker.account(), &secrets.worker, ""),
+        ],
+        "permissions": [
+            permission("gavel", ".*", ".*", ".*"),
+            least(Program::Service),
+            least(Program::Worker),
+        ],
+    })
+}
+
+fn configuration(layout: &Layout, definitions: &Path) -> String {
     format!(
         "listeners.tcp.1 = 127.0.0.1:{}\n\
          management.tcp.ip = 127.0.0.1\n\
          management.tcp.port = {}\n\
-         default_user = gavel\n\
-         default_pass = gavel\n\
+         load_definitions = {}\n\
          log.console = true\n\
          log.console.level = info\n\
          log.file = false\n\
          disk_free_limit.absolute = 50MB\n",
         layout.amqp_port(),
         layout.rabbitmq_api_port(),
+        definitions.display(),
     )
 }
 

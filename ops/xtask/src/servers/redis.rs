@@ -1,19 +1,37 @@
 //! A private Redis. It holds a read model that can be built again, so nothing is written to disk.
-use super::{Child, layout::Layout};
+use super::{
+    Child,
+    layout::Layout,
+    secrets::{Secrets, write_private},
+};
 use crate::progress::wait_until;
+use gavel_accounts::Program;
 use std::{fs, net::TcpStream, process::Command, time::Duration};
 
-pub(crate) fn start(layout: &Layout) -> anyhow::Result<Child> {
+pub(crate) fn start(layout: &Layout, secrets: &Secrets) -> anyhow::Result<Child> {
     let home = layout.dir.join("redis");
     fs::create_dir_all(&home)?;
     let port = layout.redis_port();
+    let config = home.join("redis.conf");
+    write_private(&config, &configuration(port, secrets))?;
     let mut command = Command::new("redis-server");
-    command
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
-        .arg("--dir")
-        .arg(&home);
+    command.arg(&config).arg("--dir").arg(&home);
     let mut child = Child::start(layout, "redis", "TERM", command.current_dir(&home))?;
     let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     wait_until("Redis", Duration::from_secs(30), || child.check(), ready)?;
     Ok(child)
+}
+
+/// The prefix of keys is the programs' own where nothing else is said.
+fn configuration(port: u16, secrets: &Secrets) -> String {
+    let account = |program: Program, password: &str| {
+        format!("user {} {}\n", program.account(), program.acl("gavel", password).join(" "))
+    };
+    format!(
+        "bind 127.0.0.1\nport {port}\nsave \"\"\nappendonly no\nuser default off\n\
+         user gavel on >{} ~* &* +@all\n{}{}",
+        secrets.administrator,
+        account(Program::Service, &secrets.service),
+        account(Program::Worker, &secrets.worker),
+    )
 }

@@ -1,0 +1,49 @@
+//! The passwords of a set of private servers, made once and kept with their data: whoever else uses this machine knows none.
+use super::layout::Layout;
+use anyhow::Context;
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+/// Bytes of each, as hexadecimal digits in its file.
+const BYTES: usize = 16;
+
+/// One password for each account at each server.
+#[derive(Debug, Clone)]
+pub(crate) struct Secrets {
+    /// PostgreSQL's owner of everything, and RabbitMQ's and Redis' administrator.
+    pub(crate) administrator: String,
+    pub(crate) service: String,
+    pub(crate) worker: String,
+}
+
+impl Secrets {
+    pub(crate) fn of(layout: &Layout) -> anyhow::Result<Self> {
+        let dir = layout.dir.join("secrets");
+        fs::create_dir_all(&dir)?;
+        let kept = |account: &str| kept(&dir.join(account)).with_context(|| format!("no password for {account}"));
+        Ok(Self { administrator: kept("administrator")?, service: kept("service")?, worker: kept("worker")? })
+    }
+}
+
+fn kept(file: &Path) -> anyhow::Result<String> {
+    if let Ok(password) = fs::read_to_string(file) {
+        return Ok(password.trim().to_owned());
+    }
+    let mut bytes = [0; BYTES];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let password = format!("{:032x}", u128::from_be_bytes(bytes));
+    write_private(file, &password)?;
+    Ok(password)
+}
+
+/// Writes a file that nobody but its owner reads.
+pub(crate) fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+    // Made anew: one that is there may be open to others.
+    let _ = fs::remove_file(file);
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    made.and_then(|mut made| made.write_all(text.as_bytes())).with_context(|| format!("can't write {}", file.display()))
+}

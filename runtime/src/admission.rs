@@ -1,0 +1,191 @@
+//! Who may come in: as many at a time as each handler takes, so often as each caller may ask, and so many streams as leave room
+//! for others. Nobody queues: who can't come in is told at once.
+use crate::{
+    Class, Error, Invocation, Result, auth::Caller, client::ClientNetwork, config::AdmissionLimits,
+    rate_limit::RateLimits, spec::Spec, telemetry::Metrics,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Whoever is refused because all places are taken is asked to wait this long.
+pub(crate) const BUSY: Duration = Duration::from_millis(200);
+/// Overload is put into the log no more often.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+/// Of a handler's streams, this part is for callers with a token: whoever has none leaves it free.
+const RESERVED: usize = 4;
+
+/// What one process lets in.
+pub(crate) struct Admission {
+    handlers: HashMap<&'static str, Places>,
+    pub(crate) rates: RateLimits,
+    limits: AdmissionLimits,
+    streams: Arc<Mutex<Streams>>,
+    metrics: Arc<Metrics>,
+}
+
+/// The places of a handler.
+struct Places {
+    free: Arc<Semaphore>,
+    rejected: Mutex<(u64, Option<Instant>)>,
+}
+
+/// How many streams are open.
+#[derive(Default)]
+struct Streams {
+    by_origin: HashMap<Origin, u32>,
+    /// Without a token, by handler.
+    anonymous: HashMap<&'static str, usize>,
+}
+
+/// Whom a stream is counted against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Origin {
+    Caller(String),
+    Network(ClientNetwork),
+}
+
+/// A stream's place, given back when this is dropped.
+pub(crate) struct StreamPlace {
+    _permit: OwnedSemaphorePermit,
+    handler: &'static str,
+    origin: Origin,
+    streams: Arc<Mutex<Streams>>,
+}
+
+impl Places {
+    fn of(spec: &Spec) -> Self {
+        Self { free: Arc::new(Semaphore::new(spec.limits.concurrency)), rejected: Mutex::default() }
+    }
+
+    /// One more was rejected. Once a second: how many since it was last said.
+    fn count(&self) -> Option<u64> {
+        let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        rejected.0 += 1;
+        if rejected.1.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            return None;
+        }
+        rejected.1 = Some(Instant::now());
+        Some(std::mem::take(&mut rejected.0))
+    }
+}
+
+impl Admission {
+    pub(crate) fn new(specs: &[&'static Spec], limits: &AdmissionLimits, metrics: Arc<Metrics>) -> Self {
+        Self {
+            handlers: specs.iter().map(|spec| (spec.name, Places::of(spec))).collect(),
+            rates: RateLimits::new(limits),
+            limits: *limits,
+            streams: Arc::default(),
+            metrics,
+        }
+    }
+
+    /// Lets one more run of the handler in.
+    pub(crate) fn admit(&self, spec: &Spec) -> Result<OwnedSemaphorePermit> {
+        let unregistered = || Error::internal(anyhow::anyhow!("handler {} is not registered", spec.name));
+        let places = self.handlers.get(spec.name).ok_or_else(unregistered)?;
+        places.free.clone().try_acquire_owned().map_err(|_| full(spec))
+    }
+
+    /// Lets one more read in.
+    pub(crate) fn admit_read(
+        &self,
+        spec: &Spec,
+        caller: Option<&Caller>,
+        client: ClientNetwork,
+    ) -> Result<OwnedSemaphorePermit> {
+        self.rates.read(caller.map(|caller| caller.subject.as_str()), client)?;
+        self.admit(spec)
+    }
+
+    /// Lets one more stream in.
+    pub(crate) fn admit_stream(
+        &self,
+        spec: &Spec,
+        caller: Option<&Caller>,
+        client: ClientNetwork,
+    ) -> Result<StreamPlace> {
+        let permit = self.admit_read(spec, caller, client)?;
+        let (origin, most, whose) = match caller {
+            Some(caller) => (Origin::Caller(caller.subject.clone()), self.limits.streams_per_caller, "one caller"),
+            None => (Origin::Network(client), self.limits.streams_per_address, "one address without a token"),
+        };
+        let mut streams = lock(&self.streams);
+        let own = streams.by_origin.get(&origin).copied().unwrap_or_default();
+        if most > 0 && own >= most {
+            return Err(Error::new(Class::Exhausted, format!("{own} streams of {whose} are open; allowed: {most}")));
+        }
+        if caller.is_none() {
+            let open = streams.anonymous.entry(spec.name).or_default();
+            let most = spec.limits.concurrency - spec.limits.concurrency / RESERVED;
+            if *open >= most {
+                let message = format!(
+                    "{open} streams of {} without a token are open; the rest is for callers with one",
+                    spec.name
+                );
+                return Err(Error::new(Class::Exhausted, message).with_retry_after(BUSY));
+            }
+            *open += 1;
+        }
+        *streams.by_origin.entry(origin.clone()).or_default() += 1;
+        drop(streams);
+        Ok(StreamPlace { _permit: permit, handler: spec.name, origin, streams: self.streams.clone() })
+    }
+
+    /// The refusal of a call that would find no place, before anything of it was read. It is only a look: who sends slowly
+    /// must not hold a place meanwhile.
+    pub(crate) fn refusal_unread(&self, spec: &'static Spec) -> Option<Error> {
+        let places = self.handlers.get(spec.name)?;
+        (places.free.available_permits() == 0).then(|| self.count(spec, full(spec)))
+    }
+
+    /// Says that a call was rejected; gives the error back. Under overload that is counted, and said once a second: refusing
+    /// must cost next to nothing.
+    pub(crate) fn rejected(&self, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
+        let correlation_id = &invocation.correlation_id;
+        if error.class() != Class::Exhausted {
+            tracing::info!(handler = spec.name, correlation_id, %error, "the call is rejected");
+            return error;
+        }
+        self.count(spec, error)
+    }
+
+    fn count(&self, spec: &'static Spec, error: Error) -> Error {
+        self.metrics.turned_away(spec.name);
+        if let Some(rejected) = self.handlers.get(spec.name).and_then(Places::count) {
+            tracing::warn!(handler = spec.name, rejected, %error, "calls are rejected: a limit is reached");
+        }
+        error
+    }
+}
+
+fn lock(streams: &Mutex<Streams>) -> MutexGuard<'_, Streams> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut streams = lock(&self.streams);
+        if let Origin::Network(_) = self.origin
+            && let Some(open) = streams.anonymous.get_mut(self.handler)
+        {
+            *open -= 1;
+        }
+        if let Some(open) = streams.by_origin.get_mut(&self.origin) {
+            *open -= 1;
+            if *open == 0 {
+                streams.by_origin.remove(&self.origin);
+            }
+        }
+    }
+}
+
+fn full(spec: &Spec) -> Error {
+    let most = spec.limits.concurrency;
+    let error = Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name));
+    error.with_retry_after(BUSY)
+}

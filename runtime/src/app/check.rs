@@ -1,0 +1,68 @@
+//! Everything that can be wrong with an application before anything runs.
+use super::{App, Registration, registration::Run};
+use crate::{edge::Contracts, spec::Trigger};
+use std::{collections::BTreeSet, fmt};
+
+/// Everything that is wrong with the registrations, each line naming the handler.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct RegistrationErrors {
+    /// One line each.
+    pub faults: Vec<String>,
+}
+
+impl fmt::Display for RegistrationErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the handlers can't be registered:")?;
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))
+    }
+}
+
+impl App {
+    /// Checks everything that can be wrong before anything runs.
+    ///
+    /// # Errors
+    /// Names every handler that is registered twice or has an invalid spec, and every method without a handler.
+    pub fn checked(self) -> Result<Self, RegistrationErrors> {
+        let mut faults = self.faults.clone();
+        let mut names = BTreeSet::new();
+        let mut routes = BTreeSet::new();
+        for Registration { spec, .. } in &self.registrations {
+            faults.extend(spec.faults());
+            if !names.insert(spec.name) {
+                faults.push(format!("handler {:?}: registered twice", spec.name));
+            }
+            if let Trigger::Rpc(route) | Trigger::Http(route) = spec.trigger
+                && !routes.insert(route)
+            {
+                faults.push(format!("handler {:?}: {route} has a handler already", spec.name));
+            }
+        }
+        if let Some(descriptors) = self.descriptors {
+            faults.extend(contract_faults(descriptors, &self.registrations));
+        }
+        if faults.is_empty() { Ok(self) } else { Err(RegistrationErrors { faults }) }
+    }
+}
+
+/// Methods without a handler, handlers without a method, and where the two differ.
+fn contract_faults(descriptors: &[u8], registrations: &[Registration]) -> Vec<String> {
+    let contracts = match Contracts::read(descriptors) {
+        Ok(contracts) => contracts,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    let mut left: BTreeSet<_> = contracts.methods().collect();
+    let mut faults = Vec::new();
+    for Registration { spec, run } in registrations {
+        let (Run::Rpc(method), Trigger::Rpc(name)) = (run, spec.trigger) else { continue };
+        left.remove(name);
+        match contracts.get(name) {
+            None => faults.push(format!("handler {:?}: the contracts have no method {name}", spec.name)),
+            Some(contract) => {
+                let differs = contract.differs(&(method.request)(), &(method.reply)(), method.streams);
+                faults.extend(differs.map(|differs| format!("handler {:?}: {differs}", spec.name)));
+            }
+        }
+    }
+    faults.extend(left.into_iter().map(|method| format!("method {method} has no handler")));
+    faults
+}

@@ -1,0 +1,86 @@
+//! The servers behind a process.
+use super::{Env, limits::AdmissionLimits};
+use secrecy::SecretString;
+use std::time::Duration;
+
+/// The servers behind a process.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    /// PostgreSQL: the truth.
+    pub database_url: SecretString,
+    /// RabbitMQ: what happened.
+    pub amqp_url: SecretString,
+    /// Redis: what people look at.
+    pub redis_url: SecretString,
+    /// Connections to PostgreSQL.
+    pub pools: PoolSizes,
+    /// How much one caller, one address and one key may ask for.
+    pub limits: AdmissionLimits,
+    /// How streams are kept.
+    pub streams: Streams,
+    /// How long a worker that says nothing keeps its jobs.
+    pub lease: Duration,
+    /// Put before every cache key, so that several systems can share one Redis.
+    pub cache_prefix: String,
+}
+
+/// Connections to PostgreSQL, a pool for each kind of work.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSizes {
+    /// For calls that change something.
+    pub calls: u32,
+    /// For reads.
+    pub reads: u32,
+    /// For jobs, messages and schedules.
+    pub jobs: u32,
+    /// For loops over pending work.
+    pub relay: u32,
+}
+
+impl PoolSizes {
+    /// `GAVEL_POOL_SIZE`, `GAVEL_READ_POOL_SIZE`, `GAVEL_JOB_POOL_SIZE`, `GAVEL_RELAY_POOL_SIZE`.
+    fn from_env(env: &mut Env) -> Self {
+        Self {
+            calls: env.number("GAVEL_POOL_SIZE", 16, (1, 500)),
+            reads: env.number("GAVEL_READ_POOL_SIZE", 8, (1, 500)),
+            jobs: env.number("GAVEL_JOB_POOL_SIZE", 16, (1, 500)),
+            relay: env.number("GAVEL_RELAY_POOL_SIZE", 4, (1, 500)),
+        }
+    }
+}
+
+/// How streams are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// A stream says at least so often that it is alive.
+    pub heartbeat: Duration,
+    /// A client that takes nothing for so long is dropped.
+    pub patience: Duration,
+}
+
+impl Streams {
+    /// `GAVEL_HEARTBEAT_MS`, `GAVEL_STREAM_PATIENCE_MS`.
+    fn from_env(env: &mut Env) -> Self {
+        Self {
+            heartbeat: env.millis("GAVEL_HEARTBEAT_MS", 10_000, (50, 60_000)),
+            patience: env.millis("GAVEL_STREAM_PATIENCE_MS", 30_000, (50, 600_000)),
+        }
+    }
+}
+
+impl Backends {
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, the limits, the streams, `GAVEL_LEASE_MS`,
+    /// `GAVEL_CACHE_PREFIX`.
+    pub fn from_env(env: &mut Env) -> Self {
+        Self {
+            database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
+            amqp_url: env.secret_url("AMQP_URL", &["amqp", "amqps"], "RabbitMQ, the events"),
+            redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
+            pools: PoolSizes::from_env(env),
+            limits: AdmissionLimits::from_env(env),
+            streams: Streams::from_env(env),
+            lease: env.millis("GAVEL_LEASE_MS", 15_000, (500, 600_000)),
+            cache_prefix: env.text("GAVEL_CACHE_PREFIX", "gavel"),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What an operator asks first: does everything answer, what has piled up, what stands still?
+mod broker;
+
+use crate::{
+    App, Runtime,
+    config::Backends,
+    health::{Check, Looker, Needs},
+    job,
+    process::sample_backlog,
+    runtime::Role,
+};
+use std::sync::atomic::Ordering;
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What.
+    pub what: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// The figure, or what is wrong.
+    pub detail: String,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, ok: bool, detail: impl Into<String>) -> Self {
+        Self { what: what.into(), ok, detail: detail.into() }
+    }
+}
+
+/// An outbox this old means that the relay does not keep up.
+const LATE_OUTBOX_MS: i64 = 10_000;
+
+/// Looks at every dependency, at every backlog, and at whoever should be working on it.
+pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Finding>> {
+    let app = app.checked()?;
+    let runtime = app.runtime(backends, "diagnose", Role::Observer)?;
+    let ready = Looker::new(Needs::DatabaseAndBroker).look(&runtime).await;
+    let mut findings = vec![
+        dependency("database", &ready.database),
+        dependency("schema", &ready.schema),
+        dependency("broker", &ready.broker),
+        dependency("cache", &ready.cache),
+    ];
+    let has_database = ready.database.up && ready.schema.up;
+    if has_database {
+        findings.extend(backlogs(&runtime).await?);
+        findings.extend(queues(&runtime).await?);
+        findings.extend(overdue(&runtime).await?);
+    }
+    if ready.broker.up {
+        findings.extend(broker::look(&runtime, has_database).await?);
+    }
+    runtime.pools().close().await;
+    Ok(findings)
+}
+
+fn dependency(what: &str, check: &Check) -> Finding {
+    Finding::new(what, check.up, check.problem.clone().unwrap_or_else(|| "answers".to_owned()))
+}
+
+async fn backlogs(runtime: &Runtime) -> anyhow::Result<[Finding; 4]> {
+    sample_backlog(runtime).await?;
+    let backlog = &runtime.metrics().backlog;
+    let (events, age_ms) =
+        (backlog.outbox_events.load(Ordering::Relaxed), backlog.outbox_oldest_age_ms.load(Ordering::Relaxed));
+    let (due, dead) = (backlog.jobs_due.load(Ordering::Relaxed), backlog.jobs_dead.load(Ordering::Relaxed));
+    let held = sqlx::query!(
+        r#"SELECT count(*) AS "count!", (SELECT last_error FROM outbox WHERE retry_at IS NOT NULL
+                                         ORDER BY key, version LIMIT 1) AS why
+           FROM (SELECT FROM outbox WHERE retry_at IS NOT NULL LIMIT 10001) h"#
+    );
+    let held = held.fetch_one(&runtime.pools().reads).await?;
+    let why = held.why.map(|why| format!(": {why}")).unwrap_or_default();
+    Ok([
+        Finding::new("outbox", age_ms < LATE_OUTBOX_MS, format!("{events} events wait, the oldest for {age_ms} ms")),
+        Finding::new("events held back", held.count == 0, format!("{}{why}", held.count)),
+        Finding::new("jobs due", true, due.to_string()),
+        Finding::new("jobs dead", dead == 0, dead.to_string()),
+    ])
+}
+
+/// One finding for all queues where all is well, and one for each where it is not.
+async fn queues(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
+    let depths = job::depths_of_all(runtime, true).await?;
+    let mut findings = Vec::new();
+    for depth in &depths {
+        let what = format!("queue {}", depth.kind);
+        if let Some(why) = depth.standstill() {
+            findings.push(Finding::new(what.as_str(), false, why));
+        }
+        if depth.faulty > 0 {
+            let detail = format!(
+                "{} jobs could not be settled and step aside for the others: see the worker's log",
+                depth.faulty
+            );
+            findings.push(Finding::new(what.as_str(), false, detail));
+        }
+        if depth.exhausted > 0 {
+            let detail =
+                format!("{} jobs are in, or after, the last try of a runner of the crate sqlxmq", depth.exhausted);
+            findings.push(Finding::new(what.as_str(), false, detail));
+        }
+        if let Some((at, by)) = &depth.paused {
+            findings.push(Finding::new(what.as_str(), true, format!("paused by {by} since {}", at.format("%FT%TZ"))));
+        }
+    }
+    if findings.iter().all(|finding| finding.ok) {
+        findings.push(Finding::new("queues", true, format!("{} of them, and none stands still", depths.len())));
+    }
+    Ok(findings)
+}
+
+async fn overdue(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for reconciler in runtime.reconcilers() {
+        let overdue = (reconciler.overdue)(&runtime.pools().reads).await?;
+        let age =
+            if overdue.count > 0 { format!(", the oldest for {} s", overdue.oldest.as_secs()) } else { String::new() };
+        findings.push(Finding::new(reconciler.what, overdue.count == 0, format!("{}{age}", overdue.count)));
+    }
+    Ok(findings)
+}
