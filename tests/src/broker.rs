@@ -5,7 +5,8 @@ use lapin::{
     message::Delivery,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions, QueuePurgeOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -30,10 +31,7 @@ impl Broker {
 
     /// A queue that gets a copy of every event from now on, whether a process of Gavel's has come by yet or not.
     pub async fn tap(&self, queue: &str) {
-        let exchange = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let declare =
-            self.channel.exchange_declare(EVENTS.into(), ExchangeKind::Topic, exchange, FieldTable::default());
-        declare.await.expect("the exchange is as Gavel declares it");
+        self.declare_events().await;
         let (name, durable) = (ShortString::from(queue), QueueDeclareOptions::durable());
         self.channel.queue_declare(name.clone(), durable, FieldTable::default()).await.expect("declared");
         // A worker's signs of life are no events.
@@ -75,6 +73,52 @@ impl Broker {
         let (queue, key) = (ShortString::from(queue), ShortString::from(routing_key));
         let unbound = self.channel.queue_unbind(queue, EVENTS.into(), key, FieldTable::default()).await;
         unbound.expect("unbound");
+    }
+
+    /// Deletes the exchange of events with all that is bound to it, and declares it again, as somebody who tidies up does.
+    pub async fn replace_events(&self) {
+        self.channel.exchange_delete(EVENTS.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
+        self.declare_events().await;
+    }
+
+    async fn declare_events(&self) {
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared =
+            self.channel.exchange_declare(EVENTS.into(), ExchangeKind::Topic, durable, FieldTable::default());
+        declared.await.expect("the exchange is as Gavel declares it");
+    }
+
+    /// Declares a queue that is not as Gavel declares it.
+    pub async fn declare_otherwise(&self, queue: &str) {
+        let declared = self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), FieldTable::default());
+        declared.await.expect("declared");
+    }
+
+    /// Deletes a consumer's queue and declares it again at once, as Gavel would: whoever consumed it hears of nothing.
+    pub async fn replace(&self, queue: &str, keys: &[&str]) {
+        self.delete(queue).await;
+        let mut arguments = FieldTable::default();
+        for (name, value) in [
+            ("x-queue-type", AMQPValue::LongString("quorum".into())),
+            ("x-delivery-limit", AMQPValue::LongInt(100)),
+            ("x-dead-letter-exchange", AMQPValue::LongString("gavel.parking".into())),
+            ("x-dead-letter-strategy", AMQPValue::LongString("at-least-once".into())),
+            ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+        ] {
+            arguments.insert(name.into(), value);
+        }
+        let declared = self.channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments).await;
+        declared.expect("declared");
+        for key in keys {
+            let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+            let bound = self.channel.queue_bind(queue.into(), EVENTS.into(), (*key).into(), options, arguments).await;
+            bound.expect("bound");
+        }
+    }
+
+    /// Deletes the queue.
+    pub async fn delete(&self, queue: &str) {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deleted");
     }
 
     /// Empties the queue.

@@ -172,6 +172,16 @@ impl System {
         .expect("looked")
     }
 
+    /// The URL of its database.
+    pub fn database_url(&self) -> &str {
+        self.variable("DATABASE_URL")
+    }
+
+    fn variable(&self, name: &str) -> &str {
+        let found = self.variables.iter().find(|(known, _)| known == name);
+        found.map_or_else(|| panic!("every system has {name}"), |(_, value)| value.as_str())
+    }
+
     /// The private key (PEM) that its tokens are signed with.
     pub fn signing_key(&self) -> &str {
         self.key.expose_secret()
@@ -179,8 +189,7 @@ impl System {
 
     /// The public key (PEM) that its processes check tokens with.
     pub fn public_key(&self) -> &str {
-        let key = self.variables.iter().find(|(name, _)| name == "GAVEL_JWT_PUBLIC_KEY");
-        key.map(|(_, key)| key.as_str()).expect("every system has a key")
+        self.variable("GAVEL_JWT_PUBLIC_KEY")
     }
 
     /// The name of the database, the vhost and the key prefix.

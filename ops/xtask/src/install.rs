@@ -1,8 +1,9 @@
 //! Installs what is missing from the distribution's packages. Asks for nothing when root.
 use crate::progress::{Step, run_quietly};
 use anyhow::{Context, bail};
+pub(crate) use gavel_programs::{is_root, on_path, postgresql_bin};
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -132,28 +133,6 @@ impl Drop for NoAutostart {
     fn drop(&mut self) {
         let _ = run_quietly(as_root("rm").args(["-f", POLICY]));
     }
-}
-
-pub(crate) fn is_root() -> bool {
-    fs::read_to_string("/proc/self/status").unwrap_or_default().lines().any(|line| line.starts_with("Uid:\t0\t"))
-}
-
-pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    // Servers live in sbin, which an ordinary user's PATH leaves out.
-    let places = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    places.map(|place| place.join(program)).find(|file| file.is_file())
-}
-
-/// The newest installed PostgreSQL's programs.
-pub(crate) fn postgresql_bin() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok);
-    let bins = versions.filter_map(|dir| {
-        let number: u32 = dir.file_name().to_str()?.parse().ok()?;
-        let bin = dir.path().join("bin");
-        bin.join("initdb").exists().then_some((number, bin))
-    });
-    bins.max().map(|(_, bin)| bin)
 }
 
 /// A cargo tool on the path, or installed into target/tools when it is missing there too.

@@ -45,8 +45,9 @@ impl App {
     fn fingerprint(&self) -> String {
         let mut hasher = Sha256::new();
         hasher.update(self.descriptors.unwrap_or_default());
-        for Registration { spec, .. } in &self.registrations {
-            hasher.update(format!("{} {}\n", spec.name, spec.trigger));
+        for Registration { spec, run } in &self.registrations {
+            let message = if let Run::Message(_, name) = run { name() } else { String::new() };
+            hasher.update(format!("{} {} {message}\n", spec.name, spec.trigger));
         }
         let head = hasher.finalize().iter().take(8).fold(0_u64, |head, byte| head << 8 | u64::from(*byte));
         format!("{head:016x}")

@@ -17,6 +17,7 @@ use crate::{
     spec::{Durability, Spec, Trigger},
 };
 use anyhow::bail;
+use prost::Name;
 use registration::{Method, Run};
 use sqlx::migrate::Migrator;
 
@@ -137,25 +138,25 @@ impl App {
     /// A consumer with pure database effects.
     #[must_use]
     pub fn message_tx<H: message::TxHandler>(self) -> Self {
-        self.register(H::SPEC, "message", Run::Message(message::by_tx::<H>()))
+        self.register(H::SPEC, "message", Run::Message(message::by_tx::<H>(), H::Message::full_name))
     }
 
     /// A consumer with effects elsewhere.
     #[must_use]
     pub fn message_io<H: message::IoHandler>(self) -> Self {
-        self.register(H::SPEC, "message", Run::Message(message::by_io::<H>()))
+        self.register(H::SPEC, "message", Run::Message(message::by_io::<H>(), H::Message::full_name))
     }
 
     /// A consumer of many messages at a time, with pure database effects.
     #[must_use]
     pub fn message_tx_batch<H: message::TxBatchHandler>(self) -> Self {
-        self.register_batched(H::SPEC, "message", Run::Message(message::by_tx_batch::<H>()))
+        self.register_batched(H::SPEC, "message", Run::Message(message::by_tx_batch::<H>(), H::Message::full_name))
     }
 
     /// A consumer of many messages at a time, with effects elsewhere.
     #[must_use]
     pub fn message_io_batch<H: message::IoBatchHandler>(self) -> Self {
-        self.register_batched(H::SPEC, "message", Run::Message(message::by_io_batch::<H>()))
+        self.register_batched(H::SPEC, "message", Run::Message(message::by_io_batch::<H>(), H::Message::full_name))
     }
 
     /// Something done regularly.

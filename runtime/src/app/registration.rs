@@ -17,7 +17,8 @@ pub(super) enum Run {
     /// Mounts a route.
     Http(fn(&Runtime, Route) -> Route),
     Job(job::Handler),
-    Message(message::Erased),
+    /// A consumer, and its message's full name.
+    Message(message::Erased, fn() -> String),
     Schedule(schedule::Erased),
     Poll(poll::Erased),
     /// Adds a hub.
@@ -49,7 +50,7 @@ impl Method {
 impl Registration {
     /// The consumer, where it is one.
     pub(crate) fn consumer(&self) -> Option<(&'static Spec, message::Erased)> {
-        if let Run::Message(handler) = self.run { Some((self.spec, handler)) } else { None }
+        if let Run::Message(handler, _) = self.run { Some((self.spec, handler)) } else { None }
     }
 
     /// Starts a worker's loops.
@@ -58,7 +59,7 @@ impl Registration {
         match self.run {
             Run::Rpc(_) | Run::Http(_) | Run::Feed(_) => {}
             Run::Job(handler) => job::run(&own, spec, handler),
-            Run::Message(handler) => drop(tasks.spawn(message::run(own, spec, handler))),
+            Run::Message(handler, _) => drop(tasks.spawn(message::run(own, spec, handler))),
             Run::Schedule(handler) => drop(tasks.spawn(schedule::run(own, spec, handler))),
             Run::Poll(handler) => poll::run(&own, spec, handler),
         }

@@ -52,9 +52,30 @@ impl Publisher {
         }
     }
 
-    /// Publishes events in their order, all in flight at once, and says of each what became of it.
+    /// Publishes events in their order, all in flight at once, and says of each what became of it. Where no queue gets one, the
+    /// topology is declared again: somebody may have deleted what led there. The event goes out with its next try.
     pub async fn publish_events(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        self.publish(&self.topology.events_exchange(), messages).await
+        let results = self.publish(&self.topology.events_exchange(), messages).await;
+        if results.iter().any(|result| matches!(result, Err(PublishError::Unroutable(_)))) {
+            self.declare_again().await;
+        }
+        results
+    }
+
+    /// Publishes a sign of life. Nobody may be listening.
+    pub(crate) async fn publish_beacon(&self, beacon: Outgoing) {
+        self.publish(&self.topology.events_exchange(), &[beacon]).await;
+    }
+
+    async fn declare_again(&self) {
+        let connection = self.link.lock().await.connection.clone().filter(|_| self.declares);
+        let Some(connection) = connection else { return };
+        let declared = tokio::time::timeout(PUBLISH_TIMEOUT, self.topology.declare_all(&connection)).await;
+        match declared {
+            Ok(Ok(())) => tracing::warn!("an event had no route: exchanges, queues and bindings are declared again"),
+            Ok(Err(error)) => tracing::warn!(%error, "an event had no route, and nothing can be declared"),
+            Err(_) => tracing::warn!("an event had no route, and nothing is declared within {PUBLISH_TIMEOUT:?}"),
+        }
     }
 
     /// Publishes one message to the parking queue.

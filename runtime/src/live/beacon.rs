@@ -29,7 +29,7 @@ pub(crate) async fn run(runtime: Runtime) {
             headers: Vec::new(),
         };
         // Nobody may be listening; and whoever publishes events says what is wrong with the broker.
-        runtime.publisher().publish_events(&[beacon]).await;
+        runtime.publisher().publish_beacon(beacon).await;
         if !runtime.tasks().pause(EVERY).await {
             return;
         }

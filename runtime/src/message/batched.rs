@@ -9,7 +9,7 @@
 //! one comes that nobody had before.
 use super::{
     apply::apply,
-    consumer::{Consumer, PAUSES, consume, see_through},
+    consumer::{Consumer, Ended, PAUSES, consume, leave, see_through},
     delivery::Received,
 };
 use crate::{
@@ -79,45 +79,37 @@ enum Fate {
     Left,
 }
 
-/// As many channels of the connection as there are lanes; the first is given.
-pub(super) async fn open_lanes(
+/// Works all lanes, each over channels of its own, until the drain. Fails when one of them does.
+pub(super) async fn work(
     runtime: &Runtime,
     consumer: Consumer,
     limits: Batch,
     connection: &Arc<Connection>,
-    first: Channel,
-) -> anyhow::Result<Vec<Lane>> {
-    let mut channels = vec![first];
-    while channels.len() < limits.lanes {
-        channels.push(connection.create_channel().await?);
-    }
-    let open = channels.into_iter().map(|channel| async move {
+) -> anyhow::Result<()> {
+    let lanes = (0..limits.lanes).map(|_| async {
+        while Lane::open(runtime, consumer, connection).await?.work(runtime, consumer, limits).await? == Ended::Idle {}
+        anyhow::Ok(())
+    });
+    try_join_all(lanes).await.map(drop)
+}
+
+impl Lane {
+    async fn open(runtime: &Runtime, consumer: Consumer, connection: &Arc<Connection>) -> anyhow::Result<Self> {
+        let channel = connection.create_channel().await?;
         let tag = format!("{}.wary", consumer.spec.name);
         let deliveries = consume(runtime, connection, consumer.spec.name, &channel, (&tag, 1)).await?;
         let slots = Arc::new(Semaphore::new(ASIDE));
         let aside = Aside { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
-        anyhow::Ok(Lane {
-            channel,
-            connection: connection.clone(),
-            deliveries,
-            tag,
-            wary: true,
-            consumers: 0,
-            next: VecDeque::new(),
-            aside,
-        })
-    });
-    try_join_all(open).await
-}
+        let connection = connection.clone();
+        Ok(Self { channel, connection, deliveries, tag, wary: true, consumers: 0, next: VecDeque::new(), aside })
+    }
 
-/// Works all lanes until the drain. Fails when one of them does.
-pub(super) async fn work(runtime: &Runtime, consumer: Consumer, limits: Batch, lanes: Vec<Lane>) -> anyhow::Result<()> {
-    try_join_all(lanes.into_iter().map(|lane| lane.work(runtime, consumer, limits))).await.map(drop)
-}
-
-impl Lane {
-    async fn work(mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<()> {
-        while let Some(first) = self.first(runtime).await? {
+    async fn work(mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<Ended> {
+        let ended = loop {
+            let first = match self.first(runtime).await? {
+                Ok(first) => first,
+                Err(ended) => break ended,
+            };
             if self.wary && !first.redelivered {
                 self.trust(runtime, consumer, limits).await?;
             }
@@ -127,13 +119,9 @@ impl Lane {
                 // It was no killer; but the broker gives this consumer no other until it is acknowledged.
                 self.consume_anew(runtime, consumer, 1).await?;
             }
-        }
-        if let Err(error) = self.cancel().await {
-            tracing::info!(%error, "the consumer's connection ended before it was closed");
-        }
-        self.aside.tasks.close();
-        self.aside.tasks.wait().await;
-        Ok(())
+        };
+        leave(&self.channel, &self.tag, &self.aside.tasks).await;
+        Ok(ended)
     }
 
     async fn cancel(&self) -> lapin::Result<()> {
@@ -161,19 +149,27 @@ impl Lane {
         Ok(())
     }
 
-    /// The next message. None when the drain begins.
-    async fn first(&mut self, runtime: &Runtime) -> anyhow::Result<Option<Delivery>> {
+    /// The next message, or why there is none over this channel.
+    async fn first(&mut self, runtime: &Runtime) -> anyhow::Result<Result<Delivery, Ended>> {
         if runtime.tasks().draining().is_cancelled() {
-            return Ok(None);
+            return Ok(Err(Ended::Drain));
         }
         if let Some(next) = self.next.pop_front() {
-            return Ok(Some(next));
+            return Ok(Ok(next));
         }
         let has_room = !self.wary || self.aside.passed_over.load(Ordering::Relaxed) == 0;
-        tokio::select! {
-            biased;
-            () = runtime.tasks().draining().cancelled() => Ok(None),
-            delivery = self.deliveries.next(has_room) => delivery.map(Some),
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = runtime.tasks().draining().cancelled() => return Ok(Err(Ended::Drain)),
+                delivery = self.deliveries.next(has_room) => delivery?,
+            };
+            match delivery {
+                Some(delivery) => return Ok(Ok(delivery)),
+                // Not while messages of this channel are being seen through.
+                None if self.aside.tasks.is_empty() => return Ok(Err(Ended::Idle)),
+                None => {}
+            }
         }
     }
 

@@ -73,33 +73,50 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
     let connection = Arc::new(runtime.broker().connect(consumer.spec.name).await?);
     let channel = connection.create_channel().await?;
     runtime.topology().declare_own_queue(&channel, &runtime.topology().queue(consumer.spec.name)).await?;
-    if let Some(limits) = consumer.spec.batch {
-        let lanes = batched::open_lanes(runtime, consumer, limits, &connection, channel).await?;
-        *failures = 0;
-        batched::work(runtime, consumer, limits, lanes).await?;
-        return close(&connection).await;
-    }
-    let prefetch = consumer.spec.limits.concurrency * PREFETCH_PER_SLOT;
-    let mut deliveries =
-        consume(runtime, &connection, consumer.spec.name, &channel, (consumer.spec.name, prefetch)).await?;
+    channel.close(200, "declared".into()).await.ok();
     *failures = 0;
-    let tag = consumer.spec.name;
+    if let Some(limits) = consumer.spec.batch {
+        batched::work(runtime, consumer, limits, &connection).await?;
+    } else {
+        while over_channel(runtime, consumer, &connection).await? == Ended::Idle {}
+    }
+    if let Err(error) = connection.close(200, "drained".into()).await {
+        tracing::info!(%error, "the consumer's connection ended before it was closed");
+    }
+    Ok(())
+}
+
+/// Why a channel is consumed over no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The drain has begun.
+    Drain,
+    /// Nothing has come for long: see [`Consuming`].
+    Idle,
+}
+
+/// One channel's life.
+async fn over_channel(runtime: &Runtime, consumer: Consumer, connection: &Arc<Connection>) -> anyhow::Result<Ended> {
+    let (tag, prefetch) = (consumer.spec.name, consumer.spec.limits.concurrency * PREFETCH_PER_SLOT);
+    let channel = connection.create_channel().await?;
+    let mut deliveries = consume(runtime, connection, consumer.spec.name, &channel, (tag, prefetch)).await?;
     let in_flight = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(consumer.spec.limits.concurrency));
-    loop {
+    let ended = loop {
         // A slot first: what is not being handled stays in the prefetch, and goes back to the queue at a drain.
         let slot = slots.clone().acquire_owned().await?;
         let delivery = tokio::select! {
             biased;
-            () = runtime.tasks().draining().cancelled() => break,
+            () = runtime.tasks().draining().cancelled() => break Ended::Drain,
             // Whoever has a free slot has taken fewer than the broker may deliver.
             delivery = deliveries.next(true) => delivery?,
         };
+        let Some(delivery) = delivery else { break Ended::Idle };
         let handled = handle(runtime.clone(), consumer, delivery, slot);
         runtime.tasks().spawn(in_flight.track_future(handled));
-    }
-    leave(&connection, channel, tag, &in_flight).await;
-    Ok(())
+    };
+    leave(&channel, tag, &in_flight).await;
+    Ok(ended)
 }
 
 /// Begins to consume the handler's queue as `tag`, with so many messages delivered ahead.
@@ -114,24 +131,17 @@ pub(super) async fn consume(
     let queue = runtime.topology().queue(handler);
     let options = BasicConsumeOptions::default();
     let deliveries = channel.basic_consume(queue.as_str().into(), tag.into(), options, FieldTable::default()).await?;
-    Ok(Consuming::new(deliveries, connection.clone(), queue))
-}
-
-async fn close(connection: &Connection) -> anyhow::Result<()> {
-    if let Err(error) = connection.close(200, "drained".into()).await {
-        tracing::info!(%error, "the consumer's connection ended before it was closed");
-    }
-    Ok(())
+    Ok(Consuming::new(deliveries, connection.clone(), runtime.topology().clone(), queue))
 }
 
 /// Stops deliveries, lets what is in flight be acknowledged, and closes; the rest goes back to the queue.
-async fn leave(connection: &Connection, channel: Channel, tag: &str, in_flight: &TaskTracker) {
+pub(super) async fn leave(channel: &Channel, tag: &str, in_flight: &TaskTracker) {
     let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await;
     in_flight.close();
     in_flight.wait().await;
-    let closed = connection.close(200, "drained".into()).await;
+    let closed = channel.close(200, "left".into()).await;
     if let Err(error) = cancelled.and(closed) {
-        tracing::info!(%error, "the consumer's connection ended before it was closed");
+        tracing::info!(%error, "the consumer's channel ended before it was closed");
     }
 }
 

@@ -4,14 +4,19 @@
 //! What is on the parking queue is acknowledged after its row is committed. Each parking has an id of its own, so that a
 //! second delivery changes nothing. A retry is published before its row is deleted: a message that went out twice is found
 //! in its consumer's inbox.
-use super::delivery::{self, ParkedDelivery};
+use super::{
+    consumer::{Ended, leave},
+    delivery::{self, ParkedDelivery},
+};
 use crate::{Error, Io, Pool, Result, Runtime, Tx, backoff, broker::Consuming, job::Attempt, keyset};
 use chrono::{DateTime, Utc};
 use lapin::{
+    Connection,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use std::{sync::Arc, time::Duration};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Messages on their way into the table at a time.
@@ -72,6 +77,15 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let connection = Arc::new(runtime.broker().connect("parking").await?);
     let channel = connection.create_channel().await?;
     runtime.topology().declare_own_queue(&channel, &runtime.topology().parking_queue()).await?;
+    channel.close(200, "declared".into()).await.ok();
+    while over_channel(runtime, &connection, failures).await? == Ended::Idle {}
+    connection.close(200, "drained".into()).await?;
+    Ok(())
+}
+
+/// One channel's life.
+async fn over_channel(runtime: &Runtime, connection: &Arc<Connection>, failures: &mut u32) -> anyhow::Result<Ended> {
+    let channel = connection.create_channel().await?;
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let queue = runtime.topology().parking_queue();
     let consume = channel.basic_consume(
@@ -80,21 +94,21 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    let mut deliveries = Consuming::new(consume.await?, connection.clone(), queue);
-    loop {
+    let mut deliveries = Consuming::new(consume.await?, connection.clone(), runtime.topology().clone(), queue);
+    let ended = loop {
         let delivery = tokio::select! {
             biased;
-            () = runtime.tasks().draining().cancelled() => break,
+            () = runtime.tasks().draining().cancelled() => break Ended::Drain,
             delivery = deliveries.next(true) => delivery?,
         };
+        let Some(delivery) = delivery else { break Ended::Idle };
         // What can't be written stays unacknowledged, and goes back to the queue with this connection.
         keep(&runtime.pools().upkeep, &ParkedDelivery::of(&delivery)).await?;
         delivery.acker.ack(BasicAckOptions::default()).await?;
         *failures = 0;
-    }
-    channel.basic_cancel("parking".into(), lapin::options::BasicCancelOptions::default()).await?;
-    connection.close(200, "drained".into()).await?;
-    Ok(())
+    };
+    leave(&channel, "parking", &TaskTracker::new()).await;
+    Ok(ended)
 }
 
 async fn keep(pool: &Pool, parked: &ParkedDelivery) -> Result<()> {

@@ -170,8 +170,8 @@ async fn an_attempt_that_lost_its_transaction_has_no_say_in_what_becomes_of_the_
     // Twice: while the second has the row locked, the first could not settle anything.
     let mut lost = Vec::new();
     while lost.len() < 2 {
-        let lose = || lose_transactions(&system, &lost);
-        lost.extend(eventually("a transaction is lost while the handler runs", lose, |pids| !pids.is_empty()).await);
+        let end = || lose_transactions(&system, &lost);
+        lost.extend(eventually("a transaction is lost while the handler runs", end, |pids| !pids.is_empty()).await);
     }
     eventually("another attempt has done it", || queued(&system), |n| *n == 0).await;
     assert_eq!(notes(&system).await, ["lose its transaction"]);

@@ -9,13 +9,16 @@ use gavel_tests::{Process, System, eventually};
 use sqlxmq::JobBuilder;
 use std::{path::PathBuf, time::Duration};
 
+/// What the probe writes to.
+pub(crate) const TABLES: [&str; 3] = [
+    "CREATE TABLE notes (text text NOT NULL)",
+    "CREATE TABLE ticks (tick_at timestamptz NOT NULL)",
+    "CREATE SEQUENCE tries",
+];
+
 async fn prepared() -> System {
     let system = System::new().await;
-    for statement in [
-        "CREATE TABLE notes (text text NOT NULL)",
-        "CREATE TABLE ticks (tick_at timestamptz NOT NULL)",
-        "CREATE SEQUENCE tries",
-    ] {
+    for statement in TABLES {
         sqlx::query(statement).execute(&system.db).await.expect("prepared");
     }
     system

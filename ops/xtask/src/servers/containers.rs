@@ -1,5 +1,5 @@
 //! One set of servers in containers.
-use super::Urls;
+use super::{Urls, rabbitmq::MAX_MESSAGE_BYTES};
 use crate::{images, progress::Step};
 use anyhow::Context;
 use std::{env, process::Command, time::Duration};
@@ -80,6 +80,7 @@ fn rabbitmq() -> anyhow::Result<Container<GenericImage>> {
         .with_env_var("RABBITMQ_DEFAULT_PASS", USER)
         // The management API makes a vhost per test.
         .with_copy_to("/etc/rabbitmq/enabled_plugins", b"[rabbitmq_management].\n".to_vec())
+        .with_copy_to("/etc/rabbitmq/conf.d/20-limit.conf", format!("max_message_size = {MAX_MESSAGE_BYTES}\n").into_bytes())
         .with_startup_timeout(START_TIMEOUT)
         .start()
         .context("the RabbitMQ container does not start")

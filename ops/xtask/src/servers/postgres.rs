@@ -4,15 +4,10 @@ use super::{
     layout::Layout,
     secrets::{Secrets, write_private},
 };
-use crate::{
-    install::{is_root, on_path, postgresql_bin},
-    progress::{run_quietly, wait_until},
-};
+use crate::progress::{run_quietly, wait_until};
 use anyhow::Context;
+use gavel_programs::{POSTGRES_USER, as_postgres, is_root, postgresql_bin};
 use std::{path::Path, process::Command, time::Duration};
-
-/// Whoever owns the data directory when we are root.
-const SERVER_USER: &str = "postgres";
 
 /// Starts it, making its data directory when there is none. `durable` is off for tests, which never crash PostgreSQL.
 pub(crate) fn start(layout: &Layout, secrets: &Secrets, durable: bool) -> anyhow::Result<Child> {
@@ -22,7 +17,7 @@ pub(crate) fn start(layout: &Layout, secrets: &Secrets, durable: bool) -> anyhow
         make_data_directory(&bin, &data, secrets)?;
     }
     let port = layout.postgres_port().to_string();
-    let mut command = as_server_user(&bin.join("postgres"));
+    let mut command = as_postgres(&bin.join("postgres"));
     command.arg("-D").arg(&data).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
     // No socket in a shared directory: nothing global.
     command.args(["-c", "unix_socket_directories=", "-c", "max_connections=400"]);
@@ -44,22 +39,12 @@ fn make_data_directory(bin: &Path, data: &Path, secrets: &Secrets) -> anyhow::Re
     write_private(&password, &secrets.administrator)?;
     if is_root() {
         std::fs::create_dir_all(data)?;
-        run_quietly(Command::new("chown").arg(SERVER_USER).args([data, password.as_path()]))?;
+        run_quietly(Command::new("chown").arg(POSTGRES_USER).args([data, password.as_path()]))?;
     }
-    let mut initdb = as_server_user(&bin.join("initdb"));
+    let mut initdb = as_postgres(&bin.join("initdb"));
     initdb.arg("-D").arg(data).arg("--pwfile").arg(&password);
     initdb.args(["-U", "gavel", "--auth=scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
     let made = run_quietly(initdb.current_dir("/")).map(drop);
     std::fs::remove_file(password)?;
     made
-}
-
-/// PostgreSQL refuses to run as root.
-fn as_server_user(program: &Path) -> Command {
-    if !is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new(on_path("setpriv").unwrap_or_else(|| "setpriv".into()));
-    command.args(["--reuid", SERVER_USER, "--regid", SERVER_USER, "--init-groups", "--"]).arg(program);
-    command
 }

@@ -11,6 +11,9 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
+/// Four times what an event may have.
+pub(super) const MAX_MESSAGE_BYTES: u32 = 1 << 20;
+
 pub(crate) struct RabbitMq {
     pub(crate) child: Child,
     epmd_port: u16,
@@ -78,6 +81,7 @@ fn configuration(layout: &Layout, definitions: &Path) -> String {
          log.console = true\n\
          log.console.level = info\n\
          log.file = false\n\
+         max_message_size = {MAX_MESSAGE_BYTES}\n\
          disk_free_limit.absolute = 50MB\n",
         layout.amqp_port(),
         layout.rabbitmq_api_port(),

@@ -1,0 +1,106 @@
+//! A PostgreSQL that can die, and a standby that takes its place.
+use super::{Dir, run};
+use crate::{Process, eventually, gateway::free_port, process::binary};
+use gavel_programs::{as_postgres, postgresql_bin};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use std::{fs, path::PathBuf, process::Command};
+
+/// The database's name.
+const DATABASE: &str = "gavel";
+
+/// See the module. Ends when dropped.
+pub struct Postgres {
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
+    process: Process,
+    dir: Dir,
+}
+
+fn bin() -> PathBuf {
+    postgresql_bin().expect("PostgreSQL is installed")
+}
+
+impl Postgres {
+    /// One that takes writes, with Gavel's schema. A commit waits for a standby that follows it, where there is one.
+    pub async fn primary() -> Self {
+        let dir = Dir::new("postgres");
+        let mut initdb = as_postgres(&bin().join("initdb"));
+        initdb.arg("-D").arg(dir.0.join("data")).args(["-U", "gavel", "--auth=trust", "-E", "UTF8", "--no-sync"]);
+        run(initdb.current_dir("/"));
+        let postgres = Self::start(dir).await;
+        let mut migrate = Command::new(binary("bidctl"));
+        migrate.args(["migrate", "--create-database"]).env_clear().env("DATABASE_URL", url(&[&postgres]));
+        run(&mut migrate);
+        postgres
+    }
+
+    /// Another that follows this one, and whose confirmation every commit waits for from now on.
+    pub async fn standby(&self) -> Self {
+        let dir = Dir::new("standby");
+        let from = format!("host=127.0.0.1 port={} user=gavel", self.port);
+        let mut copy = as_postgres(&bin().join("pg_basebackup"));
+        copy.args(["-R", "-c", "fast", "-d", &from]).arg("-D").arg(dir.0.join("data"));
+        run(copy.current_dir("/"));
+        let standby = Self::start(dir).await;
+        let db = self.pool().await;
+        for statement in ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"] {
+            sqlx::query(statement).execute(&db).await.expect("set");
+        }
+        let follows = || async {
+            let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            sqlx::query_scalar::<_, i64>(state).fetch_one(&db).await.expect("looked")
+        };
+        eventually("the standby follows", follows, |standbys| *standbys == 1).await;
+        standby
+    }
+
+    async fn start(dir: Dir) -> Self {
+        let port = free_port().await;
+        let mut command = as_postgres(&bin().join("postgres"));
+        command.arg("-D").arg(dir.0.join("data")).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        command.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200"]);
+        let postgres = Self { port, process: Process::spawn(command), dir };
+        let answers = || async {
+            assert!(!postgres.process.has_ended(), "{:?}", postgres.process.output());
+            let address = format!("postgres://gavel@127.0.0.1:{port}/postgres");
+            PgConnection::connect(&address).await.is_ok()
+        };
+        eventually("PostgreSQL answers", answers, |answers| *answers).await;
+        postgres
+    }
+
+    /// The test's own connections to it.
+    pub async fn pool(&self) -> PgPool {
+        PgPoolOptions::new().max_connections(2).connect(&url(&[self])).await.expect("the database answers")
+    }
+
+    /// Ends it as a power failure does: nobody is told.
+    pub fn kill(&self) {
+        // All of its processes: each connection has one.
+        let pid = fs::read_to_string(self.dir.0.join("data/postmaster.pid")).expect("its pid");
+        let pid = pid.lines().next().expect("a pid").to_owned();
+        let _ = Command::new("pkill").args(["-KILL", "-P", &pid]).status();
+        let _ = Command::new("kill").args(["-KILL", &pid]).status();
+    }
+
+    /// Makes a standby take writes.
+    pub async fn promote(&self) {
+        let promoted: bool =
+            sqlx::query_scalar("SELECT pg_promote()").fetch_one(&self.pool().await).await.expect("asked");
+        assert!(promoted, "the standby is not promoted");
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if !self.process.has_ended() {
+            self.kill();
+        }
+    }
+}
+
+/// The URL of these hosts, in that order.
+pub fn url(hosts: &[&Postgres]) -> String {
+    let hosts: Vec<_> = hosts.iter().map(|host| format!("127.0.0.1:{}", host.port)).collect();
+    format!("postgres://gavel@{}/{DATABASE}", hosts.join(","))
+}
