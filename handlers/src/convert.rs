@@ -148,7 +148,8 @@ pub(crate) fn shown_job(job: View, whole: bool) -> v1::Job {
         key: job.key,
         priority: job.priority.into(),
         enqueued_at: Some(timestamp(job.enqueued_at)),
-        at: Some(timestamp(job.at)),
+        // It is never due again.
+        at: (job.state != State::Exhausted).then(|| timestamp(job.at)),
         tries: job.tries,
         tries_left: job.tries_left,
         last_error,

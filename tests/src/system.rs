@@ -21,7 +21,7 @@ pub const CONSUMER_QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project
 /// What a test wants to be different.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// The processes reach RabbitMQ and Redis through wires that can be cut.
+    /// The processes reach PostgreSQL, RabbitMQ and Redis through wires that can be cut.
     pub proxied: bool,
 }
 
@@ -31,6 +31,8 @@ pub struct System {
     pub db: PgPool,
     /// The test's own URL of the vhost.
     pub amqp_url: String,
+    /// The wire to PostgreSQL, where asked for.
+    pub database_wire: Option<Proxy>,
     /// The wire to RabbitMQ, where asked for.
     pub broker_wire: Option<Proxy>,
     /// The wire to Redis, where asked for.
@@ -53,11 +55,9 @@ impl System {
         let name = format!("gavel_test_{}", Uuid::new_v4().simple());
         clone_database(&servers, &name).await;
         make_vhost(&servers, &name).await;
-        let (broker_wire, cache_wire) = if options.proxied {
-            (Some(wire(&servers.amqp, 5672).await), Some(wire(&servers.redis, 6379).await))
-        } else {
-            (None, None)
-        };
+        let wired = async |url: &str, port| if options.proxied { Some(wire(url, port).await) } else { None };
+        let (database_wire, broker_wire, cache_wire) =
+            (wired(&servers.postgres, 5432).await, wired(&servers.amqp, 5672).await, wired(&servers.redis, 6379).await);
         let through = |url: &str, wire: &Option<Proxy>| match wire {
             Some(wire) => url.replace(&host_of(url), &wire.address.to_string()),
             None => url.to_owned(),
@@ -72,7 +72,7 @@ impl System {
         let database_url = format!("{}/{name}", servers.postgres);
         let (key, public_key) = keys(&name);
         let variables = [
-            ("DATABASE_URL", database_url.clone()),
+            ("DATABASE_URL", through(&database_url, &database_wire)),
             ("GAVEL_CACHE_PREFIX", name.clone()),
             ("GAVEL_JWT_PUBLIC_KEY", public_key),
             ("GAVEL_LISTEN", "127.0.0.1:0".to_owned()),
@@ -82,6 +82,7 @@ impl System {
         Self {
             db: PgPoolOptions::new().max_connections(4).connect(&database_url).await.expect("the database answers"),
             amqp_url: format!("{}/{name}", servers.amqp),
+            database_wire,
             broker_wire,
             cache_wire,
             name,

@@ -36,4 +36,5 @@ mod restarts;
 mod scaling;
 mod schedules;
 mod startup;
+mod stuck;
 mod travels;

@@ -1,7 +1,7 @@
 //! Without RabbitMQ bids are taken; without Redis items are shown.
 use chrono::{TimeDelta, Utc};
 use gavel_proto::v1::ReadSource;
-use gavel_tests::{Options, Process, System, eventually};
+use gavel_tests::{Options, Process, System, eventually, private::Redis};
 use serde_json::Value;
 
 #[tokio::test]
@@ -71,4 +71,53 @@ async fn readyz(process: &Process) -> (u16, Value) {
     let url = format!("http://{}/readyz", process.ops_address().await);
     let reply = reqwest::get(url).await.expect("the process answers");
     (reply.status().as_u16(), reply.json().await.expect("JSON"))
+}
+
+/// From where the item is shown, and in which version.
+async fn shown(api: &gavel_tests::Api, item: &str) -> (ReadSource, i64) {
+    let reply = api.item(item).await.expect("the item is shown");
+    (reply.source(), reply.item.expect("an item").version)
+}
+
+async fn a_cache_without_writes_is_not_read(ail: impl AsyncFn(&Redis), mend: impl AsyncFn(&Redis), says: &str) {
+    let (system, cache) = (System::new().await, Redis::start().await);
+    let variables = [("REDIS_URL", cache.url.as_str())];
+    let (service, api) = system.service_with(&variables).await;
+    let worker = system.worker_with(&[], &variables).await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let id = item.item_id;
+    eventually("the read model has it", || shown(&api, &id), |seen| *seen == (ReadSource::ReadModel, 1)).await;
+    ail(&cache).await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    let mut version = 1;
+    for process in [&service, &worker] {
+        let noticed = || readyz(process);
+        let is_said =
+            |(_, ready): &(u16, Value)| ready["cache"]["problem"].as_str().is_some_and(|why| why.contains(says));
+        let (status, _) = eventually("it is noticed, and why", noticed, is_said).await;
+        assert_eq!(status, 200, "nobody needs it");
+    }
+    for amount in [1_000, 2_000, 3_000] {
+        version = alice.bid(&id, amount).await.expect("bids need no cache").sequence;
+        assert_eq!(shown(&api, &id).await, (ReadSource::Database, version), "an old price is never shown");
+    }
+    mend(&cache).await;
+    let back = |seen: &(ReadSource, i64)| *seen == (ReadSource::ReadModel, version);
+    eventually("it is read again, and holds the newest", || shown(&api, &id), back).await;
+    for process in [&service, &worker] {
+        eventually("it is up again", || readyz(process), |(_, ready)| ready["cache"]["up"] == true).await;
+    }
+}
+
+#[tokio::test]
+async fn a_demoted_cache_is_not_read_and_comes_back() {
+    let (demote, promote) = (async |cache: &Redis| cache.demote().await, async |cache: &Redis| cache.promote().await);
+    a_cache_without_writes_is_not_read(demote, promote, "replica").await;
+}
+
+#[tokio::test]
+async fn a_full_cache_is_not_read_and_comes_back() {
+    let fill = async |cache: &Redis| cache.set("maxmemory", "1").await;
+    let mend = async |cache: &Redis| cache.set("maxmemory", "0").await;
+    a_cache_without_writes_is_not_read(fill, mend, "full").await;
 }

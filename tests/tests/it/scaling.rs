@@ -1,9 +1,10 @@
 //! What KEDA is told: the runs that are needed, an error where that can't be known, and the same in `/metrics`.
 use futures_util::StreamExt;
 use gavel_proto::externalscaler as keda;
-use gavel_tests::{Api, Failure, System, eventually, settle};
+use gavel_tests::{Api, Failure, Options, System, eventually, settle};
 use poem_grpc::Code;
 use sqlxmq::JobBuilder;
+use std::time::{Duration, Instant};
 
 fn object(metadata: &[(&str, &str)]) -> keda::ScaledObjectRef {
     let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -100,4 +101,51 @@ async fn a_change_is_pushed() {
     assert!(pushed.next().await.expect("one").expect("answered").result);
     run(&system, "DELETE FROM mq_msgs WHERE channel_name = 'close_item'").await;
     assert!(!pushed.next().await.expect("one").expect("answered").result);
+}
+
+#[tokio::test]
+async fn while_the_database_is_out_of_reach_the_metric_is_described_and_its_value_is_unavailable_at_once() {
+    let system = System::with(Options { proxied: true }).await;
+    let (_service, api) = system.service().await;
+    let close_item = [("queue", "close_item")];
+    assert_eq!(needed(&api, &close_item).await, Ok(0));
+    let (request, _) = api.request(object(&close_item));
+    let mut active = api.scaler.stream_is_active(request).await.expect("open").into_inner();
+    assert!(!active.next().await.expect("one").expect("answered").result);
+
+    let wire = system.database_wire.as_ref().expect("asked for");
+    wire.cut();
+    let (request, seen) = api.request(object(&close_item));
+    let described = settle(api.scaler.get_metric_spec(request).await, &seen).expect("it needs no database");
+    assert_eq!(described.metric_specs[0].metric_name, "gavel-close-item-needed-concurrency");
+    let (request, _) = api.request(object(&close_item));
+    let mut streamed = api.scaler.stream_metric_spec(request).await.expect("open").into_inner();
+    assert_eq!(streamed.next().await.expect("one").expect("answered"), described);
+    let (request, seen) = api.request(object(&[("queue", "nothing")]));
+    assert_eq!(settle(api.scaler.get_metric_spec(request).await, &seen).expect_err("unknown").code, Code::NotFound);
+    // From when the loss is known, which takes no more than a look.
+    let asked = || async {
+        let began = Instant::now();
+        let code = needed(&api, &close_item).await.expect_err("there is no answer").code;
+        (code, began.elapsed() < Duration::from_secs(1))
+    };
+    eventually("it is unavailable, at once", asked, |seen| *seen == (Code::Unavailable, true)).await;
+
+    wire.mend();
+    enqueue(&system, 1).await;
+    // The look that failed meanwhile has ended nothing.
+    assert!(active.next().await.expect("the stream goes on").expect("answered").result);
+    assert!(active.next().await.expect("it is said again").expect("answered").result, "while it lasts");
+}
+
+#[tokio::test]
+async fn a_drain_ends_the_streams_of_the_autoscaler_well() {
+    let system = System::new().await;
+    let (mut service, api) = system.service().await;
+    let (request, _) = api.request(object(&[("queue", "close_item")]));
+    let mut active = api.scaler.stream_is_active(request).await.expect("open").into_inner();
+    assert!(!active.next().await.expect("one").expect("answered").result);
+    service.terminate();
+    assert!(active.next().await.is_none(), "with OK: an error would be counted against the scaler");
+    assert!(service.ended().await.success());
 }
