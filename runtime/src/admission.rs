@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Whoever is refused because all places are taken is asked to wait this long.
 pub(crate) const BUSY: Duration = Duration::from_millis(200);
-/// Overload is put into the log no more often.
+/// Rejections are put into the log no more often, of each handler: whoever is rejected could fill it.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 /// Of a handler's streams, this part is for callers with a token: whoever has none leaves it free.
 const RESERVED: usize = 4;
@@ -143,21 +143,23 @@ impl Admission {
         (places.free.available_permits() == 0).then(|| self.count(spec, full(spec)))
     }
 
-    /// Says that a call was rejected; gives the error back. Under overload that is counted, and said once a second: refusing
-    /// must cost next to nothing.
+    /// Counts a call that was rejected; gives the error back. It is said once a second: rejecting must cost next to nothing.
     pub(crate) fn rejected(&self, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
-        let correlation_id = &invocation.correlation_id;
-        if error.class() != Class::Exhausted {
-            tracing::info!(handler = spec.name, correlation_id, %error, "the call is rejected");
-            return error;
-        }
+        tracing::debug!(handler = spec.name, correlation_id = invocation.correlation_id, %error, "the call is rejected");
         self.count(spec, error)
     }
 
     fn count(&self, spec: &'static Spec, error: Error) -> Error {
-        self.metrics.turned_away(spec.name);
-        if let Some(rejected) = self.handlers.get(spec.name).and_then(Places::count) {
-            tracing::warn!(handler = spec.name, rejected, %error, "calls are rejected: a limit is reached");
+        let is_limit = error.class() == Class::Exhausted;
+        if is_limit {
+            self.metrics.turned_away(spec.name);
+        }
+        match self.handlers.get(spec.name).and_then(Places::count) {
+            Some(rejected) if is_limit => {
+                tracing::warn!(handler = spec.name, rejected, %error, "calls are rejected: a limit is reached");
+            }
+            Some(rejected) => tracing::info!(handler = spec.name, rejected, %error, "calls are rejected"),
+            None => {}
         }
         error
     }

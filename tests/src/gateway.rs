@@ -1,14 +1,25 @@
 //! The TLS gateway, in front of services of a test.
 use crate::{Process, eventually};
+use bytes::Bytes;
 use gavel_gateway::{Gateway, Kind, Limits};
+use h2::client::SendRequest;
 use reqwest::{Certificate, Client};
 use std::{
     fs,
     path::PathBuf,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
 use uuid::Uuid;
 
 /// A test's clients all have one address.
@@ -54,6 +65,26 @@ impl Door {
         let pem = fs::read(&self.certificate).expect("a certificate");
         let trusted = Certificate::from_pem(&pem).expect("a certificate");
         Client::builder().add_root_certificate(trusted).build().expect("a client")
+    }
+
+    /// A connection of HTTP/2 to it, to send frames as one likes.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub async fn h2(&self) -> SendRequest<Bytes> {
+        let mut trusted = RootCertStore::empty();
+        trusted.add(CertificateDer::from_pem_file(&self.certificate).expect("a certificate")).expect("trusted");
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().expect("versions");
+        let mut config = config.with_root_certificates(trusted).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let host = self.url.trim_start_matches("https://");
+        let stream = TcpStream::connect(host).await.expect("connected");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
+        let (send, connection) = h2::client::handshake(stream).await.expect("a handshake");
+        tokio::spawn(connection);
+        send
     }
 
     /// What it has written of the calls it led on.

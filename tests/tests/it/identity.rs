@@ -34,13 +34,13 @@ fn rsa_jwk(kid: &str) -> Value {
 }
 
 /// An Ed25519 public key ends with its 32 bytes.
-fn ed_jwk(kid: &str, pem: &str) -> Value {
+pub(crate) fn ed_jwk(kid: &str, pem: &str) -> Value {
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let der = STANDARD.decode(base64).expect("PEM");
     json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": URL_SAFE_NO_PAD.encode(&der[der.len() - 32..]) })
 }
 
-async fn is_taken(api: &Api, token: &str) -> bool {
+pub(crate) async fn is_taken(api: &Api, token: &str) -> bool {
     let read = api.with_token(token.to_owned()).items(v1::ListItemsRequest::default()).await;
     match read {
         Ok(_) => true,
@@ -51,7 +51,7 @@ async fn is_taken(api: &Api, token: &str) -> bool {
     }
 }
 
-async fn service(system: &System, variables: &[(&str, &str)]) -> (Process, Api) {
+pub(crate) async fn service(system: &System, variables: &[(&str, &str)]) -> (Process, Api) {
     let variables: Vec<_> = [("GAVEL_JWT_PUBLIC_KEY", "")].into_iter().chain(variables.iter().copied()).collect();
     system.service_with(&variables).await
 }
@@ -133,12 +133,14 @@ async fn there_is_a_development_login_only_where_it_is_asked_for() {
         Client::new().post(url).body(wish.to_string()).send().await.expect("answered")
     };
     let alice = json!({ "user": "alice", "role": "bidder" });
+    let olga = json!({ "user": "olga", "role": "ops" });
     let (plain, _) = system.service().await;
     assert_eq!(login(&plain, alice.clone()).await.status(), 404);
     let variables = [("GAVEL_DEV_LOGIN", "true"), ("GAVEL_JWT_SIGNING_KEY", system.signing_key())];
     let (service, api) = system.service_with(&variables).await;
     let reply: Value = login(&service, alice).await.json().await.expect("JSON");
     assert!(is_taken(&api, reply["token"].as_str().expect("a token")).await);
+    assert_eq!(login(&service, olga).await.status(), 403, "nobody becomes an operator by asking");
     assert_eq!(login(&service, json!({ "user": "", "role": "bidder" })).await.status(), 400);
     assert_eq!(login(&service, json!({ "name": "alice" })).await.status(), 400);
 }
