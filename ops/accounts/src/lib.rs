@@ -3,6 +3,7 @@
 //!
 //! The API is what strangers talk to. It hears events and reads the read model; it publishes nothing, and no queue of a worker's
 //! is within its reach.
+use serde_json::{Value, json};
 
 /// A program with an account of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,49 @@ impl Program {
         let rules = ["reset", "on"].map(str::to_owned).into_iter().chain(keys).chain(["resetchannels".to_owned()]);
         rules.chain(COMMANDS.map(str::to_owned)).collect()
     }
+}
+
+/// A password for each account.
+#[derive(Clone)]
+pub struct Passwords {
+    /// Of whoever owns everything, as `gavel`.
+    pub administrator: String,
+    /// Of [`Program::Service`].
+    pub service: String,
+    /// Of [`Program::Worker`].
+    pub worker: String,
+}
+
+impl Passwords {
+    /// A program's.
+    pub fn of(&self, program: Program) -> &str {
+        match program {
+            Program::Service => &self.service,
+            Program::Worker => &self.worker,
+        }
+    }
+}
+
+/// What RabbitMQ is told of the accounts (`load_definitions`): it reads them at every start.
+pub fn rabbitmq_definitions(app: &str, vhost: &str, passwords: &Passwords) -> Value {
+    let user = |name: &str, password: &str, tags: &str| json!({ "name": name, "password": password, "tags": tags });
+    let permission = |name: &str, Permissions { configure, write, read }| json!({ "user": name, "vhost": vhost, "configure": configure, "write": write, "read": read });
+    let all = || ".*".to_owned();
+    let everything = Permissions { configure: all(), write: all(), read: all() };
+    let own = |program: Program| user(program.account(), passwords.of(program), "");
+    let least = |program: Program| permission(program.account(), program.permissions(app));
+    json!({
+        "vhosts": [{ "name": vhost }],
+        "users": [user("gavel", &passwords.administrator, "administrator"), own(Program::Service), own(Program::Worker)],
+        "permissions": [permission("gavel", everything), least(Program::Service), least(Program::Worker)],
+    })
+}
+
+/// What Redis is told of them, as its `aclfile` or within its configuration: nobody else may do anything.
+pub fn redis_users(prefix: &str, passwords: &Passwords) -> String {
+    let own = |program: Program| program.acl(prefix, passwords.of(program)).join(" ");
+    let programs = Program::ALL.map(|program| format!("user {} {}\n", program.account(), own(program)));
+    format!("user default off\nuser gavel on >{} ~* &* +@all\n{}", passwords.administrator, programs.concat())
 }
 
 /// What a connection needs, and what the scripts of the read model and of presence do. Both programs read, and put right what

@@ -5,7 +5,8 @@ as_postgres="setpriv --reuid=postgres --regid=postgres --init-groups --"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     install -d -o postgres -g postgres -m 0700 "$PGDATA"
     install -d -o postgres -g postgres /run/postgresql
-    printf '%s\n' "${POSTGRES_PASSWORD:?POSTGRES_PASSWORD is required}" > /run/postgresql/password
+    password=${POSTGRES_PASSWORD:-$(cat "${POSTGRES_PASSWORD_FILE:?POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE is required}")}
+    printf '%s\n' "$password" > /run/postgresql/password
     chown postgres /run/postgresql/password
     $as_postgres initdb -D "$PGDATA" -U "${POSTGRES_USER:-postgres}" --pwfile=/run/postgresql/password \
         --auth=scram-sha-256 -E UTF8 --locale=C.UTF-8 --no-sync > /dev/null

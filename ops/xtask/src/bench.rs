@@ -90,9 +90,9 @@ fn jobs(rounds: u32, backlog: u32, only: Option<&str>) -> anyhow::Result<()> {
     let bins = build(&["-p", "gavel-bench"], true)?;
     let layout = Layout::claim("bench")?;
     layout.wipe_data()?;
-    let _postgres = start_postgres(&layout)?;
+    let (_postgres, url) = start_postgres(&layout)?;
     let mut bench = Command::new(bins.join("gavel-bench"));
-    bench.args(["jobs", &postgres_url(&layout)]).arg(&baselines).arg(out());
+    bench.args(["jobs", &url]).arg(&baselines).arg(out());
     run(bench.args([rounds.to_string(), backlog.to_string()]).args(only))
 }
 
@@ -114,10 +114,6 @@ fn ours(what: &str, rounds: u32, only: Option<&str>) -> anyhow::Result<()> {
 
 fn path_variable() -> std::ffi::OsString {
     std::env::var_os("PATH").unwrap_or_default()
-}
-
-fn postgres_url(layout: &Layout) -> String {
-    format!("postgres://gavel@127.0.0.1:{}", layout.postgres_port())
 }
 
 fn out() -> std::path::PathBuf {

@@ -22,6 +22,8 @@ pub(crate) const PROTOC: Need = Need {
 };
 pub(crate) const C_COMPILER: Need =
     Need { what: "a C compiler", found: || on_path("cc").is_some(), packages: &["gcc", "libc6-dev"] };
+pub(crate) const BINUTILS: Need =
+    Need { what: "objcopy", found: || on_path("objcopy").is_some(), packages: &["binutils"] };
 pub(crate) const CPP_COMPILER: Need =
     Need { what: "a C++ compiler", found: || on_path("c++").is_some(), packages: &["g++"] };
 pub(crate) const POSTGRESQL: Need =
@@ -135,19 +137,49 @@ impl Drop for NoAutostart {
     }
 }
 
-/// A cargo tool on the path, or installed into target/tools when it is missing there too.
-pub(crate) fn cargo_tool(krate: &str, binary: &str, arguments: &[&str]) -> anyhow::Result<PathBuf> {
-    if let Some(found) = on_path(binary) {
-        return Ok(found);
-    }
-    let tools = crate::root().join("target/tools");
-    let installed = tools.join("bin").join(binary);
-    if !installed.exists() {
-        let step = Step::begin(format!("installing {krate} into target/tools (once)"));
+/// A tool that cargo installs, in the one version that this checkout is tested with.
+pub(crate) struct CargoTool {
+    krate: &'static str,
+    version: &'static str,
+    binary: &'static str,
+    arguments: &'static [&'static str],
+}
+
+pub(crate) const NEXTEST: CargoTool =
+    CargoTool { krate: "cargo-nextest", version: "0.9.151", binary: "cargo-nextest", arguments: &[] };
+pub(crate) const DENY: CargoTool =
+    CargoTool { krate: "cargo-deny", version: "0.20.2", binary: "cargo-deny", arguments: &["--debug"] };
+pub(crate) const MACHETE: CargoTool =
+    CargoTool { krate: "cargo-machete", version: "0.9.2", binary: "cargo-machete", arguments: &["--debug"] };
+pub(crate) const SQLX: CargoTool = CargoTool {
+    krate: "sqlx-cli",
+    version: "0.8.6",
+    binary: "cargo-sqlx",
+    arguments: &["--debug", "--no-default-features", "--features", "postgres,rustls"],
+};
+
+impl CargoTool {
+    /// Where it is: on the path in this version, or installed into target/tools.
+    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
+        let tools = crate::root().join("target/tools");
+        let own = tools.join("bin").join(self.binary);
+        if let Some(found) = on_path(self.binary).into_iter().chain([own.clone()]).find(|file| self.is(file)) {
+            return Ok(found);
+        }
+        let step = Step::begin(format!("installing {} {} into target/tools (once)", self.krate, self.version));
         let mut cargo = Command::new("cargo");
-        cargo.args(["install", "--locked", "--root"]).arg(&tools).args(arguments).arg(krate);
-        run_quietly(&mut cargo)?;
-        step.done(format!("{krate} installed"));
+        cargo.args(["install", "--locked", "--force", "--root"]).arg(&tools).args(["--version", self.version]);
+        run_quietly(cargo.args(self.arguments).arg(self.krate))?;
+        step.done(format!("{} {} installed", self.krate, self.version));
+        Ok(own)
     }
-    Ok(installed)
+
+    fn is(&self, file: &Path) -> bool {
+        // Some want to be called as cargo calls them.
+        let name = self.binary.trim_start_matches("cargo-");
+        let says = |arguments: &[&str]| {
+            run_quietly(Command::new(file).args(arguments)).is_ok_and(|said| said.contains(self.version))
+        };
+        file.is_file() && (says(&["--version"]) || says(&[name, "--version"]))
+    }
 }

@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod dist;
 mod fuzz;
 mod images;
 mod install;
@@ -43,6 +44,8 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Install what building and running needs from the distribution's packages
     Setup,
+    /// Build released binaries into target/dist, debug information apart
+    Dist,
     /// Build stand-ins for the server images, for where they can't be pulled
     Images(images::Images),
     /// Write .sqlx, the queries as checked against a migrated database
@@ -76,6 +79,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Bench(bench) => bench.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Setup => install::everything(),
+        Command::Dist => dist::run(),
         Command::Images(images) => images.run(),
         Command::Sqlx(sqlx) => sqlx.run(),
         Command::Ci => ci::run_all(),

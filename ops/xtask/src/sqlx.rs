@@ -1,6 +1,6 @@
 //! The committed `.sqlx`: what `query!` knows of the schema without a database.
 use crate::{
-    install::{PROTOC, cargo_tool, ensure},
+    install::{PROTOC, SQLX, ensure},
     progress::{Step, run, run_quietly},
     servers::{Urls, layout::Layout, processes::Processes},
 };
@@ -23,8 +23,7 @@ impl Sqlx {
 
     pub(crate) fn run_on(&self, urls: &Urls) -> anyhow::Result<()> {
         ensure(&[PROTOC])?;
-        let options = ["--debug", "--version", "~0.8", "--no-default-features", "--features", "postgres,rustls"];
-        let sqlx = cargo_tool("sqlx-cli", "cargo-sqlx", &options)?;
+        let sqlx = SQLX.path()?;
         let database = urls.database(&format!("gavel_sqlx_{}", std::process::id()));
         let step = Step::begin("migrating a database for .sqlx");
         // By sqlx itself: bidctl can't be built while .sqlx is out of date.

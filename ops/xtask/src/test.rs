@@ -1,6 +1,6 @@
 //! Every test, on one set of real servers, in parallel.
 use crate::{
-    install::{self, cargo_tool},
+    install::{self, NEXTEST},
     judges,
     progress::{Step, run, run_quietly},
     servers::{
@@ -63,7 +63,7 @@ impl Test {
         // Tests start servers of their own too: one that is demoted, a gateway, a pooler.
         install::everything()?;
         let python = judges::prepare()?;
-        let nextest = cargo_tool("cargo-nextest", "cargo-nextest", &[])?;
+        let nextest = NEXTEST.path()?;
         let servers = self.servers()?;
         let urls = servers.urls();
         let bins = build(&["--workspace", "--bins", "--tests", "--examples"], false)?;

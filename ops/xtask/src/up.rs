@@ -125,8 +125,8 @@ fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, 
     let key = |name: &str| keys.join(name).display().to_string();
     let variables: Vec<(String, String)> = [
         ("DATABASE_URL", urls.database("gavel")),
-        ("AMQP_URL", urls.amqp_of(Account::Worker, &servers.secrets.worker)),
-        ("REDIS_URL", urls.redis_of(Account::Worker, &servers.secrets.worker)),
+        ("AMQP_URL", urls.amqp_of(Account::Worker, &servers.passwords)),
+        ("REDIS_URL", urls.redis_of(Account::Worker, &servers.passwords)),
         ("GAVEL_URL", format!("http://127.0.0.1:{}", layout.service_port())),
         ("GAVEL_OPS_URL", format!("http://127.0.0.1:{}", layout.service_ops_port())),
         ("GAVEL_JWT_PUBLIC_KEY_FILE", key("jwt-public-key.pem")),
@@ -146,8 +146,8 @@ fn service_environment(servers: &Processes, has_gateway: bool) -> Vec<(&'static 
     let trusted_proxies = if has_gateway { "127.0.0.1,::1" } else { "" };
     vec![
         ("GAVEL_TRUSTED_PROXIES", trusted_proxies.to_owned()),
-        ("AMQP_URL", servers.urls.amqp_of(Account::Service, &servers.secrets.service)),
-        ("REDIS_URL", servers.urls.redis_of(Account::Service, &servers.secrets.service)),
+        ("AMQP_URL", servers.urls.amqp_of(Account::Service, &servers.passwords)),
+        ("REDIS_URL", servers.urls.redis_of(Account::Service, &servers.passwords)),
         ("GAVEL_LISTEN", format!("127.0.0.1:{}", servers.layout.service_port())),
     ]
 }

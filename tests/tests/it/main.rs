@@ -8,6 +8,7 @@ mod believing;
 mod bodies;
 mod broker;
 mod closing;
+mod compose;
 mod connections;
 mod contention;
 mod correlation;

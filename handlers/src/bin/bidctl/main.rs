@@ -1,5 +1,6 @@
 //! The operator's tool, and the quickest way to try Gavel by hand.
 
+mod accounts;
 mod bid;
 mod client;
 mod dead;
@@ -57,6 +58,8 @@ enum Command {
     Token(identity::Token),
     /// Make an Ed25519 key pair for tokens
     Keygen(identity::Keygen),
+    /// Make passwords for a new installation's servers and programs
+    Accounts(accounts::Accounts),
     /// Apply the migrations the database lacks
     Migrate(migrate::Migrate),
     /// Publish, list or show items
@@ -121,6 +124,7 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
     match command {
         Command::Token(token) => token.run(&settings)?,
         Command::Keygen(keygen) => keygen.run(output)?,
+        Command::Accounts(accounts) => accounts.run(output)?,
         Command::Migrate(migrate) => migrate.run(&settings, output).await?,
         Command::Item(item) => item.run(&settings, output).await?,
         Command::Bid(bid) => bid.run(&settings, output).await?,

@@ -12,11 +12,13 @@ mod redis;
 
 pub(crate) use child::Child;
 use child::reap;
-use gavel_accounts::Program;
+use gavel_accounts::{Passwords, Program};
 
-/// A private PostgreSQL alone, one that flushes every commit.
-pub(crate) fn start_postgres(layout: &layout::Layout) -> anyhow::Result<Child> {
-    postgres::start(layout, &secrets::Secrets::of(layout)?, true)
+/// A private PostgreSQL alone, one that flushes every commit, and its URL without a database's name.
+pub(crate) fn start_postgres(layout: &layout::Layout) -> anyhow::Result<(Child, String)> {
+    let passwords = secrets::passwords(layout)?;
+    let url = processes::urls(layout, &passwords).postgres;
+    Ok((postgres::start(layout, &passwords, true)?, url))
 }
 
 /// How to reach one set of servers, as an administrator.
@@ -38,13 +40,13 @@ impl Urls {
     }
 
     /// RabbitMQ's usual vhost, as a program's account reaches it.
-    pub(crate) fn amqp_of(&self, program: Program, password: &str) -> String {
-        format!("amqp://{}:{password}@{}/%2f", program.account(), host(&self.amqp))
+    pub(crate) fn amqp_of(&self, program: Program, passwords: &Passwords) -> String {
+        format!("amqp://{}:{}@{}/%2f", program.account(), passwords.of(program), host(&self.amqp))
     }
 
     /// Redis, as a program's account reaches it.
-    pub(crate) fn redis_of(&self, program: Program, password: &str) -> String {
-        format!("redis://{}:{password}@{}", program.account(), host(&self.redis))
+    pub(crate) fn redis_of(&self, program: Program, passwords: &Passwords) -> String {
+        format!("redis://{}:{}@{}", program.account(), passwords.of(program), host(&self.redis))
     }
 }
 

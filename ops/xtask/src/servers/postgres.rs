@@ -1,20 +1,17 @@
 //! A private PostgreSQL.
-use super::{
-    Child,
-    layout::Layout,
-    secrets::{Secrets, write_private},
-};
+use super::{Child, layout::Layout, secrets::write_private};
 use crate::progress::{run_quietly, wait_until};
 use anyhow::Context;
+use gavel_accounts::Passwords;
 use gavel_programs::{POSTGRES_USER, as_postgres, is_root, postgresql_bin};
 use std::{path::Path, process::Command, time::Duration};
 
 /// Starts it, making its data directory when there is none. `durable` is off for tests, which never crash PostgreSQL.
-pub(crate) fn start(layout: &Layout, secrets: &Secrets, durable: bool) -> anyhow::Result<Child> {
+pub(crate) fn start(layout: &Layout, passwords: &Passwords, durable: bool) -> anyhow::Result<Child> {
     let bin = postgresql_bin().context("PostgreSQL is not installed")?;
     let data = layout.dir.join("postgres");
     if !data.join("PG_VERSION").exists() {
-        make_data_directory(&bin, &data, secrets)?;
+        make_data_directory(&bin, &data, passwords)?;
     }
     let port = layout.postgres_port().to_string();
     let mut command = as_postgres(&bin.join("postgres"));
@@ -34,9 +31,9 @@ pub(crate) fn start(layout: &Layout, secrets: &Secrets, durable: bool) -> anyhow
     Ok(child)
 }
 
-fn make_data_directory(bin: &Path, data: &Path, secrets: &Secrets) -> anyhow::Result<()> {
+fn make_data_directory(bin: &Path, data: &Path, passwords: &Passwords) -> anyhow::Result<()> {
     let password = data.with_extension("password");
-    write_private(&password, &secrets.administrator)?;
+    write_private(&password, &passwords.administrator)?;
     if is_root() {
         std::fs::create_dir_all(data)?;
         run_quietly(Command::new("chown").arg(POSTGRES_USER).args([data, password.as_path()]))?;

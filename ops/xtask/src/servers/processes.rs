@@ -4,14 +4,14 @@ use super::{
     layout::{Claimed, Layout},
     postgres,
     rabbitmq::{self, RabbitMq},
-    redis,
-    secrets::Secrets,
+    redis, secrets,
 };
 use crate::{
     install::{POSTGRESQL, RABBITMQ, REDIS, ensure},
     progress::Step,
 };
 use anyhow::anyhow;
+use gavel_accounts::Passwords;
 use std::thread;
 
 /// They stop, in this order, when dropped.
@@ -20,7 +20,7 @@ pub(crate) struct Processes {
     pub(crate) rabbitmq: RabbitMq,
     pub(crate) redis: Child,
     pub(crate) urls: Urls,
-    pub(crate) secrets: Secrets,
+    pub(crate) passwords: Passwords,
     pub(crate) layout: Claimed,
 }
 
@@ -31,18 +31,24 @@ impl Processes {
         if !durable {
             layout.wipe_data()?;
         }
-        let secrets = Secrets::of(&layout)?;
+        let passwords = secrets::passwords(&layout)?;
         let step = Step::begin("starting PostgreSQL, RabbitMQ and Redis");
         let (postgres, rabbitmq, redis) = thread::scope(|scope| {
-            let postgres = scope.spawn(|| postgres::start(&layout, &secrets, durable));
-            let rabbitmq = scope.spawn(|| rabbitmq::start(&layout, &secrets));
-            let redis = redis::start(&layout, &secrets);
+            let postgres = scope.spawn(|| postgres::start(&layout, &passwords, durable));
+            let rabbitmq = scope.spawn(|| rabbitmq::start(&layout, &passwords));
+            let redis = redis::start(&layout, &passwords);
             let panicked = |_| anyhow!("a server's thread panicked");
             (postgres.join().map_err(panicked), rabbitmq.join().map_err(panicked), redis)
         });
-        let urls = urls(&layout, &secrets);
-        let started =
-            Self { postgres: postgres??, rabbitmq: rabbitmq??, redis: redis?, urls, secrets: secrets.clone(), layout };
+        let urls = urls(&layout, &passwords);
+        let started = Self {
+            postgres: postgres??,
+            rabbitmq: rabbitmq??,
+            redis: redis?,
+            urls,
+            passwords: passwords.clone(),
+            layout,
+        };
         step.done(format!(
             "PostgreSQL on port {}, RabbitMQ on {}, Redis on {}",
             started.layout.postgres_port(),
@@ -60,8 +66,8 @@ impl Processes {
     }
 }
 
-fn urls(layout: &Layout, secrets: &Secrets) -> Urls {
-    let at = |port: u16| format!("gavel:{}@127.0.0.1:{port}", secrets.administrator);
+pub(super) fn urls(layout: &Layout, passwords: &Passwords) -> Urls {
+    let at = |port: u16| format!("gavel:{}@127.0.0.1:{port}", passwords.administrator);
     Urls {
         postgres: format!("postgres://{}", at(layout.postgres_port())),
         amqp: format!("amqp://{}", at(layout.amqp_port())),

@@ -1,12 +1,7 @@
 //! A private RabbitMQ, with the management API (which makes vhosts) and an epmd of its own.
-use super::{
-    Child,
-    layout::Layout,
-    secrets::{Secrets, write_private},
-};
+use super::{Child, layout::Layout, secrets::write_private};
 use crate::progress::{run_quietly, wait_until};
-use gavel_accounts::Program;
-use serde_json::{Value, json};
+use gavel_accounts::{Passwords, rabbitmq_definitions};
 use std::{fs, path::Path, process::Command, time::Duration};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -19,12 +14,12 @@ pub(crate) struct RabbitMq {
     epmd_port: u16,
 }
 
-pub(crate) fn start(layout: &Layout, secrets: &Secrets) -> anyhow::Result<RabbitMq> {
+pub(crate) fn start(layout: &Layout, passwords: &Passwords) -> anyhow::Result<RabbitMq> {
     let home = layout.dir.join("rabbitmq");
     fs::create_dir_all(&home)?;
     let (config, plugins) = (home.join("rabbitmq.conf"), home.join("enabled_plugins"));
     let definitions_file = home.join("definitions.json");
-    write_private(&definitions_file, &definitions(secrets).to_string())?;
+    write_private(&definitions_file, &rabbitmq_definitions("gavel", "/", passwords).to_string())?;
     fs::write(&config, configuration(layout, &definitions_file))?;
     fs::write(&plugins, "[rabbitmq_management].\n")?;
     let mut command = Command::new(SERVER);
@@ -47,29 +42,6 @@ pub(crate) fn start(layout: &Layout, secrets: &Secrets) -> anyhow::Result<Rabbit
     let ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("Server startup complete"));
     wait_until("RabbitMQ", Duration::from_mins(2), || child.check(), ready)?;
     Ok(RabbitMq { child, epmd_port: layout.epmd_port() })
-}
-
-/// Read at every start: accounts, and what they may do.
-fn definitions(secrets: &Secrets) -> Value {
-    let user = |name: &str, password: &str, tags: &str| json!({ "name": name, "password": password, "tags": tags });
-    let permission = |name: &str, configure: &str, write: &str, read: &str| json!({ "user": name, "vhost": "/", "configure": configure, "write": write, "read": read });
-    let least = |program: Program| {
-        let rights = program.permissions("gavel");
-        permission(program.account(), &rights.configure, &rights.write, &rights.read)
-    };
-    json!({
-        "vhosts": [{ "name": "/" }],
-        "users": [
-            user("gavel", &secrets.administrator, "administrator"),
-            user(Program::Service.account(), &secrets.service, ""),
-            user(Program::Worker.account(), &secrets.worker, ""),
-        ],
-        "permissions": [
-            permission("gavel", ".*", ".*", ".*"),
-            least(Program::Service),
-            least(Program::Worker),
-        ],
-    })
 }
 
 fn configuration(layout: &Layout, definitions: &Path) -> String {

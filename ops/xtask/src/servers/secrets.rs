@@ -1,6 +1,7 @@
 //! The passwords of a set of private servers, made once and kept with their data: whoever else uses this machine knows none.
 use super::layout::Layout;
 use anyhow::Context;
+use gavel_accounts::Passwords;
 use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},
@@ -11,22 +12,12 @@ use std::{
 /// Bytes of each, as hexadecimal digits in its file.
 const BYTES: usize = 16;
 
-/// One password for each account at each server.
-#[derive(Debug, Clone)]
-pub(crate) struct Secrets {
-    /// PostgreSQL's owner of everything, and RabbitMQ's and Redis' administrator.
-    pub(crate) administrator: String,
-    pub(crate) service: String,
-    pub(crate) worker: String,
-}
-
-impl Secrets {
-    pub(crate) fn of(layout: &Layout) -> anyhow::Result<Self> {
-        let dir = layout.dir.join("secrets");
-        fs::create_dir_all(&dir)?;
-        let kept = |account: &str| kept(&dir.join(account)).with_context(|| format!("no password for {account}"));
-        Ok(Self { administrator: kept("administrator")?, service: kept("service")?, worker: kept("worker")? })
-    }
+/// The passwords of this set, the same at each server.
+pub(crate) fn passwords(layout: &Layout) -> anyhow::Result<Passwords> {
+    let dir = layout.dir.join("secrets");
+    fs::create_dir_all(&dir)?;
+    let kept = |account: &str| kept(&dir.join(account)).with_context(|| format!("no password for {account}"));
+    Ok(Passwords { administrator: kept("administrator")?, service: kept("service")?, worker: kept("worker")? })
 }
 
 fn kept(file: &Path) -> anyhow::Result<String> {

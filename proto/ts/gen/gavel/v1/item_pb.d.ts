@@ -51,7 +51,7 @@ export declare type Item = Message<"gavel.v1.Item"> & {
   priceMinor?: bigint | undefined;
 
   /**
-   * The lowest amount a new bid may have; 0 once the item is closed.
+   * The lowest amount a new bid may have; 0 once the item is past its end.
    *
    * @generated from field: int64 next_minimum_minor = 7;
    */
@@ -226,7 +226,7 @@ export declare type ListItemsRequest = Message<"gavel.v1.ListItemsRequest"> & {
   pageToken: string;
 
   /**
-   * Only items of this status; all, where unspecified.
+   * Only items of this status; all, where unspecified. Those that are closing come in the order of their ends.
    *
    * @generated from field: gavel.v1.ItemStatus status = 3;
    */
@@ -244,12 +244,14 @@ export declare const ListItemsRequestSchema: GenMessage<ListItemsRequest>;
  */
 export declare type ListItemsResponse = Message<"gavel.v1.ListItemsResponse"> & {
   /**
+   * Up to page_size. There may be fewer, or none, and more to come: a page reads no more items than it may show.
+   *
    * @generated from field: repeated gavel.v1.Item items = 1;
    */
   items: Item[];
 
   /**
-   * Empty on the last page.
+   * Empty on the last page, and there alone.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -390,14 +392,25 @@ export enum ItemStatus {
   UNSPECIFIED = 0,
 
   /**
+   * Bids are taken, or will be from its start on.
+   *
    * @generated from enum value: ITEM_STATUS_OPEN = 1;
    */
   OPEN = 1,
 
   /**
+   * Its end is recorded, and who won.
+   *
    * @generated from enum value: ITEM_STATUS_CLOSED = 2;
    */
   CLOSED = 2,
+
+  /**
+   * It is past its end and takes no bids; that its end is recorded is a matter of moments.
+   *
+   * @generated from enum value: ITEM_STATUS_CLOSING = 3;
+   */
+  CLOSING = 3,
 }
 
 /**

@@ -186,6 +186,27 @@ export declare type Queue = Message<"gavel.v1.Queue"> & {
    * @generated from field: int64 needed_concurrency = 13;
    */
   neededConcurrency: bigint;
+
+  /**
+   * Why no job is settled although some are due; empty where all is well, or it is paused.
+   *
+   * @generated from field: string standstill = 14;
+   */
+  standstill: string;
+
+  /**
+   * Jobs that could not be settled and step aside for the others, counted up to 10 000.
+   *
+   * @generated from field: int64 faulty = 15;
+   */
+  faulty: bigint;
+
+  /**
+   * Jobs whose last try a runner of the crate sqlxmq has begun, counted up to 10 000.
+   *
+   * @generated from field: int64 exhausted = 16;
+   */
+  exhausted: bigint;
 };
 
 /**
@@ -307,7 +328,7 @@ export declare type JobError = Message<"gavel.v1.JobError"> & {
   try: number;
 
   /**
-   * The error's class, or retry, dead, cancelled, killer.
+   * The error's class, or retry, dead, cancelled, killer, exhausted.
    *
    * @generated from field: string class = 3;
    */
@@ -364,7 +385,7 @@ export declare type Job = Message<"gavel.v1.Job"> & {
   enqueuedAt?: Timestamp | undefined;
 
   /**
-   * When it is due; for a dead job, when it died.
+   * When it is due; for a dead job, when it died; unset for an exhausted one.
    *
    * @generated from field: google.protobuf.Timestamp at = 7;
    */
@@ -480,6 +501,13 @@ export declare type GetJobResponse = Message<"gavel.v1.GetJobResponse"> & {
    * @generated from field: gavel.v1.Job job = 1;
    */
   job?: Job | undefined;
+
+  /**
+   * What follows where it is cancelled or discarded; empty where nothing much does.
+   *
+   * @generated from field: string consequence = 2;
+   */
+  consequence: string;
 };
 
 /**
@@ -970,6 +998,13 @@ export enum JobState {
    * @generated from enum value: JOB_STATE_DEAD = 5;
    */
   DEAD = 5,
+
+  /**
+   * A runner of the crate sqlxmq has begun its last try: it runs there, or is never tried again.
+   *
+   * @generated from enum value: JOB_STATE_EXHAUSTED = 6;
+   */
+  EXHAUSTED = 6,
 }
 
 /**
@@ -978,7 +1013,7 @@ export enum JobState {
 export declare const JobStateSchema: GenEnum<JobState>;
 
 /**
- * For operators: role ops, nobody else.
+ * For operators: role ops, nobody else. Over the operators' listener, to which no gateway leads.
  *
  * @generated from service gavel.v1.OpsService
  */
