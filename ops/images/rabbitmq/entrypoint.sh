@@ -11,5 +11,6 @@ disk_free_limit.absolute = 50MB
 EOF
 export HOME=/var/lib/rabbitmq RABBITMQ_NODENAME=rabbit@localhost
 export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+sbwt none"
-chown -R rabbitmq:rabbitmq /var/lib/rabbitmq /etc/rabbitmq
+chown -R rabbitmq:rabbitmq /var/lib/rabbitmq
+chown rabbitmq:rabbitmq /etc/rabbitmq /etc/rabbitmq/rabbitmq.conf
 exec setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups -- /usr/lib/rabbitmq/bin/rabbitmq-server
