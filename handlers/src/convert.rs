@@ -1,5 +1,5 @@
 //! Between the wire's types and ours.
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use gavel_proto::v1;
 use gavel_rules::UserId;
 use gavel_runtime::{
@@ -8,11 +8,13 @@ use gavel_runtime::{
     job::inspect::{State, Try, View},
 };
 use prost_types::Timestamp;
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 use uuid::Uuid;
 
 /// Entries on a page where the request leaves it open.
 const DEFAULT_PAGE_SIZE: i32 = 20;
+/// Of the times that requests may name.
+const YEARS: RangeInclusive<i32> = 1..=9_999;
 /// Entries on the largest page.
 const MAX_PAGE_SIZE: i32 = 100;
 
@@ -24,7 +26,9 @@ pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
 pub(crate) fn time(field: &str, given: Timestamp) -> Result<DateTime<Utc>> {
     let nanos = u32::try_from(given.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
     let parsed = nanos.and_then(|nanos| DateTime::from_timestamp(given.seconds, nanos / 1_000 * 1_000));
-    parsed.ok_or_else(|| Error::invalid(format!("{field} is no point in time: {given:?}; allowed: years 1 to 9999")))
+    let Timestamp { seconds, nanos } = given;
+    let refuse = || format!("{field} is no point in time: {seconds} s and {nanos} ns; allowed: years 1 to 9999");
+    parsed.filter(|at| YEARS.contains(&at.year())).ok_or_else(|| Error::invalid(refuse()))
 }
 
 pub(crate) fn uuid(field: &str, given: &str) -> Result<Uuid> {
@@ -100,7 +104,9 @@ pub(crate) fn page_key(token: &str) -> Result<Option<PageKey>> {
         return Ok(None);
     }
     let parsed = token.split_once('_').and_then(|(micros, id)| {
-        Some(PageKey { at: DateTime::from_timestamp_micros(micros.parse().ok()?)?, id: id.parse().ok()? })
+        let at = DateTime::from_timestamp_micros(micros.parse().ok()?)?;
+        // What PostgreSQL has no time for is no key of a page either.
+        Some(PageKey { at, id: id.parse().ok()? }).filter(|_| YEARS.contains(&at.year()))
     });
     let refuse = || Error::invalid(format!("page_token {token:?} is not one that an earlier page gave"));
     parsed.map(Some).ok_or_else(refuse)
@@ -117,7 +123,11 @@ pub(crate) fn selection<S>(
     match (ids.is_empty(), name.is_empty()) {
         (true, false) => Ok(by_name(name)),
         (false, true) if i64::try_from(ids.len()).is_ok_and(|count| count <= most) => {
-            Ok(by_ids(ids.iter().map(|id| uuid(ids_field, id)).collect::<Result<_>>()?))
+            let mut ids = ids.iter().map(|id| uuid(ids_field, id)).collect::<Result<Vec<_>>>()?;
+            // The same ids are the same selection.
+            ids.sort_unstable();
+            ids.dedup();
+            Ok(by_ids(ids))
         }
         (false, true) => Err(Error::invalid(format!("{} {ids_field} are too many; allowed: 1 to {most}", ids.len()))),
         _ => Err(Error::invalid(format!("which ones? allowed: either {ids_field} or {name_field}"))),
@@ -178,6 +188,7 @@ mod tests {
         assert_eq!(page_key(&key.to_string()).unwrap(), Some(key));
         assert_eq!(page_key("").unwrap(), None);
         assert!(page_key("7").is_err());
+        assert!(page_key(&format!("-1000000000000000000_{}", Uuid::nil())).is_err(), "before PostgreSQL's calendar");
     }
 
     #[test]

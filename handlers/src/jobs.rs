@@ -15,6 +15,18 @@ impl Job for CloseItem {
     const RETRIES: u32 = 20;
 }
 
+/// Announce that bidding has begun, due when it does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartItem {
+    /// Which.
+    pub item_id: Uuid,
+}
+
+impl Job for StartItem {
+    const KIND: &'static str = "start_item";
+    const RETRIES: u32 = 10;
+}
+
 /// Send a parked message back to the consumer that parked it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RedeliverMessage {

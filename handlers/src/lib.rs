@@ -24,6 +24,7 @@ pub mod redeliver_message;
 pub mod relay_outbox;
 pub mod scale_workers;
 pub mod show_item;
+pub mod start_item;
 pub mod sweep_receipts;
 pub mod watch_item;
 pub mod watch_user;
@@ -74,6 +75,7 @@ pub fn app() -> App {
         .poll_io::<relay_outbox::RelayOutbox>()
         .message_tx_batch::<apply_user_stats::ApplyUserStats>()
         .message_io_batch::<project_item::ProjectItem>()
+        .job_tx::<start_item::StartItem>()
         .job_tx::<close_item::CloseItem>()
         .reconciler::<close_overdue_items::CloseOverdueItems>()
         .job_io::<redeliver_message::Redeliver>()

@@ -1,5 +1,6 @@
 //! One enum of error classes and one mapping from it: to a gRPC code, an HTTP status, and what becomes of a job or a
 //! message. Handlers choose the class; nobody else decides by error texts.
+use crate::metadata::Metadata;
 use std::{borrow::Cow, fmt, time::Duration};
 
 /// What a handler returns.
@@ -114,6 +115,7 @@ pub struct Error {
     /// Whether the database's session that it happened in is of no use any more.
     spends_session: bool,
     is_unknown: bool,
+    metadata: Option<Box<Metadata>>,
 }
 
 /// Why PostgreSQL rolled a statement back that may pass another time.
@@ -138,6 +140,7 @@ impl Error {
             reason: None,
             spends_session: false,
             is_unknown: false,
+            metadata: None,
         }
     }
 
@@ -182,6 +185,12 @@ impl Error {
         Self { reason: Some(reason), ..self }
     }
 
+    /// Attaches headers and trailers.
+    #[must_use]
+    pub fn with_metadata(self, metadata: Metadata) -> Self {
+        Self { metadata: Some(Box::new(metadata)), ..self }
+    }
+
     /// Attaches the cause, for the log.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<anyhow::Error>) -> Self {
@@ -224,6 +233,11 @@ impl Error {
         self.reason
     }
 
+    /// Headers and trailers, where there are any.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
+    }
+
     /// Whether another version may know what this one does not.
     pub(crate) fn is_unknown(&self) -> bool {
         self.is_unknown
@@ -252,7 +266,8 @@ impl Error {
     /// The same error for another of those it befell.
     pub(crate) fn again(&self) -> Self {
         let source = self.source.as_ref().map(|source| anyhow::anyhow!("{source:#}"));
-        Self { message: self.message.clone(), detail: self.detail.clone(), source, ..*self }
+        let (message, detail, metadata) = (self.message.clone(), self.detail.clone(), self.metadata.clone());
+        Self { message, detail, source, metadata, ..*self }
     }
 }
 

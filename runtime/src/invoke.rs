@@ -60,9 +60,9 @@ pub(crate) async fn read<T>(
     runtime.metrics().end(&observed, outcome_of(&result));
     if let Err(error) = &result {
         match error.class() {
-            Class::Internal | Class::Unavailable | Class::DeadlineExceeded => {
-                report_all(spec, [invocation].into_iter(), error);
-            }
+            Class::Internal => report_all(spec, [invocation].into_iter(), error),
+            // Whoever gives a call no time gets this as often as they like.
+            Class::Unavailable | Class::DeadlineExceeded => runtime.admission().not_finished(spec, invocation, error),
             _ => {}
         }
     }

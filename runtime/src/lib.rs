@@ -38,6 +38,7 @@ pub mod job;
 pub mod keyset;
 pub mod live;
 pub mod message;
+pub mod metadata;
 pub mod poll;
 pub mod process;
 pub mod reconcile;

@@ -100,6 +100,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_event_that_no_broker_should_take_is_refused_before_it_is_written() {
+        let event = |bytes: usize| {
+            let message = prost_types::Any { value: vec![0; bytes], ..Default::default() };
+            Event::new(crate::ids::random(), ("k".to_owned(), 1), "k.done", &message)
+        };
+        let run = Invocation::start(std::time::Duration::from_secs(1));
+        assert!(Emitted::by(&run, event(MAX_EVENT_BYTES - 100)).is_ok());
+        let refused = Emitted::by(&run, event(MAX_EVENT_BYTES + 1)).err().unwrap();
+        assert!(refused.to_string().contains("allowed: 262144"), "{refused}");
+    }
+
+    #[test]
     fn a_keys_shard_never_changes() {
         assert_eq!(shard_of(""), 5);
         assert_eq!(shard_of("a"), 12);

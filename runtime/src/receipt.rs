@@ -13,8 +13,16 @@ pub(crate) struct CallKey {
     pub(crate) principal: String,
     pub(crate) operation: &'static str,
     pub(crate) key: Uuid,
-    /// SHA-256 of the encoded request.
-    pub(crate) request_hash: [u8; 32],
+    /// SHA-256 of what the request means, however it is spelled.
+    pub(crate) intent: [u8; 32],
+    /// SHA-256 of the encoded request: receipts of earlier versions have it instead.
+    pub(crate) former: [u8; 32],
+}
+
+impl CallKey {
+    fn is_of(&self, hash: &[u8]) -> bool {
+        hash == self.intent || hash == self.former
+    }
 }
 
 /// A call's result as it was first given: an encoded reply or a refusal.
@@ -72,8 +80,11 @@ pub(crate) async fn find(executor: impl PgExecutor<'_>, calls: &[&CallKey]) -> R
 }
 
 fn outcome_of(call: &CallKey, request_hash: &[u8], status_code: i16, reply: Vec<u8>) -> Result<Outcome> {
-    if request_hash != call.request_hash {
-        let message = format!("idempotency key {} was used with another request; allowed: a new key", call.key);
+    if !call.is_of(request_hash) {
+        let message = format!(
+            "idempotency key {} was used with another request; allowed: that request again, or, for another intent, a new key",
+            call.key
+        );
         return Ok(Err(Error::new(Class::Conflict, message)));
     }
     if status_code == 0 {
@@ -98,7 +109,7 @@ pub(crate) async fn record<'a>(
         principals.push(call.principal.clone());
         operations.push(call.operation.to_owned());
         keys.push(call.key);
-        hashes.push(call.request_hash.to_vec());
+        hashes.push(call.intent.to_vec());
         statuses.push(outcome.as_ref().err().map_or(0, status_of));
         replies.push(match outcome {
             Ok(reply) => reply.clone(),

@@ -37,7 +37,8 @@ pub struct Failure {
 /// A connection, and the token it calls with.
 #[derive(Clone)]
 pub struct Api {
-    items: v1::ItemServiceClient,
+    /// The generated client.
+    pub items: v1::ItemServiceClient,
     bids: v1::BidServiceClient,
     users: v1::UserServiceClient,
     /// Operators' calls.
@@ -108,7 +109,7 @@ impl Api {
 
     /// Reads an item.
     pub async fn item(&self, item_id: &str) -> Result<v1::GetItemResponse, Failure> {
-        let (request, seen) = self.request(v1::GetItemRequest { item_id: item_id.to_owned() });
+        let (request, seen) = self.request(v1::GetItemRequest { item_id: item_id.to_owned(), at_least_version: 0 });
         settle(self.items.get_item(request).await, &seen)
     }
 

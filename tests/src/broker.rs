@@ -94,6 +94,14 @@ impl Broker {
         declared.await.expect("declared");
     }
 
+    /// Declares an exchange that is not as Gavel declares it.
+    pub async fn declare_exchange_otherwise(&self, exchange: &str) {
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared =
+            self.channel.exchange_declare(exchange.into(), ExchangeKind::Direct, durable, FieldTable::default());
+        declared.await.expect("declared");
+    }
+
     /// Deletes a consumer's queue and declares it again at once, as Gavel would: whoever consumed it hears of nothing.
     pub async fn replace(&self, queue: &str, keys: &[&str]) {
         self.delete(queue).await;

@@ -1,5 +1,5 @@
 //! Is this bid accepted, and what does it change?
-use crate::{BID_CEILING_MINOR, Ladder, UserId};
+use crate::{BID_CEILING_MINOR, Ladder, UserId, rfc_3339};
 use chrono::{DateTime, Utc};
 
 /// What a decision needs to know of an item, read under its row lock.
@@ -20,19 +20,19 @@ pub struct Auction {
 }
 
 impl Auction {
-    /// The lowest amount a new bid may have, in minor units.
-    pub fn next_minimum_minor(&self) -> i64 {
+    /// The lowest amount a new bid may have, in minor units; none where no higher bid is possible.
+    pub fn next_minimum_minor(&self) -> Option<i64> {
         self.ladder.next_minimum_minor(self.start_price_minor, self.standing.as_ref().map(|(price, _)| *price))
     }
 
-    /// The lowest amount of the bid after one of that amount, in minor units.
-    pub(crate) fn minimum_after_minor(&self, amount_minor: i64) -> i64 {
+    /// The lowest amount of the bid after one of that amount, in minor units; none where no higher bid is possible.
+    pub(crate) fn minimum_after_minor(&self, amount_minor: i64) -> Option<i64> {
         self.ladder.next_minimum_minor(self.start_price_minor, Some(amount_minor))
     }
 }
 
 /// What a bidder asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Bid {
     /// Who bids.
     pub bidder: UserId,
@@ -45,8 +45,8 @@ pub struct Bid {
 pub struct Acceptance {
     /// The new price, in minor units.
     pub price_minor: i64,
-    /// The lowest amount of the bid after this one.
-    pub next_minimum_minor: i64,
+    /// The lowest amount of the bid after this one; none where no higher bid is possible.
+    pub next_minimum_minor: Option<i64>,
     /// Who led until now, unless it was the bidder.
     pub outbid: Option<UserId>,
 }
@@ -57,8 +57,8 @@ pub struct Acceptance {
 pub struct Refusal {
     /// Why.
     pub reason: RefusalReason,
-    /// The lowest amount that would be accepted, in minor units.
-    pub next_minimum_minor: i64,
+    /// The lowest amount that would be accepted, in minor units; none where no higher bid is possible.
+    pub next_minimum_minor: Option<i64>,
 }
 
 /// Why a bid is refused.
@@ -73,17 +73,20 @@ pub enum RefusalReason {
     /// The amount exceeds the product ceiling.
     #[error("the bid is above the highest amount taken, {BID_CEILING_MINOR} minor units")]
     AboveCeiling,
+    /// The price has reached the product ceiling: no bid can beat it.
+    #[error("the price is the highest amount taken, {BID_CEILING_MINOR} minor units: no higher bid is possible")]
+    AtCeiling,
     /// Sellers don't bid on their own items.
     #[error("the seller may not bid on their own item")]
     SellerMayNotBid,
     /// Bidding has not begun.
-    #[error("bidding starts at {starts_at}")]
+    #[error("bidding starts at {}", rfc_3339(*starts_at))]
     NotStarted {
         /// When it begins.
         starts_at: DateTime<Utc>,
     },
     /// Bidding is over: the end itself no longer counts.
-    #[error("bidding ended at {ends_at}")]
+    #[error("bidding ended at {}", rfc_3339(*ends_at))]
     Ended {
         /// When it ended.
         ends_at: DateTime<Utc>,
@@ -111,7 +114,7 @@ pub(crate) fn is_acceptable(auction: &Auction, bid: &Bid, now: DateTime<Utc>) ->
     objection(auction, bid, auction.next_minimum_minor(), now).is_none()
 }
 
-fn objection(auction: &Auction, bid: &Bid, minimum_minor: i64, now: DateTime<Utc>) -> Option<RefusalReason> {
+fn objection(auction: &Auction, bid: &Bid, minimum_minor: Option<i64>, now: DateTime<Utc>) -> Option<RefusalReason> {
     if now < auction.starts_at {
         return Some(RefusalReason::NotStarted { starts_at: auction.starts_at });
     }
@@ -124,7 +127,11 @@ fn objection(auction: &Auction, bid: &Bid, minimum_minor: i64, now: DateTime<Utc
     if bid.amount_minor > BID_CEILING_MINOR {
         return Some(RefusalReason::AboveCeiling);
     }
-    (bid.amount_minor < minimum_minor).then_some(RefusalReason::BelowMinimum { minimum_minor })
+    match minimum_minor {
+        None => Some(RefusalReason::AtCeiling),
+        Some(minimum_minor) if bid.amount_minor < minimum_minor => Some(RefusalReason::BelowMinimum { minimum_minor }),
+        Some(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -173,9 +180,9 @@ mod tests {
     fn the_minimum_is_exact_and_named() {
         let auction = auction(Some((1_000, "ann")));
         let refusal = decide(&auction, &bid("bob", 1_049), at(1_500)).unwrap_err();
-        assert_eq!(refusal.next_minimum_minor, 1_050);
+        assert_eq!(refusal.next_minimum_minor, Some(1_050));
         let accepted = decide(&auction, &bid("bob", 1_050), at(1_500)).unwrap();
-        assert_eq!((accepted.price_minor, accepted.next_minimum_minor), (1_050, 1_100));
+        assert_eq!((accepted.price_minor, accepted.next_minimum_minor), (1_050, Some(1_100)));
         assert_eq!(accepted.outbid, Some(user("ann")));
     }
 
@@ -191,23 +198,28 @@ mod tests {
         assert_eq!(reason(&auction, &bid("sam", 5_000), 1_500), RefusalReason::SellerMayNotBid);
         assert!(decide(&auction, &bid("bob", BID_CEILING_MINOR), at(1_500)).is_ok());
         assert_eq!(reason(&auction, &bid("bob", BID_CEILING_MINOR + 1), 1_500), RefusalReason::AboveCeiling);
+        let highest = self::auction(Some((BID_CEILING_MINOR, "ann")));
+        assert_eq!(reason(&highest, &bid("bob", BID_CEILING_MINOR), 1_500), RefusalReason::AtCeiling);
     }
 
     proptest! {
         #[test]
         fn the_price_rises_with_every_accepted_bid_and_stays_with_every_refused_one(
-            bids in proptest::collection::vec((0_u8..4, 1_i64..3_000_000_000), 1..60),
+            bids in proptest::collection::vec((0_u8..4, prop_oneof![1_i64..3_000_000_000, 1_999_980_000..=2_000_000_000_i64]), 1..60),
         ) {
             let mut auction = auction(None);
             for (who, amount_minor) in bids {
                 let bid = bid(&format!("user{who}"), amount_minor);
                 let before = auction.standing.clone();
                 let minimum = auction.next_minimum_minor();
+                // What is advertised is what would be accepted.
+                let at_minimum = minimum.map(|amount_minor| decide(&auction, &Bid { amount_minor, ..bid.clone() }, at(1_500)));
+                prop_assert!(at_minimum.is_none_or(|verdict| verdict.is_ok()));
                 match decide(&auction, &bid, at(1_500)) {
                     Ok(accepted) => {
-                        prop_assert!(accepted.price_minor >= minimum);
+                        prop_assert!(minimum.is_some_and(|minimum| accepted.price_minor >= minimum));
                         prop_assert!(before.as_ref().is_none_or(|(price, _)| accepted.price_minor > *price));
-                        prop_assert!(accepted.next_minimum_minor > accepted.price_minor);
+                        prop_assert!(accepted.next_minimum_minor.is_none_or(|next| next > accepted.price_minor));
                         auction.standing = Some((accepted.price_minor, bid.bidder));
                     }
                     Err(refusal) => prop_assert!(refusal.next_minimum_minor == minimum),

@@ -1,5 +1,5 @@
 //! Who won. Closing is a predicate on time: from `ends_at` on no bid is taken, whether the close is recorded yet or not.
-use crate::{Auction, UserId};
+use crate::{Auction, UserId, rfc_3339};
 use chrono::{DateTime, Utc};
 
 /// How an auction ended.
@@ -18,7 +18,7 @@ pub enum Outcome {
 
 /// The auction is still running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("bidding runs until {ends_at}")]
+#[error("bidding runs until {}", rfc_3339(*ends_at))]
 pub struct NotDue {
     /// When it may be closed.
     pub ends_at: DateTime<Utc>,

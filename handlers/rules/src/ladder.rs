@@ -1,4 +1,5 @@
 //! The step ladder: by how much a new bid must beat the price.
+use crate::BID_CEILING_MINOR;
 
 /// A published version of the ladder. An item keeps the version it was published with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +47,11 @@ impl Ladder {
         reached.map_or(V1_STEPS[0].1, |(_, step)| *step)
     }
 
-    /// The lowest amount a new bid may have: the start price while there is no bid, else price + step.
-    pub fn next_minimum_minor(self, start_price_minor: i64, price_minor: Option<i64>) -> i64 {
-        price_minor.map_or(start_price_minor, |price| price + self.step_minor(price))
+    /// The lowest amount a new bid may have, in minor units: the start price while there is no bid, else price + step. Near
+    /// the ceiling the ceiling itself, which is less than a step away; at it none, since no higher bid is possible.
+    pub fn next_minimum_minor(self, start_price_minor: i64, price_minor: Option<i64>) -> Option<i64> {
+        let Some(price) = price_minor else { return Some(start_price_minor) };
+        (price < BID_CEILING_MINOR).then(|| BID_CEILING_MINOR.min(price + self.step_minor(price)))
     }
 }
 
@@ -68,8 +71,17 @@ mod tests {
 
     #[test]
     fn the_first_bid_starts_at_the_start_price() {
-        assert_eq!(Ladder::V1.next_minimum_minor(700, None), 700);
-        assert_eq!(Ladder::V1.next_minimum_minor(700, Some(700)), 750);
+        assert_eq!(Ladder::V1.next_minimum_minor(700, None), Some(700));
+        assert_eq!(Ladder::V1.next_minimum_minor(700, Some(700)), Some(750));
+    }
+
+    #[test]
+    fn the_last_step_is_as_long_as_it_takes_to_the_ceiling() {
+        let minimum_after = |price| Ladder::V1.next_minimum_minor(1, Some(price));
+        assert_eq!(minimum_after(BID_CEILING_MINOR - 10_001), Some(BID_CEILING_MINOR - 1));
+        assert_eq!(minimum_after(BID_CEILING_MINOR - 9_999), Some(BID_CEILING_MINOR));
+        assert_eq!(minimum_after(BID_CEILING_MINOR - 1), Some(BID_CEILING_MINOR));
+        assert_eq!(minimum_after(BID_CEILING_MINOR), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod ladder;
 mod listing;
 mod money;
 mod simultaneous;
+mod text;
 mod user;
 
 pub use bidding::{Acceptance, Auction, Bid, Refusal, RefusalReason, decide};
@@ -18,4 +19,12 @@ pub use ladder::Ladder;
 pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS};
 pub use money::{BID_CEILING_MINOR, Currency, InvalidAmount, InvalidCurrency, MAX_AMOUNT_MINOR, amount};
 pub use simultaneous::decide_all;
+pub use text::{InvalidText, shown_text};
 pub use user::{InvalidUserId, UserId};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// A point in time as messages show it: RFC 3339, to the microsecond, as the database keeps it.
+pub fn rfc_3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}

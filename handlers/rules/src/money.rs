@@ -14,7 +14,7 @@ pub const BID_CEILING_MINOR: i64 = 2_000_000_000;
 const LISTED: [&str; 12] = ["AUD", "CAD", "CHF", "CZK", "DKK", "EUR", "GBP", "NOK", "NZD", "PLN", "SEK", "USD"];
 
 /// An ISO 4217 code that Gavel lists items in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Currency(&'static str);
 
 impl Currency {

@@ -47,7 +47,7 @@ fn highest(auction: &Auction, bids: &[&Bid], now: DateTime<Utc>) -> Option<i64> 
 /// Whether the bid, accepted now, would leave no room for the highest.
 fn stands_in_its_way(auction: &Auction, bid: &Bid, highest_minor: i64, now: DateTime<Utc>) -> bool {
     bid.amount_minor < highest_minor
-        && auction.minimum_after_minor(bid.amount_minor) > highest_minor
+        && auction.minimum_after_minor(bid.amount_minor).is_none_or(|minimum| minimum > highest_minor)
         && is_acceptable(auction, bid, now)
 }
 

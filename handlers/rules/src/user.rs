@@ -2,7 +2,7 @@
 use std::{fmt, str::FromStr};
 
 /// A user's identifier: 1 to 64 of `a-z 0-9 . _ -`, starting with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct UserId(String);
 
 impl UserId {

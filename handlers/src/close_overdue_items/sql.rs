@@ -19,13 +19,16 @@ pub(super) async fn overdue(reads: &Pool, grace: Duration) -> Result<Overdue> {
     Ok(Overdue { count: found.count, oldest })
 }
 
-/// Those that have waited longest.
+/// Any of those that have waited longest: those that can't be closed, however many, are not to keep the others for ever.
 pub(super) async fn overdue_items(tx: &mut Tx, grace: Duration, limit: i64) -> Result<Vec<Uuid>> {
     let items = sqlx::query_scalar!(
-        "SELECT item_id FROM items WHERE closed_at IS NULL AND ends_at < now() - make_interval(secs => $1)
-         ORDER BY ends_at LIMIT $2",
+        "SELECT item_id FROM (SELECT item_id FROM items
+                               WHERE closed_at IS NULL AND ends_at < now() - make_interval(secs => $1)
+                               ORDER BY ends_at LIMIT $3) i
+         ORDER BY random() LIMIT $2",
         grace.as_secs_f64(),
         limit,
+        COUNTED,
     );
     Ok(items.fetch_all(tx.conn()).await?)
 }

@@ -6,6 +6,7 @@ use crate::{
     item::{ItemRow, routing_key},
     jobs,
 };
+use chrono::{DateTime, Utc};
 use gavel_proto::{
     events_v1::{ItemCreated, item_event::Fact},
     v1,
@@ -17,11 +18,13 @@ use gavel_runtime::{
     ids, rpc,
     spec::{Spec, Trigger},
 };
+use serde::Serialize;
 
 /// `ItemService.CreateItem`.
 pub struct CreateItem;
 
 /// A checked wish to sell.
+#[derive(Serialize)]
 pub struct Command {
     seller: UserId,
     listing: Listing,
@@ -68,8 +71,11 @@ impl rpc::TxHandler for CreateItem {
         sql::insert(tx, &item).await?;
         tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?)?;
         // The queue counts delays from the transaction's begin.
-        let due_in = (item.ends_at - clock.transaction_began).to_std().unwrap_or_default();
-        tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in).await?;
+        let due_in = |at: DateTime<Utc>| (at - clock.transaction_began).to_std().unwrap_or_default();
+        tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in(item.ends_at)).await?;
+        if item.starts_at > clock.now {
+            tx.enqueue(&jobs::StartItem { item_id: item.item_id }, due_in(item.starts_at)).await?;
+        }
         Ok(v1::CreateItemResponse { item: Some(crate::item::shown(item.state()?, item.version, clock.now)) })
     }
 }

@@ -13,12 +13,15 @@ use gavel_proto::{
 };
 use gavel_rules::{Auction, Ladder};
 use gavel_runtime::{Error, Event, Result, ids};
+use prost_types::Timestamp;
 use uuid::Uuid;
 
 /// The routing keys of an item's events.
 pub mod routing_key {
     /// An item was published.
     pub const CREATED: &str = "item.created";
+    /// Bidding began on an item that was published before its start.
+    pub const STARTED: &str = "item.started";
     /// A bid was accepted.
     pub const BID_ACCEPTED: &str = "bid.accepted";
     /// An auction ended.
@@ -96,7 +99,7 @@ impl ItemRow {
             price_minor: self.price_minor,
             leader_id: self.leader_id.clone().unwrap_or_default(),
             bid_count: self.bid_count,
-            next_minimum_minor: if self.closed_at.is_some() { 0 } else { next_minimum },
+            next_minimum_minor: next_minimum.filter(|_| self.closed_at.is_none()).unwrap_or_default(),
             starts_at: Some(timestamp(self.starts_at)),
             ends_at: Some(timestamp(self.ends_at)),
             closed_at: self.closed_at.map(timestamp),
@@ -124,23 +127,43 @@ pub fn cache_key(item_id: &str) -> String {
 
 /// An item's status at that time: the one place that says it.
 pub fn status(state: &ItemState, now: DateTime<Utc>) -> v1::ItemStatus {
-    let is_over = || state.ends_at.is_some_and(|ends_at| (ends_at.seconds, ends_at.nanos) <= seconds_and_nanos(now));
+    let now = timestamp(now);
+    let is_past = |at: &Option<Timestamp>| at.is_some_and(|at| (at.seconds, at.nanos) <= (now.seconds, now.nanos));
     match state.closed_at {
         Some(_) => v1::ItemStatus::Closed,
-        None if is_over() => v1::ItemStatus::Closing,
-        None => v1::ItemStatus::Open,
+        None if is_past(&state.ends_at) => v1::ItemStatus::Closing,
+        None if is_past(&state.starts_at) => v1::ItemStatus::Open,
+        None => v1::ItemStatus::Scheduled,
     }
 }
 
-fn seconds_and_nanos(time: DateTime<Utc>) -> (i64, i32) {
-    let timestamp = timestamp(time);
-    (timestamp.seconds, timestamp.nanos)
+/// A status as people read it.
+pub const fn status_name(status: v1::ItemStatus) -> &'static str {
+    match status {
+        v1::ItemStatus::Unspecified => "unknown",
+        v1::ItemStatus::Scheduled => "scheduled",
+        v1::ItemStatus::Open => "open",
+        v1::ItemStatus::Closing => "closing",
+        v1::ItemStatus::Closed => "closed",
+    }
 }
 
 /// The API's view of a public state, at that time.
 pub fn shown(state: ItemState, version: i64, now: DateTime<Utc>) -> v1::Item {
     let status = status(&state, now);
-    let next_minimum_minor = if status == v1::ItemStatus::Open { state.next_minimum_minor } else { 0 };
+    shown_as(status, state, version)
+}
+
+/// The API's view of a public state when something had just happened to the item: it had started, and was not past its end
+/// unless that is what had happened.
+pub fn shown_just_then(state: ItemState, version: i64) -> v1::Item {
+    let status = if state.closed_at.is_some() { v1::ItemStatus::Closed } else { v1::ItemStatus::Open };
+    shown_as(status, state, version)
+}
+
+fn shown_as(status: v1::ItemStatus, state: ItemState, version: i64) -> v1::Item {
+    let takes_bids = matches!(status, v1::ItemStatus::Scheduled | v1::ItemStatus::Open);
+    let next_minimum_minor = if takes_bids { state.next_minimum_minor } else { 0 };
     v1::Item {
         item_id: state.item_id,
         title: state.title,

@@ -30,10 +30,11 @@ enum From {
     Open(Uuid),
     Closed(Uuid),
     Closing(PageKey),
+    Scheduled(PageKey),
 }
 
-/// Pages in the order of ends begin here.
-const FIRST_END: PageKey = PageKey { at: DateTime::UNIX_EPOCH, id: Uuid::nil() };
+/// Pages in the order of ends or starts begin here.
+const FIRST: PageKey = PageKey { at: DateTime::UNIX_EPOCH, id: Uuid::nil() };
 
 impl rpc::IoHandler for ListItems {
     const SPEC: &'static Spec = &Spec::new("list_items", Trigger::Rpc("gavel.v1.ItemService/ListItems"));
@@ -49,9 +50,10 @@ impl rpc::IoHandler for ListItems {
             Ok(ItemStatus::Unspecified) => From::All(before()?),
             Ok(ItemStatus::Open) => From::Open(before()?),
             Ok(ItemStatus::Closed) => From::Closed(before()?),
-            Ok(ItemStatus::Closing) => From::Closing(page_key(token)?.unwrap_or(FIRST_END)),
+            Ok(ItemStatus::Closing) => From::Closing(page_key(token)?.unwrap_or(FIRST)),
+            Ok(ItemStatus::Scheduled) => From::Scheduled(page_key(token)?.unwrap_or(FIRST)),
             Err(_) => {
-                return Err(Error::invalid(format!("status {} is unknown; allowed: 0 to 3", request.status)));
+                return Err(Error::invalid(format!("status {} is unknown; allowed: 0 to 4", request.status)));
             }
         };
         Ok(Query { size: page_size(request.page_size)?, from })
@@ -64,9 +66,11 @@ impl rpc::IoHandler for ListItems {
             From::Open(before) => sql::not_closed(reads, before, limit).await?,
             From::Closed(before) => sql::closed(reads, before, limit).await?,
             From::Closing(PageKey { at, id }) => sql::closing(reads, (at, id), limit).await?,
+            From::Scheduled(PageKey { at, id }) => sql::scheduled(reads, (at, id), limit).await?,
         };
         let token_of = |row: &ItemRow| match query.from {
             From::Closing(_) => PageKey { at: row.ends_at, id: row.item_id }.to_string(),
+            From::Scheduled(_) => PageKey { at: row.starts_at, id: row.item_id }.to_string(),
             _ => row.item_id.to_string(),
         };
         let (rows, next_page_token) = page(rows, query.size, token_of);
@@ -74,7 +78,7 @@ impl rpc::IoHandler for ListItems {
         let mut items = Vec::with_capacity(rows.len());
         for row in &rows {
             let state = row.state()?;
-            // One past its end is not open, whether that is recorded or not.
+            // One past its end is not open, whether that is recorded or not; nor is one before its start.
             if !matches!(query.from, From::Open(_)) || item::status(&state, now) == ItemStatus::Open {
                 items.push(shown(state, row.version, now));
             }

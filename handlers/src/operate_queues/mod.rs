@@ -12,6 +12,7 @@ use gavel_runtime::{
     rpc,
     spec::{Spec, Trigger},
 };
+use serde::Serialize;
 
 /// Who operates.
 const OPS: Access = Access::Roles(&["ops"]);
@@ -61,6 +62,7 @@ fn shown(depth: Depth) -> v1::Queue {
 }
 
 /// A kind of job and who asks: kinds of other versions can be paused as well.
+#[derive(Serialize)]
 pub struct Command {
     kind: String,
     by: String,

@@ -19,6 +19,7 @@ use gavel_runtime::{
     fault, ids, rpc,
     spec::{Batch, Limits, Spec, Trigger},
 };
+use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
@@ -26,6 +27,7 @@ use uuid::Uuid;
 pub struct PlaceBid;
 
 /// A checked wish to bid.
+#[derive(Serialize)]
 pub struct Command {
     item_id: Uuid,
     bid: Bid,
@@ -130,7 +132,7 @@ fn accept(
         outcome: v1::BidOutcome::Leading.into(),
         sequence: item.version,
         price_minor: accepted.price_minor,
-        next_minimum_minor: accepted.next_minimum_minor,
+        next_minimum_minor: accepted.next_minimum_minor.unwrap_or_default(),
         ends_at: Some(timestamp(item.ends_at)),
         decided_at: Some(timestamp(now)),
     })
@@ -138,11 +140,13 @@ fn accept(
 
 fn refused(auction: &Auction, refusal: Refusal) -> Error {
     use v1::BidRefusalReason as Wire;
+    let minimum = refusal.next_minimum_minor.unwrap_or_default();
     let (reason, next_minimum_minor) = match refusal.reason {
-        RefusalReason::BelowMinimum { .. } => (Wire::BelowMinimum, refusal.next_minimum_minor),
-        RefusalReason::AboveCeiling => (Wire::AboveCeiling, refusal.next_minimum_minor),
+        RefusalReason::BelowMinimum { .. } => (Wire::BelowMinimum, minimum),
+        RefusalReason::AboveCeiling => (Wire::AboveCeiling, minimum),
+        RefusalReason::AtCeiling => (Wire::AtCeiling, 0),
         RefusalReason::SellerMayNotBid => (Wire::SellerMayNotBid, 0),
-        RefusalReason::NotStarted { .. } => (Wire::NotStarted, refusal.next_minimum_minor),
+        RefusalReason::NotStarted { .. } => (Wire::NotStarted, minimum),
         RefusalReason::Ended { .. } => (Wire::Ended, 0),
     };
     Error::new(Class::Refused, refusal.to_string()).with_detail(&v1::BidRefused {

@@ -17,7 +17,7 @@ pub struct ProjectItem;
 impl message::IoBatchHandler for ProjectItem {
     const SPEC: &'static Spec = &Spec::new(
         "project_item",
-        Trigger::Message(&[routing_key::CREATED, routing_key::BID_ACCEPTED, routing_key::CLOSED]),
+        Trigger::Message(&[routing_key::CREATED, routing_key::STARTED, routing_key::BID_ACCEPTED, routing_key::CLOSED]),
     )
     .batched(Batch::DEFAULT.lanes(1));
     type Message = ItemEvent;

@@ -26,6 +26,7 @@ pub struct Reply {
     currency: String,
     start_price_minor: i64,
     price_minor: Option<i64>,
+    status: &'static str,
     next_minimum_minor: i64,
     leader: Option<String>,
     bid_count: i64,
@@ -42,7 +43,8 @@ impl http::IoHandler for ShowItem {
 
     async fn handle(io: &Io, query: &Query) -> Result<Reply> {
         let row = item::read(io.reads(), query.item_id).await?;
-        let next_minimum_minor = row.state()?.next_minimum_minor;
+        // Whether it takes bids is a matter of the time as well.
+        let shown = item::shown(row.state()?, row.version, io.now());
         Ok(Reply {
             item_id: row.item_id,
             title: row.title,
@@ -50,7 +52,8 @@ impl http::IoHandler for ShowItem {
             currency: row.currency,
             start_price_minor: row.start_price_minor,
             price_minor: row.price_minor,
-            next_minimum_minor,
+            status: item::status_name(shown.status()),
+            next_minimum_minor: shown.next_minimum_minor,
             leader: row.leader_id,
             bid_count: row.bid_count,
             version: row.version,

@@ -1,7 +1,7 @@
 //! One item as it changes: a snapshot, then whatever is newer, for as long as the client listens.
 use crate::{
     convert::{uuid, whole_number},
-    item::{self, routing_key, shown},
+    item::{self, routing_key, shown, shown_just_then},
     live::heartbeat,
 };
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ use gavel_proto::{
 use gavel_runtime::{
     Io, Result,
     auth::{Access, Caller},
-    live::{Feed, News, Reconciled},
+    live::{Feed, News, Reconciled, Topics},
     rpc::{self, Encoded, Sink},
     spec::{Limits, Spec, Trigger},
 };
@@ -31,8 +31,7 @@ pub struct Watched {
 
 impl Watched {
     fn of(state: ItemState, version: i64) -> Self {
-        // What has changed it came before its end, or recorded that.
-        let item = shown(state.clone(), version, DateTime::UNIX_EPOCH);
+        let item = shown_just_then(state.clone(), version);
         let update = Encoded::of(&WatchItemResponse { frame: Some(Frame::Update(update(&item))) });
         Self { state, version, update }
     }
@@ -44,13 +43,15 @@ impl Watched {
 }
 
 impl Feed for ItemFeed {
-    const SPEC: &'static Spec =
-        &Spec::new("item_feed", Trigger::Broadcast(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]));
+    const SPEC: &'static Spec = &Spec::new(
+        "item_feed",
+        Trigger::Broadcast(&[routing_key::STARTED, routing_key::BID_ACCEPTED, routing_key::CLOSED]),
+    );
     type Message = ItemEvent;
     type State = Watched;
 
-    fn topics(event: &ItemEvent) -> Vec<String> {
-        event.item.iter().map(|item| item.item_id.clone()).collect()
+    fn topics(event: &ItemEvent) -> Topics {
+        Topics::These(event.item.iter().map(|item| item.item_id.clone()).collect())
     }
 
     async fn load(io: &Io, item_id: &str) -> Result<Watched> {
@@ -107,14 +108,20 @@ impl rpc::StreamHandler for WatchItem {
             let (version, status) = watch.read(|held| (held.version, item::status(&held.state, now)));
             // A snapshot also where the version is lower than the one the client says it has: the database is right. And
             // where only time has changed something.
-            let is_closing = status == ItemStatus::Closing && told_status != Some(status);
-            if is_closing || (news == News::Loaded && version != told) {
+            let is_by_time = match status {
+                // An update is as of the moment at which something happened: then bids were still taken.
+                ItemStatus::Closing => told_status != Some(status) || version > told,
+                ItemStatus::Open => told_status == Some(ItemStatus::Scheduled) && version == told,
+                _ => false,
+            };
+            if is_by_time || (news == News::Loaded && version != told) {
                 out.send_encoded(watch.read(|held| held.snapshot(now))).await?;
                 (told, told_status) = (version, Some(status));
             } else if version > told {
                 // With a pulse as well: what has come meanwhile may not have been told of yet.
                 out.send_encoded(watch.read(|held| held.update.clone())).await?;
-                (told, told_status) = (version, Some(status));
+                let just_then = if status == ItemStatus::Closed { status } else { ItemStatus::Open };
+                (told, told_status) = (version, Some(just_then));
             }
             if news != News::Changed {
                 let heartbeat = heartbeat(watch.pulse(), told);

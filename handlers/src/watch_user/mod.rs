@@ -11,7 +11,7 @@ use gavel_rules::UserId;
 use gavel_runtime::{
     Io, Result,
     auth::{Access, Caller},
-    live::{Feed, News, Reconciled},
+    live::{Feed, News, Reconciled, Topics},
     rpc::{self, Encoded, Sink},
     spec::{Limits, Spec, Trigger},
 };
@@ -31,13 +31,16 @@ impl Feed for UserFeed {
     type Message = ItemEvent;
     type State = Standings;
 
-    fn topics(event: &ItemEvent) -> Vec<String> {
-        let users = match &event.fact {
-            Some(Fact::BidAccepted(bid)) => vec![bid.bidder_id.clone(), bid.outbid_user_id.clone()],
-            Some(Fact::Closed(closed)) => vec![closed.winner_id.clone()],
-            _ => Vec::new(),
-        };
-        users.into_iter().filter(|user| !user.is_empty()).collect()
+    fn topics(event: &ItemEvent) -> Topics {
+        match &event.fact {
+            Some(Fact::BidAccepted(bid)) => {
+                let users = [&bid.bidder_id, &bid.outbid_user_id];
+                Topics::These(users.into_iter().filter(|user| !user.is_empty()).cloned().collect())
+            }
+            // An end concerns all who bid, and the event does not say who they were.
+            Some(Fact::Closed(_)) => Topics::AllWatched,
+            Some(Fact::Created(_) | Fact::Started(_)) | None => Topics::These(Vec::new()),
+        }
     }
 
     async fn load(io: &Io, user: &str) -> Result<Standings> {

@@ -76,7 +76,10 @@ impl Standings {
             Fact::Closed(closed) if closed.winner_id == user => {
                 (StandingStatus::Won, &[(NoticeKind::Won, 0), (NoticeKind::PaymentDue, closed.hammer_price_minor)])
             }
-            _ => return false,
+            Fact::Closed(_) if self.by_item.contains_key(&item.item_id) => {
+                (StandingStatus::Lost, &[(NoticeKind::Lost, 0)])
+            }
+            Fact::Closed(_) | Fact::BidAccepted(_) | Fact::Created(_) | Fact::Started(_) => return false,
         };
         let standing = standing(item, event.version, status);
         if !self.take(standing.clone()) {
@@ -119,7 +122,7 @@ impl Standings {
     fn snapshot(&self) -> Encoded<WatchUserResponse> {
         let mut standings: Vec<_> = self.by_item.values().cloned().collect();
         let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));
-        // Who lost is not told of the end: what is over without being won is left out.
+        // What is over without being won was told of, and is left out.
         let now = clock::wall().timestamp();
         standings.retain(|standing| standing.status() == StandingStatus::Won || ends(standing) > Some((now, 0)));
         standings.sort_by(|a, b| ends(b).cmp(&ends(a)).then_with(|| a.item_id.cmp(&b.item_id)));
@@ -171,6 +174,18 @@ mod tests {
         let won = ItemClosed { winner_id: "ann".to_owned(), hammer_price_minor: 400 };
         assert!(standings.apply("ann", &event(5, Fact::Closed(won))));
         assert_eq!((status(&standings), standings.counted), (StandingStatus::Won, 3));
+    }
+
+    #[test]
+    fn an_end_is_a_notice_to_who_has_bid_and_to_nobody_else() {
+        let mut standings = Standings::default();
+        assert!(standings.apply("ann", &bid(3, "bob", "ann")));
+        let end = || ItemClosed { winner_id: "bob".to_owned(), hammer_price_minor: 300 };
+        assert!(standings.apply("ann", &event(4, Fact::Closed(end()))));
+        assert_eq!((status(&standings), standings.counted), (StandingStatus::Lost, 2));
+        let mut stranger = Standings::default();
+        assert!(!stranger.apply("eve", &event(4, Fact::Closed(end()))));
+        assert!(stranger.by_item.is_empty());
     }
 
     #[test]

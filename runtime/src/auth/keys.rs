@@ -80,7 +80,7 @@ impl KeySource {
     /// The keys in such a document.
     pub(super) fn parse(&self, text: &str) -> anyhow::Result<jwks::Read> {
         match self {
-            Self::Pem(_) | Self::PemFile(_) => from_pem(text).map(|keys| jwks::Read { keys, ignored: Vec::new() }),
+            Self::Pem(_) | Self::PemFile(_) => from_pem(text),
             Self::Jwks(_) => jwks::read(text),
         }
         .with_context(|| format!("the keys in {self}"))
@@ -126,26 +126,49 @@ async fn fetch(url: &str, ca: Option<&PathBuf>) -> anyhow::Result<String> {
     Ok(String::from_utf8(document)?)
 }
 
-/// Ed25519 and RSA public keys, one after another.
-pub(super) fn from_pem(text: &str) -> anyhow::Result<Keys> {
+/// Ed25519 and RSA public keys, one after another. Others among them are of no use here, and stop nothing.
+pub(super) fn from_pem(text: &str) -> anyhow::Result<jwks::Read> {
     const END: &str = "-----END PUBLIC KEY-----";
-    let mut keys = Vec::new();
-    for block in text.split_inclusive(END).filter(|block| block.contains("-----BEGIN")) {
+    let (mut keys, mut ignored) = (Vec::new(), Vec::new());
+    let blocks = text.split_inclusive(END).filter(|block| block.contains("-----BEGIN"));
+    for (place, block) in blocks.enumerate() {
         let pem = block.trim().as_bytes();
-        let (algorithm, decoding) = if let Ok(key) = DecodingKey::from_ed_pem(pem) {
-            (Algorithm::EdDSA, key)
-        } else {
-            let key =
-                DecodingKey::from_rsa_pem(pem).context("no Ed25519 or RSA public key in PEM (BEGIN PUBLIC KEY)")?;
-            (Algorithm::RS256, key)
+        let (algorithm, decoding) = match (DecodingKey::from_ed_pem(pem), DecodingKey::from_rsa_pem(pem)) {
+            (Ok(key), _) => (Algorithm::EdDSA, key),
+            (_, Ok(key)) => (Algorithm::RS256, key),
+            _ => {
+                ignored.push(format!("key {} of the PEM: neither Ed25519 nor RSA", place + 1));
+                continue;
+            }
         };
         keys.push(Key { id: None, algorithm, decoding });
     }
     ensure!(!keys.is_empty(), "no public key in PEM; allowed: Ed25519 and RSA keys, BEGIN PUBLIC KEY");
-    Ok(keys.into())
+    Ok(jwks::Read { keys: keys.into(), ignored })
 }
 
 /// Whether a token may be signed with that key: where both name one, the same.
 pub(super) fn is_named(key: &Key, id: Option<&str>) -> bool {
     key.id.as_deref().zip(id).is_none_or(|(key, token)| key == token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::{SigningKey, pkcs8::EncodePublicKey, pkcs8::spki::der::pem::LineEnding};
+
+    /// secp256k1, of which nothing is signed here.
+    const OF_NO_USE: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE706r5j6Gic9z6gkT9RzfIEMEXAlOmCHs\n\
+        jxOR6m2U9xFVdJTWyrrYD5/kbWdyCrUbmnLrY+FFhvTNSG9Nz07FGA==\n\
+        -----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn a_key_of_no_use_in_a_pem_stops_neither_the_others_nor_their_withdrawal() {
+        let good = SigningKey::from_bytes(&[7; 32]).verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+        let read = from_pem(&format!("{good}{OF_NO_USE}{good}")).unwrap();
+        assert_eq!((read.keys.len(), read.ignored.len()), (2, 1));
+        assert!(read.ignored[0].contains("key 2"), "{:?}", read.ignored);
+        assert!(from_pem(OF_NO_USE).unwrap_err().to_string().contains("Ed25519 and RSA"));
+    }
 }

@@ -228,7 +228,7 @@ mod tests {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let private = SecretString::from(key.to_pkcs8_pem(LineEnding::LF).unwrap().as_str().to_owned());
         let public = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
-        (private, keys::from_pem(&public).unwrap())
+        (private, keys::from_pem(&public).unwrap().keys)
     }
 
     fn verifier(source: KeySource) -> (SecretString, Verifier) {

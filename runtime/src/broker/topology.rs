@@ -76,21 +76,20 @@ impl Topology {
         self.queues().map(|declared| declared.queue).collect()
     }
 
-    /// Declares the exchanges. Doing it again changes nothing.
-    async fn declare_exchanges(&self, channel: &Channel) -> Result<()> {
-        let exchanges =
-            [(self.events_exchange(), ExchangeKind::Topic), (self.parking_exchange(), ExchangeKind::Fanout)];
-        for (name, kind) in exchanges {
-            let declared = declare_exchange(channel, &name, kind).await;
-            declared.map_err(|error| refused(format!("the exchange {name} can't be declared"), error))?;
-        }
-        Ok(())
+    fn kind_of(&self, exchange: &str) -> ExchangeKind {
+        if exchange == self.events_exchange() { ExchangeKind::Topic } else { ExchangeKind::Fanout }
     }
 
-    /// Declares everything. A queue that can't be declared is mentioned, and left to its consumer.
+    /// Declares everything. What can't be declared is mentioned, and left to those who need it: they alone wait.
     pub(crate) async fn declare_all(&self, connection: &Connection) -> Result<()> {
         let opened = |error| refused("RabbitMQ opens no channel", error);
-        self.declare_exchanges(&connection.create_channel().await.map_err(opened)?).await?;
+        for exchange in [self.events_exchange(), self.parking_exchange()] {
+            let channel = connection.create_channel().await.map_err(opened)?;
+            match declare_exchange(&channel, &exchange, self.kind_of(&exchange)).await {
+                Ok(()) => drop(channel.close(200, "declared".into()).await),
+                Err(error) => tracing::error!(exchange, %error, "an exchange can't be declared"),
+            }
+        }
         for declared in self.queues() {
             // A channel of its own: the first declaration that is refused closes it.
             let channel = connection.create_channel().await.map_err(opened)?;
@@ -106,14 +105,13 @@ impl Topology {
 
     /// Declares the queue of one of the consumers.
     pub(crate) async fn declare_own_queue(&self, channel: &Channel, queue: &str) -> Result<()> {
-        self.declare_exchanges(channel).await?;
         for declared in self.queues().filter(|declared| declared.queue == queue) {
             let error = match self.declare(channel, &declared).await {
                 Ok(()) => continue,
                 Err(error) => error,
             };
             return Err(refused(
-                format!("the queue {queue} can't be declared: is it there with other arguments?"),
+                format!("the queue {queue} can't be declared: is it, or its exchange, there with other arguments?"),
                 error,
             ));
         }
@@ -126,6 +124,7 @@ impl Topology {
         Declared { queue, exchange, keys, parks }: &Declared<'_>,
     ) -> lapin::Result<()> {
         let parking = self.parking_exchange();
+        declare_exchange(channel, exchange, self.kind_of(exchange)).await?;
         declare_queue(channel, queue, parks.then_some(&parking)).await?;
         for key in *keys {
             bind(channel, queue, exchange, key).await?;

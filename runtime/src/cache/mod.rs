@@ -14,6 +14,7 @@ use crate::{Class, Result, config::Backends, ids};
 use connection::Link;
 use moka::sync::Cache as Remembered;
 use redis::Script;
+use redis::aio::ConnectionManager;
 use std::{sync::Arc, time::Duration};
 
 /// Values not written for this long are forgotten: readers fill them again.
@@ -111,13 +112,17 @@ impl Cache {
         self.0.link.run(async |connection| invocation.invoke_async::<usize>(connection).await).await
     }
 
-    /// Reads the newest value, as it was put by whoever could.
+    /// Reads the newest value, as it was put by whoever could; none where what is there is no such value.
     pub async fn get(&self, key: &str) -> Result<Option<Versioned>> {
         self.0.link.readable()?;
         let mut command = redis::cmd("HMGET");
         command.arg(self.full(key)).arg("version").arg("value");
-        let (version, value): (Option<i64>, Option<Vec<u8>>) =
-            self.0.link.run(async |connection| command.query_async(connection).await).await?;
+        let read = async |connection: &mut ConnectionManager| match command.query_async(connection).await {
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok((None, None)),
+            answer => answer,
+        };
+        let (version, value): (Option<Vec<u8>>, Option<Vec<u8>>) = self.0.link.run(read).await?;
+        let version = version.and_then(|version| std::str::from_utf8(&version).ok()?.parse().ok());
         Ok(version.zip(value).map(|(version, value)| Versioned { version, value }))
     }
 

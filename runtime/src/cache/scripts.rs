@@ -1,11 +1,17 @@
 //! What is done in Redis in one step each.
 
-/// KEYS: hashes; ARGV: seconds to live, then a version and a value for each. Returns how many were written.
+/// KEYS: hashes; ARGV: seconds to live, then a version and a value for each. Returns how many were written. What is there and is
+/// no hash with a version gives way: nobody of ours wrote it, and it must not stand in the way of what is so.
 pub(super) const PUT_IF_NEWER: &str = "
 local written = 0
 for i, key in ipairs(KEYS) do
   local version, value = ARGV[2 * i], ARGV[2 * i + 1]
-  local held = redis.call('HGET', key, 'version')
+  local held = redis.pcall('HGET', key, 'version')
+  if type(held) == 'table' then
+    redis.call('DEL', key)
+    held = false
+  end
+  held = held and string.match(held, '^%d+$')
   if not held or tonumber(held) < tonumber(version) then
     redis.call('HSET', key, 'version', version, 'value', value)
     redis.call('EXPIRE', key, ARGV[1])

@@ -20,6 +20,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that takes longer over a look is busy.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What is said of a server that says nothing.
+const SILENT: &str = "the database takes long to answer";
+/// A server that says nothing for so long is not busy.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+
 /// What was found when the database was last looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
@@ -41,6 +46,7 @@ struct Inner {
     /// Sessions that are older may be with a host that takes no writes any more.
     renewed: Mutex<Instant>,
     state: Mutex<State>,
+    silent_since: Mutex<Option<Instant>>,
     /// How far the database's clock is ahead of this process's, in microseconds.
     ahead_us: AtomicI64,
     quiet: Duration,
@@ -56,6 +62,7 @@ impl Connector {
             renewed: Mutex::new(Instant::now()),
             // Until somebody has looked: so that what the first call says is not overruled.
             state: Mutex::new(State::Up),
+            silent_since: Mutex::default(),
             ahead_us: AtomicI64::new(0),
             quiet,
         })))
@@ -120,8 +127,20 @@ impl Connector {
                 }
             },
         };
+        let state = self.patient(state);
         *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
         (state, self.0.current.load(Relaxed) != before)
+    }
+
+    /// A server that has said nothing for long is none: it may be switched off, or cut off without a word.
+    fn patient(&self, state: State) -> State {
+        let mut silent_since = self.0.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if state != State::Busy(SILENT) {
+            *silent_since = None;
+            return state;
+        }
+        let since = *silent_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < SILENT_FOR { state } else { State::Down(SILENT) }
     }
 
     fn renew(&self) {
@@ -159,7 +178,7 @@ impl Connector {
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(mut conn)) => self.ask(&mut conn).await.map(|_| conn),
             Ok(Err(error)) => Err(Trouble::of(&error)),
-            Err(_) => Err(Trouble::Busy("the database takes long to answer")),
+            Err(_) => Err(Trouble::Busy(SILENT)),
         }
     }
 
@@ -171,7 +190,7 @@ impl Connector {
         let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(question)).await {
             Ok(Ok(row)) => row,
             Ok(Err(error)) => return Err(Trouble::of(&error)),
-            Err(_) => return Err(Trouble::Busy("the database takes long to answer")),
+            Err(_) => return Err(Trouble::Busy(SILENT)),
         };
         let read = |error: sqlx::Error| Trouble::of(&error);
         let (at, can_write): (DateTime<Utc>, bool) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);

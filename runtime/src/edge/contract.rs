@@ -1,10 +1,11 @@
 //! What the contracts say of each method.
+use super::json;
 use crate::{Error, Result};
 use anyhow::Context;
 use bytes::Bytes;
 use connectrpc::{CodecFormat, IdempotencyLevel, MethodDescriptor, MethodKind, Spec};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use std::{collections::BTreeMap, fmt};
 
 /// All methods, by `package.Service/Method`.
@@ -85,14 +86,13 @@ impl Contract {
         if format != CodecFormat::Json {
             return Ok(request);
         }
-        let mut json = serde_json::Deserializer::from_slice(&request);
-        // Unknown fields are left out, as they are in protobuf: a newer client may send more than this version knows.
-        let options = DeserializeOptions::new().deny_unknown_fields(false);
-        let message = DynamicMessage::deserialize_with_options(self.input.clone(), &mut json, &options)
+        let refuse =
+            |why: String| Error::invalid(format!("the request is no JSON of {}: {why}", self.input.full_name()));
+        let checked = json::checked(&request, &self.input).map_err(|wrong| refuse(wrong.to_string()))?;
+        let mut json = serde_json::Deserializer::from_str(&checked);
+        let message = DynamicMessage::deserialize(self.input.clone(), &mut json)
             .and_then(|message| json.end().map(|()| message))
-            .map_err(|error| {
-                Error::invalid(format!("the request is no JSON of {}: {error}", self.input.full_name()))
-            })?;
+            .map_err(|error| refuse(error.to_string()))?;
         Ok(message.encode_to_vec().into())
     }
 

@@ -166,14 +166,15 @@ impl Dispatcher for Dispatch {
             let correlation_id = incoming.invocation.correlation_id.clone();
             let request = request.encoded()?;
             let reply = call(incoming, method.contract.request(request, format)).await;
-            match reply.and_then(|reply| method.contract.reply(reply, format)) {
-                Ok(reply) => {
-                    let mut response = connectrpc::Response::new(EncodedBody::from(reply));
-                    response.headers = headers(&correlation_id);
-                    Ok(response)
-                }
-                Err(error) => Err(shown(&error, &correlation_id)),
+            let encoded = reply.and_then(|reply| Ok((method.contract.reply(reply.message, format)?, reply.metadata)));
+            let (message, metadata) = encoded.map_err(|error| shown(&error, &correlation_id))?;
+            let mut response = connectrpc::Response::new(EncodedBody::from(message));
+            response.headers = headers(&correlation_id);
+            if let Some(metadata) = metadata {
+                response.headers.extend(metadata.headers);
+                response.trailers = metadata.trailers;
             }
+            Ok(response)
         })
     }
 

@@ -44,7 +44,12 @@ pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
     };
     message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
     let code = ErrorCode::from_grpc_code(error.class().grpc_code().into()).unwrap_or(ErrorCode::Unknown);
-    let mut shown = ConnectError::new(code, message).with_headers(headers(correlation_id));
+    let (mut sent, mut trailers) = (headers(correlation_id), HeaderMap::new());
+    if let Some(metadata) = error.metadata() {
+        sent.extend(metadata.headers.clone());
+        trailers = metadata.trailers.clone();
+    }
+    let mut shown = ConnectError::new(code, message).with_headers(sent).with_trailers(trailers);
     if let Some(detail) = error.detail() {
         shown = shown.with_detail(detail_of(&detail.type_url, &detail.value));
     }

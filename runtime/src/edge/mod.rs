@@ -11,6 +11,7 @@ mod dispatch;
 mod endpoint;
 mod errors;
 pub(crate) mod health;
+mod json;
 mod reading;
 mod refusal;
 

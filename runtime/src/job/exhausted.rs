@@ -50,20 +50,60 @@ async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
     )
     .execute(tx.conn())
     .await?;
-    for (kind, job) in over(&mut tx, &names).await? {
-        let Some(kind) = kinds.iter().find(|known| known.spec.name == kind) else { continue };
-        let error = "a runner of the crate sqlxmq gave it up: its last try failed, or its process died".to_owned();
-        tracing::error!(handler = kind.spec.name, job_id = %job.id, error, "the job is dead");
-        let per_key = kind.handler().and_then(|handler| handler.per_key);
-        let keys = Keys::of(kind.spec.name, per_key, &[&job]);
-        let failure = Failure { class: "exhausted", error, after: None };
-        settle::bury(tx.conn(), &job, Fence::Token(Uuid::max()), &failure, &keys).await?;
+    tx.commit().await?;
+    for _ in 0..BATCH {
+        // Each in a transaction of its own: one that can't be buried is not to keep the others.
+        match bury_next(runtime, kinds, &names).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tracing::error!(%error, "an exhausted job can't be buried: it is left alone for as long again");
+            }
+        }
     }
+    Ok(())
+}
+
+/// Buries one whose time is over; false where there is none.
+async fn bury_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> Result<bool> {
+    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await?;
+    let Some((kind, job)) = over(&mut tx, names).await? else { return tx.commit().await.map(|()| false) };
+    let buried = bury(&mut tx, kinds, &kind, &job).await;
+    match buried {
+        Ok(()) => tx.commit().await.map(|()| true),
+        Err(error) => {
+            tx.rollback().await;
+            put_off(runtime, job.id).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn bury(tx: &mut Tx, kinds: &[Arc<Kind>], kind: &str, job: &Claimed) -> Result<()> {
+    let Some(kind) = kinds.iter().find(|known| known.spec.name == kind) else { return Ok(()) };
+    let error = "a runner of the crate sqlxmq gave it up: its last try failed, or its process died".to_owned();
+    tracing::error!(handler = kind.spec.name, job_id = %job.id, error, "the job is dead");
+    let per_key = kind.handler().and_then(|handler| handler.per_key);
+    let keys = Keys::of(kind.spec.name, per_key, &[job]);
+    let failure = Failure { class: "exhausted", error, after: None };
+    settle::bury(tx.conn(), job, Fence::Token(Uuid::max()), &failure, &keys).await.map(drop)
+}
+
+/// One that can't be buried has as long again as it had.
+async fn put_off(runtime: &Runtime, job_id: Uuid) -> Result<()> {
+    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await?;
+    sqlx::query!(
+        "UPDATE mq_msgs SET leased_until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1",
+        job_id,
+        PATIENCE.as_secs_f64(),
+    )
+    .execute(tx.conn())
+    .await?;
     tx.commit().await
 }
 
-/// Those whose time is over, locked.
-async fn over(tx: &mut Tx, kinds: &[String]) -> Result<Vec<(String, Claimed)>> {
+/// One whose time is over, locked.
+async fn over(tx: &mut Tx, kinds: &[String]) -> Result<Option<(String, Claimed)>> {
     let rows = sqlx::query!(
         r#"SELECT m.id, m.channel_name, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority, m.seq,
                   m.channel_args, m.args IS NULL AS "stock!", coalesce(m.headers, p.payload_bytes) AS headers,
@@ -71,13 +111,12 @@ async fn over(tx: &mut Tx, kinds: &[String]) -> Result<Vec<(String, Claimed)>> {
            FROM mq_msgs m LEFT JOIN mq_payloads p ON p.id = m.id
            WHERE m.channel_name = ANY($1) AND m.attempt_at IS NULL AND m.lease_token = $2
              AND m.leased_until < clock_timestamp()
-           LIMIT $3 FOR UPDATE OF m SKIP LOCKED"#,
+           LIMIT 1 FOR UPDATE OF m SKIP LOCKED"#,
         kinds,
         Uuid::max(),
-        BATCH,
     );
-    let rows = rows.fetch_all(tx.conn()).await?;
-    let job = rows.into_iter().map(|row| {
+    let row = rows.fetch_optional(tx.conn()).await?;
+    Ok(row.map(|row| {
         let job = Claimed {
             id: row.id,
             place: row.place,
@@ -94,6 +133,5 @@ async fn over(tx: &mut Tx, kinds: &[String]) -> Result<Vec<(String, Claimed)>> {
             headers: row.headers,
         };
         (row.channel_name, job)
-    });
-    Ok(job.collect())
+    }))
 }

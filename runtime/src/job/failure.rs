@@ -59,8 +59,8 @@ pub(super) fn cancelled() -> Error {
     Error::new(Class::Refused, "the job was cancelled")
 }
 
-/// Puts the job off, or buries it when that was its last try. Goes on trying while the database does not answer, up to a
-/// lease: then the job is found by another worker anyway. What else goes wrong is counted against the job, which steps aside.
+/// Puts the job off, or buries it when that was its last try. Goes on trying while that may pass, up to a lease. Then, and after
+/// whatever else goes wrong, it is counted against the job, which steps aside.
 ///
 /// # Errors
 /// Those of a database that does not answer.
@@ -75,15 +75,17 @@ pub(super) async fn settle(
     let mut failures = 0;
     loop {
         match settle_once(runtime, kind, job, fence, outcome).await {
-            Err(error) if !is_passing(&error) => return step_aside(runtime, kind, job, fence, &error).await,
-            Err(error) if tokio::time::Instant::now() < until => {
+            Err(error) if !is_passing(&error) || tokio::time::Instant::now() >= until => {
+                return step_aside(runtime, kind, job, fence, &error).await;
+            }
+            Err(error) => {
                 failures += 1;
                 tracing::warn!(handler = kind.spec.name, job_id = %job.id, %error, "the job can't be settled yet");
                 tokio::time::sleep(backoff::pause(failures, PAUSES.0, PAUSES.1)).await;
             }
-            settled => {
+            Ok(()) => {
                 kind.load.progressed();
-                return settled;
+                return Ok(());
             }
         }
     }
@@ -101,11 +103,16 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
     tracing::error!(handler, %job_id, error = %why, "the job can't be settled: it steps aside");
     let aside = async {
         let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
-        settle::step_aside(tx.conn(), job, fence).await?;
-        tx.commit().await
+        let is_moved = settle::step_aside(tx.conn(), job, fence).await?;
+        tx.commit().await?;
+        // Neither put off nor taken over: whatever its row says, it would be the first to be claimed again.
+        if is_moved { Ok(()) } else { Err(Error::internal(anyhow::anyhow!("this attempt does not hold it"))) }
     };
     match aside.await {
-        Err(error) if is_passing(&error) => Err(error),
+        Err(error) if is_passing(&error) => {
+            kind.shun(job.id);
+            Err(error)
+        }
         Err(error) => {
             tracing::error!(handler, %job_id, %error, "the job can't be put off: it is left alone");
             kind.shun(job.id);

@@ -23,7 +23,7 @@ pub enum Cancelled {
 pub const MAX_SELECTED: i64 = 1_000;
 
 /// Which dead jobs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub enum Selection {
     /// These.
     Ids(Vec<Uuid>),

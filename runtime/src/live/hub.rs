@@ -1,5 +1,5 @@
 //! The topics of one feed that somebody watches.
-use super::{Feed, topic::Topic};
+use super::{Feed, Topics, topic::Topic};
 use crate::{Error, spec::Trigger, tasks::Tasks};
 use prost::{Message, Name};
 use std::{
@@ -89,8 +89,11 @@ impl<F: Feed> Listens for Hub<F> {
             Ok(message) => Arc::new(message),
             Err(error) => return tracing::error!(feed = F::SPEC.name, %error, "an event can't be read"),
         };
-        for name in F::topics(&message) {
-            let Some(topic) = self.find(&name) else { continue };
+        let concerned: Vec<_> = match F::topics(&message) {
+            Topics::These(names) => names.iter().filter_map(|name| self.find(name)).collect(),
+            Topics::AllWatched => self.topics().values().map(|watched| watched.topic.clone()).collect(),
+        };
+        for topic in concerned {
             if topic.hear(&message) {
                 topic.tell_all(tasks);
             }
@@ -133,8 +136,8 @@ mod tests {
         type Message = prost_types::Duration;
         type State = i64;
 
-        fn topics(_: &prost_types::Duration) -> Vec<String> {
-            vec!["t".to_owned()]
+        fn topics(_: &prost_types::Duration) -> Topics {
+            Topics::These(vec!["t".to_owned()])
         }
 
         async fn load(_: &Io, _: &str) -> Result<i64> {

@@ -39,7 +39,7 @@ pub trait Feed: Send + Sync + 'static {
     type State: Send + Sync + 'static;
 
     /// The topics that an event is about.
-    fn topics(message: &Self::Message) -> Vec<String>;
+    fn topics(message: &Self::Message) -> Topics;
 
     /// Reads a topic from the database.
     ///
@@ -53,6 +53,15 @@ pub trait Feed: Send + Sync + 'static {
 
     /// Puts right what events have made of a topic, by what the database says, which was asked after they came.
     fn reconcile(state: &mut Self::State, loaded: Self::State) -> Reconciled;
+}
+
+/// Which topics an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topics {
+    /// Those of these names.
+    These(Vec<String>),
+    /// Any that are watched: each finds out by what it holds. For events that are rare, since each topic is looked at.
+    AllWatched,
 }
 
 /// What comparing a topic with the database came to.

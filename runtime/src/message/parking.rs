@@ -52,7 +52,7 @@ pub struct Parked {
 }
 
 /// Which parked messages.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub enum Selection {
     /// These.
     Ids(Vec<Uuid>),

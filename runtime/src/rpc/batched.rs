@@ -13,7 +13,8 @@
 use super::{
     BatchHandler,
     group::{self, Next, Slot},
-    incoming::{Incoming, Received, call_key, decode},
+    incoming::{Incoming, Received, checked, decode},
+    reply::{Decided, Reply},
     serve::{CONFLICT_PAUSES, Entry},
 };
 use crate::{
@@ -112,7 +113,7 @@ impl Entry {
 }
 
 impl<H: BatchHandler> Inner<H> {
-    async fn serve(self: Arc<Self>, incoming: Incoming, request: Received) -> Result<Bytes> {
+    async fn serve(self: Arc<Self>, incoming: Incoming, request: Received) -> Result<Reply> {
         let metrics = self.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
         let Finished { result, .. } = invoke::quietly(&incoming.invocation, self.call(&incoming, request)).await;
@@ -120,15 +121,14 @@ impl<H: BatchHandler> Inner<H> {
         result
     }
 
-    async fn call(self: &Arc<Self>, incoming: &Incoming, request: Received) -> Result<Bytes> {
+    async fn call(self: &Arc<Self>, incoming: &Incoming, request: Received) -> Result<Reply> {
         let runtime = &self.runtime;
         let refuse = |error| runtime.admission().rejected(H::SPEC, &incoming.invocation, error);
         let caller = incoming.somebody(runtime, H::ACCESS).map_err(refuse)?;
         let _permit = runtime.admission().admit(H::SPEC).map_err(refuse)?;
         let bytes = request.as_ref().map_or(0, Bytes::len);
         let request: H::Request = decode(request).map_err(refuse)?;
-        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller).map_err(refuse)?;
-        let command = H::parse(request, caller).map_err(refuse)?;
+        let (call, command) = checked((H::SPEC, caller), request, H::idempotency_key, H::parse).map_err(refuse)?;
         let key = H::key(&command);
         runtime.admission().rates.change_about(&key).map_err(refuse)?;
         let (reply, decided) = oneshot::channel();
@@ -144,9 +144,9 @@ impl<H: BatchHandler> Inner<H> {
             self.clone().open(lane);
         }
         let lost = |_| Error::internal(anyhow::anyhow!("the lane ended before it had decided"));
-        let reply = decided.await.map_err(lost)??;
+        let reply = decided.await.map_err(lost)?.into_reply()?;
         fault::point(H::SPEC.name, "before_reply");
-        Ok(reply.into())
+        Ok(reply)
     }
 
     fn open(self: Arc<Self>, lane: Lane<H::Key, Waiting<H>>) {
@@ -339,7 +339,8 @@ impl<H: BatchHandler> Inner<H> {
         invoke::conclude(H::SPEC, group.members.iter().map(|member| &member.invocation), &verdicts);
         group.members.clear();
         for ((slot, verdict), outcome) in group.slots.drain(..).zip(verdicts).zip(outcomes) {
-            slot.answer(outcome.unwrap_or_else(|| verdict.map(|reply| reply.encode_to_vec())));
+            let outcome = outcome.unwrap_or_else(|| verdict.map(|reply| reply.encode_to_vec()));
+            slot.answer(Decided::now(outcome));
         }
         Ok(true)
     }

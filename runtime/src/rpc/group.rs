@@ -1,5 +1,5 @@
 //! Calls that are to be decided in one transaction, and how they are divided when that fails.
-use super::BatchHandler;
+use super::{BatchHandler, reply::Decided};
 use crate::{
     Error, Invocation, Member,
     receipt::{CallKey, Outcome},
@@ -16,7 +16,7 @@ pub(super) struct Waiting<C> {
 /// Which call it is, and where its reply goes.
 pub(super) struct Slot {
     pub(super) call: CallKey,
-    pub(super) reply: oneshot::Sender<Outcome>,
+    pub(super) reply: oneshot::Sender<Decided>,
 }
 
 impl Slot {
@@ -25,9 +25,9 @@ impl Slot {
         !self.reply.is_closed()
     }
 
-    pub(super) fn answer(self, verdict: Outcome) {
+    pub(super) fn answer(self, decided: Decided) {
         // Nobody may be waiting any more: the receipt tells them when they ask again.
-        let _ = self.reply.send(verdict);
+        let _ = self.reply.send(decided);
     }
 }
 
@@ -130,7 +130,7 @@ impl<H: BatchHandler> Group<H> {
         for ((member, slot), known) in before.members.into_iter().zip(before.slots).zip(known) {
             match known {
                 None => self.push(member, slot),
-                Some(known) => slot.answer(known),
+                Some(known) => slot.answer(Decided::before(known)),
             }
         }
     }
@@ -165,7 +165,7 @@ impl<H: BatchHandler> Group<H> {
     /// Answers all of them with the error.
     pub(super) fn fail(self, error: &Error) {
         crate::invoke::report_all(H::SPEC, self.members.iter().map(|member| &member.invocation), error);
-        self.slots.into_iter().for_each(|slot| slot.answer(Err(error.again())));
+        self.slots.into_iter().for_each(|slot| slot.answer(Decided::now(Err(error.again()))));
     }
 
     /// In their order; a key may be in both.

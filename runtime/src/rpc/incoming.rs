@@ -10,6 +10,7 @@ use crate::{
 use bytes::Bytes;
 use poem::http::HeaderMap;
 use prost::Message;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 
@@ -84,11 +85,19 @@ pub(crate) fn read<M: Message + Default, T>(request: Bytes, parse: impl FnOnce(M
     parse(decode(Ok(request))?).map(drop)
 }
 
-/// Which call this is. The hash is of the message as this code understands it, whichever way it was written.
-pub(super) fn call_key(spec: &Spec, given: &str, request: &impl Message, caller: &Caller) -> Result<CallKey> {
+/// A request that changes something: which call it is, and the command that it means. Two spellings of one command are one call.
+pub(super) fn checked<M: Message, C: Serialize>(
+    (spec, caller): (&Spec, &Caller),
+    request: M,
+    idempotency_key: impl FnOnce(&M) -> &str,
+    parse: impl FnOnce(M, &Caller) -> Result<C>,
+) -> Result<(CallKey, C)> {
+    let given = idempotency_key(&request);
     let key = given.parse().map_err(|_| {
         Error::invalid(format!("idempotency_key {given:?} is not a UUID; allowed: one UUID per intent"))
     })?;
-    let request_hash = Sha256::digest(request.encode_to_vec()).into();
-    Ok(CallKey { principal: caller.subject.clone(), operation: spec.name, key, request_hash })
+    let former = Sha256::digest(request.encode_to_vec()).into();
+    let command = parse(request, caller)?;
+    let intent = Sha256::digest(serde_json::to_vec(&command).map_err(Error::internal)?).into();
+    Ok((CallKey { principal: caller.subject.clone(), operation: spec.name, key, intent, former }, command))
 }

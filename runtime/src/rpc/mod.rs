@@ -7,6 +7,7 @@
 mod batched;
 mod group;
 mod incoming;
+mod reply;
 mod serve;
 mod stream;
 
@@ -21,6 +22,7 @@ use crate::{
     spec::Spec,
 };
 use prost::{Message, Name};
+use serde::Serialize;
 use std::hash::Hash;
 
 /// A call that changes something: pure database effects in one transaction.
@@ -31,8 +33,9 @@ pub trait TxHandler: Send + Sync + 'static {
     const ACCESS: Access;
     /// The message on the wire.
     type Request: Message + Name + Default + 'static;
-    /// What it means, checked.
-    type Command: Send + Sync + 'static;
+    /// What it means, checked. Two requests under one idempotency key are the same one where their commands are serialized alike:
+    /// so it holds no unordered collection, and nothing but what was asked for.
+    type Command: Serialize + Send + Sync + 'static;
     /// The reply on the wire.
     type Reply: Message + Name + Default + 'static;
 
@@ -54,8 +57,9 @@ pub trait BatchHandler: Send + Sync + 'static {
     const ACCESS: Access;
     /// The message on the wire.
     type Request: Message + Name + Default + 'static;
-    /// What it means, checked.
-    type Command: Send + Sync + 'static;
+    /// What it means, checked. Two requests under one idempotency key are the same one where their commands are serialized alike:
+    /// so it holds no unordered collection, and nothing but what was asked for.
+    type Command: Serialize + Send + Sync + 'static;
     /// The reply on the wire.
     type Reply: Message + Name + Default + 'static;
     /// What calls contend for.

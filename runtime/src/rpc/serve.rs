@@ -1,18 +1,18 @@
 //! From a call's bytes to its handler and back.
 use super::{
     IoHandler, StreamHandler, TxHandler,
-    incoming::{Incoming, Received, call_key, decode},
+    incoming::{Incoming, Received, checked, decode},
+    reply::{Decided, Reply},
     stream::{self, Replies},
 };
 use crate::{
     Class, Invocation, Io, Result, Runtime, Tx, backoff,
     db::Share,
     fault, invoke,
-    receipt::{self, CallKey, Outcome},
+    receipt::{self, CallKey},
     spec::Spec,
     tx::bounded,
 };
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use prost::Message;
 use std::{sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 /// Pauses before a transaction that was rolled back over a concurrent change runs again.
 pub(super) const CONFLICT_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
-type Unary = dyn Fn(Incoming, Received) -> BoxFuture<'static, Result<Bytes>> + Send + Sync;
+type Unary = dyn Fn(Incoming, Received) -> BoxFuture<'static, Result<Reply>> + Send + Sync;
 type Streaming = dyn Fn(Incoming, Received) -> Result<Replies> + Send + Sync;
 
 /// The way in to a handler in one process: messages in protobuf, their types forgotten.
@@ -32,14 +32,14 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    pub(super) fn unary<F: Future<Output = Result<Bytes>> + Send + 'static>(
+    pub(super) fn unary<F: Future<Output = Result<Reply>> + Send + 'static>(
         call: impl Fn(Incoming, Received) -> F + Send + Sync + 'static,
     ) -> Self {
         Self::Unary(Box::new(move |incoming, request| Box::pin(call(incoming, request))))
     }
 
     /// As [`Entry::unary`], and once begun it comes to its end.
-    fn enduring<F: Future<Output = Result<Bytes>> + Send + 'static>(
+    fn enduring<F: Future<Output = Result<Reply>> + Send + 'static>(
         runtime: &Runtime,
         call: impl Fn(Incoming, Received) -> F + Send + Sync + 'static,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Entry {
     }
 }
 
-async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Bytes> {
+async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Reply> {
     let admitted = incoming.somebody(&runtime, H::ACCESS).and_then(|caller| {
         let permit = runtime.admission().admit(H::SPEC)?;
         Ok((caller, permit))
@@ -77,20 +77,20 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Re
     };
     let run = async {
         let request: H::Request = decode(request)?;
-        let call = call_key(H::SPEC, H::idempotency_key(&request), &request, caller)?;
-        let command = Arc::new(H::parse(request, caller)?);
+        let (call, command) = checked((H::SPEC, caller), request, H::idempotency_key, H::parse)?;
+        let command = Arc::new(command);
         let handle: Box<Erased> = Box::new(move |tx| {
             let command = command.clone();
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
         });
-        let reply = decide(&runtime, H::SPEC, &incoming.invocation, &call, &*handle).await??;
+        let reply = Box::pin(decide(&runtime, H::SPEC, &incoming.invocation, &call, &*handle)).await?.into_reply()?;
         fault::point(H::SPEC.name, "before_reply");
-        Ok(reply.into())
+        Ok(reply)
     };
     invoke::run(&runtime, H::SPEC, &incoming.invocation, run).await
 }
 
-async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Bytes> {
+async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Reply> {
     let Incoming { invocation, token, client, .. } = incoming;
     let io = Io::new(&runtime, Share::Calls, invocation);
     let admitted = token.admission(io.invocation(), H::ACCESS);
@@ -117,11 +117,11 @@ async fn decide(
     invocation: &Invocation,
     call: &CallKey,
     handle: &Erased,
-) -> Result<Outcome> {
+) -> Result<Decided> {
     let mut attempt = 0;
     loop {
         match attempt_once(runtime, spec, invocation, call, handle).await {
-            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(Some(decided)) => return Ok(decided),
             // Another run of the same call was first: its receipt is there now.
             Ok(None) => {}
             Err(error) if error.is_transient_conflict() && attempt < spec.limits.retries => {
@@ -140,14 +140,14 @@ async fn attempt_once(
     invocation: &Invocation,
     call: &CallKey,
     handle: &Erased,
-) -> Result<Option<Outcome>> {
+) -> Result<Option<Decided>> {
     let pool = runtime.pools();
     let mut tx = Tx::begin(pool, Share::Calls, invocation.clone()).await?;
     match receipt::find(tx.conn(), &[call]).await {
         Ok(known) => {
             if let Some(known) = known.into_iter().next().flatten() {
                 tx.rollback().await;
-                return Ok(Some(known));
+                return Ok(Some(Decided::before(known)));
             }
         }
         Err(error) => return Err(tx.fail(error).await),
@@ -173,5 +173,5 @@ async fn attempt_once(
     fault::point(spec.name, "before_commit");
     tx.commit().await?;
     fault::point(spec.name, "after_commit");
-    Ok(Some(outcome))
+    Ok(Some(Decided::now(outcome)))
 }

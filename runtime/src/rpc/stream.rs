@@ -100,7 +100,11 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
         if let Err(error) = &ended {
             let run = io.invocation();
             let (correlation_id, trace_id) = (&run.correlation_id, run.trace_id());
-            tracing::info!(handler = H::SPEC.name, correlation_id, trace_id, %error, "the stream ended");
+            match error.class() {
+                // Anybody may ask for what is not there.
+                Class::NotFound | Class::Invalid => metrics.admission().not_finished(H::SPEC, run, error),
+                _ => tracing::info!(handler = H::SPEC.name, correlation_id, trace_id, %error, "the stream ended"),
+            }
         }
         *end.lock().unwrap_or_else(PoisonError::into_inner) = ended.err();
     });

@@ -3,6 +3,7 @@ use crate::{
     client::TrustedProxies,
     edge::{Edge, Source, correlation_header},
     invocation::{CORRELATION_HEADER, correlation_id_or_new},
+    telemetry::Seldom,
 };
 use bytes::Bytes;
 use connectrpc::ConnectRpcBody;
@@ -27,6 +28,12 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+
+/// Of a path that leads nowhere, in a line of the log.
+const SHOWN_PATH_BYTES: usize = 100;
+
+/// Answers that no handler gave: said once a second, since anybody may ask for anything.
+static UNHANDLED: Seldom = Seldom::new();
 
 /// What answers a process's requests.
 pub(super) struct Answers {
@@ -108,7 +115,11 @@ impl Asked {
         let is_call = matches!(response.body(), Answer::Call(_)) || response.headers().contains_key("grpc-status");
         if is_call || (400..500).contains(&status) {
             let grpc_status = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
-            tracing::info!(correlation_id, path, status, grpc_status, "answered without a handler's reply");
+            tracing::debug!(correlation_id, path, status, grpc_status, "answered without a handler's reply");
+            if let Some(answers) = UNHANDLED.count() {
+                let path = &path[..path.floor_char_boundary(SHOWN_PATH_BYTES)];
+                tracing::info!(correlation_id, path, status, grpc_status, answers, "answers without a handler's reply");
+            }
         }
         if let Some(id) = correlation_header(&correlation_id) {
             response.headers_mut().insert(CORRELATION_HEADER, id);

@@ -1,7 +1,9 @@
 //! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
 mod runs;
+mod seldom;
 
 pub(crate) use runs::Observed;
+pub(crate) use seldom::Seldom;
 
 use crate::{auth::KeyFigures, fault, gauges, reconcile};
 use opentelemetry::{

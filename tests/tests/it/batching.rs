@@ -187,7 +187,7 @@ async fn random_concurrent_bids_over_two_services_equal_a_replay_in_sequence_ord
         let states = minima.get_mut(item.as_str()).expect("one of the items");
         let before = *states.last().expect("a minimum");
         assert!(*amount >= before, "{bidder}'s bid {sequence} of {amount} on {item} is below {before}");
-        states.push(gavel_rules::Ladder::V1.next_minimum_minor(1_000, Some(*amount)));
+        states.push(gavel_rules::Ladder::V1.next_minimum_minor(1_000, Some(*amount)).expect("far below the ceiling"));
         let last = sequences.entry(item).or_insert(1);
         assert_eq!(*sequence, *last + 1, "gapless");
         *last = *sequence;

@@ -65,6 +65,55 @@ async fn a_version_that_the_database_does_not_have_is_found_and_put_right() {
 }
 
 #[tokio::test]
+async fn what_is_no_value_of_ours_in_the_read_model_gives_way_and_stops_nobody() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let _worker = system.worker().await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    let mut redis = administrator().await;
+    let key = |item: &str| format!("{}:item:{item}", system.name());
+    let (unreadable, mistyped) = (item(&system, &api).await, item(&system, &api).await);
+    for item in [&unreadable, &mistyped] {
+        eventually("it is there", || shown(&api, item), |seen| seen.0 == ReadSource::ReadModel).await;
+        redis::cmd("DEL").arg(key(item)).query_async::<()>(&mut redis).await.expect("deleted");
+    }
+    let mut set = redis::cmd("HSET");
+    set.arg(key(&unreadable)).arg("version").arg("abc").arg("value").arg("x");
+    set.query_async::<()>(&mut redis).await.expect("written");
+    redis::cmd("SET").arg(key(&mistyped)).arg("x").query_async::<()>(&mut redis).await.expect("written");
+    for item in [&unreadable, &mistyped] {
+        alice.bid(item, 1_500).await.expect("accepted");
+        let truth = (ReadSource::ReadModel, 2, Some(1_500));
+        eventually("the event has taken its place", || shown(&api, item), |seen| *seen == truth).await;
+    }
+    let parked = "SELECT count(*) FROM parked_messages";
+    let parked: i64 = sqlx::query_scalar(parked).fetch_one(&system.db).await.expect("counted");
+    assert_eq!(parked, 0, "no event was given up for it");
+}
+
+#[tokio::test]
+async fn an_event_of_a_fact_that_this_version_does_not_know_is_put_aside_and_not_noted_as_counted() {
+    let system = System::new().await;
+    let _worker = system.worker().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    eventually("it consumes", || broker.depth("gavel.apply_user_stats"), |depth| depth.1 > 0).await;
+    // What a newer version says in a field of its own, 99, of the events' contract.
+    let mut event = ItemEvent { version: 2, item: Some(ItemState::default()), ..ItemEvent::default() }.encode_to_vec();
+    event.extend([0x9a, 0x06, 0x00]);
+    let id = Uuid::new_v4().to_string();
+    broker.publish_typed("bid.accepted", &id, "gavel.events.v1.ItemEvent", &event).await;
+    let parked = || async {
+        let rows = "SELECT error, cardinality(unknown_to) FROM parked_messages WHERE handler = 'apply_user_stats'";
+        sqlx::query_as::<_, (String, i32)>(rows).fetch_all(&system.db).await.expect("read")
+    };
+    let parked = eventually("it is put aside", parked, |rows| !rows.is_empty()).await;
+    assert!(parked.len() == 1 && parked[0].0.contains("unknown to this version") && parked[0].1 == 1, "{parked:?}");
+    let inbox = "SELECT count(*) FROM inbox WHERE consumer = 'apply_user_stats'";
+    let inbox: i64 = sqlx::query_scalar(inbox).fetch_one(&system.db).await.expect("counted");
+    assert_eq!(inbox, 0, "a newer version will count it");
+}
+
+#[tokio::test]
 async fn a_message_of_another_type_counts_for_nothing_and_moves_no_watcher() {
     let system = System::new().await;
     let (service, api) = system.service().await;

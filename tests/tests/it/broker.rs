@@ -84,6 +84,19 @@ async fn a_queue_that_is_there_with_other_arguments_stops_its_own_consumer_and_n
     eventually("it is declared, and the read model follows", is_read_model, |source| *source == read_model).await;
 }
 
+#[tokio::test]
+async fn an_exchange_for_parking_that_is_there_as_another_stops_no_event() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    broker.declare_exchange_otherwise("gavel.parking").await;
+    let _worker = system.worker().await;
+    let item = item(&system, &api).await;
+    let bidder = api.with_token(system.token("alice", "bidder"));
+    bidder.bid(&item, 1_000).await.expect("accepted");
+    eventually("bids are counted", || counted(&bidder), |bids| *bids == 1).await;
+}
+
 /// What `bidctl doctor` finds.
 pub(crate) async fn doctor(system: &System, service: &Process) -> Vec<Value> {
     let (url, ops_url) = (service.address().await, service.ops_address().await);

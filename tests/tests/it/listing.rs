@@ -27,6 +27,13 @@ async fn lists_are_newest_first_and_pages_join_without_gap_or_overlap() {
         }
     }
     assert_eq!(listed, ids);
+    for (status, at) in
+        [(v1::ItemStatus::Closing, "-1000000000000000000"), (v1::ItemStatus::Scheduled, "9000000000000000000")]
+    {
+        let page_token = format!("{at}_{}", ids[0]);
+        let request = v1::ListItemsRequest { page_token, status: status.into(), ..Default::default() };
+        assert_eq!(api.items(request).await.expect_err("of no calendar").code, Code::InvalidArgument);
+    }
 
     let alice = api.with_token(system.token("alice", "bidder"));
     for amount in [1_000, 2_000, 3_000] {

@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use futures_util::StreamExt;
 use gavel_proto::v1::{
-    Heartbeat, ItemStatus, NoticeKind, StandingStatus, WatchItemResponse, WatchUserResponse,
+    self, Heartbeat, ItemStatus, NoticeKind, StandingStatus, WatchItemResponse, WatchUserResponse,
     watch_item_response::Frame, watch_user_response,
 };
 use gavel_tests::{Api, Options, System, claims};
@@ -92,6 +92,43 @@ async fn a_watcher_of_any_replica_sees_an_item_from_its_snapshot_to_its_end() {
     let mut late = Watcher::of(&api, &item).await;
     let snapshot = late.until("a snapshot", |_, frame| matches!(frame, Frame::Snapshot(_))).await;
     assert!(matches!(snapshot, Frame::Snapshot(item) if item.status() == ItemStatus::Closed && item.leader == "alice"));
+}
+
+#[tokio::test]
+async fn watchers_of_a_scheduled_item_hear_when_bidding_begins() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let _worker = system.worker().await;
+    let seller = api.with_token(system.token("sam", "seller"));
+    let now = Utc::now();
+    let at = |seconds| Some(prost_types::Timestamp { seconds: now.timestamp() + seconds, nanos: 0 });
+    let request = v1::CreateItemRequest {
+        idempotency_key: uuid::Uuid::new_v4().to_string(),
+        title: "A lamp".to_owned(),
+        currency: "EUR".to_owned(),
+        start_price_minor: 1_000,
+        starts_at: at(4),
+        ends_at: at(3_600),
+    };
+    let item = seller.create_item(request).await.expect("published");
+    assert_eq!((item.status(), item.next_minimum_minor), (ItemStatus::Scheduled, 1_000));
+    let listed = |status: ItemStatus| {
+        let request = v1::ListItemsRequest { status: status.into(), ..Default::default() };
+        async { api.items(request).await.expect("a page").items.len() }
+    };
+    assert_eq!((listed(ItemStatus::Scheduled).await, listed(ItemStatus::Open).await), (1, 0));
+    let early = api.with_token(system.token("alice", "bidder")).bid(&item.item_id, 1_000).await.expect_err("too early");
+    assert!(early.message.ends_with('Z') && early.message.contains('T'), "a time of RFC 3339: {}", early.message);
+    let mut watcher = Watcher::of(&api, &item.item_id).await;
+    let scheduled = watcher.frame().await.expect("a frame").expect("no end");
+    assert!(matches!(&scheduled, Frame::Snapshot(item) if item.status() == ItemStatus::Scheduled), "{scheduled:?}");
+    let began = std::time::Instant::now();
+    let is_open =
+        |_: &Watcher, frame: &Frame| matches!(frame, Frame::Update(update) if update.status() == ItemStatus::Open);
+    watcher.until("bidding has begun", is_open).await;
+    assert!(began.elapsed() < Duration::from_secs(9), "by the event, and not by a heartbeat");
+    assert_eq!(watcher.version, 2);
+    assert_eq!((listed(ItemStatus::Scheduled).await, listed(ItemStatus::Open).await), (0, 1));
 }
 
 #[tokio::test]
@@ -193,6 +230,7 @@ async fn a_user_hears_of_being_outbid_of_winning_and_of_what_is_due() {
     .await;
     alice.bid(&item, 1_000).await.expect("accepted");
     bob.bid(&item, 1_500).await.expect("accepted");
+    let mut losing = bob.watch_user("").await.expect("watching");
     let outbid = notice(&mut watched, NoticeKind::Outbid).await;
     assert_eq!((outbid.item_id.as_str(), outbid.price_minor, outbid.version), (item.as_str(), 1_500, 3));
     // One who comes later is told how things stand.
@@ -202,6 +240,9 @@ async fn a_user_hears_of_being_outbid_of_winning_and_of_what_is_due() {
     alice.bid(&item, 2_000).await.expect("accepted");
     let won = notice(&mut watched, NoticeKind::Won).await;
     assert_eq!((won.status(), won.next_minimum_minor), (StandingStatus::Won, 0));
+    // Who was outbid hears of the end as well.
+    let lost = notice(&mut losing, NoticeKind::Lost).await;
+    assert_eq!((lost.status(), lost.item_id.as_str()), (StandingStatus::Lost, item.as_str()));
     let due = until(&mut watched, "the payment", |frame| matches!(frame, watch_user_response::Frame::Notice(_))).await;
     let watch_user_response::Frame::Notice(due) = due else { panic!("a notice") };
     assert_eq!((due.kind(), due.due_minor), (NoticeKind::PaymentDue, 2_000));
@@ -239,7 +280,7 @@ async fn until(
     }
 }
 
-async fn notice(stream: &mut Streaming<WatchUserResponse>, kind: NoticeKind) -> gavel_proto::v1::Standing {
+async fn notice(stream: &mut Streaming<WatchUserResponse>, kind: NoticeKind) -> v1::Standing {
     let is = |frame: &watch_user_response::Frame| matches!(frame, watch_user_response::Frame::Notice(notice) if notice.kind() == kind);
     match until(stream, kind.as_str_name(), is).await {
         watch_user_response::Frame::Notice(notice) => notice.standing.expect("where the user stands"),
@@ -248,7 +289,7 @@ async fn notice(stream: &mut Streaming<WatchUserResponse>, kind: NoticeKind) -> 
 }
 
 /// Asks again until the one item is in the snapshot like that: what a user bid on is known moments later.
-async fn snapshot(api: &Api, is: impl Fn(StandingStatus) -> bool) -> gavel_proto::v1::Standing {
+async fn snapshot(api: &Api, is: impl Fn(StandingStatus) -> bool) -> v1::Standing {
     let look = || async {
         let mut stream = api.watch_user("").await.expect("watching");
         match stream.next().await.expect("a frame").expect("no error").frame {

@@ -40,6 +40,7 @@ mod relay;
 mod restarts;
 mod scaling;
 mod schedules;
+mod spelling;
 mod startup;
 mod strangers;
 mod stuck;

@@ -1,6 +1,6 @@
 //! What strangers can make a process write: next to nothing, and never what is wrong with a server of ours in that server's words.
 use chrono::{TimeDelta, Utc};
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all};
 use gavel_proto::v1;
 use gavel_tests::{Options, Process, System, eventually};
 use poem_grpc::Code;
@@ -33,6 +33,32 @@ async fn reads_write_nothing_into_the_log_and_rejected_calls_next_to_nothing() {
     assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(|failure| failure.code == Code::Unauthenticated)));
     let rejected = written(&service) - before;
     assert!((1..4_000).contains(&rejected), "{rejected} bytes of 500 rejected calls");
+}
+
+#[tokio::test]
+async fn calls_that_lead_nowhere_or_have_no_time_write_next_to_nothing() {
+    let system = System::new().await;
+    let boundless = [("GAVEL_READS_PER_ADDRESS", "0")];
+    let (service, api) = system.service_with(&boundless).await;
+    let url = format!("http://{}/gavel.v1.ItemService/{}", service.address().await, "A".repeat(8_000));
+    let client = reqwest::Client::new();
+    let before = written(&service);
+    let nowhere = async || client.post(&url).header("content-type", "application/json").body("{}").send().await;
+    let answers = join_all((0..200).map(|_| nowhere())).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 404)));
+    let hasty = api.with_header("grpc-timeout", "1n");
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    let (late, missing) = (join_all((0..200).map(|_| hasty.item(unknown))), async {
+        for _ in 0..50 {
+            if let Ok(mut stream) = api.watch_item(unknown, 0).await {
+                assert!(stream.next().await.is_none_or(|frame| frame.is_err()));
+            }
+        }
+    });
+    let (late, ()) = futures_util::join!(late, missing);
+    assert!(late.iter().all(Result::is_err));
+    let lines = written(&service) - before;
+    assert!((1..8_000).contains(&lines), "{lines} bytes of 450 calls that came to nothing");
 }
 
 #[tokio::test]

@@ -139,6 +139,24 @@ async fn while_the_database_is_out_of_reach_the_metric_is_described_and_its_valu
 }
 
 #[tokio::test]
+async fn a_database_that_says_nothing_any_more_is_unavailable_at_once_and_not_busy_for_ever() {
+    let system = System::with(Options { proxied: true }).await;
+    let (_service, api) = system.service().await;
+    assert_eq!(needed(&api, &[("queue", "close_item")]).await, Ok(0));
+    let wire = system.database_wire.as_ref().expect("asked for");
+    wire.silence();
+    let asked = || async {
+        let began = Instant::now();
+        let code = needed(&api, &[("queue", "close_item")]).await.expect_err("there is no answer").code;
+        (code, began.elapsed() < Duration::from_secs(4))
+    };
+    eventually("it is found to be gone", asked, |seen| *seen == (Code::Unavailable, true)).await;
+    wire.mend();
+    let answered = || needed(&api, &[("queue", "close_item")]);
+    eventually("and found again", answered, |answer| *answer == Ok(0)).await.expect("there is an answer");
+}
+
+#[tokio::test]
 async fn a_drain_ends_the_streams_of_the_autoscaler_well() {
     let system = System::new().await;
     let (mut service, api) = system.service().await;

@@ -105,6 +105,28 @@ async fn a_job_that_can_not_be_settled_steps_aside_for_the_others_and_is_named()
 }
 
 #[tokio::test]
+async fn a_job_that_can_not_be_settled_for_want_of_room_steps_aside_after_a_lease() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let item = item_ending_in(&system, &api, 2).await;
+    let swollen = Uuid::new_v4();
+    enqueue(&system, swollen, r#"{"item_id": "no id"}"#).await;
+    run(
+        &system,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$",
+    )
+    .await;
+    let keep = format!(
+        "CREATE TRIGGER keep BEFORE DELETE ON mq_msgs FOR EACH ROW WHEN (OLD.id = '{swollen}') EXECUTE FUNCTION refuse()"
+    );
+    run(&system, &keep).await;
+    let _worker = system.worker_with(&[], &[("GAVEL_LEASE_MS", "2000")]).await;
+    eventually("the auction behind it is closed", || status(&api, &item), |status| *status == ItemStatus::Closed).await;
+    wrong(&system, &service, "queue close_item", "step aside").await;
+}
+
+#[tokio::test]
 async fn a_queue_that_makes_no_progress_is_named_by_the_doctor_and_a_gauge() {
     let system = System::new().await;
     let (service, _) = system.service().await;

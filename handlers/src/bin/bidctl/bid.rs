@@ -85,7 +85,7 @@ impl PlaceBid {
         let began = Instant::now();
         let items = v1::ItemServiceClient::new(client::config(&settings.url)?);
         let in_read_model = async || {
-            let request = v1::GetItemRequest { item_id: self.item_id.clone() };
+            let request = v1::GetItemRequest { item_id: self.item_id.clone(), at_least_version: 0 };
             let reply = items.get_item(client::request(request, Some(token))).await;
             let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
             let version = reply.item.as_ref().map_or(0, |item| item.version);

@@ -108,7 +108,7 @@ impl List {
 
 impl Show {
     async fn run(&self, client: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let request = v1::GetItemRequest { item_id: self.item_id.clone() };
+        let request = v1::GetItemRequest { item_id: self.item_id.clone(), at_least_version: 0 };
         let token = settings.token_if_any("bidder")?;
         let reply = client.get_item(client::request(request, token.as_deref())).await;
         let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
@@ -170,12 +170,7 @@ fn as_json(item: &v1::Item) -> Value {
 }
 
 fn status(item: &v1::Item) -> &'static str {
-    match item.status() {
-        v1::ItemStatus::Open => "open",
-        v1::ItemStatus::Closing => "closing",
-        v1::ItemStatus::Closed => "closed",
-        v1::ItemStatus::Unspecified => "unknown",
-    }
+    gavel::item::status_name(item.status())
 }
 
 /// `90s`, `10m`, `2h`, `3d`.

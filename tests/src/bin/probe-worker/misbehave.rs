@@ -62,7 +62,7 @@ impl job::TxHandler for Misbehave {
                 Ok(Verdict::Retry { after: Some(Duration::ZERO), why: "not now".to_owned() })
             }
             "snooze once" if tries(tx).await? < 2 => Ok(Verdict::Snooze(Duration::from_millis(10))),
-            "lose its transaction" if tries(tx).await? < 3 => {
+            "lose its transaction" if !is_enough(tx).await? => {
                 tx.invocation().cancelled.clone().cancelled().await;
                 Err(Error::invalid("another attempt has it"))
             }
@@ -73,6 +73,12 @@ impl job::TxHandler for Misbehave {
             _ => Ok(Verdict::Done),
         }
     }
+}
+
+/// Whether the test has seen enough.
+async fn is_enough(tx: &mut Tx) -> Result<bool> {
+    let noted = "SELECT EXISTS (SELECT FROM notes WHERE text = 'enough')";
+    Ok(sqlx::query_scalar(noted).fetch_one(tx.conn()).await?)
 }
 
 /// Jobs that it hands on.

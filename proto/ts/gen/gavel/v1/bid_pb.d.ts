@@ -28,7 +28,8 @@ export declare type PlaceBidRequest = Message<"gavel.v1.PlaceBidRequest"> & {
   maxAmountMinor: bigint;
 
   /**
-   * A UUID chosen by the caller: the same key gives the same reply and one bid.
+   * A UUID chosen by the caller: the same key gives the same reply and one bid. A reply that was given before comes with the header
+   * idempotent-replayed: true.
    *
    * @generated from field: string idempotency_key = 3;
    */
@@ -68,6 +69,8 @@ export declare type PlaceBidResponse = Message<"gavel.v1.PlaceBidResponse"> & {
   priceMinor: bigint;
 
   /**
+   * 0 where no higher bid is possible: this one is the highest amount that is taken.
+   *
    * @generated from field: int64 next_minimum_minor = 5;
    */
   nextMinimumMinor: bigint;

@@ -88,6 +88,13 @@ export enum BidRefusalReason {
    * @generated from enum value: BID_REFUSAL_REASON_ENDED = 5;
    */
   ENDED = 5,
+
+  /**
+   * The price is the highest amount that is taken: no higher bid is possible.
+   *
+   * @generated from enum value: BID_REFUSAL_REASON_AT_CEILING = 6;
+   */
+  AT_CEILING = 6,
 }
 
 /**

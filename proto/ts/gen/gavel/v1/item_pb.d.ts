@@ -51,7 +51,8 @@ export declare type Item = Message<"gavel.v1.Item"> & {
   priceMinor?: bigint | undefined;
 
   /**
-   * The lowest amount a new bid may have; 0 once the item is past its end.
+   * The lowest amount a new bid may have; 0 where no higher bid is possible: the item is past its end, or its price is the highest
+   * amount that is taken.
    *
    * @generated from field: int64 next_minimum_minor = 7;
    */
@@ -70,7 +71,8 @@ export declare type Item = Message<"gavel.v1.Item"> & {
   bidCount: bigint;
 
   /**
-   * The item's gapless version: 1 at creation, one more with every accepted bid and with the close.
+   * The item's gapless version: 1 at creation, one more with every accepted bid and with the close; also with the start of one that
+   * was published before its start.
    *
    * @generated from field: int64 version = 10;
    */
@@ -115,7 +117,7 @@ export declare type CreateItemRequest = Message<"gavel.v1.CreateItemRequest"> & 
   idempotencyKey: string;
 
   /**
-   * 1 to 200 characters.
+   * 1 to 200 characters that can be seen, and spaces; kept in Unicode's form NFC.
    *
    * @generated from field: string title = 2;
    */
@@ -134,7 +136,7 @@ export declare type CreateItemRequest = Message<"gavel.v1.CreateItemRequest"> & 
   startPriceMinor: bigint;
 
   /**
-   * When bidding starts; now, where absent.
+   * When bidding starts, from now on; now, where absent.
    *
    * @generated from field: google.protobuf.Timestamp starts_at = 5;
    */
@@ -178,6 +180,14 @@ export declare type GetItemRequest = Message<"gavel.v1.GetItemRequest"> & {
    * @generated from field: string item_id = 1;
    */
   itemId: string;
+
+  /**
+   * The item is shown as of this version or a newer one, such as the sequence that a bid was answered: the read model is moments
+   * behind. 0 for any. FAILED_PRECONDITION where the item has no such version.
+   *
+   * @generated from field: int64 at_least_version = 2;
+   */
+  atLeastVersion: bigint;
 };
 
 /**
@@ -226,7 +236,8 @@ export declare type ListItemsRequest = Message<"gavel.v1.ListItemsRequest"> & {
   pageToken: string;
 
   /**
-   * Only items of this status; all, where unspecified. Those that are closing come in the order of their ends.
+   * Only items of this status; all, where unspecified. Those that are closing come in the order of their ends, those that are
+   * scheduled in that of their starts.
    *
    * @generated from field: gavel.v1.ItemStatus status = 3;
    */
@@ -344,7 +355,7 @@ export declare type ItemUpdate = Message<"gavel.v1.ItemUpdate"> & {
   priceMinor?: bigint | undefined;
 
   /**
-   * 0 once the item is closed.
+   * 0 where no higher bid is possible.
    *
    * @generated from field: int64 next_minimum_minor = 3;
    */
@@ -392,7 +403,7 @@ export enum ItemStatus {
   UNSPECIFIED = 0,
 
   /**
-   * Bids are taken, or will be from its start on.
+   * Bids are taken.
    *
    * @generated from enum value: ITEM_STATUS_OPEN = 1;
    */
@@ -411,6 +422,13 @@ export enum ItemStatus {
    * @generated from enum value: ITEM_STATUS_CLOSING = 3;
    */
   CLOSING = 3,
+
+  /**
+   * Bids will be taken from its start on.
+   *
+   * @generated from enum value: ITEM_STATUS_SCHEDULED = 4;
+   */
+  SCHEDULED = 4,
 }
 
 /**

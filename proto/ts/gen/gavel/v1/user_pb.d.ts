@@ -206,7 +206,7 @@ export declare type Standing = Message<"gavel.v1.Standing"> & {
   priceMinor: bigint;
 
   /**
-   * 0 once the item is closed.
+   * 0 where no higher bid is possible.
    *
    * @generated from field: int64 next_minimum_minor = 7;
    */
@@ -287,6 +287,13 @@ export enum StandingStatus {
    * @generated from enum value: STANDING_STATUS_WON = 3;
    */
   WON = 3,
+
+  /**
+   * It is over, and somebody else has won.
+   *
+   * @generated from enum value: STANDING_STATUS_LOST = 4;
+   */
+  LOST = 4,
 }
 
 /**
@@ -323,6 +330,13 @@ export enum NoticeKind {
    * @generated from enum value: NOTICE_KIND_PAYMENT_DUE = 3;
    */
   PAYMENT_DUE = 3,
+
+  /**
+   * The auction ended with somebody else leading.
+   *
+   * @generated from enum value: NOTICE_KIND_LOST = 4;
+   */
+  LOST = 4,
 }
 
 /**
