@@ -31,8 +31,21 @@ pub(crate) fn time(field: &str, given: Timestamp) -> Result<DateTime<Utc>> {
     parsed.filter(|at| YEARS.contains(&at.year())).ok_or_else(|| Error::invalid(refuse()))
 }
 
+/// A duration, in microseconds; none that is negative.
+pub(crate) fn micros(field: &str, given: &prost_types::Duration) -> Result<i64> {
+    let whole =
+        given.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(given.nanos / 1_000)));
+    let refuse = || Error::invalid(format!("{field} is {} s and {} ns; allowed: from 0", given.seconds, given.nanos));
+    whole.filter(|_| given.seconds >= 0 && (0..1_000_000_000).contains(&given.nanos)).ok_or_else(refuse)
+}
+
 pub(crate) fn uuid(field: &str, given: &str) -> Result<Uuid> {
     given.parse().map_err(|_| Error::invalid(format!("{field} {given:?} is not a UUID")))
+}
+
+/// Ids on the wire.
+pub(crate) fn texts(ids: &[Uuid]) -> Vec<String> {
+    ids.iter().map(Uuid::to_string).collect()
 }
 
 /// A user from a token or a request.

@@ -46,8 +46,10 @@ pub mod rpc;
 pub mod schedule;
 pub mod schema;
 pub mod spec;
+pub mod sqlxmq_jobs;
 pub mod telemetry;
 pub mod testing;
+pub mod tls;
 pub mod tx;
 
 mod admission;

@@ -181,6 +181,8 @@ pub enum Trigger {
     Schedule(Timetable),
     /// A loop in every replica, pausing this long when there is nothing to do.
     Poll(Duration),
+    /// Jobs of the crate sqlxmq on these channels.
+    Sqlxmq(&'static [&'static str]),
 }
 
 impl Trigger {
@@ -194,6 +196,7 @@ impl Trigger {
             Self::Broadcast(_) => "broadcast",
             Self::Schedule(_) => "schedule",
             Self::Poll(_) => "poll",
+            Self::Sqlxmq(_) => "sqlxmq",
         }
     }
 
@@ -208,7 +211,7 @@ impl Trigger {
     pub(crate) const fn share(self) -> Share {
         match self {
             Self::Rpc(_) | Self::Http(_) | Self::Broadcast(_) => Share::Calls,
-            Self::Job(_) | Self::Message(_) | Self::Schedule(_) => Share::Jobs,
+            Self::Job(_) | Self::Message(_) | Self::Schedule(_) | Self::Sqlxmq(_) => Share::Jobs,
             Self::Poll(_) => Share::Relay,
         }
     }
@@ -226,7 +229,9 @@ impl fmt::Display for Trigger {
         match self {
             Self::Rpc(on) | Self::Http(on) => write!(f, "{} {on}", self.kind()),
             Self::Job(queue) => write!(f, "job {queue}"),
-            Self::Message(keys) | Self::Broadcast(keys) => write!(f, "{} {}", self.kind(), keys.join(", ")),
+            Self::Message(keys) | Self::Broadcast(keys) | Self::Sqlxmq(keys) => {
+                write!(f, "{} {}", self.kind(), keys.join(", "))
+            }
             Self::Schedule(timetable) => write!(f, "schedule {timetable}"),
             Self::Poll(idle) => write!(f, "poll every {idle:?} when idle"),
         }

@@ -103,6 +103,7 @@ impl Api {
             start_price_minor: 1_000,
             starts_at: None,
             ends_at: Some(Timestamp { seconds: ends_at.timestamp(), nanos: ends_at.timestamp_subsec_nanos() as i32 }),
+            ..v1::CreateItemRequest::default()
         };
         self.create_item(request).await.expect("the item is published")
     }

@@ -16,7 +16,7 @@ mod user;
 pub use bidding::{Acceptance, Auction, Bid, Refusal, RefusalReason, decide};
 pub use closing::{NotDue, Outcome, close};
 pub use ladder::Ladder;
-pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS};
+pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS, Moment, Period};
 pub use money::{BID_CEILING_MINOR, Currency, InvalidAmount, InvalidCurrency, MAX_AMOUNT_MINOR, amount};
 pub use simultaneous::decide_all;
 pub use text::{InvalidText, shown_text};

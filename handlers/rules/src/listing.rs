@@ -19,8 +19,36 @@ pub struct Listing {
     /// The lowest first bid, in minor units, at most the bid ceiling.
     pub start_price_minor: i64,
     /// When bidding starts; none for at once.
-    pub starts_at: Option<DateTime<Utc>>,
+    pub starts: Option<Moment>,
     /// When bidding ends.
+    pub ends: Moment,
+}
+
+/// A moment as whoever asks for it says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub enum Moment {
+    /// By the calendar.
+    At(DateTime<Utc>),
+    /// So many microseconds from now, by the database's clock.
+    InMicros(i64),
+}
+
+impl Moment {
+    /// None where that is beyond every calendar.
+    fn seen_from(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::InMicros(micros) => now.checked_add_signed(TimeDelta::microseconds(micros)),
+        }
+    }
+}
+
+/// Bidding takes place from the first until just before the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    /// When it starts.
+    pub starts_at: DateTime<Utc>,
+    /// When it ends.
     pub ends_at: DateTime<Utc>,
 }
 
@@ -71,30 +99,33 @@ impl Listing {
         title: &str,
         currency: &str,
         start_price_minor: i64,
-        starts_at: Option<DateTime<Utc>>,
-        ends_at: DateTime<Utc>,
+        starts: Option<Moment>,
+        ends: Moment,
     ) -> Result<Self, InvalidListing> {
         let title = shown_text(title, MAX_TITLE_CHARS)?;
         let start_price_minor = money::amount(start_price_minor)?;
         if start_price_minor > money::BID_CEILING_MINOR {
             return Err(InvalidListing::StartPriceAboveCeiling { given: start_price_minor });
         }
-        Ok(Self { title, currency: currency.parse()?, start_price_minor, starts_at, ends_at })
+        Ok(Self { title, currency: currency.parse()?, start_price_minor, starts, ends })
     }
 
-    /// Checks the times against `now`, the database's clock, and returns when bidding starts.
-    pub fn check_times(&self, now: DateTime<Utc>) -> Result<DateTime<Utc>, InvalidListing> {
-        let starts_at = self.starts_at.map_or(now, |at| at.max(now));
-        if self.starts_at.is_some_and(|at| at < now - TimeDelta::seconds(MAX_START_PAST_S)) {
+    /// Checks the times against `now`, the database's clock, and returns when bidding takes place.
+    pub fn check_times(&self, now: DateTime<Utc>) -> Result<Period, InvalidListing> {
+        let too_late = || InvalidListing::EndsTooLate { now };
+        let asked = self.starts.map_or(Some(now), |starts| starts.seen_from(now)).ok_or_else(too_late)?;
+        let ends_at = self.ends.seen_from(now).ok_or_else(too_late)?;
+        if asked < now - TimeDelta::seconds(MAX_START_PAST_S) {
             return Err(InvalidListing::StartsTooEarly { now });
         }
-        if self.ends_at <= starts_at || self.ends_at <= now {
+        let starts_at = asked.max(now);
+        if ends_at <= starts_at {
             return Err(InvalidListing::EndsTooEarly { now });
         }
-        if self.ends_at > now + TimeDelta::days(MAX_DURATION_DAYS) {
-            return Err(InvalidListing::EndsTooLate { now });
+        if ends_at > now + TimeDelta::days(MAX_DURATION_DAYS) {
+            return Err(too_late());
         }
-        Ok(starts_at)
+        Ok(Period { starts_at, ends_at })
     }
 }
 
@@ -105,20 +136,30 @@ mod tests {
     const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
     fn listing(ends_in_seconds: i64, starts_in_seconds: Option<i64>) -> Listing {
-        let at = |seconds| NOW + TimeDelta::seconds(seconds);
+        let at = |seconds| Moment::At(NOW + TimeDelta::seconds(seconds));
         Listing::new(" A lamp ", "EUR", 100, starts_in_seconds.map(at), at(ends_in_seconds)).unwrap()
     }
 
     #[test]
     fn times_are_judged_against_the_given_clock() {
-        assert_eq!(listing(10, None).check_times(NOW), Ok(NOW));
-        assert_eq!(listing(10, Some(5)).check_times(NOW), Ok(NOW + TimeDelta::seconds(5)));
-        assert_eq!(listing(10, Some(-MAX_START_PAST_S)).check_times(NOW), Ok(NOW));
+        let period = |from, until| {
+            Ok(Period { starts_at: NOW + TimeDelta::seconds(from), ends_at: NOW + TimeDelta::seconds(until) })
+        };
+        assert_eq!(listing(10, None).check_times(NOW), period(0, 10));
+        assert_eq!(listing(10, Some(5)).check_times(NOW), period(5, 10));
+        assert_eq!(listing(10, Some(-MAX_START_PAST_S)).check_times(NOW), period(0, 10));
         let early = listing(10, Some(-MAX_START_PAST_S - 1)).check_times(NOW);
         assert_eq!(early, Err(InvalidListing::StartsTooEarly { now: NOW }));
         assert_eq!(listing(0, None).check_times(NOW), Err(InvalidListing::EndsTooEarly { now: NOW }));
         assert_eq!(listing(5, Some(5)).check_times(NOW), Err(InvalidListing::EndsTooEarly { now: NOW }));
         assert_eq!(listing(-1, Some(-5)).check_times(NOW), Err(InvalidListing::EndsTooEarly { now: NOW }));
+        let relative = |starts, ends| Listing {
+            starts: Some(Moment::InMicros(starts)),
+            ends: Moment::InMicros(ends),
+            ..listing(1, None)
+        };
+        assert_eq!(relative(5_000_000, 10_000_000).check_times(NOW), period(5, 10));
+        assert_eq!(relative(0, i64::MAX).check_times(NOW), Err(InvalidListing::EndsTooLate { now: NOW }));
         let far = MAX_DURATION_DAYS * 86_400;
         assert!(listing(far, None).check_times(NOW).is_ok());
         assert_eq!(listing(far + 1, None).check_times(NOW), Err(InvalidListing::EndsTooLate { now: NOW }));
@@ -127,7 +168,7 @@ mod tests {
     #[test]
     fn titles_and_prices_have_limits() {
         assert_eq!(listing(1, None).title, "A lamp");
-        let new = |title: &str, price| Listing::new(title, "EUR", price, None, NOW);
+        let new = |title: &str, price| Listing::new(title, "EUR", price, None, Moment::At(NOW));
         let length = |given| InvalidListing::Title(InvalidText::Length { given, most: MAX_TITLE_CHARS });
         assert_eq!(new("  ", 1).unwrap_err(), length(0));
         assert_eq!(new(&"x".repeat(201), 1).unwrap_err(), length(201));

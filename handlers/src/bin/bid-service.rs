@@ -56,6 +56,7 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
                           only where both addresses are loopback         false
   GAVEL_JWT_SIGNING_KEY   the private key for that, Ed25519, PEM
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
+  GAVEL_LEASE_MS          a transaction that is idle for so long is ended  15000
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before closing      0
   RUST_LOG                what is logged, such as info or warn,gavel=debug

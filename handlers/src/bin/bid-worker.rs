@@ -34,8 +34,8 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_RELAY_POOL_SIZE   connections for the outbox relay               4
   GAVEL_READ_POOL_SIZE    connections for reads                          8
   GAVEL_LEASE_MS          how long a silent worker keeps its jobs        15000
-  GAVEL_CONNECTIONS, GAVEL_CONNECTIONS_PER_ADDRESS, GAVEL_GREETING_TIMEOUT_MS, GAVEL_HEADERS_TIMEOUT_MS,
-  GAVEL_PING_MS, GAVEL_IDLE_TIMEOUT_MS   of that port, as of bid-service
+  GAVEL_GREETING_TIMEOUT_MS, GAVEL_HEADERS_TIMEOUT_MS, GAVEL_PING_MS, GAVEL_IDLE_TIMEOUT_MS
+                          of that port, as of bid-service
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before stopping     0

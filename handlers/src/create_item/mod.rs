@@ -2,7 +2,7 @@
 mod sql;
 
 use crate::{
-    convert::{time, user},
+    convert::{micros, time, user},
     item::{ItemRow, routing_key},
     jobs,
 };
@@ -11,13 +11,14 @@ use gavel_proto::{
     events_v1::{ItemCreated, item_event::Fact},
     v1,
 };
-use gavel_rules::{Ladder, Listing, UserId};
+use gavel_rules::{Ladder, Listing, Moment, Period, UserId};
 use gavel_runtime::{
     Error, Result, Tx,
     auth::{Access, Caller},
     ids, rpc,
     spec::{Spec, Trigger},
 };
+use prost_types::Timestamp;
 use serde::Serialize;
 
 /// `ItemService.CreateItem`.
@@ -42,17 +43,18 @@ impl rpc::TxHandler for CreateItem {
     }
 
     fn parse(request: v1::CreateItemRequest, caller: &Caller) -> Result<Command> {
-        let starts_at = request.starts_at.map(|at| time("starts_at", at)).transpose()?;
-        let ends_at = request.ends_at.ok_or_else(|| Error::invalid("ends_at is missing; allowed: a point in time"))?;
-        let ends_at = time("ends_at", ends_at)?;
-        let listing = Listing::new(&request.title, &request.currency, request.start_price_minor, starts_at, ends_at);
+        let starts = moment(("starts_at", request.starts_at), ("starts_in", request.starts_in))?;
+        let ends = moment(("ends_at", request.ends_at), ("ends_in", request.ends_in))?;
+        let missing = || Error::invalid("ends_at is missing; allowed: a point in time, or ends_in, a duration");
+        let ends = ends.ok_or_else(missing)?;
+        let listing = Listing::new(&request.title, &request.currency, request.start_price_minor, starts, ends);
         Ok(Command { seller: user(&caller.subject)?, listing: listing.map_err(Error::invalid)? })
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CreateItemResponse> {
         let listing = &command.listing;
         let clock = sql::clock(tx).await?;
-        let starts_at = listing.check_times(clock.now).map_err(Error::invalid)?;
+        let Period { starts_at, ends_at } = listing.check_times(clock.now).map_err(Error::invalid)?;
         let item = ItemRow {
             item_id: ids::ordered(),
             seller_id: command.seller.to_string(),
@@ -65,7 +67,7 @@ impl rpc::TxHandler for CreateItem {
             bid_count: 0,
             version: 1,
             starts_at,
-            ends_at: listing.ends_at,
+            ends_at,
             closed_at: None,
         };
         sql::insert(tx, &item).await?;
@@ -77,5 +79,20 @@ impl rpc::TxHandler for CreateItem {
             tx.enqueue(&jobs::StartItem { item_id: item.item_id }, due_in(item.starts_at)).await?;
         }
         Ok(v1::CreateItemResponse { item: Some(crate::item::shown(item.state()?, item.version, clock.now)) })
+    }
+}
+
+/// A moment that may be given in either of two ways, and not in both.
+fn moment(
+    (at_field, at): (&str, Option<Timestamp>),
+    (in_field, within): (&str, Option<prost_types::Duration>),
+) -> Result<Option<Moment>> {
+    match (at, within) {
+        (None, None) => Ok(None),
+        (Some(at), None) => Ok(Some(Moment::At(time(at_field, at)?))),
+        (None, Some(within)) => Ok(Some(Moment::InMicros(micros(in_field, &within)?))),
+        (Some(_), Some(_)) => {
+            Err(Error::invalid(format!("{at_field} and {in_field} are both given; allowed: one of them")))
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Dead jobs, for operators: list, queue again, discard.
-use crate::convert::{PageKey, page, page_key, page_size, selection, shown_job};
+use crate::convert::{PageKey, page, page_key, page_size, selection, shown_job, texts};
 use gavel_proto::v1;
 use gavel_runtime::{
     Io, Result, Tx,
@@ -70,9 +70,10 @@ impl rpc::TxHandler for RetryDeadJobs {
     }
 
     async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::RetryDeadJobsResponse> {
+        let missing = ops::not_dead(tx.conn(), selection).await?;
         let count = ops::redrive(tx.conn(), selection).await?;
         tracing::info!(count, ?selection, "dead jobs queued again");
-        Ok(v1::RetryDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX) })
+        Ok(v1::RetryDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX), missing: texts(&missing) })
     }
 }
 
@@ -96,8 +97,9 @@ impl rpc::TxHandler for DiscardDeadJobs {
     }
 
     async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::DiscardDeadJobsResponse> {
+        let missing = ops::not_dead(tx.conn(), selection).await?;
         let count = ops::discard(tx.conn(), selection).await?;
         tracing::info!(count, ?selection, "dead jobs discarded");
-        Ok(v1::DiscardDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX) })
+        Ok(v1::DiscardDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX), missing: texts(&missing) })
     }
 }

@@ -1,6 +1,6 @@
 //! Parked messages, for operators: list, look, send back to their consumer, discard.
 use crate::{
-    convert::{PageKey, page, page_key, page_size, selection, timestamp, uuid},
+    convert::{PageKey, page, page_key, page_size, selection, texts, timestamp, uuid},
     jobs::RedeliverMessage,
 };
 use gavel_proto::v1;
@@ -112,13 +112,17 @@ impl rpc::TxHandler for RetryParkedMessages {
     }
 
     async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::RetryParkedMessagesResponse> {
+        let missing = parking::missing(tx, selection).await?;
         let marked = parking::mark_for_retry(tx, selection).await?;
         for parked_id in &marked {
             let once = Options::new().unique(Unique::Keep(parked_id.to_string()));
             tx.enqueue(&RedeliverMessage { parked_id: *parked_id }, once).await?;
         }
         tracing::info!(count = marked.len(), ?selection, "parked messages are sent back");
-        Ok(v1::RetryParkedMessagesResponse { count: i64::try_from(marked.len()).unwrap_or(i64::MAX) })
+        Ok(v1::RetryParkedMessagesResponse {
+            count: i64::try_from(marked.len()).unwrap_or(i64::MAX),
+            missing: texts(&missing),
+        })
     }
 }
 
@@ -143,8 +147,12 @@ impl rpc::TxHandler for DiscardParkedMessages {
     }
 
     async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::DiscardParkedMessagesResponse> {
+        let missing = parking::missing(tx, selection).await?;
         let count = parking::discard(tx, selection).await?;
         tracing::info!(count, ?selection, "parked messages discarded");
-        Ok(v1::DiscardParkedMessagesResponse { count: i64::try_from(count).unwrap_or(i64::MAX) })
+        Ok(v1::DiscardParkedMessagesResponse {
+            count: i64::try_from(count).unwrap_or(i64::MAX),
+            missing: texts(&missing),
+        })
     }
 }

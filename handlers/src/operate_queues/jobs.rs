@@ -3,7 +3,7 @@ use super::OPS;
 use crate::convert::{at_most, shown_job, uuid};
 use gavel_proto::v1;
 use gavel_runtime::{
-    Error, Io, Result, Tx,
+    Class, Error, Io, Result, Tx,
     auth::{Access, Caller},
     job::{
         inspect,
@@ -90,6 +90,10 @@ impl rpc::TxHandler for CancelJob {
         match cancelled {
             Cancelled::Buried => Ok(v1::CancelJobResponse { buried: true }),
             Cancelled::Asked => Ok(v1::CancelJobResponse { buried: false }),
+            Cancelled::Dead => {
+                let message = format!("job {job_id} is dead already: there is nothing to cancel");
+                Err(Error::new(Class::Refused, message))
+            }
             Cancelled::Unknown => Err(no_job(*job_id)),
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
     judges,
     progress::{Step, run, run_quietly, wait_until},
-    servers::{containers::engine_answers, layout::Layout, processes::Processes},
+    servers::{engine::engine_answers, layout::Layout, processes::Processes},
     sqlx::Sqlx,
     test::{Services, Test},
 };
@@ -29,7 +29,18 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("docker", &mut docker)?;
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
-    stage("clippy", &mut || run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
+    stage("clippy", &mut || {
+        run(cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "xtask/containers",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
     stage("fuzz target", &mut fuzz::check)?;
     stage("rustdoc", &mut || {
         let mut doc = cargo();

@@ -5,7 +5,7 @@
 use crate::{
     install::{DEBOOTSTRAP, DOCKER, as_root, ensure as install},
     progress::{Step, run_quietly},
-    servers::containers::image,
+    servers::engine::image,
 };
 use anyhow::bail;
 use clap::Args;

@@ -1,14 +1,11 @@
 //! Every test, on one set of real servers, in parallel.
+#[cfg(feature = "containers")]
+use crate::servers::containers::Containers;
 use crate::{
     install::{self, NEXTEST},
     judges,
     progress::{Step, run, run_quietly},
-    servers::{
-        Urls,
-        containers::{self, Containers},
-        layout::Layout,
-        processes::Processes,
-    },
+    servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes},
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -39,6 +36,7 @@ pub(crate) struct Test {
 
 /// What holds the servers up until the tests are done.
 enum Held {
+    #[cfg(feature = "containers")]
     Containers(Box<Containers>),
     Processes(Box<Processes>),
     Urls(Urls),
@@ -47,6 +45,7 @@ enum Held {
 impl Held {
     fn urls(&self) -> &Urls {
         match self {
+            #[cfg(feature = "containers")]
             Self::Containers(containers) => &containers.urls,
             Self::Processes(processes) => &processes.urls,
             Self::Urls(urls) => urls,
@@ -60,11 +59,16 @@ impl Test {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let auto = if engine_answers() { Services::Containers } else { Services::Processes };
+        let services = self.services.unwrap_or(auto);
+        if services == Services::Containers && !cfg!(feature = "containers") {
+            return self.run_with_containers();
+        }
         // Tests start servers of their own too: one that is demoted, a gateway, a pooler.
         install::everything()?;
         let python = judges::prepare()?;
         let nextest = NEXTEST.path()?;
-        let servers = self.servers()?;
+        let servers = servers(services)?;
         let urls = servers.urls();
         let bins = build(&["--workspace", "--bins", "--tests", "--examples"], false)?;
         let template = format!("gavel_template_{}", std::process::id());
@@ -86,19 +90,29 @@ impl Test {
         run(&mut command)
     }
 
-    fn servers(&self) -> anyhow::Result<Held> {
-        let auto = if containers::engine_answers() { Services::Containers } else { Services::Processes };
-        Ok(match self.services.unwrap_or(auto) {
-            Services::Containers => Held::Containers(Box::new(Containers::start()?)),
-            Services::Processes => Held::Processes(Box::new(Processes::start(Layout::claim("test")?, false)?)),
-            Services::Urls => Held::Urls(Urls {
-                postgres: variable("GAVEL_TEST_POSTGRES_URL")?,
-                amqp: variable("GAVEL_TEST_AMQP_URL")?,
-                rabbitmq_api: variable("GAVEL_TEST_RABBITMQ_API_URL")?,
-                redis: variable("GAVEL_TEST_REDIS_URL")?,
-            }),
-        })
+    /// The same by this program with the containers' client, which is built only now.
+    fn run_with_containers(&self) -> anyhow::Result<()> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["run", "--quiet", "--package", "xtask", "--features", "containers", "--"]);
+        cargo.args(["test", "--services", "containers", "--"]).args(&self.nextest).current_dir(crate::root());
+        run(&mut cargo)
     }
+}
+
+fn servers(services: Services) -> anyhow::Result<Held> {
+    Ok(match services {
+        #[cfg(feature = "containers")]
+        Services::Containers => Held::Containers(Box::new(Containers::start()?)),
+        #[cfg(not(feature = "containers"))]
+        Services::Containers => anyhow::bail!("this xtask was built without containers"),
+        Services::Processes => Held::Processes(Box::new(Processes::start(Layout::claim("test")?, false)?)),
+        Services::Urls => Held::Urls(Urls {
+            postgres: variable("GAVEL_TEST_POSTGRES_URL")?,
+            amqp: variable("GAVEL_TEST_AMQP_URL")?,
+            rabbitmq_api: variable("GAVEL_TEST_RABBITMQ_API_URL")?,
+            redis: variable("GAVEL_TEST_REDIS_URL")?,
+        }),
+    })
 }
 
 fn variable(name: &str) -> anyhow::Result<String> {

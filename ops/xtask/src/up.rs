@@ -231,7 +231,9 @@ impl System<'_> {
     }
 
     fn open_items(&self) -> anyhow::Result<Vec<serde_json::Value>> {
-        Ok(serde_json::from_str(&self.bidctl(&["--json", "item", "list", "--status", "open"])?)?)
+        let listed: serde_json::Value =
+            serde_json::from_str(&self.bidctl(&["--json", "item", "list", "--status", "open", "--limit", "1000"])?)?;
+        Ok(listed["items"].as_array().cloned().unwrap_or_default())
     }
 
     fn greet(&self, item: &serde_json::Value, has_gateway: bool) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use crate::{
     runtime::Role,
     server::Routes,
     spec::{Listener, Trigger},
+    tls,
 };
 use poem::Route;
 use sha2::{Digest, Sha256};
@@ -21,6 +22,7 @@ use std::collections::BTreeSet;
 
 impl App {
     pub(crate) fn runtime(&self, backends: &Backends, process: &str, role: Role) -> anyhow::Result<Runtime> {
+        tls::choose_provider();
         let specs = || self.registrations.iter().map(|registration| registration.spec);
         let topology = Topology::of(self.name, specs());
         let mut live = Live::default();

@@ -37,11 +37,38 @@ impl App {
                 faults.push(format!("handler {:?}: {route} has a handler already", spec.name));
             }
         }
+        faults.extend(channel_faults(&self.registrations));
         if let Some(descriptors) = self.descriptors {
             faults.extend(contract_faults(descriptors, &self.registrations));
         }
         if faults.is_empty() { Ok(self) } else { Err(RegistrationErrors { faults }) }
     }
+}
+
+/// The runner of the crate sqlxmq claims whatever a channel of its holds: each is one registration's, and no handler's kind.
+fn channel_faults(registrations: &[Registration]) -> Vec<String> {
+    let specs = || registrations.iter().map(|registration| registration.spec);
+    let kinds: BTreeSet<_> =
+        specs().filter(|spec| matches!(spec.trigger, Trigger::Job(_))).map(|spec| spec.name).collect();
+    let (mut faults, mut taken) = (Vec::new(), BTreeSet::new());
+    for spec in specs() {
+        let Trigger::Sqlxmq(channels) = spec.trigger else { continue };
+        if channels.is_empty() {
+            faults.push(format!("{:?}: no channels, which means all of them; allowed: those of its jobs", spec.name));
+        }
+        for channel in channels {
+            if kinds.contains(channel) {
+                faults.push(format!(
+                    "{:?}: the channel {channel} is the kind of a handler: its jobs would be burned",
+                    spec.name
+                ));
+            }
+            if !taken.insert(channel) {
+                faults.push(format!("{:?}: the channel {channel} has jobs of the crate sqlxmq already", spec.name));
+            }
+        }
+    }
+    faults
 }
 
 /// Methods without a handler, handlers without a method, and where the two differ.

@@ -15,6 +15,7 @@ use crate::{
     reconcile::{self, Reconciler},
     rpc, schedule,
     spec::{Durability, Spec, Trigger},
+    sqlxmq_jobs,
 };
 use anyhow::bail;
 use prost::Name;
@@ -96,6 +97,12 @@ impl App {
     #[must_use]
     pub fn http_io<H: http::IoHandler>(self) -> Self {
         self.register(H::SPEC, "http", Run::Http(http::mount::<H>))
+    }
+
+    /// Jobs of the crate sqlxmq, as they are.
+    #[must_use]
+    pub fn sqlxmq<J: sqlxmq_jobs::Jobs>(self) -> Self {
+        self.register(J::SPEC, "sqlxmq", Run::Sqlxmq(J::registry))
     }
 
     /// A kind of job with pure database effects.

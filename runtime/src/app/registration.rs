@@ -1,5 +1,5 @@
 //! One handler, as registered, its types forgotten.
-use crate::{Runtime, auth::Access, job, live::Live, message, poll, rpc, schedule, spec::Spec};
+use crate::{Runtime, auth::Access, job, live::Live, message, poll, rpc, schedule, spec::Spec, sqlxmq_jobs};
 use poem::Route;
 use prost::Name;
 
@@ -21,6 +21,7 @@ pub(super) enum Run {
     Message(message::Erased, fn() -> String),
     Schedule(schedule::Erased),
     Poll(poll::Erased),
+    Sqlxmq(sqlxmq_jobs::Erased),
     /// Adds a hub.
     Feed(fn(&mut Live)),
 }
@@ -62,6 +63,7 @@ impl Registration {
             Run::Message(handler, _) => drop(tasks.spawn(message::run(own, spec, handler))),
             Run::Schedule(handler) => drop(tasks.spawn(schedule::run(own, spec, handler))),
             Run::Poll(handler) => poll::run(&own, spec, handler),
+            Run::Sqlxmq(registry) => drop(tasks.spawn(sqlxmq_jobs::run(own, spec, registry))),
         }
     }
 }

@@ -16,15 +16,21 @@ use std::sync::atomic::Ordering;
 pub struct Finding {
     /// What.
     pub what: String,
-    /// Whether it is as it should be.
+    /// Whether it is as it should be, or as an operator wanted it.
     pub ok: bool,
+    /// Whether it is what an operator did: nothing is wrong, and somebody may have forgotten it.
+    pub by_operator: bool,
     /// The figure, or what is wrong.
     pub detail: String,
 }
 
 impl Finding {
     fn new(what: impl Into<String>, ok: bool, detail: impl Into<String>) -> Self {
-        Self { what: what.into(), ok, detail: detail.into() }
+        Self { what: what.into(), ok, by_operator: false, detail: detail.into() }
+    }
+
+    fn by_operator(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { by_operator: true, ..Self::new(what, true, detail) }
     }
 }
 
@@ -59,7 +65,7 @@ fn dependency(what: &str, check: &Check) -> Finding {
     Finding::new(what, check.up, check.problem.clone().unwrap_or_else(|| "answers".to_owned()))
 }
 
-async fn backlogs(runtime: &Runtime) -> anyhow::Result<[Finding; 4]> {
+async fn backlogs(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
     sample_backlog(runtime).await?;
     let backlog = &runtime.metrics().backlog;
     let (events, age_ms) =
@@ -71,13 +77,23 @@ async fn backlogs(runtime: &Runtime) -> anyhow::Result<[Finding; 4]> {
            FROM (SELECT FROM outbox WHERE retry_at IS NOT NULL LIMIT 10001) h"#
     );
     let held = held.fetch_one(&runtime.pools().reads).await?;
+    let cancelled = sqlx::query_scalar!(
+        r#"SELECT count(*) FILTER (WHERE errors -> -1 ->> 'class' = 'cancelled') AS "count!"
+           FROM (SELECT errors FROM dead_jobs LIMIT 10001) d"#
+    );
+    let cancelled = cancelled.fetch_one(&runtime.pools().reads).await?;
+    let failed = dead - cancelled.min(dead);
     let why = held.why.map(|why| format!(": {why}")).unwrap_or_default();
-    Ok([
+    let mut findings = vec![
         Finding::new("outbox", age_ms < LATE_OUTBOX_MS, format!("{events} events wait, the oldest for {age_ms} ms")),
         Finding::new("events held back", held.count == 0, format!("{}{why}", held.count)),
         Finding::new("jobs due", true, due.to_string()),
-        Finding::new("jobs dead", dead == 0, dead.to_string()),
-    ])
+        Finding::new("jobs dead", failed == 0, failed.to_string()),
+    ];
+    if cancelled > 0 {
+        findings.push(Finding::by_operator("jobs cancelled", format!("{cancelled} are kept among the dead")));
+    }
+    Ok(findings)
 }
 
 /// One finding for all queues where all is well, and one for each where it is not.
@@ -102,7 +118,7 @@ async fn queues(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
             findings.push(Finding::new(what.as_str(), false, detail));
         }
         if let Some((at, by)) = &depth.paused {
-            findings.push(Finding::new(what.as_str(), true, format!("paused by {by} since {}", at.format("%FT%TZ"))));
+            findings.push(Finding::by_operator(what.as_str(), format!("paused by {by} since {}", at.format("%FT%TZ"))));
         }
     }
     if findings.iter().all(|finding| finding.ok) {

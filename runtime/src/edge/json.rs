@@ -87,13 +87,14 @@ impl Reader<'_> {
     }
 
     fn list(&mut self, raw: &RawValue, kind: &Kind, path: &str) -> Result<(), Wrong> {
-        let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Wrong::at(path, "allowed: a list"))?;
+        let entries: Vec<&RawValue> =
+            serde_json::from_str(raw.get()).map_err(|_| Wrong::at(path, "allowed: a list"))?;
         self.out.push('[');
-        for (place, item) in items.into_iter().enumerate() {
+        for (place, entry) in entries.into_iter().enumerate() {
             if place > 0 {
                 self.out.push(',');
             }
-            self.value(item, kind, &format!("{path}[{place}]"))?;
+            self.value(entry, kind, &format!("{path}[{place}]"))?;
         }
         self.out.push(']');
         Ok(())

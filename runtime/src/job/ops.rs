@@ -15,6 +15,8 @@ pub enum Cancelled {
     Buried,
     /// It is running: its handler is asked to stop.
     Asked,
+    /// It was dead before: there is nothing to cancel.
+    Dead,
     /// There is no such job, or it is done.
     Unknown,
 }
@@ -97,16 +99,31 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
         settle::bury(conn, &job, Fence::Attempts(job.attempts), &failure, &keys).await?;
         return Ok(Cancelled::Buried);
     }
+    // Asked again, it is asked all the same.
     let asked = sqlx::query!(
         "INSERT INTO job_cancellations (job_id, requested_by) SELECT id, $2 FROM mq_msgs WHERE id = $1
-         ON CONFLICT (job_id) DO NOTHING",
+         ON CONFLICT (job_id) DO UPDATE SET requested_by = $2",
         job_id,
         by,
     )
     .execute(&mut *conn)
     .await?;
+    let dead = not_dead(conn, &Selection::Ids(vec![job_id])).await?;
+    if asked.rows_affected() == 0 && dead.is_empty() {
+        return Ok(Cancelled::Dead);
+    }
     sqlx::query!("SELECT pg_notify($1, $2)", super::wake::CHANNEL, format!("!{job_id}")).execute(&mut *conn).await?;
     Ok(if asked.rows_affected() > 0 { Cancelled::Asked } else { Cancelled::Unknown })
+}
+
+/// Which of these are not among the dead.
+pub async fn not_dead(conn: &mut PgConnection, selection: &Selection) -> Result<Vec<Uuid>> {
+    let missing = sqlx::query_scalar!(
+        r#"SELECT id AS "id!" FROM unnest($1::uuid[]) AS asked (id)
+           WHERE NOT EXISTS (SELECT FROM dead_jobs d WHERE d.job_id = asked.id)"#,
+        selection.parts().0,
+    );
+    Ok(missing.fetch_all(conn).await?)
 }
 
 /// Queues dead jobs again, with all their tries; their history stays with them. Gives how many there were.

@@ -132,6 +132,17 @@ async fn keep(pool: &Pool, parked: &ParkedDelivery) -> Result<()> {
     Ok(())
 }
 
+/// Which of these are not parked.
+pub async fn missing(tx: &mut Tx, selection: &Selection) -> Result<Vec<Uuid>> {
+    let Selection::Ids(ids) = selection else { return Ok(Vec::new()) };
+    let missing = sqlx::query_scalar!(
+        r#"SELECT id AS "id!" FROM unnest($1::uuid[]) AS asked (id)
+           WHERE NOT EXISTS (SELECT FROM parked_messages p WHERE p.parked_id = asked.id)"#,
+        ids,
+    );
+    Ok(missing.fetch_all(tx.conn()).await?)
+}
+
 /// Parked messages, the newest first, of one consumer or of all, after the one named.
 pub async fn list(
     reads: &Pool,

@@ -8,7 +8,7 @@ pub(crate) use seldom::Seldom;
 use crate::{auth::KeyFigures, fault, gauges, reconcile};
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider},
+    metrics::{Counter, Gauge, Histogram, Meter, MeterProvider},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use runs::Runs;
@@ -31,7 +31,7 @@ use tracing_subscriber::{
 
 /// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries. Every broken connection to the
 /// broker is reported by whoever builds the next one, so the client library is silent.
-const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info";
+const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info,sqlxmq::registry=info";
 
 /// Starts logging for this process. Call it once, first.
 pub fn init(process: &'static str) -> anyhow::Result<()> {
@@ -140,6 +140,11 @@ impl Metrics {
             let gauge = self.meter.u64_observable_gauge(name).with_description(description);
             gauge.with_callback(move |observer| observer.observe(figure(&keys), &[])).build();
         }
+    }
+
+    /// A gauge of a handler's own.
+    pub(crate) fn gauge(&self, name: &'static str, description: &'static str) -> Gauge<u64> {
+        self.meter.u64_gauge(name).with_description(description).build()
     }
 
     /// Marks the begin of a run.

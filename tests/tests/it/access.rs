@@ -74,6 +74,7 @@ async fn call(method: &str, api: &Api, item_id: &str) -> Result<(), Failure> {
                 start_price_minor: 100,
                 starts_at: None,
                 ends_at: Some(prost_types::Timestamp { seconds: Utc::now().timestamp() + 3_600, nanos: 0 }),
+                ..v1::CreateItemRequest::default()
             };
             api.create_item(request).await.map(drop)
         }

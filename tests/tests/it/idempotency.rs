@@ -81,6 +81,7 @@ async fn an_item_is_published_once_per_key() {
         start_price_minor: 1_000,
         starts_at: None,
         ends_at: Some(prost_types::Timestamp { seconds: Utc::now().timestamp() + 3_600, nanos: 0 }),
+        ..gavel_proto::v1::CreateItemRequest::default()
     };
     let replies = join_all((0..5).map(|_| seller.create_item(request.clone()))).await;
     let ids: Vec<_> = replies.into_iter().map(|reply| reply.expect("published").item_id).collect();

@@ -67,6 +67,7 @@ async fn what_is_wrong_with_an_item_is_named() {
         start_price_minor: 1_000,
         starts_at: None,
         ends_at: Some(prost_types::Timestamp { seconds: Utc::now().timestamp() + 60, nanos: 0 }),
+        ..v1::CreateItemRequest::default()
     };
     let past = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
     for (request, named) in [

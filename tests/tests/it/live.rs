@@ -109,6 +109,7 @@ async fn watchers_of_a_scheduled_item_hear_when_bidding_begins() {
         start_price_minor: 1_000,
         starts_at: at(4),
         ends_at: at(3_600),
+        ..v1::CreateItemRequest::default()
     };
     let item = seller.create_item(request).await.expect("published");
     assert_eq!((item.status(), item.next_minimum_minor), (ItemStatus::Scheduled, 1_000));

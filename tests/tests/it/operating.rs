@@ -65,12 +65,17 @@ async fn queues_are_listed_paused_and_resumed() {
     assert_eq!((&unknown["registered"], &unknown["waiting"]), (&false.into(), &1.into()), "{unknown}");
 
     assert_eq!(operator.json(&["queue", "pause", "close_item"]).await["changed"], true);
-    assert_eq!(operator.json(&["queue", "pause", "close_item"]).await["changed"], false);
+    let again = operator.refused(&["queue", "pause", "close_item"]).await;
+    assert!(again.contains("was paused already"), "{again}");
+    let unknown = operator.refused(&["queue", "pause", "close_itm"]).await;
+    assert!(unknown.contains("perhaps close_item?"), "{unknown}");
     assert_eq!(operator.queue("close_item").await["paused_by"], "olga");
     let table = operator.said(&["queue", "list"]).await;
     assert!(table.contains("kind") && table.contains("paused by olga") && table.contains("unknown kind"), "{table}");
     assert_eq!(operator.json(&["queue", "resume", "close_item"]).await["changed"], true);
     assert_eq!(operator.queue("close_item").await["paused_at"], Value::Null);
+    let again = operator.refused(&["queue", "resume", "close_item"]).await;
+    assert!(again.contains("was not paused"), "{again}");
     let refused = operator.refused(&["queue", "show", "nothing"]).await;
     assert!(refused.contains("\"nothing\"") && refused.contains("close_item"), "{refused}");
 }
@@ -80,7 +85,7 @@ async fn a_job_is_looked_at_cancelled_retried_and_discarded() {
     let operator = Operator::new().await;
     let shown = operator.json(&["queue", "show", "close_item"]).await;
     let id = shown["jobs"][0]["job_id"].as_str().expect("one is queued").to_owned();
-    assert_eq!(shown["jobs"][0]["state"], "scheduled");
+    assert_eq!(shown["jobs"][0]["state"], "JOB_STATE_SCHEDULED");
     let job = operator.json(&["queue", "job", &id]).await;
     assert!(job["args"]["item_id"].is_string(), "{job}");
 
@@ -93,10 +98,19 @@ async fn a_job_is_looked_at_cancelled_retried_and_discarded() {
     let table = operator.said(&["dead", "show", &id]).await;
     assert!(table.contains("cancelled by olga") && table.contains("item_id"), "{table}");
 
+    let again = operator.refused(&["queue", "cancel", &id, "--yes"]).await;
+    assert!(again.contains("is dead already"), "{again}");
+    let nobody = uuid::Uuid::nil().to_string();
+    let partly = operator.refused(&["dead", "retry", &nobody]).await;
+    assert!(partly.contains("not there") && partly.contains(&nobody) && !partly.contains("queued again"), "{partly}");
+    let none = operator.refused(&["dead", "retry", "--kind", "close_itm"]).await;
+    assert!(none.contains("there is none"), "{none}");
+    let none = operator.refused(&["parked", "discard", &nobody, "--yes"]).await;
+    assert!(none.contains("not there"), "{none}");
     let refused = operator.refused(&["dead", "discard", &id]).await;
     assert!(refused.contains("its auction stays") && refused.contains("--yes"), "{refused}");
     assert_eq!(operator.json(&["dead", "retry", "--kind", "close_item"]).await["count"], 1);
-    assert_eq!(operator.json(&["queue", "job", &id]).await["state"], "waiting");
+    assert_eq!(operator.json(&["queue", "job", &id]).await["state"], "JOB_STATE_WAITING");
     assert_eq!(operator.json(&["queue", "cancel", &id, "--yes"]).await["buried"], true);
     assert_eq!(operator.json(&["dead", "discard", &id, "--yes"]).await["count"], 1);
     assert_eq!(operator.json(&["dead", "list"]).await["jobs"], serde_json::json!([]));
@@ -120,6 +134,10 @@ async fn handlers_are_listed_and_a_list_can_be_watched() {
         assert!(turn["queues"].is_array(), "{turn}");
     }
     watching.kill();
+    let stranger = operator.system.token("eve", "bidder");
+    let arguments = ["queue", "list", "--watch", "--every", "1", "--ops-url", &operator.url, "--token", &stranger];
+    let mut denied = Process::start(&binary("bidctl"), &arguments, &[]);
+    assert!(!denied.ended().await.success(), "what is not allowed is not asked for again and again");
     let table = operator.said(&["parked", "list"]).await;
     assert!(table.contains("(none)"), "{table}");
 }

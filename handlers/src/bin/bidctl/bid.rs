@@ -1,7 +1,7 @@
 //! Bidding.
 use crate::{
-    client,
-    output::{Output, time},
+    client, item,
+    output::{Output, money, optional_time, time},
     settings::Settings,
 };
 use anyhow::bail;
@@ -33,7 +33,7 @@ pub(crate) struct PlaceBid {
 
 impl PlaceBid {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::BidServiceClient::new(client::config(&settings.url)?);
+        let client = v1::BidServiceClient::new(client::config(settings, &settings.url)?);
         let idempotency_key = self.key.clone().unwrap_or_else(|| ids::random().to_string());
         let request = v1::PlaceBidRequest {
             item_id: self.item_id.clone(),
@@ -41,69 +41,84 @@ impl PlaceBid {
             idempotency_key: idempotency_key.clone(),
         };
         let token = settings.token("bidder")?;
-        let before = if self.wait { self.counted(settings, &token).await? } else { 0 };
+        let before = if self.wait { Some(self.counted(settings, &token).await?) } else { None };
         let reply = client.place_bid(client::request(request, Some(&token))).await;
-        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-        let outcome = match reply.outcome() {
-            v1::BidOutcome::Leading => "accepted, leading",
-            v1::BidOutcome::Outbid => "accepted, outbid",
-            v1::BidOutcome::Unspecified => "unknown",
-        };
-        let decided_at = time(reply.decided_at.as_ref());
+        let reply = reply.map_err(|status| client::explained(settings, &status))?;
+        let is_replayed = client::is_replayed(&reply);
+        let reply = reply.into_inner();
+        // Amounts are in the item's currency, and one's own bid is to be seen.
+        let items = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
+        let currency = item::read(&items, settings, Some(&token), &self.item_id, reply.sequence).await?.0.currency;
         let mut json = json!({
-            "bid_id": reply.bid_id, "outcome": outcome, "sequence": reply.sequence, "price_minor": reply.price_minor,
-            "next_minimum_minor": reply.next_minimum_minor, "decided_at": decided_at, "idempotency_key": idempotency_key,
+            "bid_id": reply.bid_id, "outcome": reply.outcome().as_str_name(), "replayed": is_replayed,
+            "sequence": reply.sequence, "currency": currency, "price_minor": reply.price_minor,
+            "next_minimum_minor": reply.next_minimum_minor, "decided_at": optional_time(reply.decided_at.as_ref()),
+            "idempotency_key": idempotency_key,
         });
-        let mut lines = vec![
-            ("bid", reply.bid_id.clone()),
-            ("outcome", outcome.to_owned()),
-            ("sequence (the item's version)", reply.sequence.to_string()),
-            ("price (minor units)", reply.price_minor.to_string()),
-            ("next minimum", reply.next_minimum_minor.to_string()),
-            ("decided at", decided_at),
-            ("idempotency key", idempotency_key),
-        ];
+        let mut lines = shown(&reply, is_replayed, &currency);
+        lines.push(("idempotency key", idempotency_key));
         if self.wait {
-            let (read_model_ms, statistics_ms) = self.consequences(settings, &token, &reply, before).await?;
+            let since = before.filter(|_| !is_replayed);
+            let (read_model_ms, statistics_ms) = self.consequences(settings, &token, &reply, since).await?;
             json["read_model_after_ms"] = read_model_ms.into();
             json["statistics_after_ms"] = statistics_ms.into();
             lines.push(("in the read model", format!("{read_model_ms} ms after the reply")));
-            lines.push(("in the statistics", format!("{statistics_ms} ms after the reply (relayed through RabbitMQ)")));
+            if let Some(ms) = statistics_ms {
+                lines.push(("in the statistics", format!("{ms} ms after the reply (relayed through RabbitMQ)")));
+            }
         }
         output.record(&json, &lines);
         Ok(())
     }
 
-    /// Milliseconds from the reply until the read model and until the statistics know of the bid.
+    /// Milliseconds from the reply until the read model and, where it is new, until the statistics know of the bid.
     async fn consequences(
         &self,
         settings: &Settings,
         token: &str,
         bid: &v1::PlaceBidResponse,
-        counted_before: i64,
-    ) -> anyhow::Result<(u64, u64)> {
+        counted_before: Option<i64>,
+    ) -> anyhow::Result<(u64, Option<u64>)> {
         let began = Instant::now();
-        let items = v1::ItemServiceClient::new(client::config(&settings.url)?);
+        let items = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
         let in_read_model = async || {
-            let request = v1::GetItemRequest { item_id: self.item_id.clone(), at_least_version: 0 };
-            let reply = items.get_item(client::request(request, Some(token))).await;
-            let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-            let version = reply.item.as_ref().map_or(0, |item| item.version);
-            Ok(reply.source() == v1::ReadSource::ReadModel && version >= bid.sequence)
+            let (item, source) = item::read(&items, settings, Some(token), &self.item_id, 0).await?;
+            Ok(source == v1::ReadSource::ReadModel && item.version >= bid.sequence)
         };
         let read_model_ms = until(began, "the read model", in_read_model).await?;
+        let Some(counted_before) = counted_before else { return Ok((read_model_ms, None)) };
         let counted = async || Ok(self.counted(settings, token).await? > counted_before);
-        let statistics_ms = until(began, "the statistics", counted).await?;
-        Ok((read_model_ms, statistics_ms))
+        Ok((read_model_ms, Some(until(began, "the statistics", counted).await?)))
     }
 
     /// How many of the caller's bids the statistics know, over all currencies.
     async fn counted(&self, settings: &Settings, token: &str) -> anyhow::Result<i64> {
-        let users = v1::UserServiceClient::new(client::config(&settings.url)?);
+        let users = v1::UserServiceClient::new(client::config(settings, &settings.url)?);
         let reply = users.get_user_stats(client::request(v1::GetUserStatsRequest::default(), Some(token))).await;
         let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         Ok(reply.stats.iter().map(|stats| stats.bids_placed).sum())
     }
+}
+
+fn shown(reply: &v1::PlaceBidResponse, is_replayed: bool, currency: &str) -> Vec<(&'static str, String)> {
+    let outcome = match reply.outcome() {
+        v1::BidOutcome::Leading => "accepted, leading",
+        v1::BidOutcome::Outbid => "accepted, outbid",
+        v1::BidOutcome::Unspecified => "unknown",
+    };
+    let when = if is_replayed { ", when it was first made: nothing was done now" } else { "" };
+    let next = match reply.next_minimum_minor {
+        0 => "none: highest price reached".to_owned(),
+        minor => money(minor, currency),
+    };
+    vec![
+        ("bid", reply.bid_id.clone()),
+        ("outcome", format!("{outcome}{when}")),
+        ("sequence (the item's version)", reply.sequence.to_string()),
+        ("price", money(reply.price_minor, currency)),
+        ("next minimum", next),
+        ("decided at", time(reply.decided_at.as_ref())),
+    ]
 }
 
 async fn until(began: Instant, what: &str, knows: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<u64> {

@@ -1,13 +1,26 @@
 //! Calls to bid-service.
 use crate::settings::Settings;
-use anyhow::{Context, anyhow};
-use gavel_runtime::{ids, invocation::CORRELATION_HEADER};
-use poem_grpc::{ClientConfig, Code, Request, Status};
+use anyhow::{Context, anyhow, ensure};
+use gavel_runtime::{ids, invocation::CORRELATION_HEADER, metadata::REPLAYED, tls};
+use poem_grpc::{ClientConfig, Code, Request, Response, Status};
 use std::{error::Error, fmt};
 
 /// What every client of ours is built with.
-pub(crate) fn config(uri: &str) -> anyhow::Result<ClientConfig> {
-    ClientConfig::builder().uri(uri).build().with_context(|| format!("{uri:?} is no URL of a service"))
+pub(crate) fn config(settings: &Settings, url: &str) -> anyhow::Result<ClientConfig> {
+    check_url(url)?;
+    let mut client = ClientConfig::builder().uri(url);
+    if url.starts_with("https://") {
+        client = client.tls_config(tls::client_config(settings.cacert.as_deref())?);
+    }
+    client.build().with_context(|| format!("{url:?} is no URL of a service"))
+}
+
+/// What is no URL of a service would be taken for one, and fail in words of a library.
+pub(crate) fn check_url(url: &str) -> anyhow::Result<()> {
+    let parsed = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let is_bare = parsed.is_some_and(|url| url.path() == "/" && url.query().is_none() && url.username().is_empty());
+    ensure!(is_bare, "{url:?} is no URL of a service; allowed: http://HOST:PORT or https://HOST:PORT");
+    Ok(())
 }
 
 /// A request with the caller's token and a correlation id of its own.
@@ -20,12 +33,27 @@ pub(crate) fn request<T>(message: T, token: Option<&str>) -> Request<T> {
     request
 }
 
+/// Whether the reply is the one that the same call was given before.
+pub(crate) fn is_replayed<T>(response: &Response<T>) -> bool {
+    response.metadata().get(REPLAYED.as_str()).is_some()
+}
+
 /// A call that the service has answered with an error.
 #[derive(Debug)]
 pub(crate) struct Refused {
     /// gRPC's, as in `failed_precondition`.
     pub(crate) code: String,
     message: String,
+}
+
+impl Refused {
+    /// Whether the same call will be answered so however often it is made.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            &*self.code,
+            "unauthenticated" | "permission_denied" | "invalid_argument" | "not_found" | "unimplemented"
+        )
+    }
 }
 
 impl fmt::Display for Refused {
@@ -59,7 +87,8 @@ pub(crate) fn explained_of(settings: &Settings, url: &str, status: &Status) -> a
     let message = status.message().unwrap_or("no message");
     match status.code() {
         Code::Internal if message.contains("onnect") => {
-            let hint = if settings.in_checkout { "" } else { "; there is no .gavel/dev.env here or above" };
+            let hint =
+                if settings.in_checkout { "" } else { "; there is no .gavel/dev.env in this program's checkout" };
             anyhow!("{url} does not answer ({message}); is bid-service running? `cargo xtask up` starts one{hint}")
         }
         code => Refused { code: name_of(code), message: message.to_owned() }.into(),
@@ -75,5 +104,25 @@ mod tests {
         assert_eq!(name_of(Code::FailedPrecondition), "failed_precondition");
         assert_eq!(name_of(Code::NotFound), "not_found");
         assert_eq!(name_of(Code::Internal), "internal");
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_service_is_named() {
+        for good in ["http://127.0.0.1:8080", "https://gavel.example", "http://[::1]:80/"] {
+            assert!(check_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "ftp://x",
+            "http://",
+            "http://x/api",
+            "http://u:p@x",
+            "http://x?y",
+            "\u{202e}",
+        ] {
+            assert!(check_url(bad).unwrap_err().to_string().contains("allowed"), "{bad}");
+        }
     }
 }

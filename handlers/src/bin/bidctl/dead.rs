@@ -1,8 +1,8 @@
 //! Jobs that failed for good.
 use crate::{
-    jobs::{self, ERROR_WIDTH},
-    ops::{Ops, PAGE, key, pages, sum},
-    output::{Output, cut, time},
+    jobs,
+    ops::{Done, Ops, PAGE, key, pages, sum},
+    output::{Output, time},
     settings::Settings,
     watch::Watch,
 };
@@ -98,14 +98,15 @@ impl List {
             let page = ops.said(ops.client.list_dead_jobs(ops.request(request)).await)?;
             Ok((page.jobs, page.next_page_token))
         };
-        let dead = pages(self.limit, page).await?;
+        let (dead, is_more) = pages(self.limit, page).await?;
         let row = |job: &v1::Job| {
-            let error = cut(&job.last_error, ERROR_WIDTH);
+            let error = job.last_error.clone();
             vec![job.job_id.clone(), job.kind.clone(), job.tries.to_string(), time(job.at.as_ref()), error]
         };
         let rows: Vec<_> = dead.iter().map(row).collect();
-        let json = json!({ "jobs": dead.iter().map(jobs::as_json).collect::<Vec<_>>() });
+        let json = json!({ "jobs": dead.iter().map(jobs::as_json).collect::<Vec<_>>(), "more": is_more });
         output.table(&json, &["job", "kind", "tries", "died", "last error"], &rows);
+        output.more(is_more);
         Ok(())
     }
 }
@@ -131,21 +132,19 @@ impl Selection {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
             let request = v1::RetryDeadJobsRequest { idempotency_key: key(), job_ids, kind };
-            Ok(ops.said(ops.client.retry_dead_jobs(ops.request(request)).await)?.count)
+            let done = ops.said(ops.client.retry_dead_jobs(ops.request(request)).await)?;
+            Ok(Done { count: done.count, missing: done.missing })
         };
-        let sum = sum(self.kind.is_some(), call).await?;
-        output.record(&json!({ "count": sum }), &[("queued again", sum.to_string())]);
-        Ok(())
+        sum(self.kind.is_some(), call).await?.say("queued again", output)
     }
 
     async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
             let request = v1::DiscardDeadJobsRequest { idempotency_key: key(), job_ids, kind };
-            Ok(ops.said(ops.client.discard_dead_jobs(ops.request(request)).await)?.count)
+            let done = ops.said(ops.client.discard_dead_jobs(ops.request(request)).await)?;
+            Ok(Done { count: done.count, missing: done.missing })
         };
-        let sum = sum(self.kind.is_some(), call).await?;
-        output.record(&json!({ "count": sum }), &[("discarded", sum.to_string())]);
-        Ok(())
+        sum(self.kind.is_some(), call).await?.say("discarded", output)
     }
 }

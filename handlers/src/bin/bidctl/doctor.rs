@@ -1,30 +1,48 @@
 //! Is everything well?
-use crate::{output::Output, settings::Settings};
-use gavel_runtime::diagnose::{Finding, diagnose};
+use crate::{client, output::Output, settings::Settings};
+use anyhow::{Context, bail};
+use gavel_runtime::{
+    diagnose::{Finding, diagnose},
+    tls,
+};
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
 
 pub(crate) async fn run(settings: &Settings, output: Output) -> anyhow::Result<ExitCode> {
-    let mut findings =
-        vec![service("service", &settings.url).await, service("service, for operators", &settings.ops_url).await];
+    let mut findings = vec![
+        service(settings, "service", &settings.url).await,
+        service(settings, "service, for operators", &settings.ops_url).await,
+    ];
     findings.extend(diagnose(gavel::app(), &settings.backends()?).await?);
-    let mark = |finding: &Finding| if finding.ok { "ok" } else { "WRONG" }.to_owned();
+    let mark = |finding: &Finding| match finding {
+        Finding { by_operator: true, .. } => "note".to_owned(),
+        Finding { ok: true, .. } => "ok".to_owned(),
+        Finding { .. } => "WRONG".to_owned(),
+    };
     let rows: Vec<_> = findings.iter().map(|f| vec![mark(f), f.what.clone(), f.detail.clone()]).collect();
-    output.table(&json!(findings), &["", "what", "detail"], &rows);
+    output.table(&json!({ "findings": findings }), &["", "what", "detail"], &rows);
     Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What the service says of itself there.
-async fn service(what: &str, address: &str) -> Finding {
-    let url = format!("{}/readyz", address.trim_end_matches('/'));
-    let asked = reqwest::Client::new().get(&url).timeout(Duration::from_secs(5)).send().await;
-    let (ok, detail) = match asked {
-        Ok(reply) if reply.status().is_success() => (true, format!("{address} is ready")),
-        Ok(reply) => {
-            let status = reply.status();
-            (false, format!("{url} says {status}: {}", reply.text().await.unwrap_or_default().replace(['\n', ' '], "")))
-        }
-        Err(error) => (false, format!("{url} does not answer: {error}")),
+async fn service(settings: &Settings, what: &str, address: &str) -> Finding {
+    let (ok, detail) = match readiness(settings, address).await {
+        Ok(detail) => (true, detail),
+        Err(error) => (false, format!("{error:#}")),
     };
-    Finding { what: what.to_owned(), ok, detail }
+    Finding { what: what.to_owned(), ok, by_operator: false, detail }
+}
+
+async fn readiness(settings: &Settings, address: &str) -> anyhow::Result<String> {
+    client::check_url(address)?;
+    let url = format!("{}/readyz", address.trim_end_matches('/'));
+    let client = reqwest::Client::builder().use_preconfigured_tls(tls::client_config(settings.cacert.as_deref())?);
+    let asked = client.build()?.get(&url).timeout(Duration::from_secs(5)).send().await;
+    let reply = asked.with_context(|| format!("{url} does not answer"))?;
+    let status = reply.status();
+    if status.is_success() {
+        return Ok(format!("{address} is ready"));
+    }
+    let said: String = reply.text().await.unwrap_or_default().replace(['\n', ' '], "");
+    bail!("{url} says {status}: {said}")
 }

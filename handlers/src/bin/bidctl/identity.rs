@@ -26,14 +26,21 @@ pub(crate) struct Token {
     #[arg(long = "role", value_parser = ROLES, default_value = "bidder")]
     roles: Vec<String>,
     /// How long the token is valid
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_440))]
     minutes: u32,
 }
 
 impl Token {
-    pub(crate) fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let Some(user) = &settings.user else { bail!("whose token? Give --user NAME") };
-        say!("{}", mint(settings, user, &self.roles, self.minutes)?);
+        let token = mint(settings, user, &self.roles, self.minutes)?;
+        if output.json {
+            let expires_at = clock::wall() + chrono::TimeDelta::minutes(self.minutes.into());
+            let expires_at = expires_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            output.record(&json!({ "token": token, "user": user, "roles": self.roles, "expires_at": expires_at }), &[]);
+        } else {
+            say!("{token}");
+        }
         Ok(())
     }
 }

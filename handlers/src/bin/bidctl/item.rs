@@ -1,189 +1,118 @@
 //! Items.
+mod create;
+mod shown;
+mod watch;
+
+pub(crate) use shown::read;
+
 use crate::{
     client,
+    ops::{PAGE, pages},
     output::{Output, money, time},
     settings::Settings,
 };
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use gavel::item::status_name;
 use gavel_proto::v1;
-use gavel_runtime::{clock, ids};
-use prost_types::Timestamp;
-use serde_json::{Value, json};
-use std::time::Duration;
+use serde_json::json;
+use shown::{HEADER, as_json, as_row};
 
 #[derive(Subcommand)]
 pub(crate) enum Item {
     /// Publish an item (role seller)
-    Create(Create),
+    Create(create::Create),
     /// List items, newest first
     List(List),
     /// Show one item
-    Show(Show),
-}
-
-#[derive(Args)]
-pub(crate) struct Create {
-    /// What it is
-    #[arg(long)]
-    title: String,
-    /// ISO 4217 code
-    #[arg(long, default_value = "EUR")]
-    currency: String,
-    /// The lowest first bid, in minor units: 1000 is 10.00
-    #[arg(long, allow_negative_numbers = true)]
-    start_price_minor: i64,
-    /// When bidding ends, from now: 90s, 10m, 2h, 3d
-    #[arg(long, value_parser = duration)]
-    ends_in: Duration,
-    /// The idempotency key, a UUID: the same key never makes a second item
-    #[arg(long)]
-    key: Option<String>,
+    Show(shown::Show),
+    /// List the accepted bids of an item, newest first
+    Bids(Bids),
+    /// Show an item as it changes, until it is closed
+    Watch(watch::Watch),
 }
 
 #[derive(Args)]
 pub(crate) struct List {
-    /// Only open, or only closed ones
-    #[arg(long, value_parser = ["open", "closed"])]
+    /// Only items of this status
+    #[arg(long, value_parser = ["scheduled", "open", "closing", "closed"])]
     status: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 20)]
-    limit: i32,
+    limit: usize,
 }
 
 #[derive(Args)]
-pub(crate) struct Show {
+pub(crate) struct Bids {
     /// The item's id
     item_id: String,
+    /// At most this many
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
 }
 
 impl Item {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::ItemServiceClient::new(client::config(&settings.url)?);
+        let client = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
         match self {
             Self::Create(create) => create.run(&client, settings, output).await,
             Self::List(list) => list.run(&client, settings, output).await,
             Self::Show(show) => show.run(&client, settings, output).await,
+            Self::Bids(bids) => bids.run(&client, settings, output).await,
+            Self::Watch(watch) => watch.run(&client, settings, output).await,
         }
-    }
-}
-
-impl Create {
-    async fn run(&self, client: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let ends_at = clock::wall() + self.ends_in;
-        let request = v1::CreateItemRequest {
-            idempotency_key: self.key.clone().unwrap_or_else(|| ids::random().to_string()),
-            title: self.title.clone(),
-            currency: self.currency.clone(),
-            start_price_minor: self.start_price_minor,
-            starts_at: None,
-            ends_at: Some(Timestamp { seconds: ends_at.timestamp(), nanos: 0 }),
-        };
-        let token = settings.token("seller")?;
-        let reply = client.create_item(client::request(request, Some(&token))).await;
-        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-        let item = reply.item.context("the reply has no item")?;
-        output.record(&as_json(&item), &lines(&item));
-        Ok(())
     }
 }
 
 impl List {
     async fn run(&self, client: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let status = match self.status.as_deref() {
-            Some("open") => v1::ItemStatus::Open,
-            Some("closed") => v1::ItemStatus::Closed,
-            _ => v1::ItemStatus::Unspecified,
-        };
-        let request = v1::ListItemsRequest { page_size: self.limit, page_token: String::new(), status: status.into() };
+        let all = [v1::ItemStatus::Scheduled, v1::ItemStatus::Open, v1::ItemStatus::Closing, v1::ItemStatus::Closed];
+        let wanted = all.into_iter().find(|status| self.status.as_deref() == Some(status_name(*status)));
+        let status = wanted.unwrap_or_default().into();
         let token = settings.token_if_any("bidder")?;
-        let reply = client.list_items(client::request(request, token.as_deref())).await;
-        let items = reply.map_err(|status| client::explained(settings, &status))?.into_inner().items;
-        let rows: Vec<_> = items.iter().map(row).collect();
-        let header = ["item", "title", "price", "next minimum", "leader", "bids", "status", "ends"];
-        output.table(&items.iter().map(as_json).collect(), &header, &rows);
+        let page = async |page_token| {
+            let request = v1::ListItemsRequest { page_size: PAGE, page_token, status };
+            let reply = client.list_items(client::request(request, token.as_deref())).await;
+            let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
+            Ok((reply.items, reply.next_page_token))
+        };
+        let (items, is_more) = pages(self.limit, page).await?;
+        let json = json!({ "items": items.iter().map(as_json).collect::<Vec<_>>(), "more": is_more });
+        output.table(&json, &HEADER, &items.iter().map(as_row).collect::<Vec<_>>());
+        output.more(is_more);
         Ok(())
     }
 }
 
-impl Show {
-    async fn run(&self, client: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let request = v1::GetItemRequest { item_id: self.item_id.clone(), at_least_version: 0 };
+impl Bids {
+    async fn run(&self, items: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let token = settings.token_if_any("bidder")?;
-        let reply = client.get_item(client::request(request, token.as_deref())).await;
-        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-        let source = match reply.source() {
-            v1::ReadSource::ReadModel => "the read model (Redis)",
-            v1::ReadSource::Database => "the database",
-            v1::ReadSource::Unspecified => bail!("the reply does not say where it comes from"),
+        // Bids are in the item's currency.
+        let item = read(items, settings, token.as_deref(), &self.item_id, 0).await?.0;
+        let client = v1::BidServiceClient::new(client::config(settings, &settings.url)?);
+        let page = async |page_token| {
+            let request = v1::ListBidsRequest { item_id: self.item_id.clone(), page_size: PAGE, page_token };
+            let reply = client.list_bids(client::request(request, token.as_deref())).await;
+            let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
+            Ok((reply.bids, reply.next_page_token))
         };
-        let item = reply.item.context("the reply has no item")?;
-        let mut json = as_json(&item);
-        json["source"] = source.into();
-        let mut lines = lines(&item);
-        lines.push(("read from", source.to_owned()));
-        output.record(&json, &lines);
+        let (bids, is_more) = pages(self.limit, page).await?;
+        let as_json = |bid: &v1::Bid| {
+            json!({
+                "bid_id": bid.bid_id, "sequence": bid.sequence, "bidder": bid.bidder, "amount_minor": bid.amount_minor,
+                "decided_at": time(bid.decided_at.as_ref()),
+            })
+        };
+        let as_row = |bid: &v1::Bid| {
+            let amount = money(bid.amount_minor, &item.currency);
+            vec![bid.sequence.to_string(), bid.bidder.clone(), amount, time(bid.decided_at.as_ref())]
+        };
+        let json = json!({
+            "item_id": item.item_id, "currency": item.currency, "bids": bids.iter().map(as_json).collect::<Vec<_>>(),
+            "more": is_more,
+        });
+        let rows: Vec<_> = bids.iter().map(as_row).collect();
+        output.table(&json, &["sequence", "bidder", "amount", "decided at"], &rows);
+        output.more(is_more);
         Ok(())
     }
-}
-
-fn row(item: &v1::Item) -> Vec<String> {
-    let price = item.price_minor.map_or_else(|| "-".to_owned(), |price| money(price, &item.currency));
-    let closed = item.next_minimum_minor == 0;
-    let next_minimum = if closed { "-".to_owned() } else { money(item.next_minimum_minor, &item.currency) };
-    vec![
-        item.item_id.clone(),
-        item.title.clone(),
-        price,
-        next_minimum,
-        item.leader.clone(),
-        item.bid_count.to_string(),
-        status(item).to_owned(),
-        time(item.ends_at.as_ref()),
-    ]
-}
-
-fn lines(item: &v1::Item) -> Vec<(&'static str, String)> {
-    let names = ["item", "title", "price", "next minimum", "leader", "bids", "status", "ends"];
-    let mut lines: Vec<_> = names.into_iter().zip(row(item)).collect();
-    lines.insert(2, ("seller", item.seller.clone()));
-    lines.push(("version", item.version.to_string()));
-    lines
-}
-
-fn as_json(item: &v1::Item) -> Value {
-    json!({
-        "item_id": item.item_id,
-        "title": item.title,
-        "seller": item.seller,
-        "currency": item.currency,
-        "start_price_minor": item.start_price_minor,
-        "price_minor": item.price_minor,
-        "next_minimum_minor": item.next_minimum_minor,
-        "leader": item.leader,
-        "bid_count": item.bid_count,
-        "version": item.version,
-        "status": status(item),
-        "starts_at": time(item.starts_at.as_ref()),
-        "ends_at": time(item.ends_at.as_ref()),
-    })
-}
-
-fn status(item: &v1::Item) -> &'static str {
-    gavel::item::status_name(item.status())
-}
-
-/// `90s`, `10m`, `2h`, `3d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is no duration; allowed: a whole number and s, m, h or d, such as 10m");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(refuse)?;
-    let number: u64 = number.parse().map_err(|_| refuse())?;
-    let unit_s = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(refuse()),
-    };
-    number.checked_mul(unit_s).map(Duration::from_secs).ok_or_else(refuse)
 }

@@ -1,16 +1,14 @@
 //! Jobs as tables and JSON.
-use crate::output::{Output, cut, optional_time, say, time};
+use crate::output::{Output, optional_time, say, time};
 use gavel_proto::v1;
 use serde_json::{Value, json};
 
 /// The columns of [`as_row`].
 pub(crate) const HEADER: [&str; 8] = ["job", "state", "due", "priority", "key", "tries", "left", "last error"];
-/// Characters of an error in a table.
-pub(crate) const ERROR_WIDTH: usize = 60;
 
 pub(crate) fn as_json(job: &v1::Job) -> Value {
     json!({
-        "job_id": job.job_id, "kind": job.kind, "state": state(job), "key": none_if_empty(&job.key),
+        "job_id": job.job_id, "kind": job.kind, "state": job.state().as_str_name(), "key": none_if_empty(&job.key),
         "priority": job.priority, "enqueued_at": optional_time(job.enqueued_at.as_ref()),
         "at": optional_time(job.at.as_ref()), "tries": job.tries, "tries_left": job.tries_left,
         "last_error": none_if_empty(&job.last_error), "correlation_id": none_if_empty(&job.correlation_id),
@@ -26,7 +24,7 @@ pub(crate) fn as_row(job: &v1::Job) -> Vec<String> {
         job.key.clone(),
         job.tries.to_string(),
         job.tries_left.to_string(),
-        cut(&job.last_error, ERROR_WIDTH),
+        job.last_error.clone(),
     ]
 }
 

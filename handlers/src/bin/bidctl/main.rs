@@ -5,27 +5,32 @@ mod bid;
 mod client;
 mod dead;
 mod doctor;
+mod duration;
 mod handlers;
 mod identity;
 mod item;
 mod jobs;
 mod migrate;
+mod names;
 mod ops;
 mod output;
 mod parked;
 mod queue;
 mod settings;
 mod stats;
+mod table;
+mod user;
 mod watch;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use gavel_runtime::tls;
 use output::Output;
 use settings::Settings;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 /// Gavel from the command line: publish items, bid, look, migrate, operate queues, mint development tokens.
 #[derive(Parser)]
-#[command(version, after_help = HELP)]
+#[command(name = "bidctl", version, after_help = HELP)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -41,6 +46,9 @@ pub(crate) struct Global {
     /// Where bid-service listens to operators [GAVEL_OPS_URL, else http://127.0.0.1:8081]
     #[arg(long, global = true, value_name = "URL")]
     ops_url: Option<String>,
+    /// PEM: who may vouch for a service behind https [GAVEL_CACERT, else the authorities known to everybody]
+    #[arg(long, global = true, value_name = "FILE")]
+    cacert: Option<PathBuf>,
     /// Call as this user, with a token minted from the development key
     #[arg(long, global = true, value_name = "NAME")]
     user: Option<String>,
@@ -69,6 +77,9 @@ enum Command {
     Bid(bid::PlaceBid),
     /// Show what a user has bid, won and spent
     Stats(stats::Stats),
+    /// What concerns a user, as it happens
+    #[command(subcommand)]
+    User(user::User),
     /// Look at queues, pause and resume them, look at jobs, cancel them (role ops)
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -82,14 +93,20 @@ enum Command {
     Handlers,
     /// Look at every dependency and every backlog; fails when something is wrong
     Doctor,
+    /// Print a script that completes commands in a shell, such as `source <(bidctl completions bash)`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 const HELP: &str = "\
-Settings come from flags, then from the environment, then from .gavel/dev.env in this directory or one above it, which
-`cargo xtask up` writes. Secrets may come from files: NAME_FILE instead of NAME.
+Settings come from flags, then from the environment, then, inside the checkout that this program was built in, from its
+.gavel/dev.env, which `cargo xtask up` writes. Secrets may come from files: NAME_FILE instead of NAME.
 
   GAVEL_URL               where bid-service listens          http://127.0.0.1:8080
   GAVEL_OPS_URL           where it listens to operators      http://127.0.0.1:8081
+  GAVEL_CACERT            a file, PEM: authorities behind https
   GAVEL_TOKEN             the bearer token to call with
   GAVEL_JWT_SIGNING_KEY   Ed25519 private key, PEM           for token and --user
   GAVEL_JWT_ISSUER, GAVEL_JWT_AUDIENCE                       gavel
@@ -108,6 +125,7 @@ Examples:
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    tls::choose_provider();
     let Arguments { global, command } = Arguments::parse();
     let output = Output { json: global.json, compact: false };
     match run(global, command, output).await {
@@ -120,20 +138,28 @@ async fn main() -> ExitCode {
 }
 
 async fn run(global: Global, command: Command, output: Output) -> anyhow::Result<ExitCode> {
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "bidctl", &mut script);
+        output::line(format_args!("{}", String::from_utf8(script)?));
+        return Ok(ExitCode::SUCCESS);
+    }
     let settings = Settings::load(global)?;
     match command {
-        Command::Token(token) => token.run(&settings)?,
+        Command::Token(token) => token.run(&settings, output)?,
         Command::Keygen(keygen) => keygen.run(output)?,
         Command::Accounts(accounts) => accounts.run(output)?,
         Command::Migrate(migrate) => migrate.run(&settings, output).await?,
         Command::Item(item) => item.run(&settings, output).await?,
         Command::Bid(bid) => bid.run(&settings, output).await?,
+        Command::User(user) => user.run(&settings, output).await?,
         Command::Stats(stats) => stats.run(&settings, output).await?,
         Command::Queue(queue) => queue.run(&settings, output).await?,
         Command::Dead(dead) => dead.run(&settings, output).await?,
         Command::Parked(parked) => parked.run(&settings, output).await?,
         Command::Handlers => handlers::run(&settings, output).await?,
         Command::Doctor => return doctor::run(&settings, output).await,
+        Command::Completions { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

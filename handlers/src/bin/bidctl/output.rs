@@ -1,5 +1,8 @@
 //! Tables for people, JSON for scripts.
-use crate::client::Refused;
+use crate::{
+    client::Refused,
+    table::{self, harmless},
+};
 use chrono::DateTime;
 use prost_types::Timestamp;
 use serde_json::{Value, json};
@@ -43,7 +46,8 @@ impl Output {
         }
         let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         for (name, value) in lines {
-            say!("{name:<width$}  {value}");
+            let value: Vec<_> = value.split('\n').map(harmless).collect();
+            say!("{name:<width$}  {}", value.join("\n"));
         }
     }
 
@@ -53,21 +57,18 @@ impl Output {
             self.print(json);
             return;
         }
-        let width = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([header[column].len()]).max().unwrap_or_default()
-        };
-        let widths: Vec<usize> = (0..header.len()).map(width).collect();
-        let line = |cells: Vec<&str>| {
-            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
-        };
-        line(header.to_vec());
-        for row in rows {
-            line(row.iter().map(String::as_str).collect());
+        for line in table::lines(header, rows) {
+            say!("{line}");
         }
         if rows.is_empty() {
             say!("(none)");
+        }
+    }
+
+    /// Says that a list goes on, and how to see more of it.
+    pub(crate) fn more(self, is_more: bool) {
+        if is_more && !self.json {
+            say!("(there is more: raise --limit)");
         }
     }
 
@@ -76,7 +77,7 @@ impl Output {
             let code = error.downcast_ref::<Refused>().map(|refused| refused.code.as_str());
             eprintln!("{:#}", json!({ "error": format!("{error:#}"), "code": code }));
         } else {
-            eprintln!("bidctl: {error:#}");
+            eprintln!("bidctl: {}", harmless(&format!("{error:#}")));
         }
     }
 }
@@ -96,15 +97,6 @@ pub(crate) fn age(ms: i64) -> String {
         3_600..86_400 => format!("{} h {} m", s / 3_600, s % 3_600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
     }
-}
-
-/// At most so many characters, in one line.
-pub(crate) fn cut(text: &str, characters: usize) -> String {
-    let line = text.replace(['\n', '\r'], " ");
-    if line.chars().count() <= characters {
-        return line;
-    }
-    line.chars().take(characters - 1).chain(['…']).collect()
 }
 
 /// As [`time`]; none where there is none.
@@ -129,11 +121,5 @@ mod tests {
         assert_eq!(age(61_000), "1 m 1 s");
         assert_eq!(age(2 * 3_600_000 + 5 * 60_000), "2 h 5 m");
         assert_eq!(age(25 * 3_600_000), "1 d 1 h");
-    }
-
-    #[test]
-    fn long_texts_are_cut_between_characters() {
-        assert_eq!(cut("für\nalle", 8), "für alle");
-        assert_eq!(cut("für alle", 4), "für…");
     }
 }

@@ -1,8 +1,8 @@
 //! Messages that no try could handle.
 use crate::{
-    jobs::{ERROR_WIDTH, none_if_empty},
-    ops::{Ops, PAGE, key, pages, sum},
-    output::{Output, cut, optional_time, time},
+    jobs::none_if_empty,
+    ops::{Done, Ops, PAGE, key, pages, sum},
+    output::{Output, optional_time, time},
     settings::Settings,
     watch::Watch,
 };
@@ -100,7 +100,7 @@ impl List {
             let page = ops.said(ops.client.list_parked_messages(ops.request(request)).await)?;
             Ok((page.messages, page.next_page_token))
         };
-        let parked = pages(self.limit, page).await?;
+        let (parked, is_more) = pages(self.limit, page).await?;
         let row = |message: &v1::ParkedMessage| {
             vec![
                 message.parked_id.clone(),
@@ -108,16 +108,13 @@ impl List {
                 message.message_type.clone(),
                 message.routing_key.clone(),
                 time(message.parked_at.as_ref()),
-                if message.retry_at.is_some() {
-                    "on its way back".to_owned()
-                } else {
-                    cut(&message.error, ERROR_WIDTH)
-                },
+                if message.retry_at.is_some() { "on its way back".to_owned() } else { message.error.clone() },
             ]
         };
         let rows: Vec<_> = parked.iter().map(row).collect();
-        let json = json!({ "messages": parked.iter().map(as_json).collect::<Vec<_>>() });
+        let json = json!({ "messages": parked.iter().map(as_json).collect::<Vec<_>>(), "more": is_more });
         output.table(&json, &["parked message", "handler", "type", "routing key", "parked", "error"], &rows);
+        output.more(is_more);
         Ok(())
     }
 }
@@ -161,21 +158,19 @@ impl Selection {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
             let request = v1::RetryParkedMessagesRequest { idempotency_key: key(), parked_ids, handler };
-            Ok(ops.said(ops.client.retry_parked_messages(ops.request(request)).await)?.count)
+            let done = ops.said(ops.client.retry_parked_messages(ops.request(request)).await)?;
+            Ok(Done { count: done.count, missing: done.missing })
         };
-        let sum = sum(self.handler.is_some(), call).await?;
-        output.record(&json!({ "count": sum }), &[("sent back", sum.to_string())]);
-        Ok(())
+        sum(self.handler.is_some(), call).await?.say("sent back", output)
     }
 
     async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
             let request = v1::DiscardParkedMessagesRequest { idempotency_key: key(), parked_ids, handler };
-            Ok(ops.said(ops.client.discard_parked_messages(ops.request(request)).await)?.count)
+            let done = ops.said(ops.client.discard_parked_messages(ops.request(request)).await)?;
+            Ok(Done { count: done.count, missing: done.missing })
         };
-        let sum = sum(self.handler.is_some(), call).await?;
-        output.record(&json!({ "count": sum }), &[("discarded", sum.to_string())]);
-        Ok(())
+        sum(self.handler.is_some(), call).await?.say("discarded", output)
     }
 }

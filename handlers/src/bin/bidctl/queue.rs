@@ -1,12 +1,12 @@
 //! Queues and the jobs in them.
 use crate::{
-    jobs,
+    jobs, names,
     ops::{Ops, key},
     output::{Output, age, optional_time, say, time},
     settings::Settings,
     watch::Watch,
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use gavel_proto::v1;
 use serde_json::{Value, json};
@@ -93,11 +93,10 @@ impl Ops<'_> {
 
     async fn show(&self, show: &Show, output: Output) -> anyhow::Result<()> {
         let queues = self.queues().await?;
-        let names: Vec<_> = queues.iter().map(|queue| queue.kind.as_str()).collect();
-        let unknown = || format!("no queue is called {:?}; allowed: {}", show.kind, names.join(", "));
-        let queue = queues.iter().find(|queue| queue.kind == show.kind).with_context(unknown)?;
+        let queue = named(&queues, &show.kind)?;
         let request = v1::ListJobsRequest { kind: show.kind.clone(), limit: show.limit };
         let listed = self.said(self.client.list_jobs(self.request(request)).await)?.jobs;
+        let is_more = usize::try_from(show.limit).is_ok_and(|limit| listed.len() >= limit);
         if output.json {
             let listed: Vec<_> = listed.iter().map(jobs::as_json).collect();
             output.record(&json!({ "queue": as_json(queue), "jobs": listed }), &[]);
@@ -111,22 +110,25 @@ impl Ops<'_> {
         say!("");
         let rows: Vec<_> = listed.iter().map(jobs::as_row).collect();
         output.table(&Value::Null, &jobs::HEADER, &rows);
+        output.more(is_more);
         Ok(())
     }
 
     async fn pause(&self, kind: &str, output: Output) -> anyhow::Result<()> {
+        named(&self.queues().await?, kind)?;
         let request = v1::PauseQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
         let changed = self.said(self.client.pause_queue(self.request(request)).await)?.changed;
-        let said = if changed { "paused" } else { "was paused already" };
-        output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, said.to_owned())]);
+        ensure!(changed, "{kind} was paused already: nothing was done");
+        output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, "paused".to_owned())]);
         Ok(())
     }
 
     async fn resume(&self, kind: &str, output: Output) -> anyhow::Result<()> {
+        named(&self.queues().await?, kind)?;
         let request = v1::ResumeQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
         let changed = self.said(self.client.resume_queue(self.request(request)).await)?.changed;
-        let said = if changed { "resumed" } else { "was not paused" };
-        output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, said.to_owned())]);
+        ensure!(changed, "{kind} was not paused: nothing was done");
+        output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, "resumed".to_owned())]);
         Ok(())
     }
 
@@ -152,6 +154,12 @@ impl Ops<'_> {
         output.record(&json!({ "job_id": job_id, "buried": buried }), &[(job_id, said.to_owned())]);
         Ok(())
     }
+}
+
+/// The queue of that name.
+fn named<'q>(queues: &'q [v1::Queue], kind: &str) -> anyhow::Result<&'q v1::Queue> {
+    let names: Vec<_> = queues.iter().map(|queue| queue.kind.as_str()).collect();
+    queues.iter().find(|queue| queue.kind == kind).with_context(|| names::unknown("queue", kind, &names))
 }
 
 /// The columns of [`as_row`].

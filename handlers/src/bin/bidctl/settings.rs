@@ -1,35 +1,65 @@
 //! Where settings come from: flags, the environment, the file that `cargo xtask up` writes.
 use crate::{Global, identity};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use gavel_runtime::config::{Backends, Env};
-use std::{collections::HashMap, env, path::PathBuf};
+use std::{
+    collections::HashMap,
+    env, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
-/// Written by `cargo xtask up`, looked for in this directory and those above it.
+/// Written by `cargo xtask up` into its checkout.
 const DEVELOPMENT_FILE: &str = ".gavel/dev.env";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_OPS_URL: &str = "http://127.0.0.1:8081";
 
 pub(crate) struct Settings {
     variables: HashMap<String, String>,
+    /// Names of those that the development file has given, and nobody else.
+    from_file: Vec<String>,
     pub(crate) url: String,
     /// Where the service listens to operators.
     pub(crate) ops_url: String,
+    /// PEM: the authorities that may vouch for a service behind https.
+    pub(crate) cacert: Option<PathBuf>,
     pub(crate) user: Option<String>,
     token: Option<String>,
-    /// Whether `cargo xtask up` has left its settings here or above.
+    /// Whether the addresses come from the development file alone.
+    is_url_from_file: bool,
+    is_ops_url_from_file: bool,
+    /// Whether `cargo xtask up` has left its settings in this program's checkout.
     pub(crate) in_checkout: bool,
 }
 
 impl Settings {
     pub(crate) fn load(global: Global) -> anyhow::Result<Self> {
-        let mut variables = development_file()?;
-        let in_checkout = !variables.is_empty();
-        variables.extend(env::vars());
+        let file = development_file()?;
+        let in_checkout = !file.is_empty();
+        let given: HashMap<_, _> = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        let from_file: Vec<_> = file.keys().filter(|name| !given.contains_key(*name)).cloned().collect();
+        let (has_url, has_ops_url) = (global.url.is_some(), global.ops_url.is_some());
+        let is_from_file = |flag: bool, name: &str| !flag && from_file.iter().any(|known| known == name);
+        let is_url_from_file = is_from_file(has_url, "GAVEL_URL");
+        let is_ops_url_from_file = is_from_file(has_ops_url, "GAVEL_OPS_URL");
+        let mut variables = file;
+        variables.extend(given);
         let get = |name: &str| variables.get(name).filter(|value| !value.is_empty()).cloned();
-        let url = global.url.or_else(|| get("GAVEL_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned());
-        let ops_url = global.ops_url.or_else(|| get("GAVEL_OPS_URL")).unwrap_or_else(|| DEFAULT_OPS_URL.to_owned());
-        let token = global.token.or_else(|| get("GAVEL_TOKEN"));
-        Ok(Self { variables, url, ops_url, user: global.user, token, in_checkout })
+        Ok(Self {
+            url: global.url.or_else(|| get("GAVEL_URL")).unwrap_or_else(|| DEFAULT_URL.to_owned()),
+            ops_url: global.ops_url.or_else(|| get("GAVEL_OPS_URL")).unwrap_or_else(|| DEFAULT_OPS_URL.to_owned()),
+            cacert: global.cacert.or_else(|| get("GAVEL_CACERT").map(PathBuf::from)),
+            token: global.token.or_else(|| get("GAVEL_TOKEN")),
+            user: global.user,
+            is_url_from_file,
+            is_ops_url_from_file,
+            in_checkout,
+            from_file,
+            variables,
+        })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -47,11 +77,30 @@ impl Settings {
         Ok(backends)
     }
 
-    /// The token to call with: minted for `--user`, else the given one.
+    /// The token to call the public's address with: minted for `--user`, else the given one.
     pub(crate) fn token(&self, role: &str) -> anyhow::Result<String> {
+        self.token_for(role, self.is_url_from_file)
+    }
+
+    /// As [`Settings::token`], for the operators' address.
+    pub(crate) fn operators_token(&self) -> anyhow::Result<String> {
+        self.token_for("ops", self.is_ops_url_from_file)
+    }
+
+    /// An address from the file gets no secret from elsewhere.
+    fn token_for(&self, role: &str, is_address_from_file: bool) -> anyhow::Result<String> {
+        let why = "is not sent to an address that only .gavel/dev.env names; allowed: --url and --ops-url (or GAVEL_URL \
+                   and GAVEL_OPS_URL), or --user with the key of that file";
         match (&self.user, &self.token) {
-            (Some(user), _) => identity::mint(self, user, &[role], 60),
-            (None, Some(token)) => Ok(token.clone()),
+            (Some(user), _) => {
+                let is_key_from_file = self.is_from_file("GAVEL_JWT_SIGNING_KEY");
+                ensure!(is_key_from_file || !is_address_from_file, "a token of another key {why}");
+                identity::mint(self, user, &[role], 60)
+            }
+            (None, Some(token)) => {
+                ensure!(!is_address_from_file, "another token {why}");
+                Ok(token.clone())
+            }
             (None, None) => {
                 bail!("who calls? Give --user NAME (with the development key), or --token or GAVEL_TOKEN")
             }
@@ -62,13 +111,33 @@ impl Settings {
     pub(crate) fn token_if_any(&self, role: &str) -> anyhow::Result<Option<String>> {
         if self.user.is_none() && self.token.is_none() { Ok(None) } else { self.token(role).map(Some) }
     }
+
+    fn is_from_file(&self, name: &str) -> bool {
+        self.from_file.iter().any(|known| known == name || known.strip_suffix("_FILE") == Some(name))
+    }
 }
 
+/// The settings that `cargo xtask up` has left in the checkout that this program was built in, where we are inside of it.
 fn development_file() -> anyhow::Result<HashMap<String, String>> {
-    let here = env::current_dir()?;
-    let found: Option<PathBuf> = here.ancestors().map(|dir| dir.join(DEVELOPMENT_FILE)).find(|file| file.is_file());
-    let Some(file) = found else { return Ok(HashMap::new()) };
-    let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+    let Ok(here) = env::current_dir() else { return Ok(HashMap::new()) };
+    let program = env::current_exe().and_then(fs::canonicalize).unwrap_or_default();
+    // One that lies above another's directory is whoever's can write there: only a program of the same tree takes it.
+    let own = |dir: &&Path| fs::canonicalize(dir).is_ok_and(|dir| program.starts_with(dir.join("target")));
+    let Some(file) = here.ancestors().filter(own).map(|dir| dir.join(DEVELOPMENT_FILE)).find(|file| file.is_file())
+    else {
+        return Ok(HashMap::new());
+    };
+    check_owner(&file)?;
+    let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
     let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
     Ok(pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect())
+}
+
+/// Whoever can write the file says where our tokens go, and whoever can read it has the passwords.
+fn check_owner(file: &Path) -> anyhow::Result<()> {
+    let (its, ours) = (fs::metadata(file)?, fs::metadata("/proc/self")?);
+    ensure!(its.uid() == ours.uid(), "{} belongs to somebody else: it is not read", file.display());
+    let mode = its.mode() & 0o777;
+    ensure!(mode.trailing_zeros() >= 6, "{} has mode {mode:o}, and others can get at it; allowed: 600", file.display());
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! User statistics.
 use crate::{
     client,
-    output::{Output, money, time},
+    output::{Output, money, optional_time},
     settings::Settings,
 };
 use clap::Args;
@@ -16,7 +16,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::UserServiceClient::new(client::config(&settings.url)?);
+        let client = v1::UserServiceClient::new(client::config(settings, &settings.url)?);
         let role = if self.of.is_some() { "ops" } else { "bidder" };
         let token = settings.token(role)?;
         let request = v1::GetUserStatsRequest { user_id: self.of.clone().unwrap_or_default() };
@@ -35,7 +35,7 @@ impl Stats {
         let json = json!({
             "user_id": reply.user_id,
             "stats": reply.stats.iter().map(as_json).collect::<Vec<_>>(),
-            "updated_at": time(reply.updated_at.as_ref()),
+            "updated_at": optional_time(reply.updated_at.as_ref()),
         });
         let rows: Vec<_> = reply.stats.iter().map(as_row).collect();
         output.table(&json, &["user", "bids placed", "items won", "total spent"], &rows);

@@ -1,7 +1,12 @@
 //! Showing something again and again, until Ctrl-C.
-use crate::output::Output;
+use crate::{client::Refused, output::Output};
 use clap::Args;
 use std::{io::IsTerminal, time::Duration};
+
+/// Whether standard output is a terminal that knows of a cursor.
+fn is_screen() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
 
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Watch {
@@ -24,11 +29,15 @@ impl Watch {
         }
         let output = Output { compact: true, ..output };
         loop {
-            if !output.json && std::io::stdout().is_terminal() {
+            if !output.json && is_screen() {
                 // Clears the screen and goes to its corner.
                 print!("\x1b[2J\x1b[H");
             }
             if let Err(error) = show(output).await {
+                // What is not allowed now will not be in two seconds either.
+                if error.downcast_ref::<Refused>().is_some_and(Refused::is_final) {
+                    return Err(error);
+                }
                 output.error(&error);
             }
             tokio::time::sleep(Duration::from_secs(self.every)).await;

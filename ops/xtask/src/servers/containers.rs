@@ -2,7 +2,7 @@
 use super::{Urls, rabbitmq::MAX_MESSAGE_BYTES};
 use crate::{images, progress::Step};
 use anyhow::Context;
-use std::{env, process::Command, time::Duration};
+use std::time::Duration;
 use testcontainers::{
     Container, GenericImage, ImageExt,
     core::{IntoContainerPort, WaitFor},
@@ -18,16 +18,6 @@ pub(crate) struct Containers {
     _rabbitmq: Container<GenericImage>,
     _redis: Container<GenericImage>,
     pub(crate) urls: Urls,
-}
-
-/// Which image to run, as `name:tag`: from the environment, or the default.
-pub(crate) fn image(variable: &str, default: &str) -> String {
-    env::var(variable).ok().filter(|image| !image.is_empty()).unwrap_or_else(|| default.to_owned())
-}
-
-/// Whether a Docker engine answers.
-pub(crate) fn engine_answers() -> bool {
-    Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
 }
 
 impl Containers {

@@ -1,6 +1,8 @@
 //! PostgreSQL, RabbitMQ and Redis for development and tests: as private processes, or in containers.
 
+#[cfg(feature = "containers")]
 pub(crate) mod containers;
+pub(crate) mod engine;
 pub(crate) mod layout;
 pub(crate) mod processes;
 pub(crate) mod secrets;

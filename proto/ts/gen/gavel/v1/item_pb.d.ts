@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Heartbeat } from "./stream_pb.js";
 
 /**
@@ -143,11 +143,25 @@ export declare type CreateItemRequest = Message<"gavel.v1.CreateItemRequest"> & 
   startsAt?: Timestamp | undefined;
 
   /**
-   * When bidding ends: after the start, at most 90 days from now.
+   * When bidding ends: after the start, at most 90 days from now. Either this or ends_in.
    *
    * @generated from field: google.protobuf.Timestamp ends_at = 6;
    */
   endsAt?: Timestamp | undefined;
+
+  /**
+   * How long from now, by the database's clock, until bidding starts; in place of starts_at.
+   *
+   * @generated from field: google.protobuf.Duration starts_in = 7;
+   */
+  startsIn?: Duration | undefined;
+
+  /**
+   * How long from now, by the database's clock, until bidding ends; in place of ends_at.
+   *
+   * @generated from field: google.protobuf.Duration ends_in = 8;
+   */
+  endsIn?: Duration | undefined;
 };
 
 /**

@@ -648,6 +648,13 @@ export declare type RetryDeadJobsResponse = Message<"gavel.v1.RetryDeadJobsRespo
    * @generated from field: int64 count = 1;
    */
   count: bigint;
+
+  /**
+   * Of the ids that were named those that are not there.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
 };
 
 /**
@@ -694,6 +701,13 @@ export declare type DiscardDeadJobsResponse = Message<"gavel.v1.DiscardDeadJobsR
    * @generated from field: int64 count = 1;
    */
   count: bigint;
+
+  /**
+   * Of the ids that were named those that are not there.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
 };
 
 /**
@@ -901,6 +915,13 @@ export declare type RetryParkedMessagesResponse = Message<"gavel.v1.RetryParkedM
    * @generated from field: int64 count = 1;
    */
   count: bigint;
+
+  /**
+   * Of the ids that were named those that are not there.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
 };
 
 /**
@@ -947,6 +968,13 @@ export declare type DiscardParkedMessagesResponse = Message<"gavel.v1.DiscardPar
    * @generated from field: int64 count = 1;
    */
   count: bigint;
+
+  /**
+   * Of the ids that were named those that are not there.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
 };
 
 /**

@@ -1,0 +1,24 @@
+//! Names that are not known, and the nearest that are.
+
+/// Names less alike than this are not each other's misspelling.
+const ALIKE: f64 = 0.7;
+
+/// What is said of a name that is not among those: the nearest, and all of them.
+pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    let nearest = nearest.max_by(|(a, _), (b, _)| a.total_cmp(b)).filter(|(likeness, _)| *likeness > ALIKE);
+    let hint = nearest.map(|(_, nearest)| format!(", perhaps {nearest}?")).unwrap_or_default();
+    format!("there is no {what} {name:?}{hint}; allowed: {}", known.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unknown;
+
+    #[test]
+    fn the_nearest_name_is_suggested_where_one_is_near() {
+        let known = ["close_item", "redeliver_message"];
+        assert!(unknown("queue", "close_itm", &known).contains("perhaps close_item?"));
+        assert!(!unknown("queue", "xyz", &known).contains("perhaps"));
+    }
+}

@@ -1,0 +1,22 @@
+//! A worker with jobs of the crate sqlxmq and handlers side by side: `DATABASE_URL=postgres://… cargo run -p gavel-runtime
+//! --example moving`, with `MOVED=true` after the first job has moved. It migrates an empty database by itself.
+mod app;
+
+use gavel_runtime::{
+    config::{Backends, Env, ProcessConfig},
+    process,
+};
+use sqlx::{PgPool, migrate::Migrator};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("examples/moving/migrations");
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut env = Env::from_process();
+    let backends = Backends::from_env(&mut env);
+    let config = ProcessConfig::of_worker(&mut env);
+    env.finish()?;
+    MIGRATIONS.run(&PgPool::connect(&std::env::var("DATABASE_URL")?).await?).await?;
+    let has_moved = std::env::var("MOVED").is_ok_and(|moved| moved == "true");
+    process::run_worker(app::app(&MIGRATIONS, has_moved), "moving", &backends, &config, &[]).await
+}

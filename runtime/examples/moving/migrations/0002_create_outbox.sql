@@ -1,0 +1,1 @@
+../../../../migrations/expand/0002_create_outbox.sql

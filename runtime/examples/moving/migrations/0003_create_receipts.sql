@@ -1,0 +1,1 @@
+../../../../migrations/expand/0003_create_receipts.sql

@@ -1,0 +1,1 @@
+../../../../migrations/expand/0005_copy_sqlxmq_schema.sql

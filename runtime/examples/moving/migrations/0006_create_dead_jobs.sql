@@ -1,0 +1,1 @@
+../../../../migrations/expand/0006_create_dead_jobs.sql

@@ -1,0 +1,1 @@
+../../../../migrations/expand/0007_extend_job_queue.sql

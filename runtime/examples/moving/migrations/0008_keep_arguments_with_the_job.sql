@@ -1,0 +1,1 @@
+../../../../migrations/expand/0008_keep_arguments_with_the_job.sql

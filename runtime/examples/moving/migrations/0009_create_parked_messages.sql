@@ -1,0 +1,1 @@
+../../../../migrations/expand/0009_create_parked_messages.sql

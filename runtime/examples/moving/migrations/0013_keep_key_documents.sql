@@ -1,0 +1,1 @@
+../../../../migrations/expand/0013_keep_key_documents.sql

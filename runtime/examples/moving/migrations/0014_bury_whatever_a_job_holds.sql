@@ -1,0 +1,1 @@
+../../../../migrations/expand/0014_bury_whatever_a_job_holds.sql

@@ -1,0 +1,1 @@
+../../../../migrations/expand/0015_make_job_times_finite.sql

@@ -1,0 +1,1 @@
+../../../../migrations/expand/0016_note_progress_of_queues.sql

@@ -1,0 +1,1 @@
+../../../../migrations/expand/0020_index_jobs_that_step_aside.sql

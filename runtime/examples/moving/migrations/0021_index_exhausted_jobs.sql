@@ -1,0 +1,1 @@
+../../../../migrations/expand/0021_index_exhausted_jobs.sql

@@ -1,0 +1,1 @@
+../../../../migrations/expand/0022_return_messages_to_those_who_know_them.sql
