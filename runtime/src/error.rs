@@ -1,113 +1,22 @@
 //! One enum of error classes and one mapping from it: to a gRPC code, an HTTP status, and what becomes of a job or a
 //! message. Handlers choose the class; nobody else decides by error texts.
+mod class;
+
+pub use class::{Class, Disposition};
+
 use crate::metadata::Metadata;
 use std::{borrow::Cow, fmt, time::Duration};
 
 /// What a handler returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why something did not happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// The request itself is wrong, whatever the state of the system.
-    Invalid,
-    /// No caller, or one whose token does not hold.
-    Unauthenticated,
-    /// A known caller who may not do this.
-    Denied,
-    /// What it is about does not exist.
-    NotFound,
-    /// It contradicts something done before, such as an idempotency key used with another request.
-    Conflict,
-    /// A business rule says no.
-    Refused,
-    /// A limit is reached; later may do.
-    Exhausted,
-    /// Something this depends on does not answer.
-    Unavailable,
-    /// Time ran out.
-    DeadlineExceeded,
-    /// A fault of ours. The caller sees a correlation id, never the text.
-    Internal,
-}
-
-impl Class {
-    /// The name used in logs, metrics and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Denied => "denied",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::Refused => "refused",
-            Self::Exhausted => "exhausted",
-            Self::Unavailable => "unavailable",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// The gRPC status code's number.
-    pub const fn grpc_code(self) -> u16 {
-        match self {
-            Self::Invalid => 3,
-            Self::DeadlineExceeded => 4,
-            Self::NotFound => 5,
-            Self::Conflict => 6,
-            Self::Denied => 7,
-            Self::Exhausted => 8,
-            Self::Refused => 9,
-            Self::Internal => 13,
-            Self::Unavailable => 14,
-            Self::Unauthenticated => 16,
-        }
-    }
-
-    /// The HTTP status.
-    pub const fn http_status(self) -> u16 {
-        match self {
-            Self::Invalid => 400,
-            Self::Unauthenticated => 401,
-            Self::Denied => 403,
-            Self::NotFound => 404,
-            Self::Conflict => 409,
-            Self::Refused => 422,
-            Self::Exhausted => 429,
-            Self::Internal => 500,
-            Self::Unavailable => 503,
-            Self::DeadlineExceeded => 504,
-        }
-    }
-
-    /// What a job or message whose handler returned this should meet with.
-    pub const fn disposition(self) -> Disposition {
-        match self {
-            Self::Exhausted | Self::Unavailable | Self::DeadlineExceeded => Disposition::RetryUntilItWorks,
-            Self::Internal => Disposition::RetryThenGiveUp,
-            Self::Invalid | Self::Unauthenticated | Self::Denied | Self::NotFound | Self::Conflict | Self::Refused => {
-                Disposition::GiveUp
-            }
-        }
-    }
-}
-
-/// What becomes of a job or a message after an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// The surroundings are at fault: a message is held and tried again for as long as it takes; a job uses up its tries.
-    RetryUntilItWorks,
-    /// It may be a passing fault or a poisonous payload: a bounded number of tries, then dead or parked.
-    RetryThenGiveUp,
-    /// Trying again can't help: dead or parked at once.
-    GiveUp,
-}
-
-/// An error with its class, a text for whoever made the request, and, where there is one, a typed detail.
+/// An error with its class, a text for whoever made the request, and typed details.
 pub struct Error {
     class: Class,
     message: Cow<'static, str>,
-    detail: Option<prost_types::Any>,
+    details: Vec<prost_types::Any>,
+    /// Whether the text of a fault of ours may be seen.
+    is_shown: bool,
     source: Option<anyhow::Error>,
     rolled_back: Option<RolledBack>,
     retry_after: Option<Duration>,
@@ -133,7 +42,8 @@ impl Error {
         Self {
             class,
             message: message.into(),
-            detail: None,
+            details: Vec::new(),
+            is_shown: false,
             source: None,
             rolled_back: None,
             retry_after: None,
@@ -165,12 +75,24 @@ impl Error {
         Self::new(Class::Internal, "internal error").with_source(source)
     }
 
-    /// Attaches a typed detail: a message that clients find in `grpc-status-details-bin`.
+    /// Attaches one more typed detail: a message that clients find in `grpc-status-details-bin`.
     #[must_use]
-    pub fn with_detail<M: prost::Name>(mut self, detail: &M) -> Self {
+    pub fn with_detail<M: prost::Name>(self, detail: &M) -> Self {
         let value = detail.encode_to_vec();
-        self.detail = Some(prost_types::Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value });
+        self.with_details([prost_types::Any { type_url: format!("type.googleapis.com/{}", M::full_name()), value }])
+    }
+
+    /// Attaches details whose types are known by name only.
+    #[must_use]
+    pub fn with_details(mut self, details: impl IntoIterator<Item = prost_types::Any>) -> Self {
+        self.details.extend(details);
         self
+    }
+
+    /// Lets the text of a [`Class::Internal`] be seen, by whoever makes sure that it gives nothing away.
+    #[must_use]
+    pub fn shown(self) -> Self {
+        Self { is_shown: true, ..self }
     }
 
     /// Attaches when it makes sense to try again; clients find it as `google.rpc.RetryInfo`.
@@ -198,11 +120,6 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_any(mut self, detail: Option<prost_types::Any>) -> Self {
-        self.detail = detail;
-        self
-    }
-
     /// The class.
     pub fn class(&self) -> Class {
         self.class
@@ -213,9 +130,14 @@ impl Error {
         &self.message
     }
 
-    /// The typed detail.
-    pub fn detail(&self) -> Option<&prost_types::Any> {
-        self.detail.as_ref()
+    /// The typed details, in their order.
+    pub fn details(&self) -> &[prost_types::Any] {
+        &self.details
+    }
+
+    /// Whether the text is for nobody but the log.
+    pub(crate) fn is_masked(&self) -> bool {
+        self.class == Class::Internal && !self.is_shown
     }
 
     /// The surroundings are to blame, or a concurrent change: neither what was asked nor who asked.
@@ -266,8 +188,8 @@ impl Error {
     /// The same error for another of those it befell.
     pub(crate) fn again(&self) -> Self {
         let source = self.source.as_ref().map(|source| anyhow::anyhow!("{source:#}"));
-        let (message, detail, metadata) = (self.message.clone(), self.detail.clone(), self.metadata.clone());
-        Self { message, detail, source, metadata, ..*self }
+        let (message, details, metadata) = (self.message.clone(), self.details.clone(), self.metadata.clone());
+        Self { message, details, source, metadata, ..*self }
     }
 }
 

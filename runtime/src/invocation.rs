@@ -1,7 +1,10 @@
 //! What one run of a handler knows about itself: its correlation id, its place in a trace, its caller, its deadline.
-use crate::{auth::Caller, ids};
+use crate::{auth::Caller, call::Call, ids};
 use poem::http::HeaderMap;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::fmt::{Hyphenated, Simple};
 
@@ -21,6 +24,8 @@ pub struct Invocation {
     pub traceparent: String,
     /// Who calls; none for jobs, messages and schedules, and for anonymous reads.
     pub caller: Option<Caller>,
+    /// The call that it answers, for handlers that ask for it.
+    pub call: Option<Arc<Call>>,
     /// When this run must be over.
     pub deadline: Instant,
     /// Tripped when whoever wanted this run does not want it any more: a job that was cancelled.
@@ -34,6 +39,7 @@ impl Invocation {
             correlation_id: correlation_id_or_new(correlation_id),
             traceparent: child_of(traceparent),
             caller: None,
+            call: None,
             deadline: Instant::now() + timeout,
             cancelled: CancellationToken::new(),
         }

@@ -3,6 +3,7 @@ use crate::{
     Invocation, Result,
     broker::Publisher,
     cache::Cache,
+    call::Call,
     db::{Pool, Share},
     live::{Feed, Watch},
     runtime::Runtime,
@@ -63,6 +64,11 @@ impl Io {
     /// The broker.
     pub fn publisher(&self) -> &Publisher {
         self.runtime.publisher()
+    }
+
+    /// The call that this answers, where the handler's spec asks for it.
+    pub fn call(&self) -> Option<&Call> {
+        self.invocation.call.as_deref()
     }
 
     /// Which run this is.

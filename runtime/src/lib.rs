@@ -24,6 +24,7 @@ pub mod auth;
 pub mod batch;
 pub mod broker;
 pub mod cache;
+pub mod call;
 pub mod clock;
 pub mod config;
 pub mod diagnose;

@@ -44,7 +44,7 @@ impl RpcStatus {
         Self {
             code: i32::from(error.class().grpc_code()),
             message: error.message().to_owned(),
-            details: error.detail().cloned().into_iter().collect(),
+            details: error.details().to_vec(),
         }
     }
 }
@@ -91,7 +91,7 @@ fn outcome_of(call: &CallKey, request_hash: &[u8], status_code: i16, reply: Vec<
         return Ok(Ok(reply));
     }
     let status = RpcStatus::decode(&reply[..]).map_err(Error::internal)?;
-    Ok(Err(Error::new(Class::Refused, status.message).with_any(status.details.into_iter().next())))
+    Ok(Err(Error::new(Class::Refused, status.message).with_details(status.details)))
 }
 
 /// Writes the receipts of calls, and with them the events that this transaction has emitted, in one statement. False when

@@ -1,5 +1,9 @@
 //! What every registration has in common: a name, a trigger and limits, checked at start-up.
+mod queue;
+
 pub use crate::batch::Batch;
+pub use queue::{Durability, Queue, Rate};
+
 use crate::{db::Share, timetable::Timetable};
 use std::{fmt, time::Duration};
 
@@ -15,6 +19,10 @@ pub const MAX_BATCH: usize = 1_000;
 pub const MAX_BATCH_BYTES: usize = 16 << 20;
 /// The most batches of one handler at the same time, in one process.
 pub const MAX_LANES: usize = 64;
+/// The largest request of a call that says nothing else, in bytes.
+pub const DEFAULT_MAX_REQUEST: usize = 64 * 1_024;
+/// The largest request that a call may take, in bytes.
+pub const MOST_MAX_REQUEST: usize = 16 << 20;
 /// The longest time a finished job may wait for others to be acknowledged with it.
 pub const MAX_GROUP: Duration = Duration::from_millis(5);
 
@@ -50,117 +58,6 @@ impl Limits {
     #[must_use]
     pub const fn concurrency(self, concurrency: usize) -> Self {
         Self { concurrency, ..self }
-    }
-}
-
-/// When the completion of a job is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Durability {
-    /// With the handler's effects, in its transaction: exactly once. For `Tx` handlers, and only for them.
-    Tx,
-    /// Up to this much later, together with others: a crash in between runs the job again. For `Io` handlers.
-    Group(Duration),
-    /// Before the handler's slot is free again, in a statement of its own. For `Io` handlers.
-    Inline,
-}
-
-/// At most `jobs` in any `per`, over all processes: a token bucket that holds `jobs` tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rate {
-    /// How many, from 1.
-    pub jobs: u32,
-    /// In which time.
-    pub per: Duration,
-}
-
-/// How the jobs of one kind are claimed, limited and acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Queue {
-    /// When a completion is durable.
-    pub durability: Durability,
-    /// The most jobs that one claim takes, up to [`MAX_BATCH`]. A `Tx` batch is one transaction, which takes no further
-    /// job once it has run for [`BATCH_WINDOW`](crate::job::BATCH_WINDOW): slow jobs commit one by one whatever stands here.
-    pub batch: usize,
-    /// Runs at the same time over all processes; only [`Limits::concurrency`] per process where none.
-    pub across: Option<u32>,
-    /// How many may begin in a time, over all processes.
-    pub rate: Option<Rate>,
-    /// The longest pause between two tries.
-    pub max_backoff: Duration,
-}
-
-impl Queue {
-    /// For `Tx` handlers: batches of up to 500, pauses up to a minute, no limits across processes.
-    pub const TX: Self =
-        Self { durability: Durability::Tx, batch: 500, across: None, rate: None, max_backoff: Duration::from_mins(1) };
-    /// For `Io` handlers: the same, acknowledged in groups.
-    pub const IO: Self = Self { durability: Durability::Group(MAX_GROUP), ..Self::TX };
-
-    /// With another durability.
-    #[must_use]
-    pub const fn durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
-    }
-
-    /// With another batch size.
-    #[must_use]
-    pub const fn batch(self, batch: usize) -> Self {
-        Self { batch, ..self }
-    }
-
-    /// With a concurrency over all processes.
-    #[must_use]
-    pub const fn across(self, across: u32) -> Self {
-        Self { across: Some(across), ..self }
-    }
-
-    /// With a rate over all processes.
-    #[must_use]
-    pub const fn rate(self, jobs: u32, per: Duration) -> Self {
-        Self { rate: Some(Rate { jobs, per }), ..self }
-    }
-
-    /// With another longest pause.
-    #[must_use]
-    pub const fn max_backoff(self, max_backoff: Duration) -> Self {
-        Self { max_backoff, ..self }
-    }
-
-    fn faults(&self, mut say: impl FnMut(String)) {
-        if self.batch == 0 || self.batch > MAX_BATCH {
-            say(format!("a batch of {} is out of range; allowed: 1 to {MAX_BATCH}", self.batch));
-        }
-        if self.across == Some(0) {
-            say("a concurrency of 0 across processes runs nothing; allowed: from 1, or pause the queue".to_owned());
-        }
-        if let Some(Rate { jobs, per }) = self.rate
-            && (jobs == 0 || per.is_zero())
-        {
-            say(format!("a rate of {jobs} per {per:?} runs nothing; allowed: from 1, per more than 0"));
-        }
-        if let Durability::Group(gather) = self.durability
-            && gather > MAX_GROUP
-        {
-            say(format!("a group may gather for {MAX_GROUP:?} at most, not {gather:?}"));
-        }
-    }
-}
-
-impl fmt::Display for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.durability {
-            Durability::Tx => write!(f, "Tx")?,
-            Durability::Group(gather) => write!(f, "leased, completed within {gather:?}")?,
-            Durability::Inline => write!(f, "leased, completed inline")?,
-        }
-        write!(f, ", batches up to {}", self.batch)?;
-        if let Some(across) = self.across {
-            write!(f, ", {across} at once over all workers")?;
-        }
-        if let Some(Rate { jobs, per }) = self.rate {
-            write!(f, ", {jobs} per {per:?}")?;
-        }
-        Ok(())
     }
 }
 
@@ -253,6 +150,10 @@ pub struct Spec {
     pub listener: Listener,
     /// What follows where a job of it is cancelled or discarded, for whoever is about to; empty where nothing much does.
     pub consequence: &'static str,
+    /// Whether it is told of its call, and may say something beside the answer ([`Call`](crate::call::Call)).
+    pub sees_call: bool,
+    /// The largest request, in bytes, before and after decompression, where it is a call.
+    pub max_request: usize,
 }
 
 /// Which listeners lead to a call or a route.
@@ -267,7 +168,28 @@ pub enum Listener {
 impl Spec {
     /// A handler with the default limits.
     pub const fn new(name: &'static str, trigger: Trigger) -> Self {
-        Self { name, trigger, limits: Limits::DEFAULT, batch: None, listener: Listener::Public, consequence: "" }
+        Self {
+            name,
+            trigger,
+            limits: Limits::DEFAULT,
+            batch: None,
+            listener: Listener::Public,
+            consequence: "",
+            sees_call: false,
+            max_request: DEFAULT_MAX_REQUEST,
+        }
+    }
+
+    /// Told of its call: headers, method, query; and able to add headers and trailers to the answer.
+    #[must_use]
+    pub const fn with_call(self) -> Self {
+        Self { sees_call: true, ..self }
+    }
+
+    /// With another largest request, in bytes.
+    #[must_use]
+    pub const fn max_request(self, bytes: usize) -> Self {
+        Self { max_request: bytes, ..self }
     }
 
     /// Batched like that.
@@ -310,6 +232,9 @@ impl Spec {
         }
         if concurrency == 0 || concurrency > MAX_CONCURRENCY {
             say(format!("concurrency {concurrency} is out of range; allowed: 1 to {MAX_CONCURRENCY}"));
+        }
+        if self.max_request == 0 || self.max_request > MOST_MAX_REQUEST {
+            say(format!("requests of {} bytes are out of range; allowed: 1 to {MOST_MAX_REQUEST}", self.max_request));
         }
         if let Some(batch) = self.batch {
             batch.faults(&mut say);

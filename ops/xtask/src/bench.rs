@@ -35,8 +35,8 @@ enum What {
         /// Rounds, of which the median counts
         #[arg(long, default_value_t = 3)]
         rounds: u32,
-        /// Only this part
-        #[arg(long, value_parser = ["rounds", "growth", "overload"])]
+        /// Only this part (rounds, growth, overload), or one cell: ITEMSxCLIENTS, such as 10000x64
+        #[arg(long, value_parser = part_or_cell)]
         only: Option<String>,
     },
     /// The outbox relay beside a bare publisher, and how long an event takes to a consumer
@@ -63,6 +63,15 @@ enum What {
         #[arg(long)]
         watchers: Option<u32>,
     },
+}
+
+fn part_or_cell(text: &str) -> Result<String, String> {
+    let is_number = |part: &str| part.parse::<u32>().is_ok_and(|number| number > 0);
+    let is_cell = text.split_once('x').is_some_and(|(items, clients)| is_number(items) && is_number(clients));
+    let is_known = is_cell || matches!(text, "rounds" | "growth" | "overload");
+    is_known
+        .then(|| text.to_owned())
+        .ok_or_else(|| "allowed: rounds, growth, overload, or a cell such as 10000x64".to_owned())
 }
 
 impl Bench {

@@ -51,6 +51,7 @@ impl Images {
 
 /// Pulls the images that are missing, or builds stand-ins for those of the default names. Another name stands for another
 /// version, and nothing stands in for that.
+#[cfg(feature = "containers")]
 pub(crate) fn ensure() -> anyhow::Result<()> {
     let missing: Vec<_> = all().into_iter().filter(|(_, name)| !is_there(name) && !pulled(name)).collect();
     if let Some((kind, name)) = missing.iter().find(|(_, name)| !DEFAULTS.contains(&name.as_str())) {
@@ -67,6 +68,7 @@ fn is_there(image: &str) -> bool {
     run_quietly(Command::new("docker").args(["image", "inspect", image])).is_ok()
 }
 
+#[cfg(feature = "containers")]
 fn pulled(image: &str) -> bool {
     let step = Step::begin(format!("pulling {image}"));
     let pulled = run_quietly(Command::new("docker").args(["pull", "--quiet", image])).is_ok();

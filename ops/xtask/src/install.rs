@@ -146,7 +146,7 @@ pub(crate) struct CargoTool {
 }
 
 pub(crate) const NEXTEST: CargoTool =
-    CargoTool { krate: "cargo-nextest", version: "0.9.151", binary: "cargo-nextest", arguments: &[] };
+    CargoTool { krate: "cargo-nextest", version: "0.9.151", binary: "cargo-nextest", arguments: &["--debug"] };
 pub(crate) const DENY: CargoTool =
     CargoTool { krate: "cargo-deny", version: "0.20.2", binary: "cargo-deny", arguments: &["--debug"] };
 pub(crate) const MACHETE: CargoTool =

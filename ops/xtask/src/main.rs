@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod dist;
 mod fuzz;
 mod images;
@@ -40,6 +41,8 @@ enum Command {
     Test(test::Test),
     /// Measure beside baselines
     Bench(bench::Bench),
+    /// Others' suites against the edge, where there is a Go toolchain
+    Conformance,
     /// Fuzz the decoder of requests
     Fuzz(fuzz::Fuzz),
     /// Install what building and running needs from the distribution's packages
@@ -77,6 +80,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Conformance => conformance::run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Setup => install::everything(),
         Command::Dist => dist::run(),

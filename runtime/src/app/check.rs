@@ -39,7 +39,7 @@ impl App {
         }
         faults.extend(channel_faults(&self.registrations));
         if let Some(descriptors) = self.descriptors {
-            faults.extend(contract_faults(descriptors, &self.registrations));
+            faults.extend(contract_faults(descriptors, &self.registrations, &self.left_out));
         }
         if faults.is_empty() { Ok(self) } else { Err(RegistrationErrors { faults }) }
     }
@@ -72,7 +72,7 @@ fn channel_faults(registrations: &[Registration]) -> Vec<String> {
 }
 
 /// Methods without a handler, handlers without a method, and where the two differ.
-fn contract_faults(descriptors: &[u8], registrations: &[Registration]) -> Vec<String> {
+fn contract_faults(descriptors: &[u8], registrations: &[Registration], left_out: &[&str]) -> Vec<String> {
     let contracts = match Contracts::read(descriptors) {
         Ok(contracts) => contracts,
         Err(error) => return vec![format!("{error:#}")],
@@ -88,6 +88,11 @@ fn contract_faults(descriptors: &[u8], registrations: &[Registration]) -> Vec<St
                 let differs = contract.differs(&(method.request)(), &(method.reply)(), method.streams);
                 faults.extend(differs.map(|differs| format!("handler {:?}: {differs}", spec.name)));
             }
+        }
+    }
+    for method in left_out {
+        if !left.remove(method) {
+            faults.push(format!("method {method} is left out, and has a handler or is none of the contracts'"));
         }
     }
     faults.extend(left.into_iter().map(|method| format!("method {method} has no handler")));

@@ -29,6 +29,8 @@ pub struct App {
     registrations: Vec<Registration>,
     descriptors: Option<&'static [u8]>,
     reconcilers: Vec<reconcile::Erased>,
+    /// Methods of the contracts that are not served.
+    left_out: Vec<&'static str>,
     faults: Vec<String>,
 }
 
@@ -41,6 +43,7 @@ impl App {
             registrations: Vec::new(),
             descriptors: None,
             reconcilers: Vec::new(),
+            left_out: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -97,6 +100,13 @@ impl App {
     #[must_use]
     pub fn http_io<H: http::IoHandler>(self) -> Self {
         self.register(H::SPEC, "http", Run::Http(http::mount::<H>))
+    }
+
+    /// Methods of the contracts that are not served here, such as streams of requests: who calls one is told UNIMPLEMENTED.
+    #[must_use]
+    pub fn leaves_out(mut self, methods: &[&'static str]) -> Self {
+        self.left_out.extend(methods);
+        self
     }
 
     /// Jobs of the crate sqlxmq, as they are.

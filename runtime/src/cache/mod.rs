@@ -6,7 +6,7 @@
 //!
 //! Nor is it believed for long: anybody who can write there could say anything, of a version that no event will ever reach. So
 //! each process compares a value with the truth when it reads it for the first time, and every few seconds after that
-//! ([`Cache::read_through`]); and what takes no writes is not read ([`connection`]).
+//! ([`Cache::read_through`]); and what takes no writes is not read (`connection`).
 mod connection;
 mod scripts;
 

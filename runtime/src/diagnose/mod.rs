@@ -79,7 +79,7 @@ async fn backlogs(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
     let held = held.fetch_one(&runtime.pools().reads).await?;
     let cancelled = sqlx::query_scalar!(
         r#"SELECT count(*) FILTER (WHERE errors -> -1 ->> 'class' = 'cancelled') AS "count!"
-           FROM (SELECT errors FROM dead_jobs LIMIT 10001) d"#
+           FROM (SELECT errors FROM dead_jobs ORDER BY died_at DESC LIMIT 10001) d"#
     );
     let cancelled = cancelled.fetch_one(&runtime.pools().reads).await?;
     let failed = dead - cancelled.min(dead);

@@ -5,12 +5,14 @@ use super::{
     refusal::Refusals,
 };
 use crate::{
-    Result, Runtime,
+    Class, Error, Result, Runtime,
+    call::{Call, Line},
     client::ClientNetwork,
     invocation::correlation_id,
     kept::OwnKeys,
+    metadata::Metadata,
     rpc::{Entry, Incoming},
-    spec::Spec,
+    spec::{DEFAULT_MAX_REQUEST, Spec},
 };
 use bytes::Bytes;
 use connectrpc::{
@@ -51,6 +53,36 @@ struct Registered {
     refusals: Refusals,
 }
 
+impl Registered {
+    /// The request in protobuf, where it is no larger than this method's may be.
+    fn request(&self, request: Bytes, format: CodecFormat) -> Result<Bytes> {
+        let (bytes, most) = (request.len(), self.spec.max_request);
+        if bytes > most {
+            let message = format!("the request has {bytes} bytes; allowed: {most}");
+            return Err(Error::new(Class::Exhausted, message));
+        }
+        self.contract.request(request, format)
+    }
+}
+
+/// What goes beside a reply: what the runtime says, and what its handler does.
+fn beside(metadata: Option<Box<Metadata>>, told: Option<&Call>) -> Option<Box<Metadata>> {
+    let Some(told) = told else { return metadata };
+    let (mut own, all) = (told.metadata(), metadata.unwrap_or_default());
+    own.headers.extend(all.headers);
+    own.trailers.extend(all.trailers);
+    Some(Box::new(own))
+}
+
+/// The same of an error.
+fn said(error: Error, told: Option<&Call>) -> Error {
+    let metadata = error.metadata().cloned().map(Box::new);
+    match beside(metadata, told) {
+        Some(metadata) => error.with_metadata(*metadata),
+        None => error,
+    }
+}
+
 impl Dispatch {
     pub(crate) fn new(runtime: &Runtime) -> Self {
         Self { runtime: runtime.clone(), methods: OwnKeys::default() }
@@ -61,6 +93,16 @@ impl Dispatch {
         if let Some(registered) = registered {
             self.methods.insert(name, registered);
         }
+    }
+
+    /// Of all methods' largest requests the largest, in bytes.
+    pub(super) fn largest_request(&self) -> usize {
+        self.methods.values().map(|method| method.spec.max_request).max().unwrap_or(DEFAULT_MAX_REQUEST)
+    }
+
+    /// Whether the handler at this path wants to know how it was asked.
+    pub(super) fn sees_call(&self, path: &str) -> bool {
+        self.methods.get(path).is_some_and(|method| method.spec.sees_call)
     }
 
     pub(super) fn knows(&self, path: &str) -> bool {
@@ -91,7 +133,12 @@ impl Dispatch {
             Entry::Streaming(_) => context.deadline().filter(|_| names_timeout(context.headers())),
         };
         let client = context.extensions().get().copied().unwrap_or(ClientNetwork::NONE);
-        let incoming = Incoming::of(&self.runtime, method.spec, (context.headers(), client), deadline);
+        let mut incoming = Incoming::of(&self.runtime, method.spec, (context.headers(), client), deadline);
+        if method.spec.sees_call {
+            let timeout = context.time_remaining().filter(|_| names_timeout(context.headers()));
+            let line = context.extensions().get::<Line>().cloned();
+            incoming.invocation.call = Some(Arc::new(Call::new(context.headers().clone(), line, timeout)));
+        }
         Ok((method, incoming))
     }
 }
@@ -164,10 +211,12 @@ impl Dispatcher for Dispatch {
             let (method, incoming) = found?;
             let Entry::Unary(call) = &method.entry else { return Err(streams(method.spec)) };
             let correlation_id = incoming.invocation.correlation_id.clone();
-            let request = request.encoded()?;
-            let reply = call(incoming, method.contract.request(request, format)).await;
+            let told = incoming.invocation.call.clone();
+            let request = method.request(request.encoded()?, format);
+            let reply = call(incoming, request).await;
             let encoded = reply.and_then(|reply| Ok((method.contract.reply(reply.message, format)?, reply.metadata)));
-            let (message, metadata) = encoded.map_err(|error| shown(&error, &correlation_id))?;
+            let encoded = encoded.map(|(message, metadata)| (message, beside(metadata, told.as_deref())));
+            let (message, metadata) = encoded.map_err(|error| shown(&said(error, told.as_deref()), &correlation_id))?;
             let mut response = connectrpc::Response::new(EncodedBody::from(message));
             response.headers = headers(&correlation_id);
             if let Some(metadata) = metadata {
@@ -192,8 +241,12 @@ impl Dispatcher for Dispatch {
                 return Err(unknown(context.path().unwrap_or_default()));
             };
             let correlation_id = incoming.invocation.correlation_id.clone();
-            let replies = call(incoming, method.contract.request(request, format));
-            let replies = replies.map_err(|error| shown(&error, &correlation_id))?;
+            let told = incoming.invocation.call.clone();
+            let replies = call(incoming, method.request(request, format));
+            let replies = replies.map_err(|error| shown(&said(error, told.as_deref()), &correlation_id))?;
+            if let Some(told) = &told {
+                told.opened().await;
+            }
             let (contract, id) = (method.contract.clone(), correlation_id.clone());
             let encoded = replies.map(move |reply| {
                 let reply = reply.and_then(|reply| contract.reply(reply, format));
@@ -201,6 +254,10 @@ impl Dispatcher for Dispatch {
             });
             let mut response = connectrpc::Response::new(encoded.boxed() as connectrpc::EncodedStream);
             response.headers = headers(&correlation_id);
+            if let Some(metadata) = told.map(|told| told.metadata()) {
+                response.headers.extend(metadata.headers);
+                response.trailers = metadata.trailers;
+            }
             Ok(response)
         })
     }

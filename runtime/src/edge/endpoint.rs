@@ -5,11 +5,15 @@ use super::{
     errors::shown,
     reading::{self, Source},
 };
+use crate::call::Line;
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, combinators::BoxBody};
-use poem::{Body, Endpoint, Request, Response, http};
+use poem::{
+    Body, Endpoint, Request, Response,
+    http::{self, HeaderValue, header::CONTENT_TYPE},
+};
 use std::{
     convert::Infallible,
     io,
@@ -18,6 +22,9 @@ use std::{
 };
 use sync_wrapper::SyncWrapper;
 use tower_service::Service;
+
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_MESSAGE: &str = "grpc-message";
 
 /// Every method, at its path. Cheap to clone.
 #[derive(Clone)]
@@ -37,7 +44,15 @@ impl Edge {
     }
 
     /// Answers a call.
-    pub(crate) async fn answer(&self, request: http::Request<Source>) -> http::Response<ConnectRpcBody> {
+    pub(crate) async fn answer(&self, mut request: http::Request<Source>) -> http::Response<ConnectRpcBody> {
+        let sees_call = self.service.dispatcher().sees_call(method_at(request.uri().path()));
+        if sees_call {
+            let line = Line {
+                is_get: request.method() == http::Method::GET,
+                query: request.uri().query().map(ToOwned::to_owned),
+            };
+            request.extensions_mut().insert(line);
+        }
         let (request, unread) = reading::watched(request, &self.limits);
         let (dispatch, path) = (self.service.dispatcher(), method_at(request.uri().path()));
         // It may be no call at all, and never end.
@@ -50,13 +65,40 @@ impl Edge {
             drop(request);
             return unread.in_turn(refusal).await;
         }
-        let answer = self.service.clone().call(request).await.unwrap_or_else(|never| match never {});
+        let mut answer = self.service.clone().call(request).await.unwrap_or_else(|never| match never {});
+        if answer.headers().contains_key(GRPC_STATUS) {
+            answer = said_once(answer, sees_call).await;
+        }
         match unread.cut() {
             None => unread.in_turn(answer).await,
             // connectrpc takes it for a fault of ours.
             Some((error, form)) => unread.in_turn(shown(&error, "").into_http_response(&form)).await,
         }
     }
+}
+
+/// connectrpc says the status of a failed call twice, before the answer and after it, which some clients take for two answers. Once
+/// it is either all before it, as gRPC's Trailers-Only has it; or, where a handler has said headers and trailers, all after it.
+async fn said_once(mut answer: http::Response<ConnectRpcBody>, apart: bool) -> http::Response<ConnectRpcBody> {
+    let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    // In gRPC-Web what comes after is no trailers, but the last of the body.
+    if !kind.starts_with(b"application/grpc")
+        || kind.starts_with(b"application/grpc-web")
+        || answer.body().is_end_stream()
+    {
+        return answer;
+    }
+    if apart {
+        answer.headers_mut().remove(GRPC_STATUS);
+        answer.headers_mut().remove(GRPC_MESSAGE);
+        return answer;
+    }
+    let (mut parts, body) = answer.into_parts();
+    // The call has failed: nothing but its end is still to come.
+    if let Ok(Some(trailers)) = body.collect().await.map(|rest| rest.trailers().cloned()) {
+        parts.headers.extend(trailers);
+    }
+    http::Response::from_parts(parts, ConnectRpcBody::Full(Bytes::new().into()))
 }
 
 fn method_at(path: &str) -> &str {

@@ -39,7 +39,7 @@ const DOMAIN: &str = "gavel.runtime";
 /// try again.
 pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
     let mut message = match error.class() {
-        Class::Internal => format!("internal error; correlation id {correlation_id}"),
+        Class::Internal if error.is_masked() => format!("internal error; correlation id {correlation_id}"),
         _ => error.message().to_owned(),
     };
     message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
@@ -50,10 +50,10 @@ pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
         trailers = metadata.trailers.clone();
     }
     let mut shown = ConnectError::new(code, message).with_headers(sent).with_trailers(trailers);
-    if let Some(detail) = error.detail() {
+    for detail in error.details() {
         shown = shown.with_detail(detail_of(&detail.type_url, &detail.value));
     }
-    if error.class() == Class::Internal {
+    if error.is_masked() {
         let info = RequestInfo { request_id: correlation_id.to_owned() };
         shown = shown.with_detail(detail_of("google.rpc.RequestInfo", &info.encode_to_vec()));
     }

@@ -23,12 +23,14 @@ pub(crate) use errors::correlation_header;
 pub(crate) use reading::Source;
 
 use connectrpc::{ConnectRpcService, DeadlinePolicy, Limits};
-use poem::{IntoEndpoint, Route};
+use poem::{EndpointExt, IntoEndpoint, Request, Route};
 use poem_grpc::{Reflection, RouteGrpc};
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use std::time::Duration;
 
-/// The largest request, in bytes, before and after decompression. Every request of this API is far smaller.
-const MAX_REQUEST_BYTES: usize = 64 * 1_024;
+/// What an envelope has before its message, in bytes: it does not count against the message.
+const ENVELOPE_BYTES: usize = 5;
 
 /// A call whose client names no time-out is given up after this, its request's arrival included. Handlers have their own,
 /// shorter ones.
@@ -37,7 +39,16 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest time-out that a client may name: one that wants a stream for longer asks again.
 const MAX_TIMEOUT: Duration = Duration::from_hours(24);
 
+/// Both versions of the protocol are the same but for their names.
 const REFLECTION: &str = "/grpc.reflection.v1alpha.ServerReflection";
+const REFLECTION_V1: &str = "/grpc.reflection.v1.ServerReflection";
+
+/// poem-grpc describes health by itself: described twice, it would be listed twice.
+fn without_health(descriptors: &[u8]) -> Vec<u8> {
+    let Ok(mut set) = FileDescriptorSet::decode(descriptors) else { return descriptors.to_vec() };
+    set.file.retain(|file| file.package() != "grpc.health.v1");
+    set.encode_to_vec()
+}
 
 /// Adds all methods, and reflection over their contracts where that is wanted. Gives the methods alone as well.
 pub(crate) fn mount(
@@ -46,8 +57,9 @@ pub(crate) fn mount(
     bodies: BodyLimits,
     reflected: Option<&'static [u8]>,
 ) -> (Route, Edge) {
-    let limits =
-        Limits::default().with_max_request_body_size(MAX_REQUEST_BYTES).with_max_message_size(MAX_REQUEST_BYTES);
+    // Each method's own limit is looked at once its message is there.
+    let largest = dispatch.largest_request();
+    let limits = Limits::default().with_max_request_body_size(largest + ENVELOPE_BYTES).with_max_message_size(largest);
     let service = ConnectRpcService::new(dispatch)
         .with_limits(limits)
         .with_deadline_policy(DeadlinePolicy::new().with_default_timeout(DEFAULT_TIMEOUT).with_max(MAX_TIMEOUT));
@@ -55,8 +67,16 @@ pub(crate) fn mount(
     let route = match reflected {
         None => route,
         Some(descriptors) => {
-            let reflection = Reflection::new().add_file_descriptor_set(descriptors).build();
-            route.nest_no_strip(REFLECTION, RouteGrpc::new().add_service(reflection).into_endpoint())
+            let reflection = || {
+                let service = Reflection::new().add_file_descriptor_set(&without_health(descriptors)).build();
+                RouteGrpc::new().add_service(service).into_endpoint()
+            };
+            let renamed = reflection().before(|mut request: Request| async move {
+                let path = request.uri().path().replacen(REFLECTION_V1, REFLECTION, 1);
+                *request.uri_mut() = path.parse().map_err(poem::error::BadRequest)?;
+                Ok(request)
+            });
+            route.nest_no_strip(REFLECTION, reflection()).nest_no_strip(REFLECTION_V1, renamed)
         }
     };
     (route.nest_no_strip("/", edge.clone()), edge)

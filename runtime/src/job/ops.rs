@@ -101,7 +101,7 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
     }
     // Asked again, it is asked all the same.
     let asked = sqlx::query!(
-        "INSERT INTO job_cancellations (job_id, requested_by) SELECT id, $2 FROM mq_msgs WHERE id = $1
+        "INSERT INTO job_cancellations (job_id, requested_by) SELECT id, $2 FROM mq_msgs WHERE id = $1 AND id <> uuid_nil()
          ON CONFLICT (job_id) DO UPDATE SET requested_by = $2",
         job_id,
         by,

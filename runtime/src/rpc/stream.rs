@@ -3,7 +3,7 @@ use super::{
     StreamHandler,
     incoming::{Incoming, Received, decode},
 };
-use crate::{Class, Error, Io, Result, Runtime, auth, db::Share, invoke};
+use crate::{Class, Error, Io, Result, Runtime, auth, call::Call, db::Share, invoke};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use prost::Message;
@@ -42,6 +42,7 @@ impl<T: Message> Encoded<T> {
 pub struct Sink<T> {
     sender: mpsc::Sender<Bytes>,
     patience: Duration,
+    call: Option<Arc<Call>>,
     of: PhantomData<fn(T)>,
 }
 
@@ -60,6 +61,9 @@ impl<T: Message> Sink<T> {
     /// The same.
     pub async fn send_encoded(&self, reply: Encoded<T>) -> Result<()> {
         use mpsc::error::SendTimeoutError::{Closed, Timeout};
+        if let Some(call) = &self.call {
+            call.open();
+        }
         self.sender.send_timeout(reply.0, self.patience).await.map_err(|error| match error {
             Closed(_) => Error::new(Class::Unavailable, "the client has left"),
             Timeout(_) => {
@@ -84,11 +88,12 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
     // Not in the buffer: there may be no room in it. What stands here at first is told when the handler panics.
     let panicked = Error::internal(anyhow::anyhow!("the handler of the stream panicked"));
     let ending = Arc::new(Mutex::new(Some(panicked)));
+    let call = invocation.call.clone();
     let (io, closing) = (Io::new(runtime, Share::Calls, invocation), runtime.tasks().closing().clone());
     let (metrics, patience, end) = (runtime.clone(), runtime.streams().patience, ending.clone());
     runtime.tasks().spawn(async move {
         let _open = metrics.metrics().begin(H::SPEC.name, "stream");
-        let (_place, sink) = (place, Sink { sender: sender.clone(), patience, of: PhantomData });
+        let (_place, sink) = (place, Sink { sender: sender.clone(), patience, call: call.clone(), of: PhantomData });
         let ended = tokio::select! {
             ended = H::handle(&io, &query, &sink) => ended,
             () = sender.closed() => return,
@@ -107,6 +112,9 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
             }
         }
         *end.lock().unwrap_or_else(PoisonError::into_inner) = ended.err();
+        if let Some(call) = call {
+            call.open();
+        }
     });
     Ok(Box::pin(stream::poll_fn(move |context| {
         answers.poll_recv(context).map(|answer| match answer {

@@ -15,7 +15,7 @@ use poem::{
     endpoint::BoxEndpoint,
     http::{
         self, HeaderValue, Uri,
-        header::{HOST, ORIGIN},
+        header::{HOST, ORIGIN, RETRY_AFTER},
         uri::{Authority, Scheme},
     },
     web::{LocalAddr, RemoteAddr},
@@ -64,6 +64,9 @@ impl Answers {
         }
         let asked = Asked::of(&request);
         let mut response = self.route(request, ends).await;
+        if matches!(response.status().as_u16(), 429 | 503) && !response.headers().contains_key(RETRY_AFTER) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if !response.headers().contains_key(CORRELATION_HEADER) {
             asked.told(&mut response);
         }

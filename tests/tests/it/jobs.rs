@@ -142,7 +142,8 @@ async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
     let waiting = enqueue(&system, "of_a_later_version", "work").await;
     assert_eq!(cancel(&system, waiting).await, Cancelled::Buried);
     assert_eq!(last_error(&system, waiting).await.as_deref(), Some("cancelled by olga"));
-    assert_eq!(cancel(&system, waiting).await, Cancelled::Unknown);
+    assert_eq!(cancel(&system, waiting).await, Cancelled::Dead);
+    assert_eq!(cancel(&system, Uuid::nil()).await, Cancelled::Unknown);
 }
 
 /// Ends the sessions in the middle of a run of that handler, but for those that were ended before.

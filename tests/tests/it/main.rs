@@ -15,6 +15,7 @@ mod contention;
 mod correlation;
 mod deadlines;
 mod delivery;
+mod documented;
 mod drain;
 mod failover;
 mod fuzz;

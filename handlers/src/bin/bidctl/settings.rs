@@ -34,12 +34,15 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn load(global: Global) -> anyhow::Result<Self> {
-        let file = development_file()?;
+        let mut file = development_file()?;
         let in_checkout = !file.is_empty();
         let given: HashMap<_, _> = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(_, value)| !value.is_empty())
             .collect();
+        // A secret is given as itself or in a file of its own: either overrules both forms of ours.
+        let plain = |name: &str| name.strip_suffix("_FILE").unwrap_or(name).to_owned();
+        file.retain(|name, _| !given.keys().any(|given| plain(given) == plain(name)));
         let from_file: Vec<_> = file.keys().filter(|name| !given.contains_key(*name)).cloned().collect();
         let (has_url, has_ops_url) = (global.url.is_some(), global.ops_url.is_some());
         let is_from_file = |flag: bool, name: &str| !flag && from_file.iter().any(|known| known == name);

@@ -1,0 +1,189 @@
+//! Others' suites against the edge. They are written in Go, and built where there is a toolchain for it.
+use crate::{
+    install::{PROTOC, ensure},
+    progress::{Step, run_quietly},
+    servers::{layout::Layout, processes::Processes},
+    test::{build, migrate},
+};
+use anyhow::{Context, bail};
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+const CONNECT: &str = "connectrpc.com/conformance";
+const CONNECT_VERSION: &str = "v1.0.7";
+const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
+const GRPCURL: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3";
+
+/// Cases of h2spec that are meant to fail, by their titles: on this port an invalid preface is a request of HTTP/1.1, and answered as one.
+const EXCEPTIONS: [&str; 1] = ["Sends invalid connection preface"];
+
+/// What a suite came to.
+struct Tally {
+    suite: &'static str,
+    cases: u32,
+    passed: u32,
+    notes: String,
+}
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    if Command::new("go").arg("version").output().is_err() {
+        eprintln!("  conformance: not run, there is no Go toolchain");
+        return Ok(());
+    }
+    ensure(&[PROTOC])?;
+    let tools = Tools::install()?;
+    let servers = Processes::start(Layout::claim("test")?, false)?;
+    let bins = build(&["--package", "gavel", "--bin", "bidctl"], false)?;
+    let database = servers.urls.database(&format!("gavel_conformance_{}", std::process::id()));
+    migrate(&bins, &database)?;
+    let service = Service {
+        program: build_service(&tools.contracts)?,
+        database,
+        amqp: servers.urls.amqp.clone(),
+        redis: servers.urls.redis.clone(),
+    };
+    let tallies = [connect(&tools, &service)?, http2(&tools, &service)?, reflection(&tools, &service)?];
+    println!("\n{:<28} {:>6} {:>7} {:>7}", "suite", "cases", "passed", "failed");
+    for Tally { suite, cases, passed, notes } in &tallies {
+        println!("{suite:<28} {cases:>6} {passed:>7} {:>7}  {notes}", cases - passed);
+    }
+    if tallies.iter().any(|tally| tally.passed < tally.cases) {
+        bail!("some cases failed");
+    }
+    Ok(())
+}
+
+/// The suites' programs, and Connect's contracts.
+struct Tools {
+    bin: PathBuf,
+    contracts: PathBuf,
+}
+
+impl Tools {
+    fn install() -> anyhow::Result<Self> {
+        let bin = crate::root().join("target/tools/go");
+        let step = Step::begin("building the suites (once)");
+        let own = format!("{CONNECT}/cmd/connectconformance@{CONNECT_VERSION}");
+        for (name, module) in [("connectconformance", own.as_str()), ("h2spec", H2SPEC), ("grpcurl", GRPCURL)] {
+            if !bin.join(name).exists() {
+                run_quietly(Command::new("go").args(["install", module]).env("GOBIN", &bin))?;
+            }
+        }
+        let module = format!("{CONNECT}@{CONNECT_VERSION}");
+        let found = run_quietly(Command::new("go").args(["mod", "download", "-json", &module]))?;
+        let found: serde_json::Value = serde_json::from_str(&found)?;
+        let contracts = Path::new(found["Dir"].as_str().context("the module has a directory")?).join("proto");
+        step.done("suites built");
+        Ok(Self { bin, contracts })
+    }
+}
+
+fn build_service(contracts: &Path) -> anyhow::Result<PathBuf> {
+    let step = Step::begin("building the service that the suites call");
+    let root = crate::root();
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--locked", "--manifest-path", "tests/conformance/Cargo.toml", "--target-dir", "target"]);
+    run_quietly(cargo.current_dir(&root).env("CONFORMANCE_PROTO", contracts))?;
+    step.done("service built");
+    Ok(root.join("target/debug/gavel-conformance"))
+}
+
+/// The application under test, and its servers.
+struct Service {
+    program: PathBuf,
+    database: String,
+    amqp: String,
+    redis: String,
+}
+
+impl Service {
+    fn with_servers<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("DATABASE_URL", &self.database).env("AMQP_URL", &self.amqp).env("REDIS_URL", &self.redis)
+    }
+
+    /// Runs it by itself.
+    fn serve(&self) -> anyhow::Result<Serving> {
+        let mut command = Command::new(&self.program);
+        command.arg("--serve-for-others").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = self.with_servers(&mut command).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+        let found = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+            (line["msg"] == "ready")
+                .then(|| [&line["address"], &line["ops_address"]].map(|a| a.as_str().map(str::to_owned)))
+        });
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let Some([Some(address), Some(ops_address)]) = found else { bail!("the service does not start") };
+        Ok(Serving { child, address, ops_address })
+    }
+}
+
+struct Serving {
+    child: Child,
+    address: String,
+    ops_address: String,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Connect's own suite: all three protocols.
+fn connect(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
+    let step = Step::begin("Connect's conformance suite");
+    let mut runner = Command::new(tools.bin.join("connectconformance"));
+    runner.args(["--conf", "tests/conformance/suite.yaml", "--mode", "server", "--"]).arg(&service.program);
+    let output = service.with_servers(&mut runner).current_dir(crate::root()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    std::fs::write(crate::root().join("target/conformance.log"), text.as_bytes())?;
+    let number = |after: &str| {
+        let line = text.lines().rev().find(|line| line.contains(after))?;
+        line.split(after).next()?.split_whitespace().last()?.trim_matches(',').parse::<u32>().ok()
+    };
+    let (Some(passed), Some(failed)) = (number(" passed"), number(" failed")) else {
+        bail!("the runner has no result; see target/conformance.log")
+    };
+    step.done("see target/conformance.log");
+    Ok(Tally { suite: "connectconformance v1.0.7", cases: passed + failed, passed, notes: String::new() })
+}
+
+/// HTTP/2 to the letter.
+fn http2(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
+    let step = Step::begin("h2spec, strictly");
+    let serving = service.serve()?;
+    let (host, port) = serving.address.rsplit_once(':').context("an address with a port")?;
+    let output = Command::new(tools.bin.join("h2spec")).args(["-h", host, "-p", port, "--strict"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    std::fs::write(crate::root().join("target/h2spec.log"), &text)?;
+    let summary = text.lines().find(|line| line.contains(" tests, ")).context("h2spec has no result")?;
+    let number =
+        |word: &str| summary.split(", ").find(|part| part.contains(word))?.split_whitespace().next()?.parse().ok();
+    let (Some(cases), Some(passed)) = (number("tests"), number("passed")) else { bail!("h2spec says {summary}") };
+    let is_expected = |line: &&str| EXCEPTIONS.iter().any(|exception| line.contains(exception));
+    let failures = text.split("Failures:").nth(1).unwrap_or_default();
+    let excepted = u32::try_from(failures.lines().filter(|line| line.contains('×')).filter(is_expected).count())?;
+    step.done("see target/h2spec.log");
+    Ok(Tally {
+        suite: "h2spec --strict",
+        cases,
+        passed: passed + excepted,
+        notes: format!("{excepted} excepted: {}", EXCEPTIONS.join(", ")),
+    })
+}
+
+/// grpcurl sees each service once.
+fn reflection(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
+    let serving = service.serve()?;
+    let list = run_quietly(Command::new(tools.bin.join("grpcurl")).args(["-plaintext", &serving.ops_address, "list"]))?;
+    let mut services: Vec<_> = list.lines().collect();
+    let all = services.len();
+    services.dedup();
+    let notes = services.join(", ");
+    Ok(Tally { suite: "grpcurl list", cases: u32::try_from(all)?, passed: u32::try_from(services.len())?, notes })
+}

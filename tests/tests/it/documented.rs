@@ -1,0 +1,100 @@
+//! Commands that README shows: bidctl's are run as they stand there, and xtask's are at least understood.
+use chrono::{TimeDelta, Utc};
+use gavel_tests::{Process, System, process::binary};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// What a command that goes on and on is given.
+const LOOK: Duration = Duration::from_secs(3);
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    fs::read_to_string(path).expect("README")
+}
+
+/// Words as a shell splits them, a comment left out.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for character in line.chars() {
+        match (quote, character) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Lines of shell blocks that begin with that.
+fn commands(begin: &str) -> Vec<Vec<String>> {
+    let text = readme();
+    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines: Vec<_> = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix(begin)).map(words).collect();
+    assert!(!lines.is_empty(), "README shows no {begin}");
+    lines
+}
+
+#[tokio::test]
+async fn every_command_of_bidctl_in_the_readme_does_what_it_says() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let _worker = system.worker().await;
+    api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let mut variables = system.variables(&[("GAVEL_JWT_SIGNING_KEY", system.signing_key())]);
+    variables.push(("GAVEL_URL".to_owned(), format!("http://{}", service.address().await)));
+    variables.push(("GAVEL_OPS_URL".to_owned(), format!("http://{}", service.ops_address().await)));
+    for arguments in commands("target/debug/bidctl ") {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut process = Process::start(&binary("bidctl"), &arguments, &variables);
+        let is_endless = arguments.contains(&"--watch");
+        if is_endless {
+            assert!(
+                tokio::time::timeout(LOOK, process.ended()).await.is_err(),
+                "{arguments:?}: {:?}",
+                process.output()
+            );
+            process.kill();
+            continue;
+        }
+        let ended = tokio::time::timeout(LOOK * 5, process.ended()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{arguments:?} does not end"));
+        let output = process.output().join("\n");
+        // Where nothing is dead or parked there is nothing to show; a word of clap's would be a mistake of the document's.
+        assert!(ended.success() || !output.contains("Usage:"), "{arguments:?}: {output}");
+        assert!(ended.success(), "{arguments:?}: {output}");
+    }
+}
+
+#[test]
+fn every_command_of_xtask_in_the_readme_is_understood() {
+    let text = readme();
+    let shown = text.split('`').filter_map(|code| code.strip_prefix("cargo xtask ")).map(str::to_owned);
+    let mut shown: Vec<_> = shown.filter(|command| !command.contains('\n')).collect();
+    let blocks = commands("cargo xtask ").into_iter().map(|words| words.join(" "));
+    shown.extend(blocks);
+    assert!(shown.len() > 15, "{shown:?}");
+    let program: PathBuf = binary("xtask");
+    for command in shown {
+        // Where something is left to the reader, it stands in brackets or capitals.
+        let arguments: Vec<_> = words(&command)
+            .into_iter()
+            .map(|word| word.trim_matches(['[', ']']).to_owned())
+            .filter(|word| !word.chars().all(char::is_uppercase))
+            .collect();
+        let seconds =
+            if arguments.last().is_some_and(|last| last == "--seconds") { vec!["1".to_owned()] } else { Vec::new() };
+        let output = Command::new(&program).args(&arguments).args(&seconds).arg("--help").output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cargo xtask {command}: {said}");
+    }
+}
