@@ -185,7 +185,12 @@ impl Process {
     async fn prepare(&self, runtime: &Runtime, backends: &Backends, looker: &mut Looker) -> anyhow::Result<()> {
         require_schema(runtime).await?;
         db::refuse_shared_sessions(&runtime.pools().connector).await?;
-        db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
+        let sizes = async || db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await;
+        if let Err(error) = sizes().await {
+            // A connection that was cut off meanwhile: another may do.
+            tracing::warn!(error = format!("{error:#}"), "the pools' sizes are looked at again");
+            sizes().await?;
+        }
         if let Some(source) = &self.keys {
             auth::read_at_start(runtime, source).await?;
         }

@@ -1,5 +1,5 @@
 //! One of Gavel's binaries, running.
-use crate::eventually;
+use crate::eventually::{PATIENCE, eventually, eventually_within};
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader},
@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 /// A process, with everything it has said so far. Killed when dropped.
@@ -112,9 +113,15 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(PATIENCE).await
+    }
+
+    /// As [`Process::ended`], for one that has more to do than others.
+    pub async fn ended_within(&mut self, patience: Duration) -> ExitStatus {
         let child = Mutex::new(&mut self.child);
         let look = || async { child.lock().expect("one waiter").try_wait().expect("it can be waited for") };
-        let status = eventually("the process ends", look, Option::is_some).await.expect("it ended");
+        let ended = eventually_within(patience, "the process ends", look, Option::is_some).await;
+        let status = ended.expect("it ended");
         for reader in self.readers.drain(..) {
             reader.join().expect("no reader panics");
         }

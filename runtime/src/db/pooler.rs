@@ -2,17 +2,41 @@
 use super::{Connector, Purpose};
 use anyhow::{Context, bail};
 use sqlx::{Connection, Executor, PgConnection, Row};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the look may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long looks are taken again that were cut off.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(300);
 /// Looks: one may find the same session by chance.
 const LOOKS: usize = 3;
 
 /// Refuses PgBouncer's modes `transaction` and `statement`, where settings, prepared statements, LISTEN and advisory locks of a
 /// session are another's with its next transaction. There, whoever begins a transaction takes the session that was used last;
 /// so while one connection is in a transaction, another finds itself in a session that it was not in before.
+///
+/// A look that is cut off says nothing of a pooler: it is taken again, as long as a process waits for its database.
 pub(crate) async fn refuse_shared_sessions(connector: &Connector) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match look(connector).await {
+            Ok(false) => return Ok(()),
+            Ok(true) => bail!(
+                "DATABASE_URL leads to a pooler that gives each transaction another session; allowed: PostgreSQL itself, or \
+                 PgBouncer with pool_mode = session"
+            ),
+            Err(error) if Instant::now() < until => {
+                tracing::warn!(error = format!("{error:#}"), "the database's sessions can't be looked at yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a session changes under its connection.
+async fn look(connector: &Connector) -> anyhow::Result<bool> {
     let looking = async {
         let mut first = connector.connect(Purpose::Work).await?;
         let mut second = connector.connect(Purpose::Work).await?;
@@ -29,13 +53,7 @@ pub(crate) async fn refuse_shared_sessions(connector: &Connector) -> anyhow::Res
         Ok::<_, sqlx::Error>(differs)
     };
     let differs = tokio::time::timeout(TIMEOUT, looking).await.context("the database takes long to answer")?;
-    if differs.context("the database's sessions can't be looked at")? {
-        bail!(
-            "DATABASE_URL leads to a pooler that gives each transaction another session; allowed: PostgreSQL itself, or \
-             PgBouncer with pool_mode = session"
-        );
-    }
-    Ok(())
+    differs.context("the database's sessions can't be looked at")
 }
 
 async fn session(conn: &mut PgConnection) -> Result<i32, sqlx::Error> {

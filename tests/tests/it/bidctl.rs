@@ -73,16 +73,17 @@ async fn no_option_with_rubbish_makes_it_panic() {
         for option in
             options.into_iter().filter(|option| !matches!(&**option, "--help" | "--version" | "--watch" | "--dir"))
         {
-            for rubbish in RUBBISH {
+            // Each option gets some of it in turn, and so each of it many options.
+            for rubbish in RUBBISH.iter().cycle().skip(runs.len() % RUBBISH.len()).take(2) {
                 let mut run = path.clone();
                 if option != "--url" && option != "--ops-url" {
                     run.extend(["--url", NOWHERE, "--ops-url", NOWHERE].map(str::to_owned));
                 }
-                run.extend([option.clone(), rubbish.to_owned()]);
+                run.extend([option.clone(), (*rubbish).to_owned()]);
                 runs.push(run);
             }
         }
-        for rubbish in RUBBISH {
+        for rubbish in RUBBISH.iter().cycle().skip(runs.len() % RUBBISH.len()).take(2) {
             let mut run = path.clone();
             run.extend(
                 ["--url", NOWHERE, "--ops-url", NOWHERE, "--token", "t", "--", rubbish, rubbish].map(str::to_owned),

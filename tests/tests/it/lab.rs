@@ -151,7 +151,7 @@ async fn the_example_runs_on_an_empty_database() {
         sqlx::query(statement).execute(&system.db).await.expect("emptied");
     }
     let mut example = Process::start(&binary("examples/reminders"), &[], &system.variables(&[]));
-    let ended = example.ended().await;
+    let ended = example.ended_within(Duration::from_secs(150)).await;
     let output = example.output();
     assert!(ended.success(), "{output:?}");
     for line in ["letter to ada: water the plants", "letter to ada: close the window", "digest for ada: 2 letters"] {
