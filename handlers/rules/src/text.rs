@@ -61,7 +61,10 @@ pub fn shown_text(given: &str, most: usize) -> Result<String, InvalidText> {
 
 fn one_form(given: &str) -> String {
     let composed = ComposingNormalizerBorrowed::new_nfc().normalize(given);
-    let words = composed.trim().split(|c| category(c) == GeneralCategory::SpaceSeparator).filter(|w| !w.is_empty());
+    let words = composed
+        .trim_matches(|c: char| c.is_whitespace() || c == BLANK_CELL)
+        .split(|c| category(c) == GeneralCategory::SpaceSeparator)
+        .filter(|w| !w.is_empty());
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -99,7 +102,7 @@ fn fits(character: char, before: Option<char>, after: Option<char>) -> bool {
     match character {
         AS_PICTURE => is_picture(before) || matches!(before, '0'..='9' | '#' | '*'),
         JOINER if is_picture(before) || before == AS_PICTURE || is_modifier(before) => is_picture(after),
-        JOINER | NON_JOINER => joins(before) && joins(after),
+        JOINER | NON_JOINER => (joins(before) || is_joining_mark(before)) && joins(after),
         _ => false,
     }
 }
@@ -107,7 +110,12 @@ fn fits(character: char, before: Option<char>, after: Option<char>) -> bool {
 fn check_marks(chars: &[char]) -> Result<(), InvalidText> {
     let mut row = 0;
     for character in chars {
-        row = if is_mark(*character) { row + 1 } else { 0 };
+        // What can't be seen between two marks does not part them.
+        row = match *character {
+            c if is_mark(c) => row + 1,
+            JOINER | NON_JOINER | AS_PICTURE => row,
+            _ => 0,
+        };
         if row > MOST_MARKS {
             return Err(InvalidText::Marks);
         }
@@ -115,7 +123,7 @@ fn check_marks(chars: &[char]) -> Result<(), InvalidText> {
     Ok(())
 }
 
-/// The letters of Latin, Greek and Cyrillic are those that pass for each other.
+/// The letters of Latin, Greek, Cyrillic and a few scripts made after them are those that pass for each other.
 fn check_scripts(text: &str) -> Result<(), InvalidText> {
     for word in text.split(|c: char| !c.is_alphanumeric() && !is_mark(c)) {
         let mut alike: Vec<_> = word.chars().map(script).filter(|script| is_alike(*script)).collect();
@@ -128,7 +136,10 @@ fn check_scripts(text: &str) -> Result<(), InvalidText> {
 }
 
 fn is_alike(script: Script) -> bool {
-    matches!(script, Script::Latin | Script::Greek | Script::Cyrillic)
+    matches!(
+        script,
+        Script::Latin | Script::Greek | Script::Cyrillic | Script::Armenian | Script::Coptic | Script::Cherokee
+    )
 }
 
 fn category(character: char) -> GeneralCategory {
@@ -156,11 +167,18 @@ fn is_mark(character: char) -> bool {
         && !is_ignorable(character)
 }
 
-/// Whether it is of a script in which letters join.
+/// Whether it is a letter of a script in which letters join.
 fn joins(character: char) -> bool {
-    let plain = matches!(script(character), Script::Common | Script::Inherited);
-    let is_letter = character.is_alphabetic() || is_mark(character);
-    is_letter && !is_alike(script(character)) && (!plain || is_mark(character))
+    character.is_alphabetic() && is_joining(script(character))
+}
+
+/// Whether it is a mark of such a script, as the virama is.
+fn is_joining_mark(character: char) -> bool {
+    is_mark(character) && is_joining(script(character))
+}
+
+fn is_joining(script: Script) -> bool {
+    !is_alike(script) && !matches!(script, Script::Common | Script::Inherited)
 }
 
 #[cfg(test)]
@@ -221,6 +239,9 @@ mod tests {
     #[test]
     fn stacks_of_marks_and_letters_that_look_alike_are_refused() {
         assert_eq!(shown_text(&format!("la{}mp", "\u{334}".repeat(5)), 200), Err(InvalidText::Marks));
+        let hidden = format!("p{}ay", "\u{334}\u{334}\u{334}\u{334}\u{200C}".repeat(20));
+        assert!(refused(&hidden).contains("U+200C"), "{}", refused(&hidden));
+        assert!(refused("p\u{585}rsche").contains("several scripts"), "an Armenian letter");
         // The first letter is Cyrillic.
         assert_eq!(
             shown_text("\u{0420}ayPal card", 200),
@@ -230,6 +251,7 @@ mod tests {
 
     #[test]
     fn one_text_has_one_form() {
+        assert_eq!(shown_text("lamp\u{2800}", 200).as_deref(), Ok("lamp"));
         assert_eq!(shown_text("  Cafe\u{301}\u{3000} \u{A0}table ", 200).as_deref(), Ok("Café table"));
     }
 }

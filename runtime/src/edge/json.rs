@@ -128,9 +128,12 @@ impl Reader<'_> {
 
     /// Types with a form of their own in JSON. Times are looked at here: a second that there is not would become another one.
     fn well_known(&mut self, raw: &RawValue, message: &MessageDescriptor, path: &str) -> Result<(), Wrong> {
-        if message.full_name() == "google.protobuf.Timestamp" {
-            scalar::check_time(raw.get()).map_err(|what| Wrong::at(path, what))?;
-        }
+        let checked = match message.full_name() {
+            "google.protobuf.Timestamp" => scalar::check_time(raw.get()),
+            "google.protobuf.Duration" => scalar::check_duration(raw.get()),
+            _ => Ok(()),
+        };
+        checked.map_err(|what| Wrong::at(path, what))?;
         self.out.push_str(raw.get());
         Ok(())
     }

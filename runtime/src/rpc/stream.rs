@@ -92,6 +92,8 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
     let (io, closing) = (Io::new(runtime, Share::Calls, invocation), runtime.tasks().closing().clone());
     let (metrics, patience, end) = (runtime.clone(), runtime.streams().patience, ending.clone());
     runtime.tasks().spawn(async move {
+        // Also where the handler panics before its first answer: somebody waits for what goes beside it.
+        let _opened = call.clone().map(Opened);
         let _open = metrics.metrics().begin(H::SPEC.name, "stream");
         let (_place, sink) = (place, Sink { sender: sender.clone(), patience, call: call.clone(), of: PhantomData });
         let ended = tokio::select! {
@@ -112,9 +114,6 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
             }
         }
         *end.lock().unwrap_or_else(PoisonError::into_inner) = ended.err();
-        if let Some(call) = call {
-            call.open();
-        }
     });
     Ok(Box::pin(stream::poll_fn(move |context| {
         answers.poll_recv(context).map(|answer| match answer {
@@ -122,6 +121,15 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
             None => ending.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err),
         })
     })))
+}
+
+/// Opens the call when dropped.
+struct Opened(Arc<Call>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open();
+    }
 }
 
 fn stopping(ends_well: bool) -> Result<()> {

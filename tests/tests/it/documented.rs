@@ -1,6 +1,6 @@
 //! Commands that README shows: bidctl's are run as they stand there, and xtask's are at least understood.
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{Process, System, process::binary};
+use gavel_tests::{Process, System, eventually, process::binary};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -53,6 +53,9 @@ async fn every_command_of_bidctl_in_the_readme_does_what_it_says() {
     let mut variables = system.variables(&[("GAVEL_JWT_SIGNING_KEY", system.signing_key())]);
     variables.push(("GAVEL_URL".to_owned(), format!("http://{}", service.address().await)));
     variables.push(("GAVEL_OPS_URL".to_owned(), format!("http://{}", service.ops_address().await)));
+    // A worker that has only just started has not declared its queues yet, and the doctor says so.
+    let is_well = || async { Process::start(&binary("bidctl"), &["doctor"], &variables).ended().await.success() };
+    eventually("the doctor finds nothing", is_well, |well| *well).await;
     for arguments in commands("target/debug/bidctl ") {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let mut process = Process::start(&binary("bidctl"), &arguments, &variables);

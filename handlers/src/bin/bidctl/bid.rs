@@ -48,7 +48,9 @@ impl PlaceBid {
         let reply = reply.into_inner();
         // Amounts are in the item's currency, and one's own bid is to be seen.
         let items = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
-        let currency = item::read(&items, settings, Some(&token), &self.item_id, reply.sequence).await?.0.currency;
+        // The bid is made: what can't be read now is no reason not to say so.
+        let read = item::read(&items, settings, Some(&token), &self.item_id, reply.sequence).await;
+        let currency = read.map_or_else(|_| "(currency unknown)".to_owned(), |(item, _)| item.currency);
         let mut json = json!({
             "bid_id": reply.bid_id, "outcome": reply.outcome().as_str_name(), "replayed": is_replayed,
             "sequence": reply.sequence, "currency": currency, "price_minor": reply.price_minor,

@@ -9,7 +9,7 @@ use std::{error::Error, fmt};
 pub(crate) fn config(settings: &Settings, url: &str) -> anyhow::Result<ClientConfig> {
     check_url(url)?;
     let mut client = ClientConfig::builder().uri(url);
-    if url.starts_with("https://") {
+    if url.to_ascii_lowercase().starts_with("https://") {
         client = client.tls_config(tls::client_config(settings.cacert.as_deref())?);
     }
     client.build().with_context(|| format!("{url:?} is no URL of a service"))
@@ -47,6 +47,11 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    /// What is not there.
+    pub(crate) fn not_found(message: String) -> Self {
+        Self { code: "not_found".to_owned(), message }
+    }
+
     /// Whether the same call will be answered so however often it is made.
     pub(crate) fn is_final(&self) -> bool {
         matches!(

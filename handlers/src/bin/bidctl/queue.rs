@@ -1,12 +1,13 @@
 //! Queues and the jobs in them.
 use crate::{
+    client::Refused,
     jobs, names,
     ops::{Ops, key},
     output::{Output, age, optional_time, say, time},
     settings::Settings,
     watch::Watch,
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use gavel_proto::v1;
 use serde_json::{Value, json};
@@ -96,10 +97,11 @@ impl Ops<'_> {
         let queue = named(&queues, &show.kind)?;
         let request = v1::ListJobsRequest { kind: show.kind.clone(), limit: show.limit };
         let listed = self.said(self.client.list_jobs(self.request(request)).await)?.jobs;
-        let is_more = usize::try_from(show.limit).is_ok_and(|limit| listed.len() >= limit);
+        let all = queue.waiting + queue.scheduled + queue.running;
+        let is_more = i64::try_from(listed.len()).is_ok_and(|listed| listed < all);
         if output.json {
             let listed: Vec<_> = listed.iter().map(jobs::as_json).collect();
-            output.record(&json!({ "queue": as_json(queue), "jobs": listed }), &[]);
+            output.record(&json!({ "queue": as_json(queue), "jobs": listed, "more": is_more }), &[]);
             return Ok(());
         }
         let mut lines: Vec<_> = HEADER.into_iter().zip(as_row(queue)).collect();
@@ -159,7 +161,8 @@ impl Ops<'_> {
 /// The queue of that name.
 fn named<'q>(queues: &'q [v1::Queue], kind: &str) -> anyhow::Result<&'q v1::Queue> {
     let names: Vec<_> = queues.iter().map(|queue| queue.kind.as_str()).collect();
-    queues.iter().find(|queue| queue.kind == kind).with_context(|| names::unknown("queue", kind, &names))
+    let unknown = || Refused::not_found(names::unknown("queue", kind, &names)).into();
+    queues.iter().find(|queue| queue.kind == kind).ok_or_else(unknown)
 }
 
 /// The columns of [`as_row`].

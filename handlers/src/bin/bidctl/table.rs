@@ -2,6 +2,7 @@
 use std::io::{IsTerminal, stdout};
 use terminal_size::{Width, terminal_size};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use uuid::Uuid;
 
 const GAP: &str = "  ";
 /// A column is not made narrower than this.
@@ -41,7 +42,11 @@ fn fitted(header: &[&str], rows: &[Vec<String>], wide: Option<usize>) -> Vec<Str
     let mut widths: Vec<_> =
         (0..header.len()).map(|column| cells(column).map(|cell| cell.width()).max().unwrap_or_default()).collect();
     if let Some(wide) = wide {
-        narrow(&mut widths, wide);
+        // An id that is cut is of no use to whoever wants to name it.
+        let is_id =
+            |column: usize| rows.iter().any(|row| row.get(column).is_some_and(|cell| Uuid::try_parse(cell).is_ok()));
+        let ids: Vec<_> = (0..header.len()).map(is_id).collect();
+        narrow(&mut widths, &ids, wide);
     }
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| padded(&cut(cell, *width), *width));
@@ -51,10 +56,11 @@ fn fitted(header: &[&str], rows: &[Vec<String>], wide: Option<usize>) -> Vec<Str
 }
 
 /// Takes from the widest columns until they fit.
-fn narrow(widths: &mut [usize], wide: usize) {
+fn narrow(widths: &mut [usize], ids: &[bool], wide: usize) {
     let gaps = GAP.len() * widths.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > wide {
-        let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROWEST) else { return };
+        let others = widths.iter_mut().zip(ids).filter(|(_, is_id)| !**is_id).map(|(width, _)| width);
+        let Some(widest) = others.max().filter(|width| **width > NARROWEST) else { return };
         *widest -= 1;
     }
 }
@@ -102,6 +108,9 @@ mod tests {
         let lines = fitted(&["n", "title"], &rows(), Some(16));
         assert!(lines.iter().all(|line| line.width() <= 16), "{lines:?}");
         assert!(lines[2].ends_with('…'));
+        let id = "0192f0c1-0000-7000-8000-000000000000".to_owned();
+        let with_id = fitted(&["item", "title"], &[vec![id.clone(), "A very long title indeed".to_owned()]], Some(50));
+        assert!(with_id[1].starts_with(&id) && with_id[1].ends_with('…'), "{with_id:?}");
         assert_eq!(fitted(&["n", "title"], &rows(), Some(1))[0], "n  title", "and not narrower than can be read");
     }
 

@@ -29,8 +29,25 @@ pub(super) fn checked(raw: &str, kind: &Kind) -> Result<String, String> {
 pub(super) fn check_time(raw: &str) -> Result<(), String> {
     let text = text_of(raw);
     let time = text.as_deref().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-    let is_kept = time.is_some_and(|time| chrono::Timelike::nanosecond(&time) < 1_000_000_000);
+    let is_written = text.as_deref().is_some_and(|text| {
+        let fraction = text.split_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+        text.as_bytes().get(10) == Some(&b'T') && !text.contains('z') && fraction <= 9
+    });
+    let is_kept = is_written && time.is_some_and(|time| chrono::Timelike::nanosecond(&time) < 1_000_000_000);
     is_kept.then_some(()).ok_or_else(|| wrong(raw, "a time as RFC 3339 has it, such as 2027-01-31T18:30:00Z"))
+}
+
+/// Seconds, with up to nine digits behind the point.
+pub(super) fn check_duration(raw: &str) -> Result<(), String> {
+    let text = text_of(raw);
+    let is_duration = text.as_deref().and_then(|text| text.strip_suffix('s')).is_some_and(|seconds| {
+        let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+        let is_fraction = (1..=9).contains(&fraction.len()) && fraction.bytes().all(|digit| digit.is_ascii_digit());
+        let digits = whole.strip_prefix('-').unwrap_or(whole);
+        let is_whole = digits == "0" || (!digits.starts_with('0') && digits.parse::<u32>().is_ok());
+        is_whole && is_fraction && digits.bytes().all(|digit| digit.is_ascii_digit())
+    });
+    is_duration.then_some(()).ok_or_else(|| wrong(raw, "seconds, such as 90s or 1.5s"))
 }
 
 fn whole<T: std::str::FromStr + std::fmt::Display>(raw: &str, from: &T, to: &T) -> Result<String, String> {
@@ -69,4 +86,33 @@ fn text_of(raw: &str) -> Option<String> {
 fn wrong(raw: &str, allowed: &str) -> String {
     let shown: String = raw.chars().take(64).collect();
     format!("is {shown}; allowed: {allowed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_durations_are_read_as_they_are_written_or_not_at_all() {
+        for good in ["\"2027-01-31T18:30:00Z\"", "\"2027-01-31T18:30:00.123456789+01:00\""] {
+            assert_eq!(check_time(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "\"2027-01-31 18:30:00Z\"",
+            "\"2027-01-31t18:30:00Z\"",
+            "\"2027-01-31T18:30:00z\"",
+            "\"2027-01-31T18:30:60Z\"",
+            "\"2027-01-31T18:30:59.9999999999Z\"",
+            "\"\"",
+            "5",
+        ] {
+            assert!(check_time(bad).unwrap_err().contains("allowed"), "{bad}");
+        }
+        for good in ["\"90s\"", "\"0s\"", "\"1.5s\"", "\"-1s\"", "\"1.123456789s\""] {
+            assert_eq!(check_duration(good), Ok(()), "{good}");
+        }
+        for bad in ["\"0100s\"", "\"1.9999999999s\"", "\"abc\"", "\"90\"", "\"1.s\"", "\"+1s\"", "\"1e3s\"", "90"] {
+            assert!(check_duration(bad).unwrap_err().contains("allowed"), "{bad}");
+        }
+    }
 }

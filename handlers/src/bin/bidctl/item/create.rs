@@ -51,9 +51,15 @@ impl Create {
         };
         let token = settings.token("seller")?;
         let reply = client.create_item(client::request(request, Some(&token))).await;
-        let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
-        let item = reply.item.context("the reply has no item")?;
-        output.record(&as_json(&item), &lines(&item));
+        let reply = reply.map_err(|status| client::explained(settings, &status))?;
+        let is_replayed = client::is_replayed(&reply);
+        let item = reply.into_inner().item.context("the reply has no item")?;
+        let (mut json, mut lines) = (as_json(&item), lines(&item));
+        json["replayed"] = is_replayed.into();
+        if is_replayed {
+            lines.push(("published", "before, with this key: nothing was done now".to_owned()));
+        }
+        output.record(&json, &lines);
         Ok(())
     }
 }
