@@ -46,7 +46,10 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
         let mut doc = cargo();
         run(doc.args(["doc", "--no-deps", "-p", "gavel-runtime"]).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    stage("unused dependencies", &mut || run(Command::new(MACHETE.path()?).current_dir(crate::root())))?;
+    stage("unused dependencies", &mut || {
+        // Under cargo it would take its first argument for its own name.
+        run(Command::new(MACHETE.path()?).current_dir(crate::root()).env_remove("CARGO"))
+    })?;
     let mut not_checked = Vec::new();
     stage("cargo deny", &mut || deny().map(|left_out| not_checked.extend(left_out)))?;
     stage("sqlx prepare --check", &mut || {
