@@ -4,16 +4,13 @@ use crate::{
     Class, Error, Invocation, Result,
     auth::Caller,
     client::ClientNetwork,
+    concurrency_limit::{ConcurrencyLimit, Taken},
     config::AdmissionLimits,
     rate_limit::RateLimits,
     spec::Spec,
     telemetry::{Metrics, Seldom},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Whoever is refused because all places are taken is asked to wait this long.
@@ -26,7 +23,10 @@ pub(crate) struct Admission {
     handlers: HashMap<&'static str, Places>,
     pub(crate) rates: RateLimits,
     limits: AdmissionLimits,
-    streams: Arc<Mutex<Streams>>,
+    /// All open streams.
+    streams: ConcurrencyLimit<Origin>,
+    /// Those without a token, by their handler.
+    anonymous: ConcurrencyLimit<&'static str>,
     metrics: Arc<Metrics>,
 }
 
@@ -35,14 +35,6 @@ struct Places {
     free: Arc<Semaphore>,
     rejected: Seldom,
     unfinished: Seldom,
-}
-
-/// How many streams are open.
-#[derive(Default)]
-struct Streams {
-    by_origin: HashMap<Origin, u32>,
-    /// Without a token, by handler.
-    anonymous: HashMap<&'static str, usize>,
 }
 
 /// Whom a stream is counted against.
@@ -55,9 +47,8 @@ enum Origin {
 /// A stream's place, given back when this is dropped.
 pub(crate) struct StreamPlace {
     _permit: OwnedSemaphorePermit,
-    handler: &'static str,
-    origin: Origin,
-    streams: Arc<Mutex<Streams>>,
+    _of_origin: Taken<Origin>,
+    _of_anonymous: Option<Taken<&'static str>>,
 }
 
 impl Places {
@@ -76,7 +67,8 @@ impl Admission {
             handlers: specs.iter().map(|spec| (spec.name, Places::of(spec))).collect(),
             rates: RateLimits::new(limits),
             limits: *limits,
-            streams: Arc::default(),
+            streams: ConcurrencyLimit::default(),
+            anonymous: ConcurrencyLimit::default(),
             metrics,
         }
     }
@@ -111,31 +103,20 @@ impl Admission {
             (Origin::Caller(caller.subject.clone()), self.limits.streams_per_caller, "one caller")
         } else {
             // Of a handler with few places one address takes half at most of those that are for strangers.
-            let half = u32::try_from(without_token(spec) / 2).unwrap_or(u32::MAX).max(1);
+            let half = (without_token(spec) / 2).max(1);
             let most = self.limits.streams_per_address.min(half);
             (Origin::Network(client), most, "one address without a token")
         };
-        let mut streams = lock(&self.streams);
-        let own = streams.by_origin.get(&origin).copied().unwrap_or_default();
-        if most > 0 && own >= most {
-            let message = format!("{own} streams of {whose} are open; allowed: {most}");
-            return Err(Error::new(Class::Exhausted, message).with_retry_after(BUSY));
-        }
-        if caller.is_none() {
-            let open = streams.anonymous.entry(spec.name).or_default();
-            let most = without_token(spec);
-            if *open >= most {
-                let message = format!(
-                    "{open} streams of {} without a token are open; the rest is for callers with one",
-                    spec.name
-                );
-                return Err(Error::new(Class::Exhausted, message).with_retry_after(BUSY));
-            }
-            *open += 1;
-        }
-        *streams.by_origin.entry(origin.clone()).or_default() += 1;
-        drop(streams);
-        Ok(StreamPlace { _permit: permit, handler: spec.name, origin, streams: self.streams.clone() })
+        let exhausted = |message| Error::new(Class::Exhausted, message).with_retry_after(BUSY);
+        let of_origin = self.streams.take(origin, most);
+        let of_origin =
+            of_origin.map_err(|open| exhausted(format!("{open} streams of {whose} are open; allowed: {most}")))?;
+        let of_anonymous = caller.is_none().then(|| self.anonymous.take(spec.name, without_token(spec)));
+        let of_anonymous = of_anonymous.transpose().map_err(|open| {
+            let name = spec.name;
+            exhausted(format!("{open} streams of {name} without a token are open; the rest is for callers with one"))
+        })?;
+        Ok(StreamPlace { _permit: permit, _of_origin: of_origin, _of_anonymous: of_anonymous })
     }
 
     /// The refusal of a call that would find no place, before anything of it was read. It is only a look: who sends slowly
@@ -175,30 +156,9 @@ impl Admission {
     }
 }
 
-fn lock(streams: &Mutex<Streams>) -> MutexGuard<'_, Streams> {
-    streams.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        let mut streams = lock(&self.streams);
-        if let Origin::Network(_) = self.origin
-            && let Some(open) = streams.anonymous.get_mut(self.handler)
-        {
-            *open -= 1;
-        }
-        if let Some(open) = streams.by_origin.get_mut(&self.origin) {
-            *open -= 1;
-            if *open == 0 {
-                streams.by_origin.remove(&self.origin);
-            }
-        }
-    }
-}
-
 /// How many of a handler's streams are for strangers.
-fn without_token(spec: &Spec) -> usize {
-    spec.limits.concurrency - spec.limits.concurrency / RESERVED
+fn without_token(spec: &Spec) -> u32 {
+    u32::try_from(spec.limits.concurrency - spec.limits.concurrency / RESERVED).unwrap_or(u32::MAX)
 }
 
 fn full(spec: &Spec) -> Error {

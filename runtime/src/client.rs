@@ -2,18 +2,18 @@
 //!
 //! That is the other end of its connection, unless that is a gateway which is trusted to say who its own client is. A header that
 //! anybody can send decides nothing.
+use crate::telemetry::Seldom;
 use ipnet::IpNet;
 use poem::http::HeaderMap;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Instant,
+    time::Duration,
 };
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
-/// A gateway that is not trusted is mentioned no more often, in seconds.
-const SAY_EVERY_S: u64 = 60;
+/// A gateway that is not trusted is mentioned no more often.
+const SAY_EVERY: Duration = Duration::from_mins(1);
 
 /// Whom limits without a token are counted against: an IPv4 address, or the /64 of an IPv6 one, which is the least that one
 /// customer is given, and has more addresses than anybody could count.
@@ -47,14 +47,13 @@ impl ClientNetwork {
 /// The gateways whose word is taken for whom they speak for.
 pub(crate) struct TrustedProxies {
     networks: Vec<IpNet>,
-    born: Instant,
-    /// When a gateway was last met that is not one of them.
-    said_s: AtomicU64,
+    /// Gateways that are none of them.
+    untrusted: Seldom,
 }
 
 impl TrustedProxies {
     pub(crate) fn new(networks: Vec<IpNet>) -> Self {
-        Self { networks, born: Instant::now(), said_s: AtomicU64::new(0) }
+        Self { networks, untrusted: Seldom::every(SAY_EVERY) }
     }
 
     /// Whether that is one of them.
@@ -86,9 +85,7 @@ impl TrustedProxies {
 
     /// All clients of a gateway that is not trusted share one limit: whoever runs it should know.
     fn mention(&self, peer: IpAddr) {
-        let now_s = self.born.elapsed().as_secs() + SAY_EVERY_S;
-        let said_s = self.said_s.load(Relaxed);
-        if now_s - said_s >= SAY_EVERY_S && self.said_s.compare_exchange(said_s, now_s, Relaxed, Relaxed).is_ok() {
+        if self.untrusted.count().is_some() {
             tracing::info!(%peer, "it sends X-Forwarded-For and is not in GAVEL_TRUSTED_PROXIES: limits count against itself");
         }
     }

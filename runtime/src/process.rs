@@ -26,8 +26,6 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// At start the database is waited for this long: in a fresh deployment everything starts at once.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Callers who have been quiet are forgotten so often.
 const FORGET_EVERY: Duration = Duration::from_mins(1);
 /// How often the backlog's gauges are sampled.
@@ -185,12 +183,7 @@ impl Process {
     async fn prepare(&self, runtime: &Runtime, backends: &Backends, looker: &mut Looker) -> anyhow::Result<()> {
         require_schema(runtime).await?;
         db::refuse_shared_sessions(&runtime.pools().connector).await?;
-        let sizes = async || db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await;
-        if let Err(error) = sizes().await {
-            // A connection that was cut off meanwhile: another may do.
-            tracing::warn!(error = format!("{error:#}"), "the pools' sizes are looked at again");
-            sizes().await?;
-        }
+        db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
         if let Some(source) = &self.keys {
             auth::read_at_start(runtime, source).await?;
         }
@@ -216,26 +209,19 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
 
 /// Waits for the database, and refuses a schema that lacks something.
 async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
-    let (until, mut conn) = (Instant::now() + DATABASE_PATIENCE, None);
-    let gaps = loop {
+    let mut conn = None;
+    let gaps = db::patiently(async || {
         let (state, has_moved) = runtime.pools().connector.look(&mut conn).await;
         if has_moved {
             runtime.pools().follow();
         }
-        let problem = match (state, &mut conn) {
-            (State::Up, Some(conn)) => match schema::gaps(conn, runtime.migrator()).await {
-                Ok(gaps) => break gaps,
-                Err(error) => error.to_string(),
-            },
-            (State::Up, None) => "the database does not answer".to_owned(),
-            (State::Busy(why) | State::Down(why), _) => why.to_owned(),
-        };
-        if Instant::now() > until {
-            bail!("the database can't be used (DATABASE_URL): {problem}");
+        match (state, &mut conn) {
+            (State::Up, Some(conn)) => Ok(schema::gaps(conn, runtime.migrator()).await?),
+            (State::Up, None) => bail!("the database does not answer"),
+            (State::Busy(why) | State::Down(why), _) => bail!(why),
         }
-        tracing::warn!(problem, "waiting for the database");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    };
+    });
+    let gaps = gaps.await?;
     if !gaps.is_empty() {
         bail!("the schema is older than this binary needs: {}. Apply the migrations first", health::joined(&gaps));
     }

@@ -1,5 +1,5 @@
 //! The accounts that a test's processes have at RabbitMQ and Redis: with the rights that they have anywhere, and no more.
-use crate::servers::Servers;
+use crate::{servers::Servers, system::host_of};
 use gavel_accounts::Program;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ pub async fn make(servers: &Servers, name: &str) -> [Account; 2] {
         let client = redis::Client::open(servers.redis.as_str()).expect("Redis' URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
         acl.query_async::<()>(&mut connection).await.expect("Redis makes the user");
-        let server = servers.amqp.rsplit('@').next().unwrap_or_default();
+        let server = host_of(&servers.amqp);
         accounts.push(Account {
             amqp_url: format!("amqp://{user}:{name}@{server}/{name}"),
             redis_user: format!("{user}:{name}"),

@@ -96,6 +96,11 @@ impl Api {
 
     /// Publishes an item in euros at 10.00 that ends then.
     pub async fn create(&self, title: &str, ends_at: DateTime<Utc>) -> v1::Item {
+        self.try_create(title, ends_at).await.expect("the item is published")
+    }
+
+    /// As [`Api::create`], where that may be refused.
+    pub async fn try_create(&self, title: &str, ends_at: DateTime<Utc>) -> Result<v1::Item, Failure> {
         let request = v1::CreateItemRequest {
             idempotency_key: Uuid::new_v4().to_string(),
             title: title.to_owned(),
@@ -105,7 +110,7 @@ impl Api {
             ends_at: Some(Timestamp { seconds: ends_at.timestamp(), nanos: ends_at.timestamp_subsec_nanos() as i32 }),
             ..v1::CreateItemRequest::default()
         };
-        self.create_item(request).await.expect("the item is published")
+        self.create_item(request).await
     }
 
     /// Reads an item.

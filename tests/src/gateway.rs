@@ -2,6 +2,7 @@
 use crate::{Process, eventually};
 use bytes::Bytes;
 use gavel_gateway::{Gateway, Kind, Limits};
+use gavel_runtime::tls;
 use h2::client::SendRequest;
 use reqwest::{Certificate, Client};
 use std::{
@@ -12,14 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
-    },
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use uuid::Uuid;
 
 /// A test's clients all have one address.
@@ -72,11 +66,7 @@ impl Door {
     /// # Panics
     /// When it does not listen.
     pub async fn h2(&self) -> SendRequest<Bytes> {
-        let mut trusted = RootCertStore::empty();
-        trusted.add(CertificateDer::from_pem_file(&self.certificate).expect("a certificate")).expect("trusted");
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let config = config.with_safe_default_protocol_versions().expect("versions");
-        let mut config = config.with_root_certificates(trusted).with_no_client_auth();
+        let mut config = tls::client_config(Some(&self.certificate)).expect("a certificate");
         config.alpn_protocols = vec![b"h2".to_vec()];
         let host = self.url.trim_start_matches("https://");
         let stream = TcpStream::connect(host).await.expect("connected");

@@ -31,6 +31,12 @@ struct State {
     is_down: bool,
 }
 
+impl Drop for Https {
+    fn drop(&mut self) {
+        let _removed = self.certificate.parent().map(std::fs::remove_dir_all);
+    }
+}
+
 impl Https {
     /// Serves that.
     pub async fn serve(document: String) -> Self {

@@ -228,7 +228,7 @@ async fn make_vhost(servers: &Servers, name: &str) {
 }
 
 /// `host:port` of a URL, whatever stands before it.
-fn host_of(url: &str) -> String {
+pub(crate) fn host_of(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or(rest);
     rest.rsplit('@').next().unwrap_or(rest).to_owned()

@@ -3,7 +3,7 @@ mod sql;
 
 use crate::{
     convert::{PageKey, page, page_key, page_size, uuid},
-    item::{self, ItemRow, shown},
+    item::{ItemRow, shown},
 };
 use chrono::DateTime;
 use gavel_proto::v1::{self, ItemStatus};
@@ -75,13 +75,11 @@ impl rpc::IoHandler for ListItems {
         };
         let (rows, next_page_token) = page(rows, query.size, token_of);
         let now = io.now();
-        let mut items = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let state = row.state()?;
+        let items = rows.iter().map(|row| Ok(shown(row.state()?, row.version, now)));
+        let mut items = items.collect::<Result<Vec<_>>>()?;
+        if let From::Open(_) = query.from {
             // One past its end is not open, whether that is recorded or not; nor is one before its start.
-            if !matches!(query.from, From::Open(_)) || item::status(&state, now) == ItemStatus::Open {
-                items.push(shown(state, row.version, now));
-            }
+            items.retain(|item| item.status() == ItemStatus::Open);
         }
         Ok(v1::ListItemsResponse { items, next_page_token })
     }

@@ -1,4 +1,4 @@
-use crate::item::ItemRow;
+use crate::item::{ItemRow, item_rows};
 use gavel_runtime::{Io, Result};
 
 /// Items that a user has bid on, looked at for what is still open or won.
@@ -9,15 +9,10 @@ const LOOKED_AT: i64 = 10_000;
 ///
 /// Which ones a user has bid on is what the statistics know: moments behind the ledger.
 pub(super) async fn followed(io: &Io, user: &str, won_within_days: i32, most: i64) -> Result<Vec<ItemRow>> {
-    let rows = sqlx::query_as!(
-        ItemRow,
-        "SELECT i.item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor, leader_id,
-                bid_count, version, starts_at, ends_at, closed_at
-         FROM (SELECT item_id FROM user_items WHERE user_id = $1 ORDER BY item_id DESC LIMIT $4) u
-         JOIN items i USING (item_id)
-         WHERE (closed_at IS NULL
-                OR leader_id = $1 AND closed_at > clock_timestamp() - make_interval(days => $2))
-         ORDER BY ends_at DESC, i.item_id
+    let rows = item_rows!(
+        "JOIN (SELECT item_id FROM user_items WHERE user_id = $1 ORDER BY item_id DESC LIMIT $4) u USING (item_id) \
+         WHERE (closed_at IS NULL OR leader_id = $1 AND closed_at > clock_timestamp() - make_interval(days => $2)) \
+         ORDER BY ends_at DESC, item_id \
          LIMIT $3",
         user,
         won_within_days,

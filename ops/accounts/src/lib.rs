@@ -3,6 +3,7 @@
 //!
 //! The API is what strangers talk to. It hears events and reads the read model; it publishes nothing, and no queue of a worker's
 //! is within its reach.
+use rand_core::{OsRng, RngCore};
 use serde_json::{Value, json};
 
 /// A program with an account of its own.
@@ -84,6 +85,11 @@ impl Passwords {
             Program::Worker => &self.worker,
         }
     }
+}
+
+/// A new one: 128 bits, in hexadecimal digits.
+pub fn password() -> String {
+    format!("{:016x}{:016x}", OsRng.next_u64(), OsRng.next_u64())
 }
 
 /// What RabbitMQ is told of the accounts (`load_definitions`): it reads them at every start.

@@ -7,7 +7,6 @@ use crate::{
     progress::{Step, run_quietly},
     servers::engine::image,
 };
-use anyhow::bail;
 use clap::Args;
 use std::{fs, process::Command};
 
@@ -55,7 +54,10 @@ impl Images {
 pub(crate) fn ensure() -> anyhow::Result<()> {
     let missing: Vec<_> = all().into_iter().filter(|(_, name)| !is_there(name) && !pulled(name)).collect();
     if let Some((kind, name)) = missing.iter().find(|(_, name)| !DEFAULTS.contains(&name.as_str())) {
-        bail!("the image {name} for {kind} can't be pulled; stand-ins are built for {} only", DEFAULTS.join(", "));
+        anyhow::bail!(
+            "the image {name} for {kind} can't be pulled; stand-ins are built for {} only",
+            DEFAULTS.join(", ")
+        );
     }
     if missing.is_empty() { Ok(()) } else { build(&missing) }
 }

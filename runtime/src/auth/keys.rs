@@ -1,8 +1,9 @@
 //! The public keys that tokens are checked with, and where they come from: PEM, or a JWKS document in a file or at a URL.
 use super::jwks;
+use crate::tls;
 use anyhow::{Context, ensure};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use reqwest::{Certificate, redirect};
+use reqwest::redirect;
 use secrecy::{ExposeSecret, SecretString};
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -109,15 +110,10 @@ async fn fetch(url: &str, ca: Option<&PathBuf>) -> anyhow::Result<String> {
             attempt.follow()
         }
     });
-    let mut client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).https_only(true).redirect(same_origin);
-    if let Some(path) = ca {
-        let pem = tokio::fs::read(path).await.with_context(|| format!("{} (GAVEL_JWKS_CA_FILE)", path.display()))?;
-        client = client.tls_built_in_root_certs(false);
-        for certificate in Certificate::from_pem_bundle(&pem).context("GAVEL_JWKS_CA_FILE has no certificates")? {
-            client = client.add_root_certificate(certificate);
-        }
-    }
-    let mut response = client.build()?.get(url).send().await?.error_for_status()?;
+    let trust = tls::client_config(ca.map(PathBuf::as_path)).context("GAVEL_JWKS_CA_FILE")?;
+    let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).https_only(true).redirect(same_origin);
+    let client = client.use_preconfigured_tls(trust).build()?;
+    let mut response = client.get(url).send().await?.error_for_status()?;
     let mut document = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         ensure!(document.len() + chunk.len() <= MAX_DOCUMENT_BYTES, "more than {MAX_DOCUMENT_BYTES} bytes");
@@ -133,15 +129,11 @@ pub(super) fn from_pem(text: &str) -> anyhow::Result<jwks::Read> {
     let blocks = text.split_inclusive(END).filter(|block| block.contains("-----BEGIN"));
     for (place, block) in blocks.enumerate() {
         let pem = block.trim().as_bytes();
-        let (algorithm, decoding) = match (DecodingKey::from_ed_pem(pem), DecodingKey::from_rsa_pem(pem)) {
-            (Ok(key), _) => (Algorithm::EdDSA, key),
-            (_, Ok(key)) => (Algorithm::RS256, key),
-            _ => {
-                ignored.push(format!("key {} of the PEM: neither Ed25519 nor RSA", place + 1));
-                continue;
-            }
-        };
-        keys.push(Key { id: None, algorithm, decoding });
+        let ed25519 = DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key));
+        match ed25519.or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key))) {
+            Ok((algorithm, decoding)) => keys.push(Key { id: None, algorithm, decoding }),
+            Err(_) => ignored.push(format!("key {} of the PEM: neither Ed25519 nor RSA", place + 1)),
+        }
     }
     ensure!(!keys.is_empty(), "no public key in PEM; allowed: Ed25519 and RSA keys, BEGIN PUBLIC KEY");
     Ok(jwks::Read { keys: keys.into(), ignored })

@@ -68,26 +68,20 @@ impl Link {
     }
 
     fn trouble(&self, error: RedisError) -> Error {
-        let (class, why, demands) = match error.code() {
-            Some("READONLY" | "MASTERDOWN") => {
-                (Class::Unavailable, "the cache is a replica, and takes no writes", Demand::Another)
-            }
-            Some("LOADING") => (Class::Unavailable, "the cache is loading", Demand::Another),
-            Some("OOM") => (Class::Unavailable, "the cache is full, and takes no writes", Demand::Off),
-            Some("MISCONF" | "NOREPLICAS") => {
-                (Class::Unavailable, "the cache takes no writes: it can't keep them", Demand::Off)
-            }
-            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => {
-                (Class::Unavailable, "the cache refuses this user", Demand::Another)
-            }
+        let (why, demand) = match error.code() {
+            Some("READONLY" | "MASTERDOWN") => ("the cache is a replica, and takes no writes", Demand::Another),
+            Some("LOADING") => ("the cache is loading", Demand::Another),
+            Some("OOM") => ("the cache is full, and takes no writes", Demand::Off),
+            Some("MISCONF" | "NOREPLICAS") => ("the cache takes no writes: it can't keep them", Demand::Off),
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => ("the cache refuses this user", Demand::Another),
             // Something else is stored under our key: waiting does not help.
             Some("WRONGTYPE") => return Error::internal(error),
-            _ => (Class::Unavailable, "the cache does not answer", Demand::Nothing),
+            _ => ("the cache does not answer", Demand::Nothing),
         };
-        if demands != Demand::Nothing {
-            self.turn_off(why, demands == Demand::Another);
+        if demand != Demand::Nothing {
+            self.turn_off(why, demand == Demand::Another);
         }
-        Error::new(class, why).with_source(error)
+        Error::new(Class::Unavailable, why).with_source(error)
     }
 
     fn turn_off(&self, why: &'static str, renew: bool) {

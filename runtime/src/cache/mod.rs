@@ -13,8 +13,7 @@ mod scripts;
 use crate::{Class, Result, config::Backends, ids};
 use connection::Link;
 use moka::sync::Cache as Remembered;
-use redis::Script;
-use redis::aio::ConnectionManager;
+use redis::{Script, aio::ConnectionManager};
 use std::{sync::Arc, time::Duration};
 
 /// Values not written for this long are forgotten: readers fill them again.

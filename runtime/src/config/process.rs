@@ -1,10 +1,15 @@
 //! How a process listens and leaves.
 use super::Env;
 use ipnet::IpNet;
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
+/// Where the public reaches a service that is not told otherwise.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 /// Where operators reach a process that is not told otherwise: from its own machine.
-const DEFAULT_OPS_LISTEN: &str = "127.0.0.1:8081";
+const DEFAULT_OPS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// How a process listens and leaves.
 #[derive(Debug, Clone)]
@@ -28,8 +33,7 @@ pub struct ProcessConfig {
 impl ProcessConfig {
     /// Of a process that serves the public: `GAVEL_LISTEN` and all that [`ProcessConfig::of_worker`] reads.
     pub fn of_service(env: &mut Env) -> Self {
-        let allowed = "an address and port, such as 0.0.0.0:8080";
-        let listen = env.optional("GAVEL_LISTEN", allowed).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 8080)));
+        let listen = address(env, "GAVEL_LISTEN", DEFAULT_LISTEN);
         let config = Self { listen: Some(listen), ..Self::of_worker(env) };
         if config.ops_listen == listen && listen.port() != 0 {
             env.problem(format!("GAVEL_LISTEN and GAVEL_OPS_LISTEN are both {listen}; allowed: two addresses"));
@@ -46,11 +50,9 @@ impl ProcessConfig {
             let problem = format!("GAVEL_DRAIN_DELAY_MS is {delay_ms}; allowed: less than GAVEL_GRACE_MS, {grace_ms}");
             env.problem(problem);
         }
-        let allowed = format!("an address and port, such as {DEFAULT_OPS_LISTEN}");
-        let ops_listen = env.optional("GAVEL_OPS_LISTEN", &allowed);
         Self {
             listen: None,
-            ops_listen: ops_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
+            ops_listen: address(env, "GAVEL_OPS_LISTEN", DEFAULT_OPS_LISTEN),
             grace: Duration::from_millis(grace_ms.into()),
             drain_delay: Duration::from_millis(delay_ms.into()),
             connections: ConnectionLimits::from_env(env),
@@ -63,6 +65,10 @@ impl ProcessConfig {
     pub fn is_loopback(&self) -> bool {
         self.listen.iter().chain([&self.ops_listen]).all(|address| address.ip().is_loopback())
     }
+}
+
+fn address(env: &mut Env, name: &str, default: SocketAddr) -> SocketAddr {
+    env.optional(name, &format!("an address and port, such as {default}")).unwrap_or(default)
 }
 
 /// What the connections of the public may take of a process.
@@ -102,7 +108,7 @@ impl std::str::FromStr for Proxy {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse()
             .map(Self)
-            .or_else(|error| text.parse().map(|address: std::net::IpAddr| Self(address.into())).map_err(|_| error))
+            .or_else(|error| text.parse().map(|address: IpAddr| Self(address.into())).map_err(|_| error))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Connecting, to whichever of the URL's hosts takes writes now, and noticing when that has changed.
 use super::{
     hosts,
-    session::{self, Purpose},
+    session::{self, CAN_WRITE, Purpose},
 };
 use crate::clock;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -184,16 +184,14 @@ impl Connector {
 
     /// Whether the session can write; notes the database's time.
     async fn ask(&self, conn: &mut PgConnection) -> Result<bool, Trouble> {
-        let question = "SELECT clock_timestamp(), NOT pg_is_in_recovery()
-                        AND current_setting('transaction_read_only') = 'off'";
         let (before, began) = (clock::wall(), Instant::now());
-        let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(question)).await {
+        let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(CAN_WRITE)).await {
             Ok(Ok(row)) => row,
             Ok(Err(error)) => return Err(Trouble::of(&error)),
             Err(_) => return Err(Trouble::Busy(SILENT)),
         };
         let read = |error: sqlx::Error| Trouble::of(&error);
-        let (at, can_write): (DateTime<Utc>, bool) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
+        let (can_write, at): (bool, DateTime<Utc>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
         let middle = before + began.elapsed() / 2;
         self.0.ahead_us.store((at - middle).num_microseconds().unwrap_or_default(), Relaxed);
         Ok(can_write)

@@ -10,6 +10,7 @@ mod pool;
 mod pooler;
 mod session;
 mod sizes;
+mod waiting;
 
 pub use pool::Pool;
 
@@ -17,6 +18,7 @@ pub(crate) use connector::{Connector, State};
 pub(crate) use pooler::refuse_shared_sessions;
 pub(crate) use session::Purpose;
 pub(crate) use sizes::{Uses, check_sizes};
+pub(crate) use waiting::patiently;
 
 use crate::{
     config::Backends,

@@ -1,38 +1,25 @@
 //! Refusing a pooler that gives each transaction another session.
-use super::{Connector, Purpose};
+use super::{Connector, Purpose, patiently};
 use anyhow::{Context, bail};
 use sqlx::{Connection, Executor, PgConnection, Row};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the look may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long looks are taken again that were cut off.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(300);
 /// Looks: one may find the same session by chance.
 const LOOKS: usize = 3;
 
 /// Refuses PgBouncer's modes `transaction` and `statement`, where settings, prepared statements, LISTEN and advisory locks of a
 /// session are another's with its next transaction. There, whoever begins a transaction takes the session that was used last;
 /// so while one connection is in a transaction, another finds itself in a session that it was not in before.
-///
-/// A look that is cut off says nothing of a pooler: it is taken again, as long as a process waits for its database.
 pub(crate) async fn refuse_shared_sessions(connector: &Connector) -> anyhow::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match look(connector).await {
-            Ok(false) => return Ok(()),
-            Ok(true) => bail!(
-                "DATABASE_URL leads to a pooler that gives each transaction another session; allowed: PostgreSQL itself, or \
-                 PgBouncer with pool_mode = session"
-            ),
-            Err(error) if Instant::now() < until => {
-                tracing::warn!(error = format!("{error:#}"), "the database's sessions can't be looked at yet");
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error),
-        }
+    if patiently(async || look(connector).await).await? {
+        bail!(
+            "DATABASE_URL leads to a pooler that gives each transaction another session; allowed: PostgreSQL itself, or \
+             PgBouncer with pool_mode = session"
+        );
     }
+    Ok(())
 }
 
 /// Whether a session changes under its connection.

@@ -17,9 +17,10 @@ pub(crate) enum Purpose {
     Reads,
 }
 
-/// Whether a session that changes something could do it. After a failover the same address may lead to a standby, and a
-/// session lives on with what it was when it began.
-const CAN_WRITE: &str = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
+/// Whether a session that changes something could do it, and what time it is there. After a failover the same address may lead
+/// to a standby, and a session lives on with what it was when it began.
+pub(super) const CAN_WRITE: &str =
+    "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off', clock_timestamp()";
 /// Whether a session reads what others write. It is read-only on purpose.
 const IS_CURRENT: &str = "SELECT NOT pg_is_in_recovery()";
 

@@ -46,7 +46,8 @@ impl Method {
     }
 }
 
-struct Registered {
+/// A method and its handler.
+pub(super) struct Registered {
     spec: &'static Spec,
     contract: Contract,
     entry: Entry,
@@ -54,6 +55,18 @@ struct Registered {
 }
 
 impl Registered {
+    /// Whether its handler wants to know how it was asked.
+    pub(super) fn sees_call(&self) -> bool {
+        self.spec.sees_call
+    }
+
+    /// What a request is answered that is no call of this method.
+    pub(super) fn no_call<B>(&self, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
+        let is_read = self.contract.descriptor.idempotent && matches!(self.entry, Entry::Unary(_));
+        let fits = request.method() == Verb::POST || (is_read && request.method() == Verb::GET);
+        (!fits).then(|| disallowed(if is_read { "GET, POST" } else { "POST" }))
+    }
+
     /// The request in protobuf, where it is no larger than this method's may be.
     fn request(&self, request: Bytes, format: CodecFormat) -> Result<Bytes> {
         let (bytes, most) = (request.len(), self.spec.max_request);
@@ -65,22 +78,31 @@ impl Registered {
     }
 }
 
-/// What goes beside a reply: what the runtime says, and what its handler does.
-fn beside(metadata: Option<Box<Metadata>>, told: Option<&Call>) -> Option<Box<Metadata>> {
+/// What goes beside a reply: what its handler says, and what the runtime does.
+fn beside(told: Option<&Call>, metadata: Metadata) -> Metadata {
     let Some(told) = told else { return metadata };
-    let (mut own, all) = (told.metadata(), metadata.unwrap_or_default());
-    own.headers.extend(all.headers);
-    own.trailers.extend(all.trailers);
-    Some(Box::new(own))
+    let mut own = told.metadata();
+    own.headers.extend(metadata.headers);
+    own.trailers.extend(metadata.trailers);
+    own
 }
 
 /// The same of an error.
 fn said(error: Error, told: Option<&Call>) -> Error {
-    let metadata = error.metadata().cloned().map(Box::new);
-    match beside(metadata, told) {
-        Some(metadata) => error.with_metadata(*metadata),
-        None => error,
+    if told.is_none() {
+        return error;
     }
+    let metadata = beside(told, error.metadata().cloned().unwrap_or_default());
+    error.with_metadata(metadata)
+}
+
+/// An answer, and what goes beside it.
+fn answered<T>(body: T, correlation_id: &str, metadata: Metadata) -> connectrpc::Response<T> {
+    let mut response = connectrpc::Response::new(body);
+    response.headers = headers(correlation_id);
+    response.headers.extend(metadata.headers);
+    response.trailers = metadata.trailers;
+    response
 }
 
 impl Dispatch {
@@ -100,26 +122,13 @@ impl Dispatch {
         self.methods.values().map(|method| method.spec.max_request).max().unwrap_or(DEFAULT_MAX_REQUEST)
     }
 
-    /// Whether the handler at this path wants to know how it was asked.
-    pub(super) fn sees_call(&self, path: &str) -> bool {
-        self.methods.get(path).is_some_and(|method| method.spec.sees_call)
-    }
-
-    pub(super) fn knows(&self, path: &str) -> bool {
-        self.methods.contains_key(path)
-    }
-
-    /// What a request is answered that is no call of a method here.
-    pub(super) fn no_call<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
-        let Some(method) = self.methods.get(path) else { return Some(nowhere(path, request)) };
-        let is_read = method.contract.descriptor.idempotent && matches!(method.entry, Entry::Unary(_));
-        let fits = request.method() == Verb::POST || (is_read && request.method() == Verb::GET);
-        (!fits).then(|| disallowed(if is_read { "GET, POST" } else { "POST" }))
+    /// The method at this path.
+    pub(super) fn method(&self, path: &str) -> Option<&Registered> {
+        self.methods.get(path).map(|method| &**method)
     }
 
     /// What a call is answered for which there is no place. It need not be read.
-    pub(super) fn refusal<B>(&self, path: &str, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
-        let method = self.methods.get(path)?;
+    pub(super) fn refusal<B>(&self, method: &Registered, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let error = self.runtime.admission().refusal_unread(method.spec)?;
         Some(method.refusals.answer(&error, request.headers(), &correlation_id(request.headers())))
     }
@@ -166,8 +175,8 @@ fn names_timeout(headers: &HeaderMap) -> bool {
     headers.contains_key("grpc-timeout") || headers.contains_key("connect-timeout-ms")
 }
 
-/// In the protocol that it was asked in; to anything else, not found.
-fn nowhere<B>(path: &str, request: &Request<B>) -> Response<ConnectRpcBody> {
+/// Where there is no method: in the protocol that it was asked in; to anything else, not found.
+pub(super) fn nowhere<B>(path: &str, request: &Request<B>) -> Response<ConnectRpcBody> {
     let is_call =
         request.method() == Verb::POST || request.uri().query().is_some_and(|query| query.contains("connect=v1"));
     if is_call {
@@ -215,15 +224,9 @@ impl Dispatcher for Dispatch {
             let request = method.request(request.encoded()?, format);
             let reply = call(incoming, request).await;
             let encoded = reply.and_then(|reply| Ok((method.contract.reply(reply.message, format)?, reply.metadata)));
-            let encoded = encoded.map(|(message, metadata)| (message, beside(metadata, told.as_deref())));
             let (message, metadata) = encoded.map_err(|error| shown(&said(error, told.as_deref()), &correlation_id))?;
-            let mut response = connectrpc::Response::new(EncodedBody::from(message));
-            response.headers = headers(&correlation_id);
-            if let Some(metadata) = metadata {
-                response.headers.extend(metadata.headers);
-                response.trailers = metadata.trailers;
-            }
-            Ok(response)
+            let metadata = beside(told.as_deref(), metadata.map(|metadata| *metadata).unwrap_or_default());
+            Ok(answered(EncodedBody::from(message), &correlation_id, metadata))
         })
     }
 
@@ -252,13 +255,8 @@ impl Dispatcher for Dispatch {
                 let reply = reply.and_then(|reply| contract.reply(reply, format));
                 reply.map(EncodedBody::from).map_err(|error| shown(&error, &id))
             });
-            let mut response = connectrpc::Response::new(encoded.boxed() as connectrpc::EncodedStream);
-            response.headers = headers(&correlation_id);
-            if let Some(metadata) = told.map(|told| told.metadata()) {
-                response.headers.extend(metadata.headers);
-                response.trailers = metadata.trailers;
-            }
-            Ok(response)
+            let encoded: connectrpc::EncodedStream = encoded.boxed();
+            Ok(answered(encoded, &correlation_id, beside(told.as_deref(), Metadata::default())))
         })
     }
 

@@ -1,7 +1,7 @@
 //! From HTTP's requests to the protocols' service and back.
 use super::{
     budget::BodyLimits,
-    dispatch::Dispatch,
+    dispatch::{Dispatch, Registered, nowhere},
     errors::shown,
     reading::{self, Source},
 };
@@ -40,12 +40,14 @@ impl Edge {
 
     /// Whether there is a method at this path.
     pub(crate) fn knows(&self, path: &str) -> bool {
-        self.service.dispatcher().knows(method_at(path))
+        self.service.dispatcher().method(method_at(path)).is_some()
     }
 
     /// Answers a call.
     pub(crate) async fn answer(&self, mut request: http::Request<Source>) -> http::Response<ConnectRpcBody> {
-        let sees_call = self.service.dispatcher().sees_call(method_at(request.uri().path()));
+        let dispatch = self.service.dispatcher();
+        let method = dispatch.method(method_at(request.uri().path()));
+        let sees_call = method.is_some_and(Registered::sees_call);
         if sees_call {
             let line = Line {
                 is_get: request.method() == http::Method::GET,
@@ -54,14 +56,18 @@ impl Edge {
             request.extensions_mut().insert(line);
         }
         let (request, unread) = reading::watched(request, &self.limits);
-        let (dispatch, path) = (self.service.dispatcher(), method_at(request.uri().path()));
+        let Some(method) = method else {
+            let answer = nowhere(method_at(request.uri().path()), &request);
+            drop(request);
+            return unread.soon(answer).await;
+        };
         // It may be no call at all, and never end.
-        if let Some(answer) = dispatch.no_call(path, &request) {
+        if let Some(answer) = method.no_call(&request) {
             drop(request);
             return unread.soon(answer).await;
         }
         // connectrpc would read it first, which costs.
-        if let Some(refusal) = dispatch.refusal(path, &request) {
+        if let Some(refusal) = dispatch.refusal(method, &request) {
             drop(request);
             return unread.in_turn(refusal).await;
         }

@@ -6,13 +6,14 @@
 mod number;
 mod scalar;
 
+use crate::names::nearest;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::{collections::HashSet, fmt};
 
 /// Messages within messages, at most.
 const MAX_DEPTH: usize = 64;
@@ -159,22 +160,20 @@ fn field(message: &MessageDescriptor, name: &str, path: &str) -> Result<FieldDes
     let found = message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name));
     found.ok_or_else(|| {
         let names: Vec<_> = message.fields().map(|field| field.json_name().to_owned()).collect();
-        let nearest = names.iter().map(|known| (strsim::jaro_winkler(name, known), known));
-        let nearest = nearest.max_by(|(a, _), (b, _)| a.total_cmp(b)).filter(|(likeness, _)| *likeness > ALIKE);
-        let hint = nearest.map(|(_, name)| format!(", perhaps {name}?")).unwrap_or_default();
+        let hint = nearest(name, &names, ALIKE).map(|name| format!(", perhaps {name}?")).unwrap_or_default();
         let shown: String = name.chars().take(64).collect();
         let (known, of) = (names.join(", "), message.full_name());
         Wrong::at(path, format!("there is no field {shown:?} in {of}{hint}; allowed: {known}"))
     })
 }
 
-fn entries<'a>(raw: &'a RawValue, path: &str) -> Result<Vec<(Cow<'a, str>, &'a RawValue)>, Wrong> {
+fn entries<'a>(raw: &'a RawValue, path: &str) -> Result<Vec<(String, &'a RawValue)>, Wrong> {
     let entries: Entries<'a> = serde_json::from_str(raw.get()).map_err(|_| Wrong::at(path, "allowed: an object"))?;
     Ok(entries.0)
 }
 
 /// An object as it was written: in its order, with whatever is there twice.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -189,7 +188,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<'de>, A::Error> {
                 let mut entries = Vec::new();
                 while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    entries.push((Cow::Owned(name), value));
+                    entries.push((name, value));
                 }
                 Ok(Entries(entries))
             }

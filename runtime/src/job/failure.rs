@@ -136,7 +136,9 @@ async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence
         Outcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
             tracing::error!(handler = kind.spec.name, job_id = %job.id, error = failure.error, "the job is dead");
             let buried = settle::bury(tx.conn(), job, fence, failure, &keys).await?;
-            buried.map(|followers| unblocked = followers).is_some()
+            let held = buried.is_some();
+            unblocked = buried.unwrap_or_default();
+            held
         }
         Outcome::Failed { failure, .. } => {
             settle::retry(tx.conn(), job, fence, failure, kind.queue.max_backoff).await?

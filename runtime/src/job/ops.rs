@@ -108,12 +108,12 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
     )
     .execute(&mut *conn)
     .await?;
-    let dead = not_dead(conn, &Selection::Ids(vec![job_id])).await?;
-    if asked.rows_affected() == 0 && dead.is_empty() {
+    let is_there = asked.rows_affected() > 0;
+    if !is_there && not_dead(conn, &Selection::Ids(vec![job_id])).await?.is_empty() {
         return Ok(Cancelled::Dead);
     }
     sqlx::query!("SELECT pg_notify($1, $2)", super::wake::CHANNEL, format!("!{job_id}")).execute(&mut *conn).await?;
-    Ok(if asked.rows_affected() > 0 { Cancelled::Asked } else { Cancelled::Unknown })
+    Ok(if is_there { Cancelled::Asked } else { Cancelled::Unknown })
 }
 
 /// Which of these are not among the dead.

@@ -82,11 +82,9 @@ impl Received {
 
     /// The same message for the parking queue, with who gave up on it and why.
     pub(crate) fn parked(&self, handler: &str, error: &Error, contracts: &str) -> Outgoing {
-        let mut why = error.to_string();
-        why.truncate(why.floor_char_boundary(1_000));
         let mut headers = vec![
             (PARKED_BY_HEADER, handler.to_owned()),
-            (PARKED_ERROR_HEADER, why),
+            (PARKED_ERROR_HEADER, why(error)),
             (PARKED_ID_HEADER, ids::ordered().to_string()),
         ];
         if error.is_unknown() {
@@ -102,6 +100,18 @@ impl Received {
             headers,
         }
     }
+}
+
+/// What is kept of the error that a message is parked for.
+pub(super) fn why(error: &Error) -> String {
+    let mut why = text(&error.to_string());
+    why.truncate(why.floor_char_boundary(1_000));
+    why
+}
+
+/// Without what PostgreSQL can't keep in a text.
+fn text(text: &str) -> String {
+    text.replace('\0', "")
 }
 
 /// A message from the parking queue: parked by a handler, or dead-lettered by the broker itself.
@@ -132,18 +142,16 @@ impl ParkedDelivery {
             let reason = header(delivery, "x-first-death-reason").unwrap_or_default();
             format!("the broker gave up on it ({reason}): each consumer that took it died or lost its connection")
         });
-        // What PostgreSQL can't keep in a text.
-        let text = |text: String| text.replace('\0', "");
         Self {
             parked_id,
-            handler: text(handler),
-            message_id: text(message_id),
-            message_type: text(received.message_type),
-            routing_key: text(received.routing_key),
-            correlation_id: text(received.correlation_id.unwrap_or_default()),
-            traceparent: text(received.traceparent.unwrap_or_default()),
-            error: text(error),
-            unknown_to: header(delivery, UNKNOWN_TO_HEADER).map(text).into_iter().collect(),
+            handler: text(&handler),
+            message_id: text(&message_id),
+            message_type: text(&received.message_type),
+            routing_key: text(&received.routing_key),
+            correlation_id: text(&received.correlation_id.unwrap_or_default()),
+            traceparent: text(&received.traceparent.unwrap_or_default()),
+            error: text(&error),
+            unknown_to: header(delivery, UNKNOWN_TO_HEADER).as_deref().map(text).into_iter().collect(),
             payload: received.payload,
         }
     }

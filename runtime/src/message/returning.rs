@@ -3,9 +3,9 @@
 //! might meet an old one again.
 use super::{
     consumer::{Consumer, Erased},
-    delivery::Received,
+    delivery::{Received, why},
 };
-use crate::{Error, Result, Runtime, error::Disposition, spec::Spec};
+use crate::{Result, Runtime, error::Disposition, spec::Spec};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -80,7 +80,7 @@ async fn settle(runtime: &Runtime, parked_id: Uuid, handled: Result<()>) -> Resu
                      unknown_to = CASE WHEN $3::text IS NULL THEN '{}' ELSE unknown_to || $3 END
                  WHERE parked_id = $1",
                 parked_id,
-                text_of(&error),
+                why(&error),
                 still_unknown,
             )
             .execute(pool)
@@ -88,8 +88,4 @@ async fn settle(runtime: &Runtime, parked_id: Uuid, handled: Result<()>) -> Resu
         }
     }
     Ok(())
-}
-
-fn text_of(error: &Error) -> String {
-    error.to_string().replace('\0', "").chars().take(1_000).collect()
 }

@@ -1,13 +1,13 @@
 //! Connections, one after the other, as many at a time as there are places, and so many from one address.
 use crate::{
     client::{ClientNetwork, TrustedProxies},
+    concurrency_limit::{ConcurrencyLimit, Taken},
     config::ConnectionLimits,
 };
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -38,13 +38,12 @@ pub(super) struct Accepted {
 /// See [`Accepted`].
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
-    guest: Option<(Guests, ClientNetwork)>,
+    _of_address: Option<Taken<ClientNetwork>>,
 }
 
 /// How many connections each address has.
-#[derive(Clone)]
 struct Guests {
-    by_address: Arc<Mutex<HashMap<ClientNetwork, u32>>>,
+    by_address: ConcurrencyLimit<ClientNetwork>,
     most: u32,
     /// They bring other people's connections.
     proxies: Arc<TrustedProxies>,
@@ -53,30 +52,9 @@ struct Guests {
 impl Guests {
     /// One more; none where that address has as many as it may.
     fn seat(&self, peer: IpAddr, permit: OwnedSemaphorePermit) -> Option<Place> {
-        if self.most == 0 || self.proxies.trusts(peer) {
-            return Some(Place { _permit: permit, guest: None });
-        }
-        let network = ClientNetwork::of(peer);
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_address.entry(network).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(Place { _permit: permit, guest: Some((self.clone(), network)) })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((guests, network)) = self.guest.take() else { return };
-        let mut by_address = guests.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&network);
-            }
-        }
+        let is_counted = self.most > 0 && !self.proxies.trusts(peer);
+        let of_address = is_counted.then(|| self.by_address.take(ClientNetwork::of(peer), self.most));
+        Some(Place { _permit: permit, _of_address: of_address.transpose().ok()? })
     }
 }
 
@@ -90,7 +68,7 @@ impl Listener {
         // Connections of the process before may linger.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        let guests = Guests { by_address: Arc::default(), most: limits.per_address, proxies };
+        let guests = Guests { by_address: ConcurrencyLimit::default(), most: limits.per_address, proxies };
         Ok(Self { inner: socket.listen(BACKLOG)?, places: Arc::new(Semaphore::new(limits.total as usize)), guests })
     }
 

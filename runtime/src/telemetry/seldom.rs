@@ -1,25 +1,32 @@
-//! What anybody can cause any number of times is said once a second, with how often it was.
+//! What anybody can cause any number of times is said now and then, with how often it was.
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-const SAY_EVERY: Duration = Duration::from_secs(1);
-
 /// Counts what is said seldom.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<(u64, Option<Instant>)>);
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    every: Duration,
+    /// How often it was since it was last said, and when that was.
+    counted: Mutex<(u64, Option<Instant>)>,
+}
 
 impl Seldom {
+    /// Once a second.
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new((0, None)))
+        Self::every(Duration::from_secs(1))
     }
 
-    /// One more. Once a second: how many since it was last said.
+    pub(crate) const fn every(every: Duration) -> Self {
+        Self { every, counted: Mutex::new((0, None)) }
+    }
+
+    /// One more. Where it is to be said now: how many since it was last.
     pub(crate) fn count(&self) -> Option<u64> {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.0 += 1;
-        if counted.1.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+        if counted.1.is_some_and(|said| said.elapsed() < self.every) {
             return None;
         }
         counted.1 = Some(Instant::now());

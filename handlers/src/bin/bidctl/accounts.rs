@@ -2,8 +2,7 @@
 use crate::output::Output;
 use anyhow::{Context, bail};
 use clap::Args;
-use gavel_accounts::{Passwords, Program, rabbitmq_definitions, redis_users};
-use rand_core::{OsRng, RngCore};
+use gavel_accounts::{Passwords, Program, password, rabbitmq_definitions, redis_users};
 use serde_json::json;
 use std::{
     fs::{self, OpenOptions},
@@ -85,9 +84,4 @@ impl Accounts {
         };
         written().with_context(|| format!("can't write {}", file.display()))
     }
-}
-
-/// 128 bits, in hexadecimal digits.
-fn password() -> String {
-    format!("{:016x}{:016x}", OsRng.next_u64(), OsRng.next_u64())
 }

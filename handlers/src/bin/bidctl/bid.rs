@@ -33,7 +33,7 @@ pub(crate) struct PlaceBid {
 
 impl PlaceBid {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::BidServiceClient::new(client::config(settings, &settings.url)?);
+        let client = v1::BidServiceClient::new(client::config(settings)?);
         let idempotency_key = self.key.clone().unwrap_or_else(|| ids::random().to_string());
         let request = v1::PlaceBidRequest {
             item_id: self.item_id.clone(),
@@ -47,7 +47,7 @@ impl PlaceBid {
         let is_replayed = client::is_replayed(&reply);
         let reply = reply.into_inner();
         // Amounts are in the item's currency, and one's own bid is to be seen.
-        let items = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
+        let items = v1::ItemServiceClient::new(client::config(settings)?);
         // The bid is made: what can't be read now is no reason not to say so.
         let read = item::read(&items, settings, Some(&token), &self.item_id, reply.sequence).await;
         let currency = read.map_or_else(|_| "(currency unknown)".to_owned(), |(item, _)| item.currency);
@@ -82,7 +82,7 @@ impl PlaceBid {
         counted_before: Option<i64>,
     ) -> anyhow::Result<(u64, Option<u64>)> {
         let began = Instant::now();
-        let items = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
+        let items = v1::ItemServiceClient::new(client::config(settings)?);
         let in_read_model = async || {
             let (item, source) = item::read(&items, settings, Some(token), &self.item_id, 0).await?;
             Ok(source == v1::ReadSource::ReadModel && item.version >= bid.sequence)
@@ -95,7 +95,7 @@ impl PlaceBid {
 
     /// How many of the caller's bids the statistics know, over all currencies.
     async fn counted(&self, settings: &Settings, token: &str) -> anyhow::Result<i64> {
-        let users = v1::UserServiceClient::new(client::config(settings, &settings.url)?);
+        let users = v1::UserServiceClient::new(client::config(settings)?);
         let reply = users.get_user_stats(client::request(v1::GetUserStatsRequest::default(), Some(token))).await;
         let reply = reply.map_err(|status| client::explained(settings, &status))?.into_inner();
         Ok(reply.stats.iter().map(|stats| stats.bids_placed).sum())

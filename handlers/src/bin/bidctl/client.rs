@@ -5,8 +5,13 @@ use gavel_runtime::{ids, invocation::CORRELATION_HEADER, metadata::REPLAYED, tls
 use poem_grpc::{ClientConfig, Code, Request, Response, Status};
 use std::{error::Error, fmt};
 
-/// What every client of ours is built with.
-pub(crate) fn config(settings: &Settings, url: &str) -> anyhow::Result<ClientConfig> {
+/// What every client of the public's address is built with.
+pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
+    config_of(settings, &settings.url)
+}
+
+/// As [`config`], of the service at `url`.
+pub(crate) fn config_of(settings: &Settings, url: &str) -> anyhow::Result<ClientConfig> {
     check_url(url)?;
     let mut client = ClientConfig::builder().uri(url);
     if url.to_ascii_lowercase().starts_with("https://") {

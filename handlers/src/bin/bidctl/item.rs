@@ -52,7 +52,7 @@ pub(crate) struct Bids {
 
 impl Item {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::ItemServiceClient::new(client::config(settings, &settings.url)?);
+        let client = v1::ItemServiceClient::new(client::config(settings)?);
         match self {
             Self::Create(create) => create.run(&client, settings, output).await,
             Self::List(list) => list.run(&client, settings, output).await,
@@ -88,7 +88,7 @@ impl Bids {
         let token = settings.token_if_any("bidder")?;
         // Bids are in the item's currency.
         let item = read(items, settings, token.as_deref(), &self.item_id, 0).await?.0;
-        let client = v1::BidServiceClient::new(client::config(settings, &settings.url)?);
+        let client = v1::BidServiceClient::new(client::config(settings)?);
         let page = async |page_token| {
             let request = v1::ListBidsRequest { item_id: self.item_id.clone(), page_size: PAGE, page_token };
             let reply = client.list_bids(client::request(request, token.as_deref())).await;

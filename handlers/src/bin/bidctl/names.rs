@@ -1,13 +1,12 @@
 //! Names that are not known, and the nearest that are.
+use gavel_runtime::names::nearest;
 
 /// Names less alike than this are not each other's misspelling.
 const ALIKE: f64 = 0.7;
 
 /// What is said of a name that is not among those: the nearest, and all of them.
 pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
-    let nearest = nearest.max_by(|(a, _), (b, _)| a.total_cmp(b)).filter(|(likeness, _)| *likeness > ALIKE);
-    let hint = nearest.map(|(_, nearest)| format!(", perhaps {nearest}?")).unwrap_or_default();
+    let hint = nearest(name, known, ALIKE).map(|nearest| format!(", perhaps {nearest}?")).unwrap_or_default();
     format!("there is no {what} {name:?}{hint}; allowed: {}", known.join(", "))
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Ops<'a> {
 
 impl<'a> Ops<'a> {
     pub(crate) fn new(settings: &'a Settings) -> anyhow::Result<Self> {
-        let client = v1::OpsServiceClient::new(client::config(settings, &settings.ops_url)?);
+        let client = v1::OpsServiceClient::new(client::config_of(settings, &settings.ops_url)?);
         Ok(Self { settings, client, token: settings.operators_token()? })
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::UserServiceClient::new(client::config(settings, &settings.url)?);
+        let client = v1::UserServiceClient::new(client::config(settings)?);
         let role = if self.of.is_some() { "ops" } else { "bidder" };
         let token = settings.token(role)?;
         let request = v1::GetUserStatsRequest { user_id: self.of.clone().unwrap_or_default() };

@@ -31,7 +31,7 @@ impl User {
 
 impl Watch {
     async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let client = v1::UserServiceClient::new(client::config(settings, &settings.url)?);
+        let client = v1::UserServiceClient::new(client::config(settings)?);
         let token = settings.token(if self.of.is_some() { "ops" } else { "bidder" })?;
         let request = v1::WatchUserRequest { user_id: self.of.clone().unwrap_or_default() };
         let stream = client.watch_user(client::request(request, Some(&token))).await;

@@ -1,16 +1,13 @@
 //! The passwords of a set of private servers, made once and kept with their data: whoever else uses this machine knows none.
 use super::layout::Layout;
 use anyhow::Context;
-use gavel_accounts::Passwords;
+use gavel_accounts::{Passwords, password};
 use std::{
     fs::{self, OpenOptions},
-    io::{Read, Write},
+    io::Write,
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
-
-/// Bytes of each, as hexadecimal digits in its file.
-const BYTES: usize = 16;
 
 /// The passwords of this set, the same at each server.
 pub(crate) fn passwords(layout: &Layout) -> anyhow::Result<Passwords> {
@@ -24,9 +21,7 @@ fn kept(file: &Path) -> anyhow::Result<String> {
     if let Ok(password) = fs::read_to_string(file) {
         return Ok(password.trim().to_owned());
     }
-    let mut bytes = [0; BYTES];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let password = format!("{:032x}", u128::from_be_bytes(bytes));
+    let password = password();
     write_private(file, &password)?;
     Ok(password)
 }
