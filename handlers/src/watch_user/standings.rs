@@ -110,11 +110,10 @@ impl Standings {
     pub(super) fn since(&self, told: usize, news: News) -> (usize, Vec<Encoded<WatchUserResponse>>) {
         let behind = self.counted.saturating_sub(told);
         let frames = match news {
-            News::Pulse => return (told, Vec::new()),
-            News::Changed if behind <= self.notices.len() => {
+            News::Changed | News::Pulse if behind <= self.notices.len() => {
                 self.notices.iter().skip(self.notices.len() - behind).cloned().collect()
             }
-            News::Loaded | News::Changed => vec![self.snapshot()],
+            News::Loaded | News::Changed | News::Pulse => vec![self.snapshot()],
         };
         (self.counted, frames)
     }

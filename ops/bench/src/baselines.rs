@@ -1,4 +1,4 @@
-//! What others do with the same work: the stock runner of the crate sqlxmq, and graphile-worker and pg-boss in Node.
+//! What others do with the same work: the stock runner of the crate sqlxmq, graphile-worker and pg-boss in Node, and River in Go.
 use crate::{Measured, poll_until};
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -66,14 +66,41 @@ struct Printed {
     seconds: f64,
 }
 
-/// One command of a Node script, which prints what it measured.
-pub(crate) fn node(dir: &str, script: &str, arguments: &[&str]) -> anyhow::Result<Measured> {
-    let output = Command::new("node").arg(script).args(arguments).current_dir(dir).output().context("node")?;
-    if !output.status.success() {
-        bail!("{script} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+/// A program that does the same work in another language, and prints what it measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    /// The program, and what stands before its arguments.
+    pub(crate) command: Vec<String>,
+    pub(crate) dir: String,
+}
+
+impl Peer {
+    /// Those that there are: two in Node, and River where it was built.
+    pub(crate) fn all(node: &str) -> Vec<Self> {
+        let script =
+            |name, file: &str| Self { name, command: vec!["node".to_owned(), file.to_owned()], dir: node.to_owned() };
+        let mut all = vec![script("graphile-worker", "graphile.mjs"), script("pg-boss", "pgboss.mjs")];
+        if let Ok(program) = std::env::var("RIVER") {
+            all.push(Self { name: "River", command: vec![program], dir: node.to_owned() });
+        }
+        all
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().last().with_context(|| format!("{script} printed nothing"))?;
+
+    /// Does one thing.
+    pub(crate) fn run(&self, arguments: &[&str]) -> anyhow::Result<Measured> {
+        let (program, first) = self.command.split_first().context("a command has a program")?;
+        let output = Command::new(program).args(first).args(arguments).current_dir(&self.dir).output();
+        let output = output.with_context(|| format!("{program} can't be started"))?;
+        if !output.status.success() {
+            bail!("{} {arguments:?}: {}", self.name, String::from_utf8_lossy(&output.stderr));
+        }
+        printed(self.name, &String::from_utf8_lossy(&output.stdout))
+    }
+}
+
+fn printed(name: &str, text: &str) -> anyhow::Result<Measured> {
+    let line = text.lines().last().with_context(|| format!("{name} printed nothing"))?;
     let Printed { jobs, seconds } = serde_json::from_str(line)?;
     Ok(Measured { jobs, took: Duration::from_secs_f64(seconds) })
 }

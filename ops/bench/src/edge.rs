@@ -6,6 +6,7 @@ pub(crate) use served::serve;
 
 use crate::{
     bids::{Bench, client::framed, service::Process},
+    extent,
     report::{Row, beside, median},
 };
 use anyhow::{Context, ensure};
@@ -66,7 +67,7 @@ pub(crate) async fn run(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<
     for number in 1..=rounds {
         eprintln!("  … round {number} of {rounds}");
         let (theirs, own) = (Server::start(bench, "bare").await?, Server::start(bench, "ours").await?);
-        for _ in 0..TURNS {
+        for _ in 0..extent::some(&[(); TURNS]).len() {
             bare.push(theirs.per_cpu_second(GRPC).await?);
             for (protocol, figures) in PROTOCOLS.iter().zip(&mut ours) {
                 figures.push(own.per_cpu_second(*protocol).await?);
@@ -105,7 +106,7 @@ impl Server {
     async fn per_cpu_second(&self, protocol: Protocol) -> anyhow::Result<f64> {
         let body = protocol.body()?;
         let uri = format!("http://{}/{METHOD}", self.process.address);
-        let (from, until) = (Instant::now() + WARM_UP, Instant::now() + WARM_UP + TIME);
+        let (from, until) = (Instant::now() + WARM_UP, Instant::now() + WARM_UP + extent::time(TIME));
         let calls = try_join_all(self.clients.iter().map(|client| {
             let (uri, body) = (&uri, &body);
             async move {

@@ -1,6 +1,6 @@
 //! How it grows: with the backlog, with workers, with time under an old snapshot; and how much memory it takes.
 use crate::{
-    fresh, ours,
+    extent, fresh, ours,
     report::{Row, below, beside, median},
 };
 use anyhow::Context;
@@ -12,7 +12,9 @@ use std::{
 };
 
 /// Backlogs, the first of which the others are compared with.
-const BACKLOGS: [u64; 3] = [10_000, 100_000, 1_000_000];
+const BACKLOGS: [u32; 3] = [10_000, 100_000, 1_000_000];
+/// Jobs where their number is not what is asked.
+const JOBS: u32 = 100_000;
 /// Times each is measured: they are long.
 const TIMES: usize = 3;
 /// How long a snapshot is held open while jobs come and go.
@@ -20,6 +22,10 @@ const HELD: Duration = Duration::from_mins(1);
 /// Jobs a second meanwhile.
 const LOAD: u64 = 4_000;
 const SETTLE: Duration = Duration::from_secs(3);
+
+fn jobs() -> u64 {
+    extent::count(JOBS).into()
+}
 
 async fn drained(base: &str, leased: bool, backlog: u64, workers: usize) -> anyhow::Result<f64> {
     let pool = fresh(base, "bench").await?;
@@ -34,10 +40,10 @@ pub(crate) async fn backlogs(base: &str) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (leased, name) in [(false, "Tx"), (true, "leased")] {
         let mut smallest = None;
-        for backlog in BACKLOGS {
+        for backlog in extent::some(&BACKLOGS).iter().map(|full| extent::count(*full)) {
             let mut figures = Vec::new();
-            for _ in 0..TIMES {
-                figures.push(drained(base, leased, backlog, 1).await?);
+            for _ in 0..extent::some(&[(); TIMES]).len() {
+                figures.push(drained(base, leased, backlog.into(), 1).await?);
             }
             let figure = median(figures);
             let first = *smallest.get_or_insert(figure);
@@ -54,9 +60,9 @@ pub(crate) async fn workers(base: &str) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (leased, name) in [(false, "Tx"), (true, "leased")] {
         let (mut one, mut two) = (Vec::new(), Vec::new());
-        for _ in 0..TIMES {
-            one.push(drained(base, leased, 100_000, 1).await?);
-            two.push(drained(base, leased, 100_000, 2).await?);
+        for _ in 0..extent::some(&[(); TIMES]).len() {
+            one.push(drained(base, leased, jobs(), 1).await?);
+            two.push(drained(base, leased, jobs(), 2).await?);
         }
         let work = format!("no-op {name} jobs, two workers");
         rows.push(beside(&work, "jobs/s", median(two), ("one worker", median(one)), 0.0));
@@ -67,18 +73,18 @@ pub(crate) async fn workers(base: &str) -> anyhow::Result<Vec<Row>> {
 /// Pickup when idle; then under load while a transaction holds its snapshot; then a backlog with all of that still dead in
 /// the tables.
 pub(crate) async fn snapshot(base: &str) -> anyhow::Result<Vec<Row>> {
-    let usual = drained(base, false, 100_000, 1).await?;
+    let usual = drained(base, false, jobs(), 1).await?;
     let (url, pool) = (format!("{base}/bench"), fresh(base, "bench").await?);
     ours::EXPAND.run(&pool).await?;
-    let idle = ours::pickup(&url, 500).await?;
+    let idle = ours::pickup(&url, extent::count(500) as usize).await?;
     let mut holder = PgConnection::connect(&url).await?;
     holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM mq_msgs").await?;
-    let loaded = ours::pickup_under_load(&url, LOAD, HELD).await?;
-    let (after, _) = ours::drain(&url, &pool, false, 100_000, 1).await?;
+    let loaded = ours::pickup_under_load(&url, LOAD, extent::time(HELD)).await?;
+    let (after, _) = ours::drain(&url, &pool, false, jobs(), 1).await?;
     holder.execute("COMMIT").await?;
     pool.close().await;
     let ms = |duration: Duration| duration.as_secs_f64() * 1_000.0;
-    let held = format!("snapshot held {} s at {LOAD} jobs/s", HELD.as_secs());
+    let held = format!("snapshot held {} s at {LOAD} jobs/s", extent::time(HELD).as_secs());
     Ok(vec![
         below("pickup when idle, p50", "ms", ms(idle.0), 5.0),
         below("pickup when idle, p99", "ms", ms(idle.1), 25.0),
@@ -124,10 +130,10 @@ pub(crate) async fn memory(base: &str) -> anyhow::Result<Vec<Row>> {
     let (url, pool) = (format!("{base}/bench"), fresh(base, "bench").await?);
     ours::EXPAND.run(&pool).await?;
     let worker = Worker::start(&url)?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(extent::time(SETTLE)).await;
     let idle = worker.status("VmRSS")?;
     for leased in [false, true] {
-        ours::enqueue(&url, leased, 100_000, 10_000).await?;
+        ours::enqueue(&url, leased, jobs(), 10_000).await?;
     }
     let began = Instant::now();
     while ours::left(&pool).await? > 0 {

@@ -4,6 +4,7 @@ mod baselines;
 mod bids;
 mod edge;
 mod events;
+mod extent;
 mod growth;
 mod ours;
 mod report;

@@ -38,7 +38,14 @@ pub(crate) fn beside(work: &str, unit: &'static str, ours: f64, (name, baseline)
 /// Ours beside a baseline that it may exceed by so much: for what should be small.
 pub(crate) fn at_most(work: &str, unit: &'static str, ours: f64, baseline: (&str, f64), goal: f64) -> Row {
     let row = beside(work, unit, ours, baseline, 0.0);
-    Row { goal: format!("≤ {goal} ×"), met: ours <= goal * baseline.1, ..row }
+    let said = if goal.is_finite() { format!("≤ {goal} ×") } else { row.goal.clone() };
+    Row { goal: said, met: ours <= goal * baseline.1, ..row }
+}
+
+/// As [`at_most`], or ours alone where the baseline did not run: then no goal is met or missed.
+pub(crate) fn compared(work: &str, unit: &'static str, ours: f64, baseline: Option<(&str, f64)>, goal: f64) -> Row {
+    baseline
+        .map_or_else(|| below(work, unit, ours, f64::INFINITY), |baseline| at_most(work, unit, ours, baseline, goal))
 }
 
 /// Ours alone, which must reach a goal; 0 is none.

@@ -1,19 +1,27 @@
 //! What is measured several times, each time beside its baselines, and of which the median counts.
 use crate::{
-    Measured, baselines, fresh, ours,
+    Measured,
+    baselines::{self, Peer},
+    extent, fresh, ours,
     report::{Row, below, beside, median},
 };
 
 /// The stock runner is far slower, and its time per job grows with the backlog: a smaller one flatters it.
-const SQLXMQ_JOBS: u64 = 20_000;
-const ONE_BY_ONE: u64 = 2_000;
-const BULK: u64 = 50_000;
+const SQLXMQ_JOBS: u32 = 20_000;
+const ONE_BY_ONE: u32 = 2_000;
+const BULK: u32 = 50_000;
 const BULK_BATCH: u64 = 1_000;
 
-/// sqlxmq, graphile-worker, pg-boss.
-const OTHERS: [&str; 3] = ["sqlxmq", "graphile-worker", "pg-boss"];
-/// What each goal of a no-op job is: against each of them for `Tx` jobs, and for leased ones.
-const DRAIN_GOALS: [(f64, f64); 3] = [(6.0, 6.0), (2.0, 1.3), (1.0, 1.0)];
+const SQLXMQ: &str = "sqlxmq";
+
+/// What a no-op job's rate must be, of a peer's: for `Tx` jobs, and for leased ones.
+fn drain_goals(peer: &str) -> (f64, f64) {
+    match peer {
+        SQLXMQ => (6.0, 6.0),
+        "graphile-worker" => (2.0, 1.3),
+        _ => (1.0, 1.0),
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct Samples {
@@ -22,23 +30,33 @@ pub(crate) struct Samples {
     wal: [Vec<f64>; 2],
     one: Vec<f64>,
     bulk: Vec<f64>,
-    others: [Other; 3],
+    /// In the order in which they were measured.
+    others: Vec<Other>,
 }
 
 /// A baseline's figures.
-#[derive(Default)]
 struct Other {
+    name: &'static str,
     drain: Vec<f64>,
     one: Vec<f64>,
     bulk: Vec<f64>,
 }
 
-impl Other {
-    fn push(&mut self, drain: Measured, one: Measured, bulk: Measured) {
-        self.drain.push(drain.per_second());
-        self.one.push(one.per_second());
-        self.bulk.push(bulk.per_second());
+impl Samples {
+    fn push(&mut self, name: &'static str, drain: Measured, one: Measured, bulk: Measured) {
+        let place = self.others.iter().position(|other| other.name == name).unwrap_or_else(|| {
+            self.others.push(Other { name, drain: Vec::new(), one: Vec::new(), bulk: Vec::new() });
+            self.others.len() - 1
+        });
+        let other = &mut self.others[place];
+        other.drain.push(drain.per_second());
+        other.one.push(one.per_second());
+        other.bulk.push(bulk.per_second());
     }
+}
+
+fn counted(full: u32) -> u64 {
+    extent::count(full).into()
 }
 
 pub(crate) async fn round(samples: &mut Samples, base: &str, node: &str, backlog: u64) -> anyhow::Result<()> {
@@ -51,27 +69,28 @@ pub(crate) async fn round(samples: &mut Samples, base: &str, node: &str, backlog
     let (leased, wal) = ours::drain(&url, &pool, true, backlog, 1).await?;
     samples.leased.push(leased.per_second());
     samples.wal[1].push(wal);
-    samples.one.push(ours::enqueue(&url, false, ONE_BY_ONE, 1).await?.per_second());
-    samples.bulk.push(ours::enqueue(&url, false, BULK, BULK_BATCH).await?.per_second());
+    samples.one.push(ours::enqueue(&url, false, counted(ONE_BY_ONE), 1).await?.per_second());
+    samples.bulk.push(ours::enqueue(&url, false, counted(BULK), BULK_BATCH).await?.per_second());
     pool.close().await;
 
     let url = format!("{base}/bench_sqlxmq");
     let stock = fresh(base, "bench_sqlxmq").await?;
     baselines::sqlxmq_schema(&stock).await?;
-    samples.others[0].push(
-        baselines::sqlxmq_drain(&url, SQLXMQ_JOBS).await?,
-        baselines::sqlxmq_enqueue(&stock, ONE_BY_ONE, 1).await?,
-        baselines::sqlxmq_enqueue(&stock, BULK / 5, BULK_BATCH).await?,
+    samples.push(
+        SQLXMQ,
+        baselines::sqlxmq_drain(&url, counted(SQLXMQ_JOBS)).await?,
+        baselines::sqlxmq_enqueue(&stock, counted(ONE_BY_ONE), 1).await?,
+        baselines::sqlxmq_enqueue(&stock, counted(BULK / 5), BULK_BATCH).await?,
     );
     stock.close().await;
-    for (other, script) in samples.others[1..].iter_mut().zip(["graphile.mjs", "pgboss.mjs"]) {
-        let url = format!("{base}/bench_node");
-        fresh(base, "bench_node").await?.close().await;
-        let run = |arguments: &[&str]| baselines::node(node, script, arguments);
-        other.push(
-            run(&["drain", &url, &backlog.to_string()])?,
-            run(&["enqueue", &url, &ONE_BY_ONE.to_string(), "1"])?,
-            run(&["enqueue", &url, &BULK.to_string(), &BULK_BATCH.to_string()])?,
+    for peer in Peer::all(node) {
+        let url = format!("{base}/bench_peer");
+        fresh(base, "bench_peer").await?.close().await;
+        samples.push(
+            peer.name,
+            peer.run(&["drain", &url, &backlog.to_string()])?,
+            peer.run(&["enqueue", &url, &counted(ONE_BY_ONE).to_string(), "1"])?,
+            peer.run(&["enqueue", &url, &counted(BULK).to_string(), &BULK_BATCH.to_string()])?,
         );
     }
     Ok(())
@@ -83,9 +102,9 @@ impl Samples {
         let [tx_wal, leased_wal] = self.wal.map(median);
         let mut rows = Vec::new();
         let (mut ones, mut bulks) = (Vec::new(), Vec::new());
-        for ((other, name), (tx_goal, leased_goal)) in self.others.into_iter().zip(OTHERS).zip(DRAIN_GOALS) {
-            let drain = median(other.drain);
-            let named = if name == "sqlxmq" { format!("{name} (backlog {SQLXMQ_JOBS})") } else { name.to_owned() };
+        for other in self.others {
+            let (name, drain, (tx_goal, leased_goal)) = (other.name, median(other.drain), drain_goals(other.name));
+            let named = if name == SQLXMQ { format!("{name} (backlog {SQLXMQ_JOBS})") } else { name.to_owned() };
             let work = |kind: &str| format!("no-op {kind} jobs, backlog {backlog}");
             rows.push(beside(&work("Tx"), "jobs/s", tx, (&named, drain), tx_goal));
             rows.push(beside(&work("leased"), "jobs/s", leased, (&named, drain), leased_goal));

@@ -1,24 +1,34 @@
 //! Benchmarks, each beside its baselines in the same run, on a private PostgreSQL that flushes every commit.
 use crate::{
+    go,
     install::{C_COMPILER, POSTGRESQL, PROTOC, ensure, on_path, postgresql_bin},
     progress::{Step, run, run_quietly},
     servers::{layout::Layout, processes::Processes, start_postgres},
-    test::build,
+    test::{EVERYTHING, build},
 };
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const SMOKE_BACKLOG: u32 = 1_000;
+const CENTRIFUGO: &str = "github.com/centrifugal/centrifugo/v6@v6.9.1";
 
 /// Measure, in release; writes target/bench/NAME.md and NAME.json.
 #[derive(Args)]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,
+    /// Only see that everything runs, in a few seconds and not optimised: the figures mean nothing
+    #[arg(long, global = true)]
+    smoke: bool,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// Jobs beside the stock sqlxmq runner, graphile-worker and pg-boss
+    /// Jobs beside the stock sqlxmq runner, graphile-worker, pg-boss and, where there is a Go toolchain, River
     Jobs {
         /// Rounds, of which the median counts
         #[arg(long, default_value_t = 5)]
@@ -57,18 +67,33 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
-    /// Watchers of one item: how late an update comes, and what one costs
+    /// Watchers of one item beside, where there is a Go toolchain, Centrifugo's of a channel: how late an update comes, what one costs
     Watch {
-        /// Only so many watchers
-        #[arg(long)]
-        watchers: Option<u32>,
+        /// Only so many watchers, or this load: WATCHERSxBIDS a second, such as 2000x50
+        #[arg(long, value_parser = watchers_or_load)]
+        only: Option<String>,
     },
 }
 
+/// What is refused is a count of 0 as well.
+fn is_count(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|number| number > 0)
+}
+
+/// Two counts, such as 10000x64.
+fn is_pair(text: &str) -> bool {
+    text.split_once('x').is_some_and(|(one, other)| is_count(one) && is_count(other))
+}
+
+fn watchers_or_load(text: &str) -> Result<String, String> {
+    let is_known = is_count(text) || is_pair(text);
+    is_known
+        .then(|| text.to_owned())
+        .ok_or_else(|| "allowed: a number of watchers, or a load such as 2000x50".to_owned())
+}
+
 fn part_or_cell(text: &str) -> Result<String, String> {
-    let is_number = |part: &str| part.parse::<u32>().is_ok_and(|number| number > 0);
-    let is_cell = text.split_once('x').is_some_and(|(items, clients)| is_number(items) && is_number(clients));
-    let is_known = is_cell || matches!(text, "rounds" | "growth" | "overload");
+    let is_known = is_pair(text) || matches!(text, "rounds" | "growth" | "overload");
     is_known
         .then(|| text.to_owned())
         .ok_or_else(|| "allowed: rounds, growth, overload, or a cell such as 10000x64".to_owned())
@@ -78,53 +103,89 @@ impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         match &self.what {
-            What::Jobs { rounds, backlog, only } => jobs(*rounds, *backlog, only.as_deref()),
-            What::Bids { rounds, only } => ours("bids", *rounds, only.as_deref()),
-            What::Relay { rounds } => ours("relay", *rounds, None),
-            What::Stats { rounds } => ours("stats", *rounds, None),
-            What::Edge { rounds } => ours("edge", *rounds, None),
-            What::Watch { watchers } => ours("watch", 1, watchers.map(|watchers| watchers.to_string()).as_deref()),
+            What::Jobs { rounds, backlog, only } => self.jobs(*rounds, *backlog, only.as_deref()),
+            What::Bids { rounds, only } => self.ours("bids", *rounds, only.as_deref()),
+            What::Relay { rounds } => self.ours("relay", *rounds, None),
+            What::Stats { rounds } => self.ours("stats", *rounds, None),
+            What::Edge { rounds } => self.ours("edge", *rounds, None),
+            What::Watch { only } => self.ours("watch", 1, only.as_deref()),
         }
     }
-}
 
-fn jobs(rounds: u32, backlog: u32, only: Option<&str>) -> anyhow::Result<()> {
-    if on_path("node").is_none() || on_path("npm").is_none() {
-        bail!("the baselines graphile-worker and pg-boss need Node.js 20 or newer and npm: install them first");
+    fn jobs(&self, rounds: u32, backlog: u32, only: Option<&str>) -> anyhow::Result<()> {
+        if on_path("node").is_none() || on_path("npm").is_none() {
+            bail!("the baselines graphile-worker and pg-boss need Node.js 20 or newer and npm: install them first");
+        }
+        let baselines = crate::root().join("ops/bench/baselines");
+        let step = Step::begin("installing the baselines (npm ci)");
+        run_quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&baselines))?;
+        step.done("baselines installed");
+        let river = in_go("River", || go::build("river", &baselines.join("river")))?;
+        let bins = self.build(&["-p", "gavel-bench"])?;
+        let layout = Layout::claim("bench")?;
+        layout.wipe_data()?;
+        let (_postgres, url) = start_postgres(&layout)?;
+        let mut bench = self.program(&bins);
+        bench.args(["jobs", &url]).arg(&baselines).arg(self.out());
+        bench.envs(river.map(|program| ("RIVER", program)));
+        let backlog = if self.smoke { backlog.min(SMOKE_BACKLOG) } else { backlog };
+        run(bench.args([self.rounds(rounds).to_string(), backlog.to_string()]).args(only))
     }
-    let baselines = crate::root().join("ops/bench/baselines");
-    let step = Step::begin("installing the baselines (npm ci)");
-    run_quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&baselines))?;
-    step.done("baselines installed");
-    let bins = build(&["-p", "gavel-bench"], true)?;
-    let layout = Layout::claim("bench")?;
-    layout.wipe_data()?;
-    let (_postgres, url) = start_postgres(&layout)?;
-    let mut bench = Command::new(bins.join("gavel-bench"));
-    bench.args(["jobs", &url]).arg(&baselines).arg(out());
-    run(bench.args([rounds.to_string(), backlog.to_string()]).args(only))
+
+    /// The released binaries beside a baseline on the same servers, as durable as in production.
+    fn ours(&self, what: &str, rounds: u32, only: Option<&str>) -> anyhow::Result<()> {
+        let peer = match what {
+            "watch" => in_go("Centrifugo", || go::install("centrifugo", CENTRIFUGO))?,
+            _ => None,
+        };
+        let bins = self.build(&["-p", "gavel-bench", "-p", "gavel", "--bins"])?;
+        let layout = Layout::claim("bench")?;
+        layout.wipe_data()?;
+        let servers = Processes::start(layout, true)?;
+        let urls = &servers.urls;
+        let mut bench = self.program(&bins);
+        bench.args([what, &urls.postgres]).arg(&bins).arg(self.out());
+        bench.arg(self.rounds(rounds).to_string()).args(only);
+        bench.envs(peer.map(|program| ("CENTRIFUGO", program)));
+        run(bench.env("AMQP_URL", &urls.amqp).env("REDIS_URL", &urls.redis))
+    }
+
+    fn build(&self, released: &[&str]) -> anyhow::Result<PathBuf> {
+        // A smoke test takes what the tests are built with.
+        if self.smoke { build(&EVERYTHING, false) } else { build(released, true) }
+    }
+
+    fn program(&self, bins: &Path) -> Command {
+        let mut bench = Command::new(bins.join("gavel-bench"));
+        if self.smoke {
+            bench.env("SMOKE", "1");
+        }
+        // pgbench comes with the server and is not on everybody's path.
+        let own = std::env::var_os("PATH").unwrap_or_default();
+        let path = postgresql_bin().into_iter().chain(std::env::split_paths(&own));
+        if let Ok(path) = std::env::join_paths(path) {
+            bench.env("PATH", path);
+        }
+        bench
+    }
+
+    fn rounds(&self, rounds: u32) -> u32 {
+        if self.smoke { 1 } else { rounds }
+    }
+
+    fn out(&self) -> PathBuf {
+        crate::root().join(if self.smoke { "target/bench/smoke" } else { "target/bench" })
+    }
 }
 
-/// The released binaries beside a baseline on the same servers, as durable as in production.
-fn ours(what: &str, rounds: u32, only: Option<&str>) -> anyhow::Result<()> {
-    let bins = build(&["-p", "gavel-bench", "-p", "gavel", "--bins"], true)?;
-    let layout = Layout::claim("bench")?;
-    layout.wipe_data()?;
-    let servers = Processes::start(layout, true)?;
-    let urls = &servers.urls;
-    let mut bench = Command::new(bins.join("gavel-bench"));
-    bench.args([what, &urls.postgres]).arg(&bins).arg(out()).arg(rounds.to_string()).args(only);
-    // pgbench comes with the server and is not on everybody's path.
-    let path =
-        [postgresql_bin().into_iter().collect(), std::env::split_paths(&path_variable()).collect::<Vec<_>>()].concat();
-    bench.env("PATH", std::env::join_paths(path)?);
-    run(bench.env("AMQP_URL", &urls.amqp).env("REDIS_URL", &urls.redis))
-}
-
-fn path_variable() -> std::ffi::OsString {
-    std::env::var_os("PATH").unwrap_or_default()
-}
-
-fn out() -> std::path::PathBuf {
-    crate::root().join("target/bench")
+/// A peer that is written in Go, where it can be built.
+fn in_go(name: &str, build: impl FnOnce() -> anyhow::Result<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    if !go::is_here() {
+        eprintln!("  {name}: not run, there is no Go toolchain");
+        return Ok(None);
+    }
+    let step = Step::begin(format!("building {name} (once)"));
+    let program = build()?;
+    step.done(format!("{name} built"));
+    Ok(Some(program))
 }

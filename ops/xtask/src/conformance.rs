@@ -1,5 +1,6 @@
 //! Others' suites against the edge. They are written in Go, and built where there is a toolchain for it.
 use crate::{
+    go,
     install::{PROTOC, ensure},
     progress::{Step, run_quietly},
     servers::{layout::Layout, processes::Processes},
@@ -17,6 +18,20 @@ const CONNECT_VERSION: &str = "v1.0.7";
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 const GRPCURL: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3";
 
+const INTEROP: &str = "google.golang.org/grpc/interop/client@v1.76.0";
+
+/// gRPC's cases of what is offered; the others have streams of requests, or credentials of one provider.
+const INTEROP_CASES: [&str; 8] = [
+    "empty_unary",
+    "large_unary",
+    "server_streaming",
+    "special_status_message",
+    "unimplemented_method",
+    "unimplemented_service",
+    "pick_first_unary",
+    "rpc_soak",
+];
+
 /// Cases of h2spec that are meant to fail, by their titles: on this port an invalid preface is a request of HTTP/1.1, and answered as one.
 const EXCEPTIONS: [&str; 1] = ["Sends invalid connection preface"];
 
@@ -29,7 +44,7 @@ struct Tally {
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    if Command::new("go").arg("version").output().is_err() {
+    if !go::is_here() {
         eprintln!("  conformance: not run, there is no Go toolchain");
         return Ok(());
     }
@@ -45,7 +60,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
         amqp: servers.urls.amqp.clone(),
         redis: servers.urls.redis.clone(),
     };
-    let tallies = [connect(&tools, &service)?, http2(&tools, &service)?, reflection(&tools, &service)?];
+    let tallies = [
+        connect(&tools, &service)?,
+        http2(&tools, &service)?,
+        interop(&tools, &service)?,
+        reflection(&tools, &service)?,
+    ];
     println!("\n{:<28} {:>6} {:>7} {:>7}", "suite", "cases", "passed", "failed");
     for Tally { suite, cases, passed, notes } in &tallies {
         println!("{suite:<28} {cases:>6} {passed:>7} {:>7}  {notes}", cases - passed);
@@ -64,20 +84,23 @@ struct Tools {
 
 impl Tools {
     fn install() -> anyhow::Result<Self> {
-        let bin = crate::root().join("target/tools/go");
         let step = Step::begin("building the suites (once)");
         let own = format!("{CONNECT}/cmd/connectconformance@{CONNECT_VERSION}");
-        for (name, module) in [("connectconformance", own.as_str()), ("h2spec", H2SPEC), ("grpcurl", GRPCURL)] {
-            if !bin.join(name).exists() {
-                run_quietly(Command::new("go").args(["install", module]).env("GOBIN", &bin))?;
-            }
+        for (name, module) in [
+            ("connectconformance", own.as_str()),
+            ("h2spec", H2SPEC),
+            ("grpcurl", GRPCURL),
+            // As its package is called.
+            ("client", INTEROP),
+        ] {
+            go::install(name, module)?;
         }
         let module = format!("{CONNECT}@{CONNECT_VERSION}");
         let found = run_quietly(Command::new("go").args(["mod", "download", "-json", &module]))?;
         let found: serde_json::Value = serde_json::from_str(&found)?;
         let contracts = Path::new(found["Dir"].as_str().context("the module has a directory")?).join("proto");
         step.done("suites built");
-        Ok(Self { bin, contracts })
+        Ok(Self { bin: go::bin(), contracts })
     }
 }
 
@@ -175,6 +198,26 @@ fn http2(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
         passed: passed + excepted,
         notes: format!("{excepted} excepted: {}", EXCEPTIONS.join(", ")),
     })
+}
+
+/// gRPC's own client.
+fn interop(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
+    let step = Step::begin("gRPC's interop cases");
+    let serving = service.serve()?;
+    let (host, port) = serving.address.rsplit_once(':').context("an address with a port")?;
+    let mut failed = Vec::new();
+    for case in INTEROP_CASES {
+        let mut client = Command::new(tools.bin.join("client"));
+        client.args(["-server_host", host, "-server_port", port, "-test_case", case]);
+        let output = client.output()?;
+        if !output.status.success() {
+            eprintln!("  {case}: {}", String::from_utf8_lossy(&output.stderr));
+            failed.push(case);
+        }
+    }
+    let (cases, failures) = (u32::try_from(INTEROP_CASES.len())?, u32::try_from(failed.len())?);
+    step.done("interop cases run");
+    Ok(Tally { suite: "grpc-go interop v1.76.0", cases, passed: cases - failures, notes: failed.join(", ") })
 }
 
 /// grpcurl sees each service once.

@@ -6,6 +6,7 @@ mod ci;
 mod conformance;
 mod dist;
 mod fuzz;
+mod go;
 mod images;
 mod install;
 mod judges;

@@ -70,7 +70,7 @@ impl Test {
         let nextest = NEXTEST.path()?;
         let servers = servers(services)?;
         let urls = servers.urls();
-        let bins = build(&["--workspace", "--bins", "--tests", "--examples"], false)?;
+        let bins = build(&EVERYTHING, false)?;
         let template = format!("gavel_template_{}", std::process::id());
         let step = Step::begin("migrating the template database");
         migrate(&bins, &urls.database(&template))?;
@@ -118,6 +118,9 @@ fn servers(services: Services) -> anyhow::Result<Held> {
 fn variable(name: &str) -> anyhow::Result<String> {
     env::var(name).with_context(|| format!("{name} is missing: --services urls needs it"))
 }
+
+/// What tests need built.
+pub(crate) const EVERYTHING: [&str; 4] = ["--workspace", "--bins", "--tests", "--examples"];
 
 /// Builds, and says where the binaries are.
 pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {

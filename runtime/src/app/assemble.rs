@@ -74,7 +74,7 @@ impl App {
         }
         let reflected = self.descriptors;
         let has_calls = reflected.is_some();
-        Ok((public.mounted(bodies, has_calls, None), operators.mounted(bodies, has_calls, reflected)))
+        Ok((public.mounted(bodies, has_calls, None)?, operators.mounted(bodies, has_calls, reflected)?))
     }
 
     /// Roles that may do what is for operators.
@@ -114,11 +114,11 @@ impl Mounting {
         self.route = mount(runtime, std::mem::take(&mut self.route));
     }
 
-    fn mounted(self, bodies: &BodyLimits, has_calls: bool, reflected: Option<&'static [u8]>) -> Routes {
+    fn mounted(self, bodies: &BodyLimits, has_calls: bool, reflected: Option<&'static [u8]>) -> anyhow::Result<Routes> {
         if !has_calls {
-            return Routes { calls: None, all: self.route };
+            return Ok(Routes { calls: None, all: self.route });
         }
-        let (all, calls) = edge::mount(self.route, self.dispatch, bodies.clone(), reflected);
-        Routes { calls: Some(calls), all }
+        let (all, calls) = edge::mount(self.route, self.dispatch, bodies.clone(), reflected)?;
+        Ok(Routes { calls: Some(calls), all })
     }
 }

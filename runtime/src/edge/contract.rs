@@ -1,6 +1,6 @@
 //! What the contracts say of each method.
 use super::json;
-use crate::{Error, Result};
+use crate::{Error, Result, rpc::Answer};
 use anyhow::Context;
 use bytes::Bytes;
 use connectrpc::{CodecFormat, IdempotencyLevel, MethodDescriptor, MethodKind, Spec};
@@ -94,6 +94,18 @@ impl Contract {
             .and_then(|message| json.end().map(|()| message))
             .map_err(|error| refuse(error.to_string()))?;
         Ok(message.encode_to_vec().into())
+    }
+
+    /// An answer of a stream in what the client reads, written once for all who read the same.
+    pub(super) fn answer(&self, answer: &Answer, format: CodecFormat) -> Result<Bytes> {
+        if format != CodecFormat::Json {
+            return Ok(answer.protobuf.clone());
+        }
+        if let Some(json) = answer.json.get() {
+            return Ok(json.clone());
+        }
+        let json = self.reply(answer.protobuf.clone(), format)?;
+        Ok(answer.json.get_or_init(|| json).clone())
     }
 
     /// A reply in what the client reads.

@@ -252,7 +252,7 @@ impl Dispatcher for Dispatch {
             }
             let (contract, id) = (method.contract.clone(), correlation_id.clone());
             let encoded = replies.map(move |reply| {
-                let reply = reply.and_then(|reply| contract.reply(reply, format));
+                let reply = reply.and_then(|reply| contract.answer(&reply, format));
                 reply.map(EncodedBody::from).map_err(|error| shown(&error, &id))
             });
             let encoded: connectrpc::EncodedStream = encoded.boxed();

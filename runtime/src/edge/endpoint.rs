@@ -72,9 +72,7 @@ impl Edge {
             return unread.in_turn(refusal).await;
         }
         let mut answer = self.service.clone().call(request).await.unwrap_or_else(|never| match never {});
-        if answer.headers().contains_key(GRPC_STATUS) {
-            answer = said_once(answer, sees_call).await;
-        }
+        answer = said_once(answer, sees_call).await;
         match unread.cut() {
             None => unread.in_turn(answer).await,
             // connectrpc takes it for a fault of ours.
@@ -85,7 +83,13 @@ impl Edge {
 
 /// connectrpc says the status of a failed call twice, before the answer and after it, which some clients take for two answers. Once
 /// it is either all before it, as gRPC's Trailers-Only has it; or, where a handler has said headers and trailers, all after it.
-async fn said_once(mut answer: http::Response<ConnectRpcBody>, apart: bool) -> http::Response<ConnectRpcBody> {
+pub(super) async fn said_once(
+    mut answer: http::Response<ConnectRpcBody>,
+    apart: bool,
+) -> http::Response<ConnectRpcBody> {
+    if !answer.headers().contains_key(GRPC_STATUS) {
+        return answer;
+    }
     let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     // In gRPC-Web what comes after is no trailers, but the last of the body.
     if !kind.starts_with(b"application/grpc")
@@ -120,7 +124,7 @@ impl Endpoint for Edge {
     }
 }
 
-fn into_poem(response: http::Response<ConnectRpcBody>) -> Response {
+pub(super) fn into_poem(response: http::Response<ConnectRpcBody>) -> Response {
     let (parts, body) = response.into_parts();
     let body: Body = match body {
         // It knows its length, which HTTP/1.1 wants to tell.

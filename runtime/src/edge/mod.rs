@@ -3,7 +3,7 @@
 //!
 //! The protocols are [`connectrpc`]'s: framing, compression, time-outs, limits, the shapes of errors. Here is what leads from
 //! its dispatcher to the registered handlers ([`dispatch`]), and from poem's requests to it ([`endpoint`]). Reflection is
-//! poem-grpc's; health is two handlers of our own ([`health`]).
+//! connectrpc's own ([`reflection`]); health is two handlers of our own ([`health`]).
 
 mod budget;
 mod contract;
@@ -13,6 +13,7 @@ mod errors;
 pub(crate) mod health;
 mod json;
 mod reading;
+mod reflection;
 mod refusal;
 
 pub(crate) use budget::BodyLimits;
@@ -22,11 +23,8 @@ pub(crate) use endpoint::Edge;
 pub(crate) use errors::correlation_header;
 pub(crate) use reading::Source;
 
-use connectrpc::{ConnectRpcService, DeadlinePolicy, Limits};
-use poem::{EndpointExt, IntoEndpoint, Request, Route};
-use poem_grpc::{Reflection, RouteGrpc};
-use prost::Message;
-use prost_types::FileDescriptorSet;
+use connectrpc::{CompressionRegistry, ConnectRpcService, DeadlinePolicy, GzipProvider, Limits};
+use poem::Route;
 use std::time::Duration;
 
 /// What an envelope has before its message, in bytes: it does not count against the message.
@@ -39,45 +37,30 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest time-out that a client may name: one that wants a stream for longer asks again.
 const MAX_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// Both versions of the protocol are the same but for their names.
-const REFLECTION: &str = "/grpc.reflection.v1alpha.ServerReflection";
-const REFLECTION_V1: &str = "/grpc.reflection.v1.ServerReflection";
-
-/// poem-grpc describes health by itself: described twice, it would be listed twice.
-fn without_health(descriptors: &[u8]) -> Vec<u8> {
-    let Ok(mut set) = FileDescriptorSet::decode(descriptors) else { return descriptors.to_vec() };
-    set.file.retain(|file| file.package() != "grpc.health.v1");
-    set.encode_to_vec()
+/// What both sides may know. Another that the library knows as well unpacks into windows of many MiB, which anybody could ask for.
+fn compression() -> CompressionRegistry {
+    CompressionRegistry::new().register(GzipProvider::default())
 }
 
-/// Adds all methods, and reflection over their contracts where that is wanted. Gives the methods alone as well.
+/// Adds all methods, and reflection over their contracts where that is wanted. Gives the methods alone as well. Fails where the
+/// contracts can't be read.
 pub(crate) fn mount(
     route: Route,
     dispatch: Dispatch,
     bodies: BodyLimits,
     reflected: Option<&'static [u8]>,
-) -> (Route, Edge) {
+) -> anyhow::Result<(Route, Edge)> {
     // Each method's own limit is looked at once its message is there.
     let largest = dispatch.largest_request();
     let limits = Limits::default().with_max_request_body_size(largest + ENVELOPE_BYTES).with_max_message_size(largest);
     let service = ConnectRpcService::new(dispatch)
         .with_limits(limits)
+        .with_compression(compression())
         .with_deadline_policy(DeadlinePolicy::new().with_default_timeout(DEFAULT_TIMEOUT).with_max(MAX_TIMEOUT));
     let edge = Edge::new(service, bodies);
     let route = match reflected {
         None => route,
-        Some(descriptors) => {
-            let reflection = || {
-                let service = Reflection::new().add_file_descriptor_set(&without_health(descriptors)).build();
-                RouteGrpc::new().add_service(service).into_endpoint()
-            };
-            let renamed = reflection().before(|mut request: Request| async move {
-                let path = request.uri().path().replacen(REFLECTION_V1, REFLECTION, 1);
-                *request.uri_mut() = path.parse().map_err(poem::error::BadRequest)?;
-                Ok(request)
-            });
-            route.nest_no_strip(REFLECTION, reflection()).nest_no_strip(REFLECTION_V1, renamed)
-        }
+        Some(descriptors) => reflection::mount(route, descriptors)?,
     };
-    (route.nest_no_strip("/", edge.clone()), edge)
+    Ok((route.nest_no_strip("/", edge.clone()), edge))
 }

@@ -42,7 +42,7 @@ async fn count(runtime: &Runtime, member: &str, before: &[(usize, String)]) -> V
     }
     for (at, (number, topic)) in here.iter().enumerate() {
         let sum = sums.as_ref().ok().and_then(|sums| sums.get(at).copied());
-        live.hubs[*number].tell(topic, sum);
+        live.hubs[*number].tell(topic, sum, runtime.tasks());
     }
     here
 }

@@ -26,7 +26,9 @@ pub(super) trait Listens: Send + Sync {
     /// The watched topics, each with how many watch it here.
     fn audience(&self) -> Vec<(String, i64)>;
     /// How many watch the topic, over all processes.
-    fn tell(&self, topic: &str, audience: Option<i64>);
+    fn tell(&self, topic: &str, audience: Option<i64>, tasks: &Tasks);
+    /// The link is not what it was.
+    fn link_changed(&self, tasks: &Tasks);
 }
 
 impl<F: Feed> Default for Hub<F> {
@@ -61,6 +63,10 @@ impl<F: Feed> Hub<F> {
         }
     }
 
+    fn watched(&self) -> Vec<Arc<Topic<F>>> {
+        self.topics().values().map(|watched| watched.topic.clone()).collect()
+    }
+
     fn find(&self, name: &str) -> Option<Arc<Topic<F>>> {
         self.topics().get(name).map(|watched| watched.topic.clone())
     }
@@ -91,7 +97,7 @@ impl<F: Feed> Listens for Hub<F> {
         };
         let concerned: Vec<_> = match F::topics(&message) {
             Topics::These(names) => names.iter().filter_map(|name| self.find(name)).collect(),
-            Topics::AllWatched => self.topics().values().map(|watched| watched.topic.clone()).collect(),
+            Topics::AllWatched => self.watched(),
         };
         for topic in concerned {
             if topic.hear(&message) {
@@ -104,10 +110,14 @@ impl<F: Feed> Listens for Hub<F> {
         self.topics().iter().map(|(name, watched)| (name.clone(), watched.by)).collect()
     }
 
-    fn tell(&self, topic: &str, audience: Option<i64>) {
-        if let Some(topic) = self.find(topic) {
-            topic.audience.send_if_modified(|known| std::mem::replace(known, audience) != audience);
+    fn tell(&self, topic: &str, audience: Option<i64>, tasks: &Tasks) {
+        if let Some(topic) = self.find(topic).filter(|topic| topic.count(audience)) {
+            topic.tell_all(tasks);
         }
+    }
+
+    fn link_changed(&self, tasks: &Tasks) {
+        self.watched().iter().for_each(|topic| topic.tell_all(tasks));
     }
 }
 
@@ -169,13 +179,13 @@ mod tests {
         let topic = hub.join("t");
         let gathering = Gathering::begin(&topic);
         hub.hear(TYPE, &event(7), &Tasks::default());
-        assert_eq!(topic.held.borrow().state, None);
+        assert_eq!(topic.held(|held| held.state), None);
         gathering.end(5, Link { epoch: 1, up: true });
-        assert_eq!(topic.held.borrow().state, Some(7));
+        assert_eq!(topic.held(|held| held.state), Some(7));
         hub.hear(TYPE, &event(6), &Tasks::default());
         assert!(topic.crowd.news(), "what is older is no news: nobody is going round");
         hub.hear(TYPE, &event(8), &Tasks::default());
-        assert_eq!(topic.held.borrow().state, Some(8));
+        assert_eq!(topic.held(|held| held.state), Some(8));
     }
 
     #[tokio::test]
@@ -187,7 +197,7 @@ mod tests {
         (1..=9).for_each(|number| hub.hear(TYPE, &event(number), &tasks));
         for one in &mut news {
             one.changed().await.unwrap();
-            assert_eq!(topic.held.borrow().state, Some(9), "nobody looked before all had come");
+            assert_eq!(topic.held(|held| held.state), Some(9), "nobody looked before all had come");
         }
         assert!(tasks.drain(Duration::from_secs(30)).await, "the round comes to its end");
     }
@@ -199,12 +209,12 @@ mod tests {
         Gathering::begin(&topic).end(5, Link { epoch: 1, up: true });
         hub.hear(TYPE, &event(9_000), &tasks);
         assert_eq!(Gathering::begin(&topic).compare(6), Some(Reconciled::Repaired));
-        assert_eq!((topic.held.borrow().state, topic.held.borrow().loads), (Some(6), 2), "watchers begin anew");
+        assert_eq!((topic.held(|held| held.state), topic.held(|held| held.loads)), (Some(6), 2), "watchers begin anew");
         let gathering = Gathering::begin(&topic);
         hub.hear(TYPE, &event(7), &tasks);
         assert_eq!(gathering.compare(6), Some(Reconciled::Same), "7 came while 6 was being read");
         assert_eq!(Gathering::begin(&topic).compare(8), Some(Reconciled::Newer), "an event was lost");
-        assert_eq!((topic.held.borrow().state, topic.held.borrow().loads), (Some(8), 2));
+        assert_eq!((topic.held(|held| held.state), topic.held(|held| held.loads)), (Some(8), 2));
     }
 
     #[test]
@@ -215,7 +225,7 @@ mod tests {
         for other in ["google.protobuf.Timestamp", ""] {
             hub.hear(other, &event(7), &Tasks::default());
         }
-        assert_eq!(topic.held.borrow().state, Some(5));
+        assert_eq!(topic.held(|held| held.state), Some(5));
     }
 
     #[test]
@@ -224,7 +234,7 @@ mod tests {
         let topic = hub.join("t");
         drop(Gathering::begin(&topic));
         hub.hear(TYPE, &event(7), &Tasks::default());
-        assert!(topic.held.borrow().meanwhile.is_none());
+        assert!(topic.held(|held| held.meanwhile.is_none()));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The process's own queue on the broker, from which its feeds hear.
-use super::{Live, audience, beacon};
+use super::{Link, Live, audience, beacon};
 use crate::{Runtime, backoff, tasks::Tasks};
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
@@ -26,16 +26,28 @@ const ACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl Live {
     /// A queue was bound: what is published from here on comes, or nobody knows. A beacon tells.
-    fn bound(&self) {
-        self.link.send_modify(|link| link.epoch += 1);
+    fn bound(&self, tasks: &Tasks) {
+        self.change(tasks, |link| link.epoch += 1);
     }
 
-    fn up(&self) {
-        self.link.send_if_modified(|link| !std::mem::replace(&mut link.up, true));
+    fn up(&self, tasks: &Tasks) {
+        self.change(tasks, |link| link.up = true);
     }
 
-    fn lost(&self) {
-        self.link.send_if_modified(|link| std::mem::replace(&mut link.up, false));
+    fn lost(&self, tasks: &Tasks) {
+        self.change(tasks, |link| link.up = false);
+    }
+
+    /// Everybody who watches something is told.
+    fn change(&self, tasks: &Tasks, change: impl FnOnce(&mut Link)) {
+        let is_changed = self.link.send_if_modified(|link| {
+            let before = *link;
+            change(link);
+            *link != before
+        });
+        if is_changed {
+            self.hubs.iter().for_each(|hub| hub.link_changed(tasks));
+        }
     }
 
     /// A feed that panics may have lost the event: then all is loaded again.
@@ -55,7 +67,7 @@ pub(crate) async fn run(runtime: Runtime) {
     let mut failures = 0;
     while !runtime.tasks().closing().is_cancelled() {
         let ended = session(&runtime, &mut failures).await;
-        runtime.live().lost();
+        runtime.live().lost(runtime.tasks());
         if let Err(error) = ended {
             failures += 1;
             let error = format!("{error:#}");
@@ -82,7 +94,7 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
     let mut deliveries = channel.basic_consume(queue, "watchers".into(), options, FieldTable::default()).await?;
     // What is committed from here on comes; what was before is in the database.
-    live.bound();
+    live.bound(runtime.tasks());
     let (mut newest, mut pending, mut heard_at) = (0, 0, Instant::now());
     loop {
         let delivery = tokio::select! {
@@ -102,7 +114,7 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
         if delivery.routing_key.as_str() == beacon::KEY {
             heard_at = Instant::now();
             *failures = 0;
-            live.up();
+            live.up(runtime.tasks());
         } else {
             live.hear(&delivery, runtime.tasks())?;
         }

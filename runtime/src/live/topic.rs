@@ -2,10 +2,9 @@
 use super::{Feed, Link, Reconciled, crowd::Crowd};
 use crate::{Invocation, Io, Result, tasks::Tasks, tx::bounded};
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
 
 /// Reading a topic takes no longer.
 const LOAD_TIME: Duration = Duration::from_secs(3);
@@ -19,11 +18,11 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A topic of a feed.
 pub(super) struct Topic<F: Feed> {
     pub(super) name: String,
-    /// Its receivers are told when it was loaded, and by the crowd of what has come since.
-    pub(super) held: watch::Sender<Held<F>>,
+    held: RwLock<Held<F>>,
+    /// Those who watch it. They are told of whatever happens.
     pub(super) crowd: Crowd,
-    /// How many watch it, over all processes, where that is known.
-    pub(super) audience: watch::Sender<Option<i64>>,
+    /// How many they are, over all processes, where that is known.
+    audience: RwLock<Option<i64>>,
     /// Held by whoever is loading: the others wait and find it loaded.
     loading: tokio::sync::Mutex<()>,
 }
@@ -46,24 +45,40 @@ impl<F: Feed> Topic<F> {
         let nothing = Held { state: None, loads: 0, epoch: 0, at: Instant::now(), meanwhile: None };
         Self {
             name,
-            held: watch::Sender::new(nothing),
+            held: RwLock::new(nothing),
             crowd: Crowd::default(),
-            audience: watch::Sender::new(None),
+            audience: RwLock::default(),
             loading: tokio::sync::Mutex::default(),
         }
     }
 
+    /// Looks at what is known.
+    pub(super) fn held<R>(&self, look: impl FnOnce(&Held<F>) -> R) -> R {
+        look(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn held_mut(&self) -> RwLockWriteGuard<'_, Held<F>> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many watch it, over all processes, where that is known.
+    pub(super) fn audience(&self) -> Option<i64> {
+        *self.audience.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many watch it. Whether that is new.
+    pub(super) fn count(&self, audience: Option<i64>) -> bool {
+        let mut known = self.audience.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *known, audience) != audience
+    }
+
     /// Takes an event in. Whether the watchers are to know.
     pub(super) fn hear(&self, message: &Arc<F::Message>) -> bool {
-        let mut is_news = false;
-        self.held.send_if_modified(|held| {
-            if let Some(meanwhile) = &mut held.meanwhile {
-                meanwhile.push(message.clone());
-            }
-            is_news = held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message));
-            false
-        });
-        is_news
+        let mut held = self.held_mut();
+        if let Some(meanwhile) = &mut held.meanwhile {
+            meanwhile.push(message.clone());
+        }
+        held.state.as_mut().is_some_and(|state| F::apply(state, &self.name, message))
     }
 
     /// Loads the topic, unless another watcher has done so since the link was last made.
@@ -72,10 +87,12 @@ impl<F: Feed> Topic<F> {
         self.load_in_turn(io, link).await
     }
 
-    /// As [`Topic::load`], unless somebody else is at it: then all are woken once it is done. Whether it was.
-    pub(super) async fn load_unless_busy(&self, io: &Io, link: Link) -> Result<bool> {
+    /// As [`Topic::load`], unless somebody else is at it. All are told once it is done. Whether it was.
+    pub(super) async fn load_unless_busy(self: &Arc<Self>, io: &Io, link: Link) -> Result<bool> {
         let Ok(_turn) = self.loading.try_lock() else { return Ok(false) };
-        self.load_in_turn(io, link).await.map(|()| true)
+        self.load_in_turn(io, link).await?;
+        self.tell_all(io.runtime().tasks());
+        Ok(true)
     }
 
     async fn load_in_turn(&self, io: &Io, link: Link) -> Result<()> {
@@ -97,7 +114,7 @@ impl<F: Feed> Topic<F> {
 
     /// Compares what is held with the database, where nobody has for long.
     pub(super) async fn compare(self: &Arc<Self>, io: &Io) {
-        if self.held.borrow().at.elapsed() < COMPARED_EVERY {
+        if self.held(|held| held.at.elapsed()) < COMPARED_EVERY {
             return;
         }
         let Ok(_turn) = self.loading.try_lock() else { return };
@@ -110,6 +127,7 @@ impl<F: Feed> Topic<F> {
         match found {
             Some(Reconciled::Repaired) => {
                 tracing::warn!(feed = F::SPEC.name, topic = self.name, "an event said what is not so: it is put right");
+                self.tell_all(io.runtime().tasks());
             }
             Some(Reconciled::Newer) => self.tell_all(io.runtime().tasks()),
             Some(Reconciled::Same) | None => {}
@@ -125,8 +143,7 @@ impl<F: Feed> Topic<F> {
     }
 
     pub(super) fn is_fresh(&self, link: Link) -> bool {
-        let held = self.held.borrow();
-        held.loads > 0 && held.epoch == link.epoch && (link.up || held.at.elapsed() < FRESH)
+        self.held(|held| held.loads > 0 && held.epoch == link.epoch && (link.up || held.at.elapsed() < FRESH))
     }
 }
 
@@ -135,47 +152,36 @@ pub(super) struct Gathering<'a, F: Feed>(&'a Topic<F>);
 
 impl<'a, F: Feed> Gathering<'a, F> {
     pub(super) fn begin(topic: &'a Topic<F>) -> Self {
-        topic.held.send_if_modified(|held| {
-            held.meanwhile = Some(Vec::new());
-            false
-        });
+        topic.held_mut().meanwhile = Some(Vec::new());
         Self(topic)
     }
 
     pub(super) fn end(self, mut state: F::State, link: Link) {
-        self.0.held.send_modify(|held| {
-            for message in held.meanwhile.take().unwrap_or_default() {
-                F::apply(&mut state, &self.0.name, &message);
-            }
-            held.state = Some(state);
-            held.loads += 1;
-            held.epoch = link.epoch;
-            held.at = Instant::now();
-        });
+        let mut held = self.0.held_mut();
+        for message in held.meanwhile.take().unwrap_or_default() {
+            F::apply(&mut state, &self.0.name, &message);
+        }
+        held.state = Some(state);
+        held.loads += 1;
+        held.epoch = link.epoch;
+        held.at = Instant::now();
     }
 
     /// None where nothing is held.
     pub(super) fn compare(self, mut loaded: F::State) -> Option<Reconciled> {
-        let mut found = None;
-        self.0.held.send_if_modified(|held| {
-            for message in held.meanwhile.take().unwrap_or_default() {
-                F::apply(&mut loaded, &self.0.name, &message);
-            }
-            held.at = Instant::now();
-            found = held.state.as_mut().map(|state| F::reconcile(state, loaded));
-            let is_repaired = found == Some(Reconciled::Repaired);
-            held.loads += u64::from(is_repaired);
-            is_repaired
-        });
+        let mut held = self.0.held_mut();
+        for message in held.meanwhile.take().unwrap_or_default() {
+            F::apply(&mut loaded, &self.0.name, &message);
+        }
+        held.at = Instant::now();
+        let found = held.state.as_mut().map(|state| F::reconcile(state, loaded));
+        held.loads += u64::from(found == Some(Reconciled::Repaired));
         found
     }
 }
 
 impl<F: Feed> Drop for Gathering<'_, F> {
     fn drop(&mut self) {
-        self.0.held.send_if_modified(|held| {
-            held.meanwhile = None;
-            false
-        });
+        self.0.held_mut().meanwhile = None;
     }
 }

@@ -2,7 +2,7 @@
 use super::{
     Feed, Link,
     hub::{Hub, unregistered},
-    topic::{Held, Topic},
+    topic::Topic,
 };
 use crate::{Io, Result};
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -21,7 +21,7 @@ pub enum News {
     Loaded,
     /// Events have moved it forward, one or many.
     Changed,
-    /// Nothing is new, or only what [`Watch::pulse`] says.
+    /// It is time to show that the stream is alive, or what [`Watch::pulse`] says is new. Events may have come as well.
     Pulse,
 }
 
@@ -39,13 +39,12 @@ pub struct Watch<F: Feed> {
     io: Io,
     hub: Arc<Hub<F>>,
     topic: Arc<Topic<F>>,
-    held: watch::Receiver<Held<F>>,
+    /// Whatever happens to the topic, to the link or to the audience.
     news: watch::Receiver<()>,
-    link: watch::Receiver<Link>,
-    audience: watch::Receiver<Option<i64>>,
     /// Of the state that was last told of.
     loads: u64,
     epoch: u64,
+    told: Pulse,
     every: Duration,
     next_pulse: Pin<Box<Sleep>>,
 }
@@ -67,12 +66,10 @@ impl<F: Feed> Watch<F> {
         let topic = hub.join(topic);
         Ok(Self {
             io: io.within(io.invocation().clone()),
-            held: topic.held.subscribe(),
             news: topic.crowd.join(),
-            link: live.link.subscribe(),
-            audience: topic.audience.subscribe(),
             loads: 0,
             epoch: 0,
+            told: Pulse { stale: true, watchers: None },
             every,
             next_pulse: Box::pin(tokio::time::sleep(every)),
             hub,
@@ -86,7 +83,7 @@ impl<F: Feed> Watch<F> {
     /// Those of the first load. Later the topic goes on as it was, stale.
     pub async fn next(&mut self) -> Result<News> {
         loop {
-            let link = *self.link.borrow_and_update();
+            let link = self.link();
             if self.loads == 0 || self.epoch != link.epoch {
                 let loaded = tokio::select! {
                     loaded = self.topic.load(&self.io, link) => loaded,
@@ -107,28 +104,32 @@ impl<F: Feed> Watch<F> {
                 }
             }
             tokio::select! {
-                _ = self.held.changed() => return Ok(self.see()),
-                _ = self.news.changed() => return Ok(self.see()),
-                _ = self.link.changed() => {
+                biased;
+                _ = self.news.changed() => {
                     // Where a queue was bound anew, it is loaded first.
-                    if self.link.borrow().epoch == self.epoch {
-                        return Ok(News::Pulse);
+                    if self.link().epoch == self.epoch {
+                        return Ok(self.see());
                     }
                 }
-                _ = self.audience.changed() => return Ok(News::Pulse),
                 () = self.next_pulse.as_mut() => return Ok(self.beat(link).await),
             }
         }
     }
 
-    /// Takes notice of what is held now.
+    /// Takes notice of what is held now, and of how the stream is.
     fn see(&mut self) -> News {
         // First, so that what comes from now on is told of.
         self.news.mark_unchanged();
-        let held = self.held.borrow_and_update();
-        let loaded = held.loads != self.loads;
-        (self.loads, self.epoch) = (held.loads, held.epoch);
-        if loaded { News::Loaded } else { News::Changed }
+        let (loads, epoch) = self.topic.held(|held| (held.loads, held.epoch));
+        let is_loaded = loads != self.loads;
+        (self.loads, self.epoch) = (loads, epoch);
+        let pulse = self.pulse();
+        let before = std::mem::replace(&mut self.told, pulse);
+        match is_loaded {
+            true => News::Loaded,
+            false if before != self.told => News::Pulse,
+            false => News::Changed,
+        }
     }
 
     /// It is time to show that the stream is alive. Without events, the database is asked instead.
@@ -142,17 +143,21 @@ impl<F: Feed> Watch<F> {
         News::Pulse
     }
 
+    fn link(&self) -> Link {
+        *self.io.runtime().live().link.borrow()
+    }
+
     /// Reads the topic's state.
     ///
     /// # Panics
     /// Before the first [`News::Loaded`].
     pub fn read<R>(&self, read: impl FnOnce(&F::State) -> R) -> R {
-        read(self.held.borrow().state.as_ref().expect("the topic was loaded"))
+        self.topic.held(|held| read(held.state.as_ref().expect("the topic was loaded")))
     }
 
     /// How the stream is.
     pub fn pulse(&self) -> Pulse {
-        let link = *self.link.borrow();
-        Pulse { stale: !link.up || link.epoch != self.epoch, watchers: *self.audience.borrow() }
+        let link = self.link();
+        Pulse { stale: !link.up || link.epoch != self.epoch, watchers: self.topic.audience() }
     }
 }

@@ -13,6 +13,7 @@ mod stream;
 
 pub(crate) use incoming::{Incoming, Read, read};
 pub(crate) use serve::Entry;
+pub(crate) use stream::Answer;
 pub use stream::{Encoded, Sink};
 
 use crate::{

@@ -5,12 +5,15 @@ use super::{
 };
 use crate::{Class, Error, Io, Result, Runtime, auth, call::Call, db::Share, invoke};
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream, FuturesUnordered},
+};
 use prost::Message;
 use std::{
     future::pending,
     marker::PhantomData,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -18,12 +21,19 @@ use tokio::sync::mpsc;
 /// Answers on their way to a client that does not keep up. Few: a handler that waits can skip what is outdated meanwhile.
 const BUFFER: usize = 1;
 
-/// A stream's answers, in protobuf.
-pub(crate) type Replies = BoxStream<'static, Result<Bytes>>;
+/// A stream's answers.
+pub(crate) type Replies = BoxStream<'static, Result<Arc<Answer>>>;
 
-/// An answer that many streams send, encoded once. Cheap to clone.
+/// An answer in protobuf and, once somebody wants it, in JSON.
 #[derive(Debug)]
-pub struct Encoded<T>(Bytes, PhantomData<fn(T)>);
+pub(crate) struct Answer {
+    pub(crate) protobuf: Bytes,
+    pub(crate) json: OnceLock<Bytes>,
+}
+
+/// An answer that many streams send, encoded once for all of a protocol. Cheap to clone.
+#[derive(Debug)]
+pub struct Encoded<T>(Arc<Answer>, PhantomData<fn(T)>);
 
 impl<T> Clone for Encoded<T> {
     fn clone(&self) -> Self {
@@ -34,13 +44,14 @@ impl<T> Clone for Encoded<T> {
 impl<T: Message> Encoded<T> {
     /// Encodes it.
     pub fn of(reply: &T) -> Self {
-        Self(reply.encode_to_vec().into(), PhantomData)
+        let answer = Answer { protobuf: reply.encode_to_vec().into(), json: OnceLock::new() };
+        Self(Arc::new(answer), PhantomData)
     }
 }
 
 /// Where a stream's answers go.
 pub struct Sink<T> {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Arc<Answer>>,
     patience: Duration,
     call: Option<Arc<Call>>,
     of: PhantomData<fn(T)>,
@@ -96,13 +107,22 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
         let _opened = call.clone().map(Opened);
         let _open = metrics.metrics().begin(H::SPEC.name, "stream");
         let (_place, sink) = (place, Sink { sender: sender.clone(), patience, call: call.clone(), of: PhantomData });
+        let ends = async {
+            tokio::select! {
+                () = sender.closed() => None,
+                () = closing.cancelled() => Some(stopping(H::ENDS_WELL_IN_A_DRAIN)),
+                () = expiry(until) => Some(Err(Error::new(Class::DeadlineExceeded, "the stream's time is over"))),
+                () = expiry(token_until) => Some(Err(expired())),
+            }
+        };
+        // In a set of one, which looks at what may end it when that happens, and not with each answer.
+        let mut ends = FuturesUnordered::from_iter([ends]);
         let ended = tokio::select! {
             ended = H::handle(&io, &query, &sink) => ended,
-            () = sender.closed() => return,
-            () = closing.cancelled() => stopping(H::ENDS_WELL_IN_A_DRAIN),
-            () = expiry(until) => Err(Error::new(Class::DeadlineExceeded, "the stream's time is over")),
-            () = expiry(token_until) => Err(Error::new(Class::Unauthenticated, "the token has expired: ask again with another")
-                .with_reason(auth::EXPIRED)),
+            Some(end) = ends.next() => match end {
+                Some(ended) => ended,
+                None => return,
+            },
         };
         if let Err(error) = &ended {
             let run = io.invocation();
@@ -130,6 +150,10 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.0.open();
     }
+}
+
+fn expired() -> Error {
+    Error::new(Class::Unauthenticated, "the token has expired: ask again with another").with_reason(auth::EXPIRED)
 }
 
 fn stopping(ends_well: bool) -> Result<()> {

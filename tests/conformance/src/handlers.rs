@@ -49,7 +49,7 @@ async fn pause(ms: u32) {
     }
 }
 
-fn class(code: i32) -> Class {
+pub fn class(code: i32) -> Class {
     match code {
         1 => Class::Cancelled,
         3 => Class::Invalid,

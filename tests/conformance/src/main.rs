@@ -1,8 +1,9 @@
-//! Connect's conformance service, on the same listener, edge and limits as any application of the runtime.
+//! Connect's conformance service and gRPC's test service, on the same listener, edge and limits as any application of the runtime.
 //!
 //! The suite's runner starts this program, says on its standard input what it is to be, and wants to hear on its standard output
 //! where it listens. A process of the runtime logs there; so the server is a child of it, and ends with it.
 mod handlers;
+mod interop;
 mod messages;
 
 use anyhow::{Context, bail};
@@ -55,10 +56,14 @@ async fn serve() -> anyhow::Result<()> {
     let app = App::new("conformance", &NONE)
         .contracts(messages::DESCRIPTORS)
         .leaves_out(&handlers::NOT_OFFERED)
+        .leaves_out(&interop::NOT_OFFERED)
         .rpc_io::<handlers::Unary>()
         .rpc_io::<handlers::IdempotentUnary>()
         .rpc_io::<handlers::Unimplemented>()
-        .rpc_stream::<handlers::ServerStream>();
+        .rpc_stream::<handlers::ServerStream>()
+        .rpc_io::<interop::EmptyCall>()
+        .rpc_io::<interop::UnaryCall>()
+        .rpc_stream::<interop::StreamingOutputCall>();
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
     let config = ProcessConfig::of_service(&mut env);

@@ -12,6 +12,11 @@ pub mod pb {
     include!(concat!(env!("OUT_DIR"), "/connectrpc.conformance.v1.rs"));
 }
 
+#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+pub mod testing {
+    include!(concat!(env!("OUT_DIR"), "/grpc.testing.rs"));
+}
+
 /// All contracts.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/conformance.fds"));
 

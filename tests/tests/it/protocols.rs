@@ -290,3 +290,28 @@ async fn health_speaks_for_the_whole_for_each_service_and_for_each_dependency() 
     assert_eq!(check("redis").await.expect("known"), ServingStatus::NotServing, "and the whole serves without it");
     assert_eq!(check("gavel.v1.Nothing").await.expect_err("unknown").code, Code::NotFound);
 }
+
+#[tokio::test]
+async fn what_is_offered_can_be_asked_in_every_protocol_and_is_listed_once() {
+    let edge = Edge::new().await;
+    let client = Client::builder().http2_prior_knowledge().build().expect("a client");
+    let asked = frame(0, br#"{"listServices":""}"#);
+    for version in ["v1", "v1alpha"] {
+        for content_type in ["application/grpc+json", "application/grpc-web+json", "application/connect+json"] {
+            let path = format!("{}/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", edge.ops_base);
+            let request = client.post(path).header("content-type", content_type).header("te", "trailers");
+            let answer = request.body(asked.clone()).send().await.expect("answered");
+            let frames = frames(answer.bytes().await.expect("read"));
+            let listed: Value = serde_json::from_slice(&frames[0].1).expect("JSON");
+            let services = listed["listServicesResponse"]["service"].as_array().expect("services");
+            let mut names: Vec<_> = services.iter().map(|service| service["name"].as_str().expect("a name")).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{content_type}: {names:?}");
+            for name in ["gavel.v1.ItemService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
+                assert!(names.contains(&name), "{content_type}: {names:?}");
+            }
+        }
+    }
+}

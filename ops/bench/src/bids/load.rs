@@ -17,7 +17,7 @@ use std::{
 /// The price at which each item starts, in minor units: from here on the ladder's step stays the same.
 pub(crate) const START_MINOR: i64 = 1_000_000;
 /// The ladder's step there.
-const STEP_MINOR: i64 = 10_000;
+pub(crate) const STEP_MINOR: i64 = 10_000;
 
 /// The items that are bid on, each with the amount of its next bid.
 pub(crate) struct Lots {

@@ -5,7 +5,7 @@ mod pgbench;
 pub(crate) mod service;
 
 use crate::{
-    EXPAND, fresh,
+    EXPAND, extent, fresh,
     report::{Row, above, at_most, below, beside, median},
 };
 use anyhow::Context;
@@ -94,21 +94,28 @@ impl Bench<'_> {
         self.stage(items).await?.close().await;
         let service = self.service().await?;
         let clients = load::connect(&self.releases, &service.address, clients).await?;
-        Ok((load::closed(clients, &Lots::new(items), WARM_UP, time).await?, service))
+        Ok((load::closed(clients, &Lots::new(items), extent::time(WARM_UP), time).await?, service))
     }
 
     /// So many bids a second, and the service's memory at most.
     async fn open(&self, per_second: f64) -> anyhow::Result<(Tally, f64)> {
-        self.stage(OVERLOADED_ITEMS).await?.close().await;
+        self.stage(extent::count(OVERLOADED_ITEMS)).await?.close().await;
         let service = self.service().await?;
         let clients = load::connect(&self.releases, &service.address, OPEN_CONNECTIONS).await?;
-        let tally = load::open(clients, &Lots::new(OVERLOADED_ITEMS), per_second, WARM_UP, TIME).await?;
+        let tally = load::open(
+            clients,
+            &Lots::new(extent::count(OVERLOADED_ITEMS)),
+            per_second,
+            extent::time(WARM_UP),
+            extent::time(TIME),
+        )
+        .await?;
         Ok((tally, service.memory()?.1))
     }
 
     async fn naive(&self, items: u32, clients: u32) -> anyhow::Result<Naive> {
         self.stage(items).await?.close().await;
-        pgbench::run(&self.url(), self.out, items, clients, u32::try_from(TIME.as_secs())?)
+        pgbench::run(&self.url(), self.out, items, clients, u32::try_from(extent::time(TIME).as_secs().max(1))?)
     }
 }
 
@@ -118,14 +125,14 @@ async fn compare(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
     for number in 1..=rounds {
         eprintln!("  … round {number} of {rounds}");
         for (items, sample) in [(1, &mut one), (10_000, &mut many)] {
-            let (tally, service) = bench.closed(items, 64, TIME).await?;
+            let (tally, service) = bench.closed(items, 64, extent::time(TIME)).await?;
             sample.ours.push(tally.accepted_per_second());
             sample.share.push(100.0 * tally.accepted_per_second() / tally.decided_per_second());
             memory.1 = service.memory()?.1.max(memory.1);
             drop(service);
             sample.naive.push(bench.naive(items, NAIVE_CLIENTS).await?.per_second);
         }
-        let (tally, service) = bench.closed(1, 1, TIME).await?;
+        let (tally, service) = bench.closed(1, 1, extent::time(TIME)).await?;
         let count = f64::from(u32::try_from(tally.decided_ms.len())?);
         alone.push(tally.decided_ms.iter().sum::<f64>() / count);
         drop(service);
@@ -153,9 +160,9 @@ async fn compare(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
 
 async fn growth(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for items in [1, 10, 1_000, 100_000] {
-        for clients in [1, 8, 64, 256] {
-            rows.extend(cell(bench, items, clients).await?);
+    for items in extent::some(&[1, 10, 1_000, 100_000]) {
+        for clients in extent::some(&[1, 8, 64, 256]) {
+            rows.extend(cell(bench, *items, *clients).await?);
         }
     }
     Ok(rows)
@@ -164,7 +171,7 @@ async fn growth(bench: &Bench<'_>) -> anyhow::Result<Vec<Row>> {
 /// Of the growth table: so many items, so many clients.
 async fn cell(bench: &Bench<'_>, items: u32, clients: usize) -> anyhow::Result<Vec<Row>> {
     eprintln!("  … {items} item(s), {clients} client(s)");
-    let (tally, service) = bench.closed(items, clients, CELL).await?;
+    let (tally, service) = bench.closed(items, clients, extent::time(CELL)).await?;
     let work = format!("{items} items, {clients} clients");
     Ok(vec![
         above(&format!("bids accepted, {work}"), "bids/s", tally.accepted_per_second(), 0.0),
@@ -184,7 +191,7 @@ async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> 
     let (mut ratios, mut strict, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let mut last = None;
     for number in 1..=rounds {
-        let (closed, service) = bench.closed(OVERLOADED_ITEMS, 256, TIME).await?;
+        let (closed, service) = bench.closed(extent::count(OVERLOADED_ITEMS), 256, extent::time(TIME)).await?;
         drop(service);
         let (mut peak, mut first) = (closed.clone(), None);
         loop {
@@ -214,7 +221,12 @@ async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> 
         goodput(ratios, closed, "256 clients that wait", 0.9),
         goodput(strict, peak, "an open load", 0.0),
         goodput(left, peak, "an open load, by what the load leaves of the processors", 0.0),
-        above(&format!("turned away, {work}"), "bids/s", f64::from(tally.turned_away) / TIME.as_secs_f64(), 0.0),
+        above(
+            &format!("turned away, {work}"),
+            "bids/s",
+            f64::from(tally.turned_away) / extent::time(TIME).as_secs_f64(),
+            0.0,
+        ),
         below(&format!("p50 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 50), f64::INFINITY),
         below(&format!("p99 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 99), f64::INFINITY),
         below(&format!("p99 of a decision, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),

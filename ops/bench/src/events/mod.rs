@@ -9,7 +9,7 @@ use crate::{
         load::{self, Lots, percentile},
         service::Process,
     },
-    fresh, poll_until,
+    extent, fresh, poll_until,
     report::{Row, below, beside, median},
 };
 use broker::Broker;
@@ -98,7 +98,7 @@ async fn relayed(bench: &Bench<'_>, broker: &Broker) -> anyhow::Result<Measured>
                 'gavel.events.v1.ItemEvent', $2, gen_random_uuid()::text, gen_random_uuid()::text
          FROM generate_series(1, $1) n",
     )
-    .bind(i32::try_from(EVENTS)?)
+    .bind(i32::try_from(extent::count(EVENTS))?)
     .bind(event(1).encode_to_vec())
     .execute(&pool)
     .await?;
@@ -114,7 +114,7 @@ async fn relayed(bench: &Bench<'_>, broker: &Broker) -> anyhow::Result<Measured>
     .await?;
     let took = began.elapsed();
     drop(worker);
-    Ok(Measured { jobs: EVENTS.into(), took })
+    Ok(Measured { jobs: extent::count(EVENTS).into(), took })
 }
 
 pub(crate) async fn relay(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
@@ -124,7 +124,7 @@ pub(crate) async fn relay(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Ve
         eprintln!("  … round {number} of {rounds}");
         ours.push(relayed(bench, &broker).await?.per_second());
         broker.purge().await?;
-        bare.push(broker.publish_events(EVENTS, &event(1).encode_to_vec()).await?.per_second());
+        bare.push(broker.publish_events(extent::count(EVENTS), &event(1).encode_to_vec()).await?.per_second());
     }
     eprintln!("  … from a decision to a consumer");
     let lags = lags(bench, &broker).await?;
@@ -148,7 +148,7 @@ async fn lags(bench: &Bench<'_>, broker: &Broker) -> anyhow::Result<Vec<f64>> {
     let mut tap = broker.tap().await?;
     let clients = load::connect(&bench.releases, &service.address, 16).await?;
     let lots = Lots::new(items);
-    let bids = load::open(clients, &lots, PER_SECOND, Duration::from_secs(2), TIME);
+    let bids = load::open(clients, &lots, PER_SECOND, extent::time(Duration::from_secs(2)), extent::time(TIME));
     let heard = async {
         let mut lags = Vec::new();
         while let Some(payload) = tap.next(Duration::from_secs(4)).await? {
@@ -199,8 +199,8 @@ pub(crate) async fn stats(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Ve
     let (mut ours, mut single) = (Vec::new(), Vec::new());
     for number in 1..=rounds {
         eprintln!("  … round {number} of {rounds}");
-        ours.push(counted(bench, &broker, EVENTS, true).await?.per_second());
-        single.push(counted(bench, &broker, ONE_BY_ONE, false).await?.per_second());
+        ours.push(counted(bench, &broker, extent::count(EVENTS), true).await?.per_second());
+        single.push(counted(bench, &broker, extent::count(ONE_BY_ONE), false).await?.per_second());
     }
     let baseline = ("a transaction for each, 4 at a time", median(single));
     Ok(vec![beside("events applied to statistics", "events/s", median(ours), baseline, 8.0)])

@@ -1,0 +1,32 @@
+//! Programs written in Go: others' suites and peers. Nothing that runs Gavel needs one.
+use crate::progress::run_quietly;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Whether there is a toolchain. Where there is none, what needs it says that it was not run.
+pub(crate) fn is_here() -> bool {
+    Command::new("go").arg("version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Where programs are put.
+pub(crate) fn bin() -> PathBuf {
+    crate::root().join("target/tools/go")
+}
+
+/// A program as `go install MODULE@VERSION` builds it; built once.
+pub(crate) fn install(name: &str, module: &str) -> anyhow::Result<PathBuf> {
+    let program = bin().join(name);
+    if !program.exists() {
+        run_quietly(Command::new("go").args(["install", module]).env("GOBIN", bin()))?;
+    }
+    Ok(program)
+}
+
+/// A program of this checkout.
+pub(crate) fn build(name: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+    let program = bin().join(name);
+    run_quietly(Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(dir))?;
+    Ok(program)
+}
