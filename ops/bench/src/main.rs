@@ -51,7 +51,10 @@ async fn fresh(base: &str, name: &str) -> anyhow::Result<sqlx::PgPool> {
 
 /// Writes the table, for people and for scripts.
 fn write(out: &str, name: &str, rows: &[report::Row]) -> anyhow::Result<()> {
-    let text = markdown(rows);
+    let mut text = markdown(rows);
+    if extent::is_smoke() {
+        text.insert_str(0, "A smoke test, too short and not optimised: the figures mean nothing.\n\n");
+    }
     println!("{text}");
     fs::create_dir_all(out)?;
     fs::write(format!("{out}/{name}.md"), text)?;

@@ -1,6 +1,6 @@
 //! What CI runs.
 use crate::{
-    fuzz,
+    bench, fuzz,
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
     judges,
     progress::{Step, run, run_quietly, wait_until},
@@ -29,6 +29,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("docker", &mut docker)?;
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
+    stage("benches, as a smoke test", &mut bench::smoke)?;
     stage("clippy", &mut || {
         run(cargo().args([
             "clippy",

@@ -78,29 +78,28 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// The suites' programs, and Connect's contracts.
 struct Tools {
-    bin: PathBuf,
+    connect: PathBuf,
+    h2spec: PathBuf,
+    interop: PathBuf,
+    grpcurl: PathBuf,
     contracts: PathBuf,
 }
 
 impl Tools {
     fn install() -> anyhow::Result<Self> {
         let step = Step::begin("building the suites (once)");
-        let own = format!("{CONNECT}/cmd/connectconformance@{CONNECT_VERSION}");
-        for (name, module) in [
-            ("connectconformance", own.as_str()),
-            ("h2spec", H2SPEC),
-            ("grpcurl", GRPCURL),
-            // As its package is called.
-            ("client", INTEROP),
-        ] {
-            go::install(name, module)?;
-        }
         let module = format!("{CONNECT}@{CONNECT_VERSION}");
         let found = run_quietly(Command::new("go").args(["mod", "download", "-json", &module]))?;
         let found: serde_json::Value = serde_json::from_str(&found)?;
-        let contracts = Path::new(found["Dir"].as_str().context("the module has a directory")?).join("proto");
+        let tools = Self {
+            connect: go::install(&format!("{CONNECT}/cmd/connectconformance@{CONNECT_VERSION}"))?,
+            h2spec: go::install(H2SPEC)?,
+            interop: go::install(INTEROP)?,
+            grpcurl: go::install(GRPCURL)?,
+            contracts: Path::new(found["Dir"].as_str().context("the module has a directory")?).join("proto"),
+        };
         step.done("suites built");
-        Ok(Self { bin: go::bin(), contracts })
+        Ok(tools)
     }
 }
 
@@ -160,7 +159,7 @@ impl Drop for Serving {
 /// Connect's own suite: all three protocols.
 fn connect(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
     let step = Step::begin("Connect's conformance suite");
-    let mut runner = Command::new(tools.bin.join("connectconformance"));
+    let mut runner = Command::new(&tools.connect);
     runner.args(["--conf", "tests/conformance/suite.yaml", "--mode", "server", "--"]).arg(&service.program);
     let output = service.with_servers(&mut runner).current_dir(crate::root()).output()?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -181,7 +180,7 @@ fn http2(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
     let step = Step::begin("h2spec, strictly");
     let serving = service.serve()?;
     let (host, port) = serving.address.rsplit_once(':').context("an address with a port")?;
-    let output = Command::new(tools.bin.join("h2spec")).args(["-h", host, "-p", port, "--strict"]).output()?;
+    let output = Command::new(&tools.h2spec).args(["-h", host, "-p", port, "--strict"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     std::fs::write(crate::root().join("target/h2spec.log"), &text)?;
     let summary = text.lines().find(|line| line.contains(" tests, ")).context("h2spec has no result")?;
@@ -207,7 +206,7 @@ fn interop(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
     let (host, port) = serving.address.rsplit_once(':').context("an address with a port")?;
     let mut failed = Vec::new();
     for case in INTEROP_CASES {
-        let mut client = Command::new(tools.bin.join("client"));
+        let mut client = Command::new(&tools.interop);
         client.args(["-server_host", host, "-server_port", port, "-test_case", case]);
         let output = client.output()?;
         if !output.status.success() {
@@ -223,7 +222,7 @@ fn interop(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
 /// grpcurl sees each service once.
 fn reflection(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
     let serving = service.serve()?;
-    let list = run_quietly(Command::new(tools.bin.join("grpcurl")).args(["-plaintext", &serving.ops_address, "list"]))?;
+    let list = run_quietly(Command::new(&tools.grpcurl).args(["-plaintext", &serving.ops_address, "list"]))?;
     let mut services: Vec<_> = list.lines().collect();
     let all = services.len();
     services.dedup();

@@ -1,5 +1,6 @@
 //! Programs written in Go: others' suites and peers. Nothing that runs Gavel needs one.
 use crate::progress::run_quietly;
+use anyhow::Context;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -11,15 +12,19 @@ pub(crate) fn is_here() -> bool {
 }
 
 /// Where programs are put.
-pub(crate) fn bin() -> PathBuf {
+fn bin() -> PathBuf {
     crate::root().join("target/tools/go")
 }
 
-/// A program as `go install MODULE@VERSION` builds it; built once.
-pub(crate) fn install(name: &str, module: &str) -> anyhow::Result<PathBuf> {
-    let program = bin().join(name);
+/// A program as `go install MODULE@VERSION` builds it, by the last part of the module's path; each version is built once.
+pub(crate) fn install(module: &str) -> anyhow::Result<PathBuf> {
+    let (path, version) = module.split_once('@').context("MODULE@VERSION")?;
+    let is_name = |part: &&str| !(part.starts_with('v') && part[1..].parse::<u32>().is_ok());
+    let name = path.rsplit('/').find(is_name).unwrap_or(path);
+    let bin = bin().join(format!("{name}-{version}"));
+    let program = bin.join(name);
     if !program.exists() {
-        run_quietly(Command::new("go").args(["install", module]).env("GOBIN", bin()))?;
+        run_quietly(Command::new("go").args(["install", module]).env("GOBIN", &bin))?;
     }
     Ok(program)
 }

@@ -51,6 +51,8 @@ pub(crate) const NGINX: Need = Need { what: "nginx", found: || on_path("nginx").
 pub(crate) const HAPROXY: Need =
     Need { what: "HAProxy", found: || on_path("haproxy").is_some(), packages: &["haproxy"] };
 
+pub(crate) const CURL: Need = Need { what: "curl", found: || on_path("curl").is_some(), packages: &["curl"] };
+
 pub(crate) const NODE: Need = Need {
     what: "Node.js",
     found: || on_path("node").is_some() && on_path("npm").is_some(),

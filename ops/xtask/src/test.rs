@@ -66,6 +66,8 @@ impl Test {
         }
         // Tests start servers of their own too: one that is demoted, a gateway, a pooler.
         install::everything()?;
+        // README calls it.
+        install::ensure(&[install::CURL])?;
         let python = judges::prepare()?;
         let nextest = NEXTEST.path()?;
         let servers = servers(services)?;

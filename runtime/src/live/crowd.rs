@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 const ROW: usize = 64;
 /// For the time that telling a row takes, this part of it is left for everything else. On a machine that has much to do telling
 /// takes longer, and so do the pauses.
-const SPARE_PERCENT: u32 = 30;
+const SPARE_PERCENT: u32 = 20;
 /// Timers are no finer: shorter pauses are saved up.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// However long telling took: the process may have stood still.
@@ -19,17 +19,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Crowd(Mutex<Rows>);
+pub(super) struct Crowd(Mutex<Round>);
 
 #[derive(Default)]
-struct Rows {
+struct Round {
     rows: Vec<Row>,
     /// How much news there was.
     news: u64,
     /// The row whose turn it is.
     turn: usize,
-    /// No row is told earlier.
-    from: Option<Instant>,
+    /// Pauses that are still to be made.
+    owed: Duration,
     is_under_way: bool,
 }
 
@@ -48,67 +48,66 @@ impl Row {
 impl Crowd {
     /// A place in one of the rows. It is changed whenever there is news.
     pub(super) fn join(&self) -> watch::Receiver<()> {
-        let mut rows = self.rows();
-        if let Some(row) = rows.rows.iter().find(|row| row.length() < ROW) {
+        let mut round = self.round();
+        if let Some(row) = round.rows.iter().find(|row| row.length() < ROW) {
             return row.watchers.subscribe();
         }
         let (watchers, place) = watch::channel(());
-        let told = rows.news;
-        rows.rows.push(Row { watchers, told });
+        let told = round.news;
+        round.rows.push(Row { watchers, told });
         place
     }
 
     /// There is news. Whether somebody must [`Crowd::go_round`] with it.
     pub(super) fn news(&self) -> bool {
-        let mut rows = self.rows();
-        rows.news += 1;
-        !std::mem::replace(&mut rows.is_under_way, true)
+        let mut round = self.round();
+        round.news += 1;
+        !std::mem::replace(&mut round.is_under_way, true)
     }
 
     /// Tells the rows in turn until each knows all news.
     pub(super) async fn go_round(&self) {
-        loop {
-            let from = self.rows().from;
-            if let Some(from) = from.filter(|from| *from >= Instant::now() + SHORTEST_PAUSE) {
-                tokio::time::sleep_until(from).await;
-            }
-            if !self.tell() {
-                return;
-            }
+        while self.tell() {
             let began = Instant::now();
-            // Comes back when those who were told have had their turn.
+            // Comes back when those who were told have had their turn: the first time perhaps in the midst of them, behind
+            // what the worker looks at between two tasks.
             tokio::task::yield_now().await;
-            self.rows().rest(pause_after(began.elapsed()));
+            tokio::task::yield_now().await;
+            let pause = self.owed_after(began.elapsed());
+            if pause >= SHORTEST_PAUSE {
+                let began = Instant::now();
+                tokio::time::sleep(pause).await;
+                self.round().owed = pause.saturating_sub(began.elapsed());
+            }
         }
     }
 
     /// Tells the next row that does not know all. False where there is none.
     fn tell(&self) -> bool {
-        let mut rows = self.rows();
-        let (count, first, news) = (rows.rows.len(), rows.turn, rows.news);
+        let mut round = self.round();
+        let (count, first, news) = (round.rows.len(), round.turn, round.news);
         let next = (first..first + count)
             .map(|place| place % count)
-            .find(|place| rows.rows[*place].told < news && rows.rows[*place].length() > 0);
+            .find(|place| round.rows[*place].told < news && round.rows[*place].length() > 0);
         let Some(place) = next else {
-            rows.is_under_way = false;
+            round.is_under_way = false;
             return false;
         };
-        rows.rows[place].told = news;
-        rows.rows[place].watchers.send_replace(());
-        rows.turn = place + 1;
+        round.rows[place].told = news;
+        round.rows[place].watchers.send_replace(());
+        round.turn = place + 1;
         true
     }
 
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The pauses that are to be made when telling another row took so long.
+    fn owed_after(&self, took: Duration) -> Duration {
+        let mut round = self.round();
+        round.owed += pause_after(took);
+        round.owed
     }
-}
 
-impl Rows {
-    /// Who is late does not catch up by haste.
-    fn rest(&mut self, pause: Duration) {
-        let now = Instant::now();
-        self.from = Some(self.from.unwrap_or(now).max(now) + pause);
+    fn round(&self) -> MutexGuard<'_, Round> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,7 +165,7 @@ mod tests {
         let (crowd, mut places) = crowd_of(3 * ROW);
         places.drain(ROW..ROW + 5);
         places.extend((0..5).map(|_| crowd.join()));
-        assert_eq!(crowd.rows().rows.len(), 3);
+        assert_eq!(crowd.round().rows.len(), 3);
         assert!(crowd.news());
         for _ in 0..3 {
             assert!(crowd.tell());
@@ -178,6 +177,13 @@ mod tests {
     fn the_longer_telling_takes_the_longer_is_the_pause() {
         let [short, long] = [10, 50].map(|took| pause_after(Duration::from_millis(took)));
         assert!(short > Duration::ZERO && long == 5 * short, "{short:?}, {long:?}");
-        assert_eq!(pause_after(Duration::from_secs(60)), LONGEST_PAUSE);
+        assert_eq!(pause_after(Duration::from_mins(1)), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn short_pauses_are_saved_up() {
+        let crowd = Crowd::default();
+        let owed: Vec<_> = (0..10).map(|_| crowd.owed_after(Duration::from_millis(1))).collect();
+        assert!(owed[0] < SHORTEST_PAUSE && owed[9] == 10 * owed[0] && owed[9] > SHORTEST_PAUSE, "{owed:?}");
     }
 }

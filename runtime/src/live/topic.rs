@@ -82,25 +82,27 @@ impl<F: Feed> Topic<F> {
     }
 
     /// Loads the topic, unless another watcher has done so since the link was last made.
-    pub(super) async fn load(&self, io: &Io, link: Link) -> Result<()> {
+    pub(super) async fn load(self: &Arc<Self>, io: &Io, link: Link) -> Result<()> {
         let _turn = self.loading.lock().await;
         self.load_in_turn(io, link).await
     }
 
-    /// As [`Topic::load`], unless somebody else is at it. All are told once it is done. Whether it was.
+    /// As [`Topic::load`], unless somebody else is at it. Whether it was done.
     pub(super) async fn load_unless_busy(self: &Arc<Self>, io: &Io, link: Link) -> Result<bool> {
         let Ok(_turn) = self.loading.try_lock() else { return Ok(false) };
-        self.load_in_turn(io, link).await?;
-        self.tell_all(io.runtime().tasks());
-        Ok(true)
+        self.load_in_turn(io, link).await.map(|()| true)
     }
 
-    async fn load_in_turn(&self, io: &Io, link: Link) -> Result<()> {
+    async fn load_in_turn(self: &Arc<Self>, io: &Io, link: Link) -> Result<()> {
         if self.is_fresh(link) {
             return Ok(());
         }
         let (gathering, state) = self.read(io).await?;
         gathering.end(state, link);
+        // Those who have an earlier state.
+        if self.held(|held| held.loads > 1) {
+            self.tell_all(io.runtime().tasks());
+        }
         Ok(())
     }
 

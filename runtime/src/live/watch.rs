@@ -103,6 +103,10 @@ impl<F: Feed> Watch<F> {
                     }
                 }
             }
+            // Also where there is always something new.
+            if Instant::now() >= self.next_pulse.deadline() {
+                return Ok(self.beat(link).await);
+            }
             tokio::select! {
                 biased;
                 _ = self.news.changed() => {
@@ -123,8 +127,8 @@ impl<F: Feed> Watch<F> {
         let (loads, epoch) = self.topic.held(|held| (held.loads, held.epoch));
         let is_loaded = loads != self.loads;
         (self.loads, self.epoch) = (loads, epoch);
-        let pulse = self.pulse();
-        let before = std::mem::replace(&mut self.told, pulse);
+        let before = self.told;
+        self.pulse();
         match is_loaded {
             true => News::Loaded,
             false if before != self.told => News::Pulse,
@@ -155,9 +159,10 @@ impl<F: Feed> Watch<F> {
         self.topic.held(|held| read(held.state.as_ref().expect("the topic was loaded")))
     }
 
-    /// How the stream is.
-    pub fn pulse(&self) -> Pulse {
+    /// How the stream is. Whoever asks is woken when it is not so any more.
+    pub fn pulse(&mut self) -> Pulse {
         let link = self.link();
-        Pulse { stale: !link.up || link.epoch != self.epoch, watchers: self.topic.audience() }
+        self.told = Pulse { stale: !link.up || link.epoch != self.epoch, watchers: self.topic.audience() };
+        self.told
     }
 }

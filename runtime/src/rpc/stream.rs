@@ -31,7 +31,7 @@ pub(crate) struct Answer {
     pub(crate) json: OnceLock<Bytes>,
 }
 
-/// An answer that many streams send, encoded once for all of a protocol. Cheap to clone.
+/// An answer that many streams send, encoded once in protobuf and once in JSON. Cheap to clone.
 #[derive(Debug)]
 pub struct Encoded<T>(Arc<Answer>, PhantomData<fn(T)>);
 

@@ -1,10 +1,12 @@
-//! Commands that README shows: bidctl's are run as they stand there, and xtask's are at least understood.
+//! Commands that README shows: bidctl's, curl's and buf's are run as they stand there, and xtask's are at least understood.
 use chrono::{TimeDelta, Utc};
 use gavel_tests::{Process, System, eventually, process::binary};
 use std::{
     fs,
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -76,6 +78,34 @@ async fn every_command_of_bidctl_in_the_readme_does_what_it_says() {
         assert!(ended.success() || !output.contains("Usage:"), "{arguments:?}: {output}");
         assert!(ended.success(), "{arguments:?}: {output}");
     }
+}
+
+#[tokio::test]
+async fn what_the_readme_sends_by_curl_and_buf_is_answered() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let address = service.address().await.clone();
+    let shown = |begin: &str| {
+        let mut all = commands(begin);
+        assert_eq!(all.len(), 1, "{all:?}");
+        let filled = |word: String| word.replace("localhost:8080", &address).replace('…', &item.item_id);
+        all.remove(0).into_iter().map(filled).collect::<Vec<_>>()
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let listed = Command::new("curl").args(shown("curl ")).output().expect("curl");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains(&item.item_id), "{listed}");
+    // A stream goes on and on.
+    let mut watching = Command::new("npx");
+    watching.args(shown("npx ")).current_dir(root).stdout(Stdio::piped()).process_group(0);
+    let mut watching = watching.spawn().expect("npx");
+    let told = BufReader::new(watching.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let snapshot: Vec<_> = told.take_while(|line| !line.contains(&item.item_id)).collect();
+    let group = format!("-{}", watching.id());
+    Command::new("kill").args(["-9", "--", &group]).status().expect("kill");
+    watching.wait().expect("ended");
+    assert!(snapshot.iter().any(|line| line.contains("snapshot")), "{snapshot:?}");
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Broker {
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         channel.queue_declare("bench.tap".into(), exclusive, FieldTable::default()).await?;
         let bind = QueueBindOptions::default();
-        channel.queue_bind("bench.tap".into(), EXCHANGE.into(), "#".into(), bind, FieldTable::default()).await?;
+        channel.queue_bind("bench.tap".into(), EXCHANGE.into(), "bid.#".into(), bind, FieldTable::default()).await?;
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         Ok(Tap(channel.basic_consume("bench.tap".into(), "".into(), options, FieldTable::default()).await?))
     }

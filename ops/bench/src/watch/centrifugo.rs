@@ -3,6 +3,7 @@ use super::{
     AT_A_TIME, Load, TIME, WARM_UP, all_know, patiently,
     seen::{Lateness, Seen, Shared},
     streamed::Streamed,
+    version_in,
 };
 use crate::extent;
 use anyhow::{Context, bail};
@@ -20,8 +21,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+const SUCCESS: &[u8] = b"HTTP/1.1 200";
 const SUBSCRIBE: &[u8] = br#"{"subs":{"item":{}}}"#;
-const VERSION: &[u8] = br#""version":""#;
 
 /// A running one. Killed when dropped.
 struct Centrifugo {
@@ -57,8 +58,14 @@ impl Centrifugo {
     }
 }
 
-/// How late its publications come, from the moment at which each is handed over. `begun` is called when everybody listens.
-pub(super) async fn lateness(program: &str, out: &str, load: Load, begun: impl FnOnce()) -> anyhow::Result<Lateness> {
+/// How late its publications come, from the moment at which each is handed over. `others_p99_ms` is asked
+/// when everybody listens and when all was said, and given as it was then.
+pub(super) async fn lateness(
+    program: &str,
+    out: &str,
+    load: Load,
+    others_p99_ms: impl Fn() -> anyhow::Result<f64>,
+) -> anyhow::Result<(Lateness, f64)> {
     let server = Centrifugo::start(program, out).await?;
     let seen = Shared::default();
     let all: Vec<_> = (0..load.watchers).collect();
@@ -68,7 +75,7 @@ pub(super) async fn lateness(program: &str, out: &str, load: Load, begun: impl F
     patiently("everybody follows the channel", || async { Ok(seen.borrow().watching == load.watchers) }).await?;
     let mut publisher = TcpStream::connect(&server.address).await?;
     publisher.set_nodelay(true)?;
-    begun();
+    others_p99_ms()?;
     let mut tick = tokio::time::interval(load.every());
     let (from, mut made, mut version) = (clock::wall() + extent::time(WARM_UP), Vec::new(), 0);
     while clock::wall() < from + extent::time(TIME) {
@@ -80,9 +87,10 @@ pub(super) async fn lateness(program: &str, out: &str, load: Load, begun: impl F
             made.push((version, at));
         }
     }
+    let others = others_p99_ms()?;
     all_know(&seen, version, load.watchers).await?;
     let lateness = seen.borrow().lateness(&made);
-    Ok(lateness)
+    Ok((lateness, others))
 }
 
 /// An update as large as Gavel's in JSON.
@@ -103,8 +111,11 @@ async fn publish(publisher: &mut TcpStream, version: i64) -> anyhow::Result<()> 
         if publisher.read_buf(&mut answer).await? == 0 {
             bail!("Centrifugo hung up on its publisher: {}", String::from_utf8_lossy(&answer));
         }
+        if answer.len() >= SUCCESS.len() && !answer.starts_with(SUCCESS) {
+            bail!("Centrifugo refuses to publish: {}", String::from_utf8_lossy(&answer));
+        }
     }
-    if !answer.starts_with(b"HTTP/1.1 200") || answer.windows(7).any(|bytes| bytes == b"\"error\"") {
+    if answer.windows(7).any(|bytes| bytes == b"\"error\"") {
         bail!("Centrifugo refuses to publish: {}", String::from_utf8_lossy(&answer));
     }
     Ok(())
@@ -130,7 +141,7 @@ async fn watch(address: &str, seen: Shared) -> anyhow::Result<()> {
 /// The first line is the greeting.
 fn hear(line: &[u8], seen: &mut Seen, (watcher, at): (usize, DateTime<Utc>), is_first: &mut bool) {
     seen.watching += usize::from(std::mem::take(is_first));
-    let Some(found) = line.windows(VERSION.len()).position(|bytes| bytes == VERSION) else { return };
-    let digits = line[found + VERSION.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-    seen.came(watcher, digits.fold(0, |number, digit| number * 10 + i64::from(digit - b'0')), at);
+    if let Some(version) = version_in(line) {
+        seen.came(watcher, version, at);
+    }
 }
