@@ -1,12 +1,13 @@
 //! A client of the API, as a frontend would be one.
-use crate::Process;
+use crate::{Process, eventually::PATIENCE};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
 use gavel_proto::{
     externalscaler::ExternalScalerClient,
     health_v1::HealthClient,
-    v1::{self, BidRefused},
+    v1::{self, BidRefused, watch_item_response::Frame},
 };
 use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{Endpoint, Middleware, Request as HttpRequest, Response as HttpResponse, http::HeaderMap};
@@ -156,6 +157,23 @@ impl Api {
     pub async fn watch_item(&self, item: &str, known: i64) -> Result<Streaming<v1::WatchItemResponse>, Failure> {
         let (request, seen) = self.request(v1::WatchItemRequest { item_id: item.to_owned(), known_version: known });
         settle(self.items.watch_item(request).await, &seen)
+    }
+
+    /// Waits until what is committed is told to watchers as it happens: before, a later snapshot may tell of it.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn hears_events(&self, item: &str) {
+        let mut stream = self.watch_item(item, 0).await.expect("watching");
+        let is_fresh = async {
+            loop {
+                let frame = stream.next().await.expect("the stream goes on").expect("no error").frame;
+                if matches!(frame, Some(Frame::Heartbeat(heartbeat)) if !heartbeat.stale) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_fresh).await.expect("events come");
     }
 
     /// Watches a user; the caller where empty.

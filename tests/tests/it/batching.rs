@@ -60,14 +60,22 @@ async fn lock(system: &System, item_ids: &[String]) -> sqlx::Transaction<'static
     holder
 }
 
-/// From now on it takes a second and a half to write a bid of theirs.
-async fn slow_down(system: &System, bidder: &str) {
+/// From now on nobody finishes writing a bid of theirs before what is given back has ended. That is no lock: the service would
+/// wait for it so long and no longer.
+async fn hold_up(system: &System, bidder: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
     let sql = format!(
-        "CREATE FUNCTION slow_down() RETURNS trigger LANGUAGE plpgsql AS $$
-           BEGIN IF NEW.bidder_id = '{bidder}' THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW; END $$;
-         CREATE TRIGGER slow_down BEFORE INSERT ON bids FOR EACH ROW EXECUTE FUNCTION slow_down()"
+        "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN
+             WHILE NOT pg_try_advisory_xact_lock(1) LOOP PERFORM pg_sleep(0.01); END LOOP;
+             RETURN NEW;
+           END $$;
+         CREATE TRIGGER hold_up BEFORE INSERT ON bids FOR EACH ROW WHEN (NEW.bidder_id = '{bidder}')
+           EXECUTE FUNCTION hold_up()"
     );
-    sqlx::raw_sql(&sql).execute(&system.db).await.expect("slowed down");
+    sqlx::raw_sql(&sql).execute(&system.db).await.expect("held up");
+    let mut holder = system.db.begin().await.expect("a transaction");
+    sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *holder).await.expect("locked");
+    holder
 }
 
 /// Waits until so many of the service's transactions wait for a lock.
@@ -116,7 +124,7 @@ async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave
     let (service, api) = system.service_with(&[fault, ONE_LANE]).await;
     let items = items(&system, &api, 61).await;
     let (first, free) = items.split_first().expect("61 items");
-    slow_down(&system, "ann").await;
+    let holder = hold_up(&system, "ann").await;
     let ahead = Asked::new("ann", first, 1_000).send(&system, &api);
     wait_for_calls(&service, 1).await;
 
@@ -130,6 +138,7 @@ async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave
     wait_for_calls(&service, 61).await;
     let malformed = Asked::new("ann", "no-uuid", 1_000).ask(&system, &api).await.expect_err("no item's id");
     assert_eq!(malformed.code, Code::InvalidArgument);
+    holder.rollback().await.expect("released");
     assert_eq!(ahead.await.expect("sent").expect("accepted").sequence, 2);
     for (n, (bid, answer)) in bids.iter().zip(sent).enumerate() {
         let answer = answer.await.expect("sent");

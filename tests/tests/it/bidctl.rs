@@ -215,6 +215,8 @@ async fn scripts_get_one_shape() {
     let documents = async |process: &Process| -> Vec<Value> {
         process.output().iter().map(|line| serde_json::from_str(line).expect("a document on each line")).collect()
     };
+    // Who is outbid before events come sees that in their standings, and gets no notice.
+    api.hears_events(&item).await;
     let (item_watch, user_watch) = (start(&["item", "watch", &item]), start(&["user", "watch"]));
     let has = |key: &'static str| move |seen: &Vec<Value>| seen.iter().any(|document| !document[key].is_null());
     eventually("the item is shown", || documents(&item_watch), has("item")).await;
