@@ -1,5 +1,5 @@
 //! What others do with the same work: the stock runner of the crate sqlxmq, graphile-worker and pg-boss in Node, and River in Go.
-use crate::{Measured, poll_until};
+use crate::{Measured, waiting::reached};
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
@@ -53,7 +53,7 @@ pub(crate) async fn sqlxmq_drain(database_url: &str, count: u64) -> anyhow::Resu
     let began = Instant::now();
     let mut runner =
         JobRunnerOptions::new(&pool, dispatch).set_concurrency(50, 100).set_channel_names(&["noop"]).run().await?;
-    poll_until(|| async { Ok(RAN.load(Ordering::Relaxed) >= count) }).await?;
+    reached("sqlxmq has run every job", count, || async { Ok(RAN.load(Ordering::Relaxed)) }).await?;
     let took = began.elapsed();
     runner.stop().await;
     pool.close().await;

@@ -55,7 +55,7 @@ impl Protocol {
             }))?
             .into(),
             "application/proto" => asked.encode_to_vec().into(),
-            _ => framed(&asked)?,
+            _ => framed(&asked.encode_to_vec())?,
         })
     }
 }

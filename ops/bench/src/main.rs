@@ -9,6 +9,7 @@ mod growth;
 mod ours;
 mod report;
 mod rounds;
+mod waiting;
 mod watch;
 
 use bids::service::Releases;
@@ -17,7 +18,7 @@ use ours::EXPAND;
 use report::markdown;
 use rounds::Samples;
 use sqlx::{Connection, Executor, PgConnection, postgres::PgPoolOptions};
-use std::{fs, future::Future, time::Duration};
+use std::{fs, time::Duration};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -33,13 +34,6 @@ impl Measured {
     fn per_second(self) -> f64 {
         f64::from(u32::try_from(self.jobs).unwrap_or(u32::MAX)) / self.took.as_secs_f64()
     }
-}
-
-async fn poll_until<F: Future<Output = anyhow::Result<bool>>>(mut done: impl FnMut() -> F) -> anyhow::Result<()> {
-    while !done().await? {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Ok(())
 }
 
 async fn fresh(base: &str, name: &str) -> anyhow::Result<sqlx::PgPool> {

@@ -1,5 +1,8 @@
 //! Gavel's own side of the job benchmarks.
-use crate::{Measured, poll_until};
+use crate::{
+    Measured,
+    waiting::{reached, until},
+};
 use gavel_runtime::{
     App, Result, Tx,
     config::{Backends, Env},
@@ -131,8 +134,8 @@ pub(crate) async fn drain(
     for _ in 0..workers {
         running.push(Worker::start(app(), &backends(database_url, NOWHERE)?)?);
     }
-    poll_until(|| async { Ok(RAN.load(Ordering::Relaxed) >= count) }).await?;
-    poll_until(|| async { Ok(left(pool).await? == 0) }).await?;
+    reached("every job has run", count, || async { Ok(RAN.load(Ordering::Relaxed)) }).await?;
+    until("no job is left", || async { Ok(left(pool).await? == 0) }).await?;
     let took = began.elapsed();
     let wal: f64 = sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::float8")
         .bind(before)
@@ -192,7 +195,7 @@ async fn sampled(producer: &Worker, pause: Duration, more: impl Fn(usize) -> boo
         io.commit(tx).await?;
         let committed = Instant::now();
         let sample = took.len();
-        poll_until(|| async { Ok(PICKED_UP.lock().expect("nobody panics").len() > sample) }).await?;
+        until("the job is picked up", || async { Ok(PICKED_UP.lock().expect("nobody panics").len() > sample) }).await?;
         let at = PICKED_UP.lock().expect("nobody panics")[sample];
         took.push(at.saturating_duration_since(committed));
     }

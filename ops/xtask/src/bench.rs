@@ -13,7 +13,10 @@ use std::{
     process::Command,
 };
 
+const BACKLOG: u32 = 100_000;
 const SMOKE_BACKLOG: u32 = 1_000;
+/// Built together, whatever is measured: apart, their libraries would have other features and be built again.
+const RELEASED: [&str; 5] = ["-p", "gavel-bench", "-p", "gavel", "--bins"];
 const CENTRIFUGO: &str = "github.com/centrifugal/centrifugo/v6@v6.9.1";
 
 /// Measure, in release; writes target/bench/NAME.md and NAME.json.
@@ -34,7 +37,7 @@ enum What {
         #[arg(long, default_value_t = 5)]
         rounds: u32,
         /// Jobs in the queue when a worker starts
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = BACKLOG)]
         backlog: u32,
         /// Only this part
         #[arg(long, value_parser = ["rounds", "snapshot", "backlogs", "workers", "memory"])]
@@ -103,7 +106,7 @@ fn part_or_cell(text: &str) -> Result<String, String> {
 pub(crate) fn smoke() -> anyhow::Result<()> {
     let (rounds, only) = (1, None);
     let all = [
-        What::Jobs { rounds, backlog: SMOKE_BACKLOG, only: only.clone() },
+        What::Jobs { rounds, backlog: BACKLOG, only: only.clone() },
         What::Bids { rounds, only: only.clone() },
         What::Relay { rounds },
         What::Stats { rounds },
@@ -135,7 +138,7 @@ impl Bench {
         run_quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&baselines))?;
         step.done("baselines installed");
         let river = in_go("River", || go::build("river", &baselines.join("river")));
-        let bins = self.build(&["-p", "gavel-bench"])?;
+        let bins = self.build()?;
         let layout = Layout::claim("bench")?;
         layout.wipe_data()?;
         let (_postgres, url) = start_postgres(&layout)?;
@@ -152,7 +155,7 @@ impl Bench {
             "watch" => in_go("Centrifugo", || go::install(CENTRIFUGO)),
             _ => None,
         };
-        let bins = self.build(&["-p", "gavel-bench", "-p", "gavel", "--bins"])?;
+        let bins = self.build()?;
         let layout = Layout::claim("bench")?;
         layout.wipe_data()?;
         let servers = Processes::start(layout, true)?;
@@ -164,9 +167,9 @@ impl Bench {
         run(bench.env("AMQP_URL", &urls.amqp).env("REDIS_URL", &urls.redis))
     }
 
-    fn build(&self, released: &[&str]) -> anyhow::Result<PathBuf> {
+    fn build(&self) -> anyhow::Result<PathBuf> {
         // A smoke test takes what the tests are built with.
-        if self.smoke { build(&EVERYTHING, false) } else { build(released, true) }
+        if self.smoke { build(&EVERYTHING, false) } else { build(&RELEASED, true) }
     }
 
     fn program(&self, bins: &Path) -> Command {

@@ -55,7 +55,7 @@ impl Client {
             max_amount_minor: amount_minor,
             idempotency_key: ids::random().to_string(),
         };
-        let body = framed(&bid)?;
+        let body = framed(&bid.encode_to_vec())?;
         let request = Request::post(self.uri.clone())
             .header(CONTENT_TYPE, GRPC)
             .header(TE, TRAILERS)
@@ -85,12 +85,12 @@ impl Client {
     }
 }
 
-/// A message as gRPC frames it.
-pub(crate) fn framed(message: &impl Message) -> anyhow::Result<Bytes> {
-    let mut framed = BytesMut::with_capacity(128);
+/// A message as gRPC and Connect frame it.
+pub(crate) fn framed(message: &[u8]) -> anyhow::Result<Bytes> {
+    let mut framed = BytesMut::with_capacity(5 + message.len());
     framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.encoded_len())?);
-    message.encode(&mut framed)?;
+    framed.put_u32(u32::try_from(message.len())?);
+    framed.put_slice(message);
     Ok(framed.freeze())
 }
 

@@ -9,8 +9,9 @@ use crate::{
         load::{self, Lots, percentile},
         service::Process,
     },
-    extent, fresh, poll_until,
+    extent, fresh,
     report::{Row, below, beside, median},
+    waiting::{reached, until},
 };
 use broker::Broker;
 use gavel_proto::events_v1::{BidAccepted, ItemEvent, ItemState, item_event::Fact};
@@ -58,7 +59,7 @@ impl Bench<'_> {
         self.empty().await?.close().await;
         let broker = Broker::connect(&variable("AMQP_URL")?).await?;
         let worker = self.worker("relay_outbox").await?;
-        poll_until(|| async { Ok(broker.is_declared().await) }).await?;
+        until("the worker has declared its queues", || async { Ok(broker.is_declared().await) }).await?;
         drop(worker);
         broker.purge().await?;
         Ok(broker)
@@ -107,7 +108,7 @@ async fn relayed(bench: &Bench<'_>, broker: &Broker) -> anyhow::Result<Measured>
     }
     let worker = bench.worker("relay_outbox").await?;
     let began = Instant::now();
-    poll_until(|| async {
+    until("the outbox is empty", || async {
         let left: Option<i32> = sqlx::query_scalar("SELECT 1 FROM outbox LIMIT 1").fetch_optional(&pool).await?;
         Ok(left.is_none())
     })
@@ -171,22 +172,23 @@ async fn counted(bench: &Bench<'_>, broker: &Broker, events: u32, batched: bool)
     let pool = bench.empty().await?;
     broker.purge().await?;
     broker.publish_to(STATS_QUEUE, events, |n| event(n).encode_to_vec()).await?;
-    let done = || async {
+    let bids = || async {
         let counted: Option<i64> =
             sqlx::query_scalar("SELECT sum(bids_placed)::bigint FROM user_stats").fetch_one(&pool).await?;
-        Ok(counted.unwrap_or_default() >= i64::from(events))
+        Ok(counted.unwrap_or_default().cast_unsigned())
     };
+    let done = reached("every event is counted", events.into(), bids);
     let took = if batched {
         let worker = bench.worker("apply_user_stats").await?;
         let began = Instant::now();
-        poll_until(done).await?;
+        done.await?;
         let took = began.elapsed();
         drop(worker);
         took
     } else {
         let worker = one_by_one::start(&bench.events_url(), &variable("AMQP_URL")?)?;
         let began = Instant::now();
-        poll_until(done).await?;
+        done.await?;
         let took = began.elapsed();
         worker.stop(TIME).await?;
         took

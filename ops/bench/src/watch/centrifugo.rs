@@ -1,15 +1,14 @@
 //! Centrifugo with the same load: one channel, which everybody follows over HTTP/1.1 on a connection of their own.
 use super::{
-    AT_A_TIME, Load, TIME, WARM_UP, all_know, patiently,
+    Load, TIME, WARM_UP, all_know, all_watch,
     seen::{Lateness, Seen, Shared},
     streamed::Streamed,
     version_in,
 };
-use crate::extent;
+use crate::{extent, waiting};
 use anyhow::{Context, bail};
 use bytes::BytesMut;
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
 use gavel_runtime::clock;
 use std::{
     fs,
@@ -53,7 +52,8 @@ impl Centrifugo {
         let child = Command::new(program).arg("--config").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let started =
             Self { child: child.context("centrifugo can't be started")?, address: format!("127.0.0.1:{port}") };
-        patiently("Centrifugo listens", || async { Ok(TcpStream::connect(&started.address).await.is_ok()) }).await?;
+        waiting::until("Centrifugo listens", || async { Ok(TcpStream::connect(&started.address).await.is_ok()) })
+            .await?;
         Ok(started)
     }
 }
@@ -68,11 +68,7 @@ pub(super) async fn lateness(
 ) -> anyhow::Result<(Lateness, f64)> {
     let server = Centrifugo::start(program, out).await?;
     let seen = Shared::default();
-    let all: Vec<_> = (0..load.watchers).collect();
-    for some in all.chunks(AT_A_TIME) {
-        try_join_all(some.iter().map(|_| watch(&server.address, seen.clone()))).await?;
-    }
-    patiently("everybody follows the channel", || async { Ok(seen.borrow().watching == load.watchers) }).await?;
+    all_watch(&seen, load.watchers, || watch(&server.address, seen.clone())).await?;
     let mut publisher = TcpStream::connect(&server.address).await?;
     publisher.set_nodelay(true)?;
     others_p99_ms()?;

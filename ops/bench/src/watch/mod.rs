@@ -6,15 +6,15 @@ mod streamed;
 use crate::{
     bids::{
         Bench,
-        client::{Answer, Client},
+        client::{Answer, Client, framed},
         load::{self, Lots, item_id, percentile},
         service::Process,
     },
     events::variable,
     extent,
     report::{Row, above, below, compared},
+    waiting,
 };
-use anyhow::bail;
 use bytes::{Buf, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
@@ -24,7 +24,7 @@ use sqlx::PgPool;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use streamed::Streamed;
 use tokio::task::LocalSet;
@@ -43,8 +43,6 @@ const MEMORY_KIB: f64 = 40.0;
 const AT_A_TIME: usize = 250;
 const WARM_UP: Duration = Duration::from_secs(3);
 const TIME: Duration = Duration::from_secs(10);
-/// Whatever is waited for is given up after so long.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// More than watch at the same time.
 const CONNECTIONS: &str = "20000";
 /// Between two bids on items that nobody watches.
@@ -61,6 +59,10 @@ struct Goals {
     /// Of Centrifugo's.
     p99_ratio: f64,
     themselves_percent: f64,
+}
+
+impl Goals {
+    const NONE: Self = Self { p99_ratio: f64::INFINITY, themselves_percent: 0.0 };
 }
 
 impl Load {
@@ -81,22 +83,22 @@ pub(crate) async fn run(bench: &Bench<'_>, only: Option<&str>) -> anyhow::Result
 }
 
 fn chosen(only: Option<&str>) -> anyhow::Result<Vec<(Load, Goals)>> {
-    if extent::is_smoke() {
-        return Ok(vec![(SMOKE, Goals { p99_ratio: f64::INFINITY, themselves_percent: 0.0 })]);
+    if extent::is_smoke() && only.is_none() {
+        return Ok(vec![(SMOKE, Goals::NONE)]);
     }
     let Some(only) = only else { return Ok(LOADS.into()) };
     let Some((watchers, per_second)) = only.split_once('x') else {
         let watchers: usize = only.parse()?;
         let mut some: Vec<_> = LOADS.into_iter().filter(|(load, _)| load.watchers == watchers).collect();
         if some.is_empty() {
-            some.push((Load { watchers, per_second: 20 }, Goals { p99_ratio: f64::INFINITY, themselves_percent: 0.0 }));
+            some.push((Load { watchers, per_second: 20 }, Goals::NONE));
         }
         return Ok(some);
     };
     let load = Load { watchers: watchers.parse()?, per_second: per_second.parse()? };
     let same = |(known, _): &(Load, Goals)| known.watchers == load.watchers && known.per_second == load.per_second;
     let known = LOADS.into_iter().find(same);
-    Ok(vec![known.unwrap_or((load, Goals { p99_ratio: f64::INFINITY, themselves_percent: 0.0 }))])
+    Ok(vec![known.unwrap_or((load, Goals::NONE))])
 }
 
 /// What Gavel made of a load.
@@ -157,11 +159,7 @@ async fn ours(bench: &Bench<'_>, load: Load) -> anyhow::Result<Ours> {
     let before = others.take_p99()?;
     let (memory_before, _) = service.memory()?;
     let (seen, token) = (Shared::default(), bench.releases.token("watcher")?);
-    let all: Vec<_> = (0..load.watchers).collect();
-    for some in all.chunks(AT_A_TIME) {
-        try_join_all(some.iter().map(|_| watch(&service.address, &token, seen.clone()))).await?;
-    }
-    patiently("everybody has a snapshot", || async { Ok(seen.borrow().watching == load.watchers) }).await?;
+    all_watch(&seen, load.watchers, || watch(&service.address, &token, seen.clone())).await?;
     // Until the first heartbeats and counts are through.
     tokio::time::sleep(extent::time(Duration::from_secs(3))).await;
     let memory_kib_each = (service.memory()?.0 - memory_before) * 1_024.0 / f64::from(u32::try_from(load.watchers)?);
@@ -184,24 +182,24 @@ async fn ours(bench: &Bench<'_>, load: Load) -> anyhow::Result<Ours> {
     Ok(Ours { lateness, others_p99_ms: (before, meanwhile), memory_kib_each, memory_mib: service.memory()?.1 })
 }
 
-/// Waits until everybody knows the newest version.
-async fn all_know(seen: &Shared, version: i64, watchers: usize) -> anyhow::Result<()> {
-    patiently("everybody knows the newest version", || async { Ok(seen.borrow().know(version) == watchers) }).await
+/// Has all of them connect, some at a time, and waits until each has its first answer.
+async fn all_watch<F: Future<Output = anyhow::Result<()>>>(
+    seen: &Shared,
+    watchers: usize,
+    watch: impl Fn() -> F,
+) -> anyhow::Result<()> {
+    for first in (0..watchers).step_by(AT_A_TIME) {
+        let some = AT_A_TIME.min(watchers - first);
+        waiting::in_time("connecting watchers", try_join_all((0..some).map(|_| watch()))).await?;
+    }
+    waiting::reached("everybody has a first answer", watchers as u64, || async { Ok(seen.borrow().watching as u64) })
+        .await
 }
 
-/// Asks again and again; says what it waited for where that does not come.
-async fn patiently<F: Future<Output = anyhow::Result<bool>>>(
-    what: &str,
-    mut is_so: impl FnMut() -> F,
-) -> anyhow::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    while !is_so().await? {
-        if Instant::now() > until {
-            bail!("waited {PATIENCE:?} until {what}");
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
+/// Waits until everybody knows the newest version.
+async fn all_know(seen: &Shared, version: i64, watchers: usize) -> anyhow::Result<()> {
+    let know = || async { Ok(seen.borrow().know(version) as u64) };
+    waiting::reached("everybody knows the newest version", watchers as u64, know).await
 }
 
 /// Bids on another item than the one that is watched, from a thread of their own: the watchers' is busy.
@@ -263,9 +261,7 @@ async fn decided(pool: &PgPool, from: DateTime<Utc>) -> anyhow::Result<Vec<(i64,
 /// Begins to watch, as a browser does that speaks JSON; goes on until the service is gone.
 async fn watch(address: &str, token: &str, seen: Shared) -> anyhow::Result<()> {
     let asked = serde_json::json!({ "itemId": item_id(1) }).to_string();
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(asked.len())?.to_be_bytes());
-    framed.extend(asked.into_bytes());
+    let framed = framed(asked.as_bytes())?;
     let (path, more) = ("/gavel.v1.ItemService/WatchItem", format!("authorization: Bearer {token}\r\n"));
     let mut stream = Streamed::post(address, path, "application/connect+json", &more, &framed).await?;
     let watcher = seen.borrow_mut().join();
