@@ -1,5 +1,6 @@
 //! Where a user stands with each item, and the notices of late.
 use crate::item::ItemRow;
+use chrono::TimeDelta;
 use gavel_proto::{
     events_v1::{ItemEvent, ItemState, item_event::Fact},
     v1::{
@@ -32,7 +33,8 @@ impl Standings {
             let status = match (item.leader_id.as_deref() == Some(user), item.closed_at) {
                 (true, Some(_)) => StandingStatus::Won,
                 (true, None) => StandingStatus::Leading,
-                (false, _) => StandingStatus::Outbid,
+                (false, Some(_)) => StandingStatus::Lost,
+                (false, None) => StandingStatus::Outbid,
             };
             standings.take(standing(&item.state()?, item.version, status));
         }
@@ -113,20 +115,24 @@ impl Standings {
             News::Changed | News::Pulse if behind <= self.notices.len() => {
                 self.notices.iter().skip(self.notices.len() - behind).cloned().collect()
             }
-            News::Loaded | News::Changed | News::Pulse => vec![self.snapshot()],
+            News::Loaded | News::Changed | News::Pulse => {
+                let frame = Some(Frame::Snapshot(self.shown()));
+                vec![Encoded::of(&WatchUserResponse { frame })]
+            }
         };
         (self.counted, frames)
     }
 
-    fn snapshot(&self) -> Encoded<WatchUserResponse> {
+    /// What a snapshot says.
+    fn shown(&self) -> UserStandings {
         let mut standings: Vec<_> = self.by_item.values().cloned().collect();
         let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));
-        // What is over without being won was told of, and is left out.
-        let now = clock::wall().timestamp();
-        standings.retain(|standing| standing.status() == StandingStatus::Won || ends(standing) > Some((now, 0)));
+        let shown_since = (clock::wall() - TimeDelta::days(super::LOST_WITHIN.into())).timestamp();
+        standings
+            .retain(|standing| standing.status() != StandingStatus::Lost || ends(standing) > Some((shown_since, 0)));
         standings.sort_by(|a, b| ends(b).cmp(&ends(a)).then_with(|| a.item_id.cmp(&b.item_id)));
         standings.truncate(super::MOST);
-        Encoded::of(&WatchUserResponse { frame: Some(Frame::Snapshot(UserStandings { standings })) })
+        UserStandings { standings }
     }
 }
 
@@ -185,6 +191,20 @@ mod tests {
         let mut stranger = Standings::default();
         assert!(!stranger.apply("eve", &event(4, Fact::Closed(end()))));
         assert!(stranger.by_item.is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_tells_who_was_away_of_what_was_lost_lately_and_of_nothing_older() {
+        let lost = |item: &str, ago: TimeDelta| Standing {
+            item_id: item.to_owned(),
+            status: StandingStatus::Lost.into(),
+            ends_at: Some(prost_types::Timestamp { seconds: (clock::wall() - ago).timestamp(), nanos: 0 }),
+            ..Standing::default()
+        };
+        let mut standings = Standings::default();
+        standings.take(lost("lately", TimeDelta::hours(23)));
+        standings.take(lost("long ago", TimeDelta::hours(25)));
+        assert_eq!(standings.shown().standings, [standings.by_item["lately"].clone()]);
     }
 
     #[test]

@@ -248,6 +248,8 @@ async fn a_user_hears_of_being_outbid_of_winning_and_of_what_is_due() {
     let watch_user_response::Frame::Notice(due) = due else { panic!("a notice") };
     assert_eq!((due.kind(), due.due_minor), (NoticeKind::PaymentDue, 2_000));
     snapshot(&alice, |standing| standing == StandingStatus::Won).await;
+    // Who was away at the end finds it in what they are shown first.
+    snapshot(&bob, |standing| standing == StandingStatus::Lost).await;
 }
 
 #[tokio::test]
