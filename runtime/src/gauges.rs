@@ -15,7 +15,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the last look found. None where it failed: an error must not look like an empty queue.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Queues(Arc<Mutex<Option<Vec<Depth>>>>);
+struct Queues(Arc<Mutex<Option<Vec<Depth>>>>);
 
 impl Queues {
     fn set(&self, depths: Option<Vec<Depth>>) {
@@ -31,8 +31,9 @@ impl Queues {
 
 /// Samples until the drain.
 pub(crate) async fn run(runtime: Runtime) {
+    let queues = Queues::default();
+    register(runtime.metrics().meter(), &queues);
     loop {
-        let queues = &runtime.metrics().queues;
         match job::depths_of_all(&runtime, false).await {
             Ok(depths) => queues.set(Some(depths)),
             Err(error) => {
@@ -46,7 +47,7 @@ pub(crate) async fn run(runtime: Runtime) {
     }
 }
 
-pub(crate) fn register(meter: &Meter, queues: &Queues) {
+fn register(meter: &Meter, queues: &Queues) {
     type Figure = fn(&Depth) -> i64;
     let gauges: [(&'static str, &'static str, Figure); 10] = [
         ("gavel_job_queue_waiting", "Jobs due and not leased; estimated above 10000", |d| d.waiting),

@@ -2,9 +2,9 @@
 use crate::{
     Class, Error, Invocation, Io, Result, Runtime,
     client::ClientNetwork,
-    db::Share,
     invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
     invoke,
+    spec::Share,
     spec::{Spec, Trigger},
     tx::bounded,
 };

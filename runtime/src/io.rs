@@ -4,9 +4,9 @@ use crate::{
     broker::Publisher,
     cache::Cache,
     call::Call,
-    db::{Pool, Share},
-    live::{Feed, Watch},
+    db::Pool,
     runtime::Runtime,
+    spec::Share,
     spec::Spec,
     tx::{Terms, Tx},
 };
@@ -27,14 +27,6 @@ impl Io {
     /// The same for another run.
     pub(crate) fn within(&self, invocation: Invocation) -> Self {
         Self { runtime: self.runtime.clone(), share: self.share, invocation }
-    }
-
-    /// Watches a topic of a registered feed.
-    ///
-    /// # Errors
-    /// When the feed is not registered.
-    pub fn watch<F: Feed>(&self, topic: &str) -> Result<Watch<F>> {
-        Watch::begin(self, topic)
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {

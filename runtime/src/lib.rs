@@ -56,6 +56,7 @@ pub mod tx;
 
 mod admission;
 mod backoff;
+mod caller;
 mod client;
 mod combine;
 mod concurrency_limit;
@@ -78,6 +79,6 @@ pub use db::Pool;
 pub use error::{Class, Error, Result};
 pub use invocation::Invocation;
 pub use io::Io;
-pub use outbox::MAX_EVENT_BYTES;
+pub use outbox::{Event, MAX_EVENT_BYTES};
 pub use runtime::Runtime;
-pub use tx::{Event, Tx};
+pub use tx::Tx;

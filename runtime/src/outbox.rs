@@ -1,5 +1,5 @@
 //! Writing events into the outbox.
-use crate::{Error, Event, Invocation, Result};
+use crate::{Error, Invocation, Result};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
@@ -8,6 +8,35 @@ use uuid::Uuid;
 pub const MAX_EVENT_BYTES: usize = 256 * 1_024;
 /// Shards of the outbox, a constant of its schema.
 const SHARDS: u64 = 16;
+
+/// Something that happened, for the outbox.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The message id, minted here and never by the relay, so that a consumer knows a repeated delivery.
+    pub event_id: Uuid,
+    /// What it happened to. A key's events are published in the order of their versions.
+    pub key: String,
+    /// Gapless per key.
+    pub version: i64,
+    /// The AMQP routing key.
+    pub routing_key: &'static str,
+    /// The protobuf message's full name.
+    pub message_type: String,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
+impl Event {
+    /// Wraps a protobuf message.
+    pub fn new<M: prost::Name>(
+        event_id: Uuid,
+        (key, version): (String, i64),
+        routing_key: &'static str,
+        message: &M,
+    ) -> Self {
+        Self { event_id, key, version, routing_key, message_type: M::full_name(), payload: message.encode_to_vec() }
+    }
+}
 
 /// An event on its way into the outbox, with the run that emitted it.
 #[derive(Debug)]

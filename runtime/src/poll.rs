@@ -65,7 +65,7 @@ async fn work(runtime: &Runtime, spec: &'static Spec, handler: Erased, idle: Dur
         (failures, pause) = match once(runtime, spec, handler).await {
             Ok(Progress::Worked) => {
                 // Where one found something, another may as well.
-                runtime.pools().waker.heard_of_events();
+                runtime.waker().heard_of_events();
                 (0, Duration::ZERO)
             }
             Ok(Progress::Idle) => (0, backoff::jitter(idle)),
@@ -81,7 +81,7 @@ async fn rest(runtime: &Runtime, is_well: bool, pause: Duration) -> bool {
     }
     tokio::select! {
         goes_on = runtime.tasks().pause(pause) => goes_on,
-        () = runtime.pools().waker.events() => true,
+        () = runtime.waker().events() => true,
     }
 }
 

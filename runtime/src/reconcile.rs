@@ -77,7 +77,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the last look found. What can't be known is missing.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Found(Arc<Mutex<HashMap<&'static str, Overdue>>>);
+struct Found(Arc<Mutex<HashMap<&'static str, Overdue>>>);
 
 impl Found {
     fn each(&self, mut see: impl FnMut(&'static str, &Overdue)) {
@@ -86,13 +86,15 @@ impl Found {
 }
 
 /// Looks until the drain.
-pub(crate) async fn run(runtime: Runtime) {
-    if runtime.reconcilers().is_empty() {
+pub(crate) async fn run(runtime: Runtime, reconcilers: Vec<Erased>) {
+    if reconcilers.is_empty() {
         return;
     }
+    let all = Found::default();
+    register(runtime.metrics().meter(), &all);
     loop {
         let mut found = HashMap::new();
-        for reconciler in runtime.reconcilers() {
+        for reconciler in &reconcilers {
             match (reconciler.overdue)(&runtime.pools().reads).await {
                 Ok(overdue) => drop(found.insert(reconciler.spec.name, overdue)),
                 Err(error) => {
@@ -100,14 +102,14 @@ pub(crate) async fn run(runtime: Runtime) {
                 }
             }
         }
-        *runtime.metrics().overdue.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        *all.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
         if !runtime.tasks().pause(LOOK_EVERY).await {
             return;
         }
     }
 }
 
-pub(crate) fn register(meter: &Meter, found: &Found) {
+fn register(meter: &Meter, found: &Found) {
     type Figure = fn(&Overdue) -> i64;
     let gauges: [(&'static str, &'static str, Figure); 2] = [
         ("gavel_overdue", "What is past its time and should have happened; bounded", |overdue| overdue.count),

@@ -7,9 +7,8 @@ use crate::{
     config::{Backends, Streams},
     db::Pools,
     health::Health,
-    job::Engine,
+    job::{Engine, Waker},
     live::Live,
-    reconcile,
     spec::Spec,
     tasks::Tasks,
     telemetry::Metrics,
@@ -34,9 +33,9 @@ struct Inner {
     admission: Admission,
     health: Health,
     live: Live,
-    reconcilers: Vec<reconcile::Erased>,
     streams: Streams,
     jobs: Engine,
+    waker: Waker,
     process: String,
     contracts: String,
     specs: Vec<&'static Spec>,
@@ -61,7 +60,7 @@ impl Runtime {
         (topology, contracts): (Topology, String),
         migrator: &'static Migrator,
         specs: impl Iterator<Item = &'static Spec>,
-        (live, reconcilers): (Live, Vec<reconcile::Erased>),
+        live: Live,
     ) -> anyhow::Result<Self> {
         let publishes = matches!(role, Role::Worker);
         let verifier = if let Role::Service(verifier) = role { Some(*verifier) } else { None };
@@ -72,8 +71,11 @@ impl Runtime {
         if let Some(verifier) = &verifier {
             metrics.observe_keys(verifier.figures());
         }
+        let pools = Pools::lazy(backends, process)?;
+        let waker = Waker::new(pools.upkeep.clone(), tasks.clone(), jobs.kinds().clone());
         Ok(Self(Arc::new(Inner {
-            pools: Pools::lazy(backends, process, &jobs, &tasks)?,
+            pools: pools.told(Arc::new(waker.clone())),
+            waker,
             publisher: Publisher::new(broker.clone(), topology.clone(), process, publishes),
             broker,
             topology,
@@ -88,7 +90,6 @@ impl Runtime {
             process: process.to_owned(),
             contracts,
             live,
-            reconcilers,
             streams: backends.streams,
             specs,
         })))
@@ -150,14 +151,14 @@ impl Runtime {
         &self.0.jobs
     }
 
+    /// Tells workers that there is something to do.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.0.waker
+    }
+
     /// This process's name.
     pub(crate) fn process(&self) -> &str {
         &self.0.process
-    }
-
-    /// What looks for what is overdue.
-    pub(crate) fn reconcilers(&self) -> &[reconcile::Erased] {
-        &self.0.reconcilers
     }
 
     /// Names the contracts that this application was built with.

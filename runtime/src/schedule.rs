@@ -4,9 +4,9 @@
 //! are one transaction, so a tick whose handler failed, or whose worker died, is still there to be taken again.
 use crate::{
     Invocation, Result, Runtime, Tx, backoff, clock,
-    db::Share,
     invoke::invoke,
     receipt,
+    spec::Share,
     spec::{Spec, Trigger},
     timetable::{Clockwork, Due},
     tx::bounded,

@@ -1,10 +1,14 @@
 //! What every registration has in common: a name, a trigger and limits, checked at start-up.
+mod batch;
 mod queue;
+mod share;
 
-pub use crate::batch::Batch;
-pub use queue::{Durability, Queue, Rate};
+pub use batch::{Batch, MAX_BATCH, MAX_BATCH_BYTES, MAX_LANES};
+pub use queue::{Durability, MAX_GROUP, Queue, Rate};
 
-use crate::{db::Share, timetable::Timetable};
+pub(crate) use share::Share;
+
+use crate::timetable::Timetable;
 use std::{fmt, time::Duration};
 
 /// The longest time-out a handler may ask for.
@@ -13,18 +17,10 @@ pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 pub const MAX_RETRIES: u32 = 100;
 /// The highest concurrency a handler may ask for in one process.
 pub const MAX_CONCURRENCY: usize = 65_536;
-/// The most jobs that one claim may take, and the most calls or messages of one batch.
-pub const MAX_BATCH: usize = 1_000;
-/// The most bytes that one batch may hold.
-pub const MAX_BATCH_BYTES: usize = 16 << 20;
-/// The most batches of one handler at the same time, in one process.
-pub const MAX_LANES: usize = 64;
 /// The largest request of a call that says nothing else, in bytes.
 pub const DEFAULT_MAX_REQUEST: usize = 64 * 1_024;
 /// The largest request that a call may take, in bytes.
 pub const MOST_MAX_REQUEST: usize = 16 << 20;
-/// The longest time a finished job may wait for others to be acknowledged with it.
-pub const MAX_GROUP: Duration = Duration::from_millis(5);
 
 /// What a handler may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,8 @@
 //! gone for long it would wait for longer still: it is started anew.
 use crate::{
     Runtime, backoff,
-    db::{Share, State},
+    db::State,
+    spec::Share,
     spec::{Spec, Trigger},
 };
 use opentelemetry::KeyValue;

@@ -5,9 +5,9 @@
 //! no half-done transaction ever returns to the pool.
 use crate::{
     Class, Error, Invocation, Result,
-    db::{Pool, Pools, Share},
-    job::{self, Enqueued, Job, Options, Waker},
-    outbox::{self, Emitted},
+    db::{CommitListener, Pool, Pools},
+    outbox::{self, Emitted, Event},
+    spec::Share,
 };
 use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 use std::{
@@ -24,7 +24,7 @@ pub struct Tx {
     conn: Option<PoolConnection<Postgres>>,
     kept: Kept,
     invocation: Invocation,
-    waker: Waker,
+    listener: Option<Arc<dyn CommitListener>>,
     enqueued: Vec<&'static str>,
     emitted: Vec<Emitted>,
     /// Whether events are in the outbox that the relay has not been told of.
@@ -59,35 +59,6 @@ pub(crate) struct Terms {
 impl Terms {
     /// Waits while there is time, and is durable.
     pub(crate) const USUAL: Self = Self { lock_wait: Duration::MAX, durable: true };
-}
-
-/// Something that happened, for the outbox.
-#[derive(Debug, Clone)]
-pub struct Event {
-    /// The message id, minted here and never by the relay, so that a consumer knows a repeated delivery.
-    pub event_id: uuid::Uuid,
-    /// What it happened to. A key's events are published in the order of their versions.
-    pub key: String,
-    /// Gapless per key.
-    pub version: i64,
-    /// The AMQP routing key.
-    pub routing_key: &'static str,
-    /// The protobuf message's full name.
-    pub message_type: String,
-    /// The encoded message.
-    pub payload: Vec<u8>,
-}
-
-impl Event {
-    /// Wraps a protobuf message.
-    pub fn new<M: prost::Name>(
-        event_id: uuid::Uuid,
-        (key, version): (String, i64),
-        routing_key: &'static str,
-        message: &M,
-    ) -> Self {
-        Self { event_id, key, version, routing_key, message_type: M::full_name(), payload: message.encode_to_vec() }
-    }
 }
 
 impl Tx {
@@ -140,7 +111,7 @@ impl Tx {
             conn: Some(conn),
             kept: kept.clone(),
             invocation,
-            waker: pools.waker.clone(),
+            listener: pools.listener.clone(),
             enqueued: Vec::new(),
             emitted: Vec::new(),
             has_events: false,
@@ -201,31 +172,14 @@ impl Tx {
         std::mem::take(&mut self.emitted)
     }
 
-    /// Enqueues a job: if and only if this transaction commits. A [`Duration`] in place of the options is a delay.
-    ///
-    /// # Errors
-    /// [`Class::Invalid`] when its key or its delay is too long.
-    pub async fn enqueue<J: Job>(&mut self, job: &J, options: impl Into<Options>) -> Result<Enqueued> {
-        let options = options.into();
-        let enqueued = job::enqueue(held(&mut self.conn), &self.invocation, job, &options).await?;
-        self.remember(J::KIND, &options);
-        Ok(enqueued)
+    /// The connection and which run this is.
+    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &Invocation) {
+        (held(&mut self.conn), &self.invocation)
     }
 
-    /// Enqueues many jobs of a kind, in one statement where they have no keys. Gives their ids, in their order.
-    ///
-    /// # Errors
-    /// As [`Tx::enqueue`].
-    pub async fn enqueue_many<J: Job>(&mut self, jobs: &[J], options: impl Into<Options>) -> Result<Vec<uuid::Uuid>> {
-        let options = options.into();
-        let ids = job::enqueue_many(held(&mut self.conn), &self.invocation, jobs, &options).await?;
-        self.remember(J::KIND, &options);
-        Ok(ids)
-    }
-
-    /// Workers are told after the commit, of what is due soon.
-    fn remember(&mut self, kind: &'static str, options: &Options) {
-        if options.delay < job::LOOKAHEAD && !self.enqueued.contains(&kind) {
+    /// Workers of this kind of job are told after the commit.
+    pub(crate) fn wakes(&mut self, kind: &'static str) {
+        if !self.enqueued.contains(&kind) {
             self.enqueued.push(kind);
         }
     }
@@ -246,9 +200,8 @@ impl Tx {
         match self.conn().execute("SELECT; COMMIT").await {
             Ok(_) => {
                 self.ended = true;
-                self.waker.enqueued(std::mem::take(&mut self.enqueued));
-                if self.has_events {
-                    self.waker.emitted();
+                if let Some(listener) = &self.listener {
+                    listener.committed(&self.enqueued, self.has_events);
                 }
                 Ok(())
             }

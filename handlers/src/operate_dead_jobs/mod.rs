@@ -39,7 +39,7 @@ impl rpc::IoHandler for ListDeadJobs {
 
     async fn handle(io: &Io, query: &Query) -> Result<v1::ListDeadJobsResponse> {
         let after = query.after.map(|key| (key.at, key.id));
-        let rows = inspect::dead(io, query.kind.as_deref(), after, query.size + 1).await?;
+        let rows = inspect::dead(io.reads(), query.kind.as_deref(), after, query.size + 1).await?;
         let (rows, next_page_token) = page(rows, query.size, |job| PageKey { at: job.at, id: job.job_id }.to_string());
         let jobs = rows.into_iter().map(|job| shown_job(job, false)).collect();
         Ok(v1::ListDeadJobsResponse { jobs, next_page_token })

@@ -35,7 +35,7 @@ impl rpc::IoHandler for ListJobs {
     }
 
     async fn handle(io: &Io, head: &Head) -> Result<v1::ListJobsResponse> {
-        let jobs = inspect::queued(io, &head.kind, head.limit).await?;
+        let jobs = inspect::queued(io.reads(), &head.kind, head.limit).await?;
         Ok(v1::ListJobsResponse { jobs: jobs.into_iter().map(|job| shown_job(job, false)).collect() })
     }
 }
@@ -55,7 +55,7 @@ impl rpc::IoHandler for GetJob {
     }
 
     async fn handle(io: &Io, job_id: &Uuid) -> Result<v1::GetJobResponse> {
-        let job = inspect::job(io, *job_id).await?.ok_or_else(|| no_job(*job_id))?;
+        let job = inspect::job(io.reads(), *job_id).await?.ok_or_else(|| no_job(*job_id))?;
         let handler = io.handlers().iter().find(|spec| spec.name == job.kind);
         let consequence = handler.map_or("", |spec| spec.consequence).to_owned();
         Ok(v1::GetJobResponse { job: Some(shown_job(job, true)), consequence })

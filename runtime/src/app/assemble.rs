@@ -31,15 +31,7 @@ impl App {
                 add(&mut live);
             }
         }
-        Runtime::new(
-            backends,
-            process,
-            role,
-            (topology, self.fingerprint()),
-            self.migrator,
-            specs(),
-            (live, self.reconcilers.clone()),
-        )
+        Runtime::new(backends, process, role, (topology, self.fingerprint()), self.migrator, specs(), live)
     }
 
     /// What tells this application's contracts from those of another version: the messages of its calls and events, and who

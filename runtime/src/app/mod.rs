@@ -232,6 +232,11 @@ impl App {
         self
     }
 
+    /// What looks for what is overdue.
+    pub(crate) fn reconcilers(&self) -> &[reconcile::Erased] {
+        &self.reconcilers
+    }
+
     /// All registrations, in their order.
     pub fn registrations(&self) -> &[Registration] {
         &self.registrations

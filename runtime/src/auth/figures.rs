@@ -22,17 +22,17 @@ impl Default for KeyFigures {
 
 impl KeyFigures {
     /// The keys were read so long ago.
-    pub(super) fn are_of(&self, age: Duration) {
+    pub(crate) fn are_of(&self, age: Duration) {
         self.read_at_ms.store(millis(self.born.elapsed()).saturating_sub(millis(age)), Relaxed);
     }
 
     /// So many can be used.
-    pub(super) fn usable(&self, count: usize) {
+    pub(crate) fn usable(&self, count: usize) {
         self.usable.store(count, Relaxed);
     }
 
     /// So many were passed over.
-    pub(super) fn ignored(&self, count: usize) {
+    pub(crate) fn ignored(&self, count: usize) {
         self.ignored.store(count, Relaxed);
     }
 

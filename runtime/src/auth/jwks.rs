@@ -16,9 +16,9 @@ const MAX_KEYS: usize = 64;
 
 /// A document's keys, and why each of the others is none that can be used.
 #[derive(Debug)]
-pub(super) struct Read {
-    pub(super) keys: Keys,
-    pub(super) ignored: Vec<String>,
+pub(crate) struct Read {
+    pub(crate) keys: Keys,
+    pub(crate) ignored: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -39,7 +39,7 @@ pub struct Verifier {
     known: Cache<[u8; 32], Known>,
     figures: Arc<KeyFigures>,
     /// A token named a key that is not known here: there may be a new one.
-    pub(super) missed: Arc<Notify>,
+    pub(crate) missed: Arc<Notify>,
 }
 
 /// Public keys, and how often they were replaced.
@@ -86,12 +86,12 @@ impl Verifier {
         &self.figures
     }
 
-    pub(super) fn max_age(&self) -> Duration {
+    pub(crate) fn max_age(&self) -> Duration {
         self.max_age
     }
 
     /// Other keys from now on. Tokens that were found valid are checked again: their key may have been taken away.
-    pub(super) fn replace(&self, keys: Keys) {
+    pub(crate) fn replace(&self, keys: Keys) {
         self.figures.usable(keys.len());
         let mut keyring = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         *keyring = Keyring { keys, generation: keyring.generation + 1 };
@@ -215,6 +215,7 @@ fn check_type(header: &Header) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::source;
     use crate::auth::{Claims, KeySource, mint};
     use ed25519_dalek::{
         SigningKey,
@@ -228,7 +229,7 @@ mod tests {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let private = SecretString::from(key.to_pkcs8_pem(LineEnding::LF).unwrap().as_str().to_owned());
         let public = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
-        (private, keys::from_pem(&public).unwrap().keys)
+        (private, source::from_pem(&public).unwrap().keys)
     }
 
     fn verifier(source: KeySource) -> (SecretString, Verifier) {

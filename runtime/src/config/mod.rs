@@ -11,7 +11,7 @@ pub use backends::{Backends, PoolSizes, Streams};
 pub use env::Env;
 pub use limits::AdmissionLimits;
 pub use process::{ConnectionLimits, Patience, ProcessConfig};
-pub use tokens::TokenConfig;
+pub use tokens::{KeySource, Location, TokenConfig};
 
 use std::fmt;
 

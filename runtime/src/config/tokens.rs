@@ -1,13 +1,47 @@
 //! How tokens are checked.
 use super::{Env, ProcessConfig};
-use crate::auth::{KeySource, Location};
 use secrecy::SecretString;
-use std::time::Duration;
+use std::{fmt, path::PathBuf, time::Duration};
 
 /// The longest time that a token may be valid where nobody says otherwise: a day.
 const DEFAULT_MAX_LIFETIME_S: u32 = 86_400;
 /// How long keys count that can't be read again, where nobody says otherwise: a day.
 const DEFAULT_MAX_AGE_S: u32 = 86_400;
+
+/// Where keys come from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// PEM, one key after another, that stays as it is.
+    Pem(SecretString),
+    /// A PEM file.
+    PemFile(PathBuf),
+    /// A JWKS document.
+    Jwks(Location),
+}
+
+/// Where a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// In a file.
+    Path(PathBuf),
+    /// At a URL.
+    Url {
+        /// It begins with `https://`.
+        url: String,
+        /// The certificates (PEM) of whoever signed the server's, in place of those known to everybody.
+        ca: Option<PathBuf>,
+    },
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pem(_) => write!(f, "GAVEL_JWT_PUBLIC_KEY"),
+            Self::PemFile(path) | Self::Jwks(Location::Path(path)) => write!(f, "{}", path.display()),
+            Self::Jwks(Location::Url { url, .. }) => write!(f, "{url}"),
+        }
+    }
+}
 
 /// How tokens are checked.
 #[derive(Debug, Clone)]

@@ -20,21 +20,13 @@ pub(crate) use session::Purpose;
 pub(crate) use sizes::{Uses, check_sizes};
 pub(crate) use waiting::patiently;
 
-use crate::{
-    config::Backends,
-    job::{Engine, Waker},
-    tasks::Tasks,
-};
+use crate::{config::Backends, spec::Share};
+use std::sync::Arc;
 
-/// Which pool a transaction's connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Share {
-    /// Calls that change something.
-    Calls,
-    /// Jobs, messages, schedules.
-    Jobs,
-    /// Loops over pending work.
-    Relay,
+/// Is told what a transaction has committed, once it has.
+pub(crate) trait CommitListener: Send + Sync {
+    /// Jobs of these kinds, and perhaps events.
+    fn committed(&self, kinds: &[&'static str], has_events: bool);
 }
 
 /// The pools of one process. They connect when first used.
@@ -48,7 +40,8 @@ pub(crate) struct Pools {
     pub(crate) upkeep: Pool,
     /// For connections of one's own.
     pub(crate) connector: Connector,
-    pub(crate) waker: Waker,
+    /// Told of what was committed.
+    pub(crate) listener: Option<Arc<dyn CommitListener>>,
 }
 
 /// Connections for bookkeeping: one of them listens.
@@ -59,7 +52,7 @@ const PROBE: u32 = 1;
 const HEARTBEAT: u32 = 1;
 
 impl Pools {
-    pub(crate) fn lazy(backends: &Backends, process: &str, engine: &Engine, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub(crate) fn lazy(backends: &Backends, process: &str) -> anyhow::Result<Self> {
         let connector = Connector::new(&backends.database_url, process, backends.lease)?;
         let pool = |purpose, size| Pool::lazy(&connector, purpose, size);
         let upkeep = pool(Purpose::Work, UPKEEP_POOL_SIZE);
@@ -68,10 +61,16 @@ impl Pools {
             jobs: pool(Purpose::Work, backends.pools.jobs),
             relay: pool(Purpose::Work, backends.pools.relay),
             reads: pool(Purpose::Reads, backends.pools.reads),
-            waker: Waker::new(upkeep.clone(), tasks.clone(), engine.kinds().clone()),
+            listener: None,
             upkeep,
             connector,
         })
+    }
+
+    /// The same, whose transactions tell what they commit.
+    #[must_use]
+    pub(crate) fn told(self, listener: Arc<dyn CommitListener>) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// The pool of that share.

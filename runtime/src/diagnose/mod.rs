@@ -4,9 +4,13 @@ mod broker;
 use crate::{
     App, Runtime,
     config::Backends,
-    health::{Check, Looker, Needs},
+    health::Check,
     job,
-    process::sample_backlog,
+    process::{
+        health::{Looker, Needs},
+        sample_backlog,
+    },
+    reconcile,
     runtime::Role,
 };
 use std::sync::atomic::Ordering;
@@ -52,7 +56,7 @@ pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Findi
     if has_database {
         findings.extend(backlogs(&runtime).await?);
         findings.extend(queues(&runtime).await?);
-        findings.extend(overdue(&runtime).await?);
+        findings.extend(overdue(&runtime, app.reconcilers()).await?);
     }
     if ready.broker.up {
         findings.extend(broker::look(&runtime, has_database).await?);
@@ -127,9 +131,9 @@ async fn queues(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn overdue(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
+async fn overdue(runtime: &Runtime, reconcilers: &[reconcile::Erased]) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for reconciler in runtime.reconcilers() {
+    for reconciler in reconcilers {
         let overdue = (reconciler.overdue)(&runtime.pools().reads).await?;
         let age =
             if overdue.count > 0 { format!(", the oldest for {} s", overdue.oldest.as_secs()) } else { String::new() };

@@ -1,5 +1,5 @@
 //! Running all jobs of a claim by one call of their handler.
-use super::{BatchHandler, Headers, Verdict, claim::Claimed, read, stop::Stop};
+use super::{BatchHandler, Headers, Verdict, claim::Claimed, payload::read, stop::Stop};
 use crate::{
     Error, Invocation, Member, Result, Tx,
     batch::{self, Verdicts},

@@ -4,12 +4,20 @@
 //! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
 //! one before. What is put back moves the beginning back to it. For what was committed late, the scout looks from the
 //! beginning now and then, how often depends on how long that takes; as long as it is quick, claims do the same.
-use super::settle::Place;
 use crate::{Class, Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// Where a job stands in its queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) priority: i16,
+    /// None where a runner of the crate sqlxmq has begun its last try.
+    pub(crate) attempt_at: Option<DateTime<Utc>>,
+    pub(crate) seq: i64,
+}
 
 /// A look from the beginning that is quicker than this is always taken.
 const CHEAP: Duration = Duration::from_millis(3);

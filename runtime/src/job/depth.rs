@@ -3,7 +3,7 @@
 //! Counts are bounded: they read at most [`COUNTED`] entries of the claim index, whatever the backlog. A deeper one is
 //! estimated by PostgreSQL's planner, in constant time.
 use super::Kind;
-use crate::{Error, Io, Result, Runtime, db::Pool, spec::Queue};
+use crate::{Error, Result, db::Pool, spec::Queue};
 use chrono::{DateTime, Utc};
 use sqlx::types::JsonValue;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -97,43 +97,8 @@ fn ceil(figure: f64) -> i64 {
     figure.ceil() as i64
 }
 
-/// Every queue: those this application knows, and those that have jobs of others, sorted by kind.
-///
-/// # Errors
-/// When the database does not answer: never an empty queue instead.
-pub async fn depths(io: &Io) -> Result<Vec<Depth>> {
-    of_all(io.runtime(), true).await
-}
-
-/// The queue of one kind.
-///
-/// # Errors
-/// [`Class::NotFound`](crate::Class::NotFound) for a kind without a handler, naming those that have one.
-pub async fn depth(io: &Io, kind: &str) -> Result<Depth> {
-    let kinds = io.runtime().jobs().kinds();
-    let Some(known) = kinds.get(kind) else {
-        let mut names: Vec<_> = kinds.keys().copied().collect();
-        names.sort_unstable();
-        return Err(Error::not_found(format!("no queue is called {kind:?}; allowed: {}", names.join(", "))));
-    };
-    let looked = look(&io.runtime().pools().reads, &[kind.to_owned()], kinds).await?;
-    looked.into_iter().next().ok_or_else(|| Error::internal(anyhow::anyhow!("{} was not looked at", known.spec.name)))
-}
-
-/// Every queue that this application knows, and with `others` those it does not.
-pub(crate) async fn of_all(runtime: &Runtime, others: bool) -> Result<Vec<Depth>> {
-    let pool = &runtime.pools().reads;
-    let mut names: Vec<String> = runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
-    if others {
-        names.extend(kinds_with_jobs(pool).await?);
-    }
-    names.sort_unstable();
-    names.dedup();
-    look(pool, &names, runtime.jobs().kinds()).await
-}
-
 /// Kinds that have jobs, found by leaping over the claim index from one to the next.
-async fn kinds_with_jobs(pool: &Pool) -> Result<Vec<String>> {
+pub(crate) async fn kinds_with_jobs(pool: &Pool) -> Result<Vec<String>> {
     let kinds = sqlx::query_scalar!(
         r#"WITH RECURSIVE kind AS (
              (SELECT channel_name FROM mq_msgs
@@ -151,7 +116,11 @@ async fn kinds_with_jobs(pool: &Pool) -> Result<Vec<String>> {
     Ok(kinds.fetch_all(pool).await?)
 }
 
-async fn look(pool: &Pool, names: &[String], known: &HashMap<&'static str, Arc<Kind>>) -> Result<Vec<Depth>> {
+pub(crate) async fn look(
+    pool: &Pool,
+    names: &[String],
+    known: &HashMap<&'static str, Arc<Kind>>,
+) -> Result<Vec<Depth>> {
     let rows = sqlx::query!(
         r#"SELECT k.kind AS "kind!", q.paused_at AS "paused_at?", q.paused_by AS "paused_by?", q.mean_ms AS "mean_ms?",
                   (SELECT count(*) FROM (

@@ -1,5 +1,5 @@
 //! What the job loops of one process share.
-use super::{Handler, claim::Cursor, stop::Stop};
+use super::{claim::Cursor, stop::Stop};
 use crate::spec::{Queue, Spec, Trigger};
 use std::{
     collections::HashMap,
@@ -20,7 +20,8 @@ const SHUNNED_FOR: Duration = Duration::from_mins(1);
 pub(crate) struct Kind {
     pub(crate) spec: &'static Spec,
     pub(crate) queue: Queue,
-    handler: OnceLock<Handler>,
+    /// How many of one key may run at once, set once this process runs the kind.
+    per_key: OnceLock<Option<u32>>,
     cursor: Mutex<Cursor>,
     /// Told when there may be something to claim.
     pub(crate) due: Notify,
@@ -69,7 +70,7 @@ impl Kind {
         Self {
             spec,
             queue,
-            handler: OnceLock::new(),
+            per_key: OnceLock::new(),
             cursor: Mutex::new(Cursor::new()),
             due: Notify::new(),
             suspects: AtomicBool::new(false),
@@ -78,9 +79,14 @@ impl Kind {
         }
     }
 
-    /// The handler, once this process runs the kind.
-    pub(crate) fn handler(&self) -> Option<Handler> {
-        self.handler.get().copied()
+    /// Whether this process runs it.
+    fn runs_here(&self) -> bool {
+        self.per_key.get().is_some()
+    }
+
+    /// How many of one key may run at once; no limit where none.
+    pub(crate) fn per_key(&self) -> Option<u32> {
+        self.per_key.get().copied().flatten()
     }
 
     /// Leaves a job alone for a while: others of its kind are not to wait for it.
@@ -154,9 +160,9 @@ impl Engine {
     }
 
     /// Marks the kind as run here. None when the kind is unknown or runs already.
-    pub(crate) fn start(&self, spec: &'static Spec, handler: Handler) -> Option<Arc<Kind>> {
+    pub(crate) fn start(&self, spec: &'static Spec, per_key: Option<u32>) -> Option<Arc<Kind>> {
         let kind = self.0.kinds.get(spec.name)?;
-        kind.handler.set(handler).ok()?;
+        kind.per_key.set(per_key).ok()?;
         Some(kind.clone())
     }
 
@@ -167,7 +173,7 @@ impl Engine {
 
     /// Those that this process runs.
     pub(crate) fn running_kinds(&self) -> Vec<Arc<Kind>> {
-        self.0.kinds.values().filter(|kind| kind.handler().is_some()).cloned().collect()
+        self.0.kinds.values().filter(|kind| kind.runs_here()).cloned().collect()
     }
 
     pub(crate) fn worker_id(&self) -> Uuid {

@@ -3,8 +3,8 @@
 //! It writes what sqlxmq's `mq_insert` writes, with the arguments in the job's own row, and without its two
 //! notifications: NOTIFY takes a lock through the commit that
 //! all notifying transactions share. [`Waker`](super::Waker) tells the workers after the commit instead.
-use super::{BASE_BACKOFF, Headers, Job, MAX_KEY_BYTES};
-use crate::{Error, Invocation, Result, ids};
+use super::{BASE_BACKOFF, Headers, Job, MAX_KEY_BYTES, wake::LOOKAHEAD};
+use crate::{Error, Invocation, Result, Tx, ids};
 use sqlx::{PgConnection, postgres::types::PgInterval};
 use std::time::Duration;
 use uuid::Uuid;
@@ -154,6 +154,37 @@ fn backoff() -> Result<PgInterval> {
     PgInterval::try_from(BASE_BACKOFF).map_err(|error| Error::internal(anyhow::Error::from_boxed(error)))
 }
 
+impl Tx {
+    /// Enqueues a job: if and only if this transaction commits. A [`Duration`] in place of the options is a delay.
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] when its key or its delay is too long.
+    pub async fn enqueue<J: Job>(&mut self, job: &J, options: impl Into<Options>) -> Result<Enqueued> {
+        let options = options.into();
+        let enqueued = insert_one(self, job, &options).await?;
+        self.remember(J::KIND, &options);
+        Ok(enqueued)
+    }
+
+    /// Enqueues many jobs of a kind, in one statement where they have no keys. Gives their ids, in their order.
+    ///
+    /// # Errors
+    /// As [`Tx::enqueue`].
+    pub async fn enqueue_many<J: Job>(&mut self, jobs: &[J], options: impl Into<Options>) -> Result<Vec<Uuid>> {
+        let options = options.into();
+        let ids = insert_many(self, jobs, &options).await?;
+        self.remember(J::KIND, &options);
+        Ok(ids)
+    }
+
+    /// Workers are told after the commit, of what is due soon.
+    fn remember(&mut self, kind: &'static str, options: &Options) {
+        if options.delay < LOOKAHEAD {
+            self.wakes(kind);
+        }
+    }
+}
+
 fn headers(invocation: &Invocation) -> Result<Vec<u8>> {
     let headers = Headers {
         correlation_id: Some(invocation.correlation_id.clone()),
@@ -162,12 +193,8 @@ fn headers(invocation: &Invocation) -> Result<Vec<u8>> {
     serde_json::to_vec(&headers).map_err(Error::internal)
 }
 
-pub(crate) async fn enqueue<J: Job>(
-    conn: &mut PgConnection,
-    invocation: &Invocation,
-    job: &J,
-    options: &Options,
-) -> Result<Enqueued> {
+async fn insert_one<J: Job>(tx: &mut Tx, job: &J, options: &Options) -> Result<Enqueued> {
+    let (conn, invocation) = tx.parts();
     let row = Row::of(job, headers(invocation)?, options)?;
     match (&options.unique, J::PER_KEY) {
         (Some(_), Some(_)) => {
@@ -181,20 +208,16 @@ pub(crate) async fn enqueue<J: Job>(
     }
 }
 
-/// Jobs of one kind in one statement, in their order. Keys and uniqueness need [`enqueue`].
-pub(crate) async fn enqueue_many<J: Job>(
-    conn: &mut PgConnection,
-    invocation: &Invocation,
-    jobs: &[J],
-    options: &Options,
-) -> Result<Vec<Uuid>> {
+/// Jobs of one kind in one statement, in their order. Keys and uniqueness need [`insert_one`].
+async fn insert_many<J: Job>(tx: &mut Tx, jobs: &[J], options: &Options) -> Result<Vec<Uuid>> {
     if options.unique.is_some() || J::PER_KEY.is_some() {
         let mut ids = Vec::with_capacity(jobs.len());
         for job in jobs {
-            ids.push(enqueue(conn, invocation, job, options).await?.job_id());
+            ids.push(insert_one(tx, job, options).await?.job_id());
         }
         return Ok(ids);
     }
+    let (conn, invocation) = tx.parts();
     let headers = headers(invocation)?;
     let args = jobs.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
     let ids: Vec<Uuid> = jobs.iter().map(|_| ids::ordered()).collect();

@@ -6,7 +6,7 @@ use super::{
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
 };
-use crate::{Invocation, Result, Runtime, Tx, db::Share};
+use crate::{Invocation, Result, Runtime, Tx, spec::Share};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -83,7 +83,7 @@ async fn bury(tx: &mut Tx, kinds: &[Arc<Kind>], kind: &str, job: &Claimed) -> Re
     let Some(kind) = kinds.iter().find(|known| known.spec.name == kind) else { return Ok(()) };
     let error = "a runner of the crate sqlxmq gave it up: its last try failed, or its process died".to_owned();
     tracing::error!(handler = kind.spec.name, job_id = %job.id, error, "the job is dead");
-    let per_key = kind.handler().and_then(|handler| handler.per_key);
+    let per_key = kind.per_key();
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let failure = Failure { class: "exhausted", error, after: None };
     settle::bury(tx.conn(), job, Fence::Token(Uuid::max()), &failure, &keys).await.map(drop)

@@ -1,11 +1,11 @@
 //! From what a handler returned to what becomes of its job.
 use super::{
-    Kind, Verdict,
+    Kind, MAX_DEATHS, Verdict,
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
     stop::Stop,
 };
-use crate::{Class, Error, Invocation, Result, Runtime, Tx, backoff, db::Share, error::Disposition};
+use crate::{Class, Error, Invocation, Result, Runtime, Tx, backoff, error::Disposition, spec::Share};
 use std::time::Duration;
 
 /// A statement on the queue that takes longer finds the database gone.
@@ -14,6 +14,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The pause after PostgreSQL rolled back over a concurrent change.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(30);
+
+/// A handler that was asked to stop has this long; then it is dropped.
+pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// What a run came to.
 #[derive(Debug)]
@@ -124,7 +127,7 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
 
 async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &Outcome) -> Result<()> {
     let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
-    let per_key = kind.handler().and_then(|handler| handler.per_key);
+    let per_key = kind.per_key();
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let mut unblocked = Vec::new();
     let held = match outcome {
@@ -150,4 +153,30 @@ async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence
         tracing::warn!(handler = kind.spec.name, job_id = %job.id, "the job was taken over by another worker");
     }
     Ok(())
+}
+
+/// Runs the handler until it ends, or until its time after being asked to stop is over.
+pub(super) async fn stoppable(stop: &Stop, work: impl Future<Output = Result<Verdict>>) -> Result<Verdict> {
+    let cancel = stop.asked();
+    if cancel.is_cancelled() {
+        return Err(cancelled());
+    }
+    let patience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_GRACE).await;
+    };
+    tokio::select! {
+        result = work => match result {
+            Ok(Verdict::Done) => Ok(Verdict::Done),
+            _ if cancel.is_cancelled() => Err(cancelled()),
+            other => other,
+        },
+        () = patience => Err(cancelled()),
+    }
+}
+
+/// What a job that killed too many workers comes to.
+pub(super) fn killer() -> Outcome {
+    let error = format!("{MAX_DEATHS} workers died while they ran it");
+    Outcome::Failed { failure: Failure { class: "killer", error, after: None }, give_up: true }
 }

@@ -1,5 +1,5 @@
 //! Jobs as operators see them.
-use crate::{Io, Result, keyset};
+use crate::{Pool, Result, keyset};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::types::JsonValue;
@@ -112,7 +112,7 @@ impl From<Row> for View {
 
 /// The jobs of a kind that come next, in the order in which they are claimed, then those behind others of their key; at
 /// most `limit` of each.
-pub async fn queued(io: &Io, kind: &str, limit: i64) -> Result<Vec<View>> {
+pub async fn queued(reads: &Pool, kind: &str, limit: i64) -> Result<Vec<View>> {
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT m.id AS "job_id!", m.channel_name AS "kind!",
@@ -138,11 +138,11 @@ pub async fn queued(io: &Io, kind: &str, limit: i64) -> Result<Vec<View>> {
         kind,
         limit,
     );
-    Ok(rows.fetch_all(io.reads()).await?.into_iter().map(View::from).collect())
+    Ok(rows.fetch_all(reads).await?.into_iter().map(View::from).collect())
 }
 
 /// One job, queued or dead.
-pub async fn job(io: &Io, job_id: Uuid) -> Result<Option<View>> {
+pub async fn job(reads: &Pool, job_id: Uuid) -> Result<Option<View>> {
     let queued = sqlx::query_as!(
         Row,
         r#"SELECT m.id AS job_id, m.channel_name AS kind,
@@ -157,7 +157,7 @@ pub async fn job(io: &Io, job_id: Uuid) -> Result<Option<View>> {
            FROM mq_msgs m LEFT JOIN mq_payloads p USING (id) WHERE m.id = $1 AND m.id <> uuid_nil()"#,
         job_id,
     )
-    .fetch_optional(io.reads())
+    .fetch_optional(reads)
     .await?;
     if let Some(row) = queued {
         return Ok(Some(row.into()));
@@ -170,13 +170,18 @@ pub async fn job(io: &Io, job_id: Uuid) -> Result<Option<View>> {
            FROM dead_jobs WHERE job_id = $1"#,
         job_id,
     )
-    .fetch_optional(io.reads())
+    .fetch_optional(reads)
     .await?;
     Ok(dead.map(View::from))
 }
 
 /// Dead jobs, the newest first, of one kind or of all, after the one named. Without their arguments.
-pub async fn dead(io: &Io, kind: Option<&str>, after: Option<(DateTime<Utc>, Uuid)>, limit: i64) -> Result<Vec<View>> {
+pub async fn dead(
+    reads: &Pool,
+    kind: Option<&str>,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> Result<Vec<View>> {
     let (after_at, after_id) = after.unwrap_or(keyset::END);
     // Two statements, each with an index of its own: one for both would walk the other's.
     let Some(kind) = kind else {
@@ -191,7 +196,7 @@ pub async fn dead(io: &Io, kind: Option<&str>, after: Option<(DateTime<Utc>, Uui
             after_id,
             limit,
         );
-        return Ok(rows.fetch_all(io.reads()).await?.into_iter().map(View::from).collect());
+        return Ok(rows.fetch_all(reads).await?.into_iter().map(View::from).collect());
     };
     let rows = sqlx::query_as!(
         Row,
@@ -205,5 +210,5 @@ pub async fn dead(io: &Io, kind: Option<&str>, after: Option<(DateTime<Utc>, Uui
         after_id,
         limit,
     );
-    Ok(rows.fetch_all(io.reads()).await?.into_iter().map(View::from).collect())
+    Ok(rows.fetch_all(reads).await?.into_iter().map(View::from).collect())
 }

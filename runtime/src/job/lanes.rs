@@ -7,16 +7,16 @@
 //! A transaction leaves nothing behind when its worker dies. So that a job which kills its process is recognised, a lane
 //! writes down what it is about to run, in an unlogged table and a transaction of its own.
 use super::{
-    Erased, Kind, MAX_DEATHS, Verdict, batched,
+    Kind, MAX_DEATHS,
     claim::{self, Claimed},
-    failure::{self, Outcome, cancelled},
+    failure::{self, killer},
+    lane::{BATCH_WINDOW, Handle, Lane, QUEUE_TIMEOUT},
     limit,
     run::Batch,
-    settle::{Failure, Fence},
+    settle::Fence,
     stop::Stop,
 };
-use crate::{Invocation, Result, Runtime, Tx, backoff, db::Share, tx::bounded};
-use futures_util::future::BoxFuture;
+use crate::{Invocation, Result, Runtime, Tx, backoff, spec::Share, tx::bounded};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -24,37 +24,12 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A batch takes no further job once it has run for this long.
-pub const BATCH_WINDOW: Duration = Duration::from_millis(20);
 /// The first batch; it doubles as long as whole batches fit into the window.
 const FIRST_BATCH: usize = 16;
-/// A statement on the queue that takes longer finds the database gone.
-pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a broken database is left alone.
 const BROKEN: Duration = Duration::from_secs(1);
 /// How long a lane waits when all slots across processes are taken.
 const FULL: Duration = Duration::from_millis(50);
-/// A handler that was asked to stop has this long; then it is dropped.
-pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
-
-pub(super) type Each = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
-
-/// A handler of jobs one after another, or of all of a batch at once.
-#[derive(Clone, Copy)]
-pub(super) enum Handle {
-    Each(Each),
-    All(batched::Handle),
-}
-
-pub(super) struct Lane {
-    pub(super) runtime: Runtime,
-    pub(super) kind: Arc<Kind>,
-    pub(super) handle: Handle,
-    pub(super) per_key: Option<u32>,
-    index: usize,
-    size: usize,
-}
-
 /// What a turn of a lane came to.
 enum Turn {
     Ran,
@@ -63,19 +38,13 @@ enum Turn {
 }
 
 /// Starts as many lanes as the kind's concurrency. Whoever finds a full batch wakes one more.
-pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>) {
-    let Some(handler) = kind.handler() else { return };
-    let handle = match handler.erased {
-        Erased::Tx(handle) => Handle::Each(handle),
-        Erased::TxBatch(handle) => Handle::All(handle),
-        Erased::Io(_) => return,
-    };
+pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
     for index in 0..kind.spec.limits.concurrency {
         let mut lane = Lane {
             runtime: runtime.clone(),
             kind: kind.clone(),
             handle,
-            per_key: handler.per_key,
+            per_key: kind.per_key(),
             index,
             size: FIRST_BATCH.min(kind.queue.batch),
         };
@@ -258,30 +227,4 @@ impl Lane {
         .await?;
         Ok(())
     }
-}
-
-/// Runs the handler until it ends, or until its time after being asked to stop is over.
-pub(super) async fn stoppable(stop: &Stop, work: impl Future<Output = Result<Verdict>>) -> Result<Verdict> {
-    let cancel = stop.asked();
-    if cancel.is_cancelled() {
-        return Err(cancelled());
-    }
-    let patience = async {
-        cancel.cancelled().await;
-        tokio::time::sleep(CANCEL_GRACE).await;
-    };
-    tokio::select! {
-        result = work => match result {
-            Ok(Verdict::Done) => Ok(Verdict::Done),
-            _ if cancel.is_cancelled() => Err(cancelled()),
-            other => other,
-        },
-        () = patience => Err(cancelled()),
-    }
-}
-
-/// What a job that killed too many workers comes to.
-pub(super) fn killer() -> Outcome {
-    let error = format!("{MAX_DEATHS} workers died while they ran it");
-    Outcome::Failed { failure: Failure { class: "killer", error, after: None }, give_up: true }
 }

@@ -4,16 +4,15 @@
 //! handed to one completer per kind, which deletes many in one statement and outlives the drain. A lease is kept alive
 //! until its completion is durable.
 use super::{
-    Attempt, Erased, Headers, Kind, MAX_DEATHS, Verdict,
+    Attempt, Headers, Kind, MAX_DEATHS, Verdict,
     claim::{self, Claimed},
-    failure::{self, Outcome, judge_stoppable},
-    lanes::{killer, stoppable},
+    failure::{self, Outcome, judge_stoppable, killer, stoppable},
     limit::{self, Slot, Slots},
     settle::{self, Fence, Keys},
     stop::Stop,
 };
 use crate::{
-    Invocation, Io, Result, Runtime, Tx, backoff, db::Share, fault, ids, invoke, spec::Durability, tx::bounded,
+    Invocation, Io, Result, Runtime, Tx, backoff, fault, ids, invoke, spec::Durability, spec::Share, tx::bounded,
 };
 use futures_util::future::BoxFuture;
 use std::{
@@ -35,7 +34,7 @@ const AHEAD_WINDOW: Duration = Duration::from_millis(20);
 /// Jobs of larger claims get no span and no metrics of their own.
 const SPANS: usize = 16;
 
-type Handle = fn(Arc<Attempt>, String) -> BoxFuture<'static, Result<Verdict>>;
+pub(super) type Handle = fn(Arc<Attempt>, String) -> BoxFuture<'static, Result<Verdict>>;
 
 /// A job on its way through this process.
 struct Leased {
@@ -63,9 +62,7 @@ enum Turn {
     Wait(Duration),
 }
 
-pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>) {
-    let Some(handler) = kind.handler() else { return };
-    let Erased::Io(handle) = handler.erased else { return };
+pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
     let (completer, finished) = mpsc::channel(kind.queue.batch * 2);
     let slots = kind
         .queue
@@ -75,13 +72,13 @@ pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>) {
         runtime: runtime.clone(),
         kind: kind.clone(),
         handle,
-        per_key: handler.per_key,
+        per_key: kind.per_key(),
         permits: Arc::new(Semaphore::new(kind.spec.limits.concurrency)),
         suspects: Arc::new(Semaphore::new(1)),
         slots,
         completer,
     };
-    let (inner, of, per_key) = (runtime.clone(), kind.clone(), handler.per_key);
+    let (inner, of, per_key) = (runtime.clone(), kind.clone(), kind.per_key());
     runtime.tasks().spawn(async move { complete_all(&inner, &of, per_key, finished).await });
     runtime.tasks().spawn(async move { fetch(shared).await });
 }

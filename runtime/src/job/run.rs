@@ -2,8 +2,8 @@
 use super::{
     Headers, Verdict, batched,
     claim::{self, Claimed},
-    failure::{self, Outcome, cancelled, judge, judge_stoppable},
-    lanes::{BATCH_WINDOW, Each, Handle, Lane, QUEUE_TIMEOUT, stoppable},
+    failure::{self, Outcome, cancelled, judge, judge_stoppable, stoppable},
+    lane::{BATCH_WINDOW, Each, Handle, Lane, QUEUE_TIMEOUT},
     settle::{self, Fence, Keys, Unblocked},
     stop::Stop,
 };

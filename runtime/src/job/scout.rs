@@ -180,7 +180,7 @@ fn heed(runtime: &Runtime, payload: &str) {
                 runtime.jobs().cancel(job_id);
             }
         } else if word == wake::EVENTS {
-            runtime.pools().waker.heard_of_events();
+            runtime.waker().heard_of_events();
         } else if let Some(kind) = runtime.jobs().kinds().get(word) {
             kind.wake();
         }

@@ -1,11 +1,10 @@
 //! What becomes of a claimed job: each statement changes the row only if this attempt still holds it.
 use super::{
     MAX_ERRORS,
-    claim::Claimed,
+    claim::{Claimed, Place},
     enqueue::{MAX_DELAY, lock_keys},
 };
 use crate::{Error, Result, invocation::is_correlation_id};
-use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, types::JsonValue};
 use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
@@ -31,15 +30,6 @@ impl Fence {
 
 /// Where jobs stand that have been unblocked. They may stand before the place where claims begin.
 pub(crate) type Unblocked = Vec<Place>;
-
-/// Where a job stands in its queue.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) priority: i16,
-    /// None where a runner of the crate sqlxmq has begun its last try.
-    pub(crate) attempt_at: Option<DateTime<Utc>>,
-    pub(crate) seq: i64,
-}
 
 /// A kind's keys that lose a job: the next one of each is unblocked.
 #[derive(Debug, Clone)]

@@ -4,7 +4,10 @@
 //! the transaction that enqueues: after its commit the kind is remembered, and one notification for everything remembered
 //! goes out at most every [`DEBOUNCE`]. A lost one costs a poll.
 use super::Kind;
-use crate::{db::Pool, tasks::Tasks};
+use crate::{
+    db::{CommitListener, Pool},
+    tasks::Tasks,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -43,23 +46,32 @@ struct Pending {
     sending: bool,
 }
 
+impl CommitListener for Waker {
+    fn committed(&self, kinds: &[&'static str], has_events: bool) {
+        self.enqueued(kinds);
+        if has_events {
+            self.emitted();
+        }
+    }
+}
+
 impl Waker {
     pub(crate) fn new(pool: Pool, tasks: Tasks, kinds: HashMap<&'static str, Arc<Kind>>) -> Self {
         Self(Arc::new(Inner { pool, tasks, kinds, pending: Mutex::default(), outbox: Notify::new() }))
     }
 
     /// Jobs of these kinds have been committed: wakes who runs them here, and soon those elsewhere.
-    pub(crate) fn enqueued(&self, kinds: impl IntoIterator<Item = &'static str>) {
+    fn enqueued(&self, kinds: &[&'static str]) {
         for kind in kinds {
-            if let Some(kind) = self.0.kinds.get(kind) {
+            if let Some(kind) = self.0.kinds.get(*kind) {
                 kind.wake();
             }
-            self.send(kind.to_owned());
+            self.send((*kind).to_owned());
         }
     }
 
     /// Events have been committed: wakes who relays them here, and soon those elsewhere.
-    pub(crate) fn emitted(&self) {
+    fn emitted(&self) {
         self.0.outbox.notify_one();
         self.send(EVENTS.to_owned());
     }

@@ -1,9 +1,9 @@
 //! The topics of one feed that somebody watches.
-use super::{Feed, Topics, topic::Topic};
+use super::{Feed, Listens, Live, Topics, topic::Topic};
 use crate::{Error, spec::Trigger, tasks::Tasks};
 use prost::{Message, Name};
 use std::{
-    any::type_name,
+    any::{TypeId, type_name},
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -16,19 +16,6 @@ pub(super) struct Hub<F: Feed> {
 struct Watched<F: Feed> {
     topic: Arc<Topic<F>>,
     by: i64,
-}
-
-/// What the link needs of a hub, its types forgotten.
-pub(super) trait Listens: Send + Sync {
-    fn keys(&self) -> &'static [&'static str];
-    /// An event has come.
-    fn hear(&self, message_type: &str, payload: &[u8], tasks: &Tasks);
-    /// The watched topics, each with how many watch it here.
-    fn audience(&self) -> Vec<(String, i64)>;
-    /// How many watch the topic, over all processes.
-    fn tell(&self, topic: &str, audience: Option<i64>, tasks: &Tasks);
-    /// The link is not what it was.
-    fn link_changed(&self, tasks: &Tasks);
 }
 
 impl<F: Feed> Default for Hub<F> {
@@ -118,6 +105,18 @@ impl<F: Feed> Listens for Hub<F> {
 
     fn link_changed(&self, tasks: &Tasks) {
         self.watched().iter().for_each(|topic| topic.tell_all(tasks));
+    }
+}
+
+impl Live {
+    /// One feed more.
+    pub(crate) fn add<F: Feed>(&mut self) {
+        let hub = Arc::new(Hub::<F>::default());
+        self.put(TypeId::of::<F>(), hub.clone(), hub);
+    }
+
+    pub(super) fn hub<F: Feed>(&self) -> Option<Arc<Hub<F>>> {
+        self.get(TypeId::of::<F>())?.downcast().ok()
     }
 }
 

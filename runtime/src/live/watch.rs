@@ -49,6 +49,16 @@ pub struct Watch<F: Feed> {
     next_pulse: Pin<Box<Sleep>>,
 }
 
+impl Io {
+    /// Watches a topic of a registered feed.
+    ///
+    /// # Errors
+    /// When the feed is not registered.
+    pub fn watch<F: Feed>(&self, topic: &str) -> Result<Watch<F>> {
+        Watch::begin(self, topic)
+    }
+}
+
 impl<F: Feed> Drop for Watch<F> {
     fn drop(&mut self) {
         self.hub.leave(&self.topic.name);

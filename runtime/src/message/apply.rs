@@ -1,10 +1,10 @@
 //! Applying messages: effects and receipts in one transaction, or effects alone where they are idempotent by themselves.
 use super::{
-    consumer::{Consumer, Erased, HandleTx},
     delivery::Received,
+    handler::{Consumer, Erased, HandleTx},
 };
 use crate::{
-    Error, Invocation, Io, Member, Result, Runtime, Tx, batch::Verdicts, db::Share, fault, receipt, tx::bounded,
+    Error, Invocation, Io, Member, Result, Runtime, Tx, batch::Verdicts, fault, receipt, spec::Share, tx::bounded,
 };
 
 /// Applies a batch, with its receipts where it has any. One verdict each.

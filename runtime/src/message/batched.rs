@@ -9,8 +9,10 @@
 //! one comes that nobody had before.
 use super::{
     apply::apply,
-    consumer::{Consumer, Ended, PAUSES, consume, leave, see_through},
+    channel::{Ended, PAUSES, consume, leave},
     delivery::Received,
+    handler::Consumer,
+    single::see_through,
 };
 use crate::{
     Error, Invocation, Member, Result, Runtime, backoff,

@@ -7,13 +7,17 @@
 
 mod apply;
 mod batched;
+mod channel;
 mod consumer;
 mod delivery;
+mod handler;
 mod returning;
+mod single;
 
 pub mod parking;
 
-pub(crate) use consumer::{Erased, run};
+pub(crate) use consumer::run;
+pub(crate) use handler::Erased;
 pub(crate) use returning::run as return_unknown;
 
 use crate::{
@@ -21,8 +25,8 @@ use crate::{
     batch::{self, Verdicts},
     spec::Spec,
 };
-use consumer::{Consumer, Deciding};
 use delivery::Received;
+use handler::{Consumer, Deciding};
 use prost::{Message as _, Name};
 use uuid::Uuid;
 

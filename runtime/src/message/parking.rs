@@ -5,7 +5,7 @@
 //! second delivery changes nothing. A retry is published before its row is deleted: a message that went out twice is found
 //! in its consumer's inbox.
 use super::{
-    consumer::{Ended, leave},
+    channel::{Ended, leave},
     delivery::{self, ParkedDelivery},
 };
 use crate::{Error, Io, Pool, Result, Runtime, Tx, backoff, broker::Consuming, job::Attempt, keyset};

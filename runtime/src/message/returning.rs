@@ -2,8 +2,8 @@
 //! from the table, as if they had been delivered once more. While old and new workers share a queue, one that went back there
 //! might meet an old one again.
 use super::{
-    consumer::{Consumer, Erased},
     delivery::{Received, why},
+    handler::{Consumer, Erased},
 };
 use crate::{Result, Runtime, error::Disposition, spec::Spec};
 use std::time::Duration;

@@ -23,10 +23,10 @@ use crate::{
     backoff,
     batch::{self, Verdicts},
     combine::{Apart, Combiner, Lane},
-    db::Share,
     fault,
     invoke::{self, Finished, Together},
     receipt::{self, CallKey, Outcome},
+    spec::Share,
     tx::{Kept, Terms, bounded},
 };
 use bytes::Bytes;

@@ -6,10 +6,9 @@ use super::{
     stream::{self, Replies},
 };
 use crate::{
-    Class, Invocation, Io, Result, Runtime, Tx, backoff,
-    db::Share,
-    fault, invoke,
+    Class, Invocation, Io, Result, Runtime, Tx, backoff, fault, invoke,
     receipt::{self, CallKey},
+    spec::Share,
     spec::Spec,
     tx::bounded,
 };

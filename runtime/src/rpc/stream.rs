@@ -3,7 +3,7 @@ use super::{
     StreamHandler,
     incoming::{Incoming, Received, decode},
 };
-use crate::{Class, Error, Io, Result, Runtime, auth, call::Call, db::Share, invoke};
+use crate::{Class, Error, Io, Result, Runtime, auth, call::Call, invoke, spec::Share};
 use bytes::Bytes;
 use futures_util::{
     StreamExt,

@@ -166,7 +166,7 @@ fn readyz(runtime: &Runtime) -> Response {
     let Some(readiness) = runtime.health().readiness() else {
         return Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body("not looked yet\n");
     };
-    let readiness = readiness.unless_draining(runtime);
+    let readiness = readiness.unless_draining(runtime.tasks());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::to_string_pretty(&readiness).unwrap_or_default();
     Response::builder().status(status).content_type("application/json").body(body + "\n")

@@ -1,6 +1,9 @@
 //! How jobs of a kind are claimed, limited and acknowledged.
-use super::{MAX_BATCH, MAX_GROUP};
+use super::batch::MAX_BATCH;
 use std::{fmt, time::Duration};
+
+/// The longest time a finished job may wait for others to be acknowledged with it.
+pub const MAX_GROUP: Duration = Duration::from_millis(5);
 
 /// When the completion of a job is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ mod seldom;
 pub(crate) use runs::Observed;
 pub(crate) use seldom::Seldom;
 
-use crate::{auth::KeyFigures, fault, gauges, reconcile};
+use crate::{auth::KeyFigures, fault};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider},
@@ -71,8 +71,6 @@ pub(crate) struct Metrics {
     batch_size: Histogram<u64>,
     turned_away: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
-    pub(crate) queues: gauges::Queues,
-    pub(crate) overdue: reconcile::Found,
     meter: Meter,
     // Dropping it would end every instrument.
     _provider: SdkMeterProvider,
@@ -101,10 +99,6 @@ impl Metrics {
             jobs_dead: unsampled(),
         });
         register_gauges(&meter, &backlog);
-        let queues = gauges::Queues::default();
-        gauges::register(&meter, &queues);
-        let overdue = reconcile::Found::default();
-        reconcile::register(&meter, &overdue);
         Ok(Self {
             registry,
             runs: Runs::new(&meter),
@@ -118,8 +112,6 @@ impl Metrics {
                 .with_description("Calls refused at the door because a limit was reached")
                 .build(),
             backlog,
-            queues,
-            overdue,
             meter,
             _provider: provider,
         })
@@ -140,6 +132,11 @@ impl Metrics {
             let gauge = self.meter.u64_observable_gauge(name).with_description(description);
             gauge.with_callback(move |observer| observer.observe(figure(&keys), &[])).build();
         }
+    }
+
+    /// For instruments that are somebody's own.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// A gauge of a handler's own.

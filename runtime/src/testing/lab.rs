@@ -4,11 +4,11 @@ use crate::{
     App, Invocation, Io, Result, Runtime, Tx,
     batch::Verdicts,
     config::Backends,
-    db::Share,
     job::{self, Enqueued, Job, Options, Verdict, inspect},
     message, receipt,
     runtime::Role,
     schedule::{self, Tick},
+    spec::Share,
     tx::bounded,
 };
 use chrono::{DateTime, Utc};
@@ -141,7 +141,7 @@ impl Lab {
         let drained = self.until("no job is due", || self.is_drained()).await;
         worker.stop(PATIENCE).await?;
         drained?;
-        let dead = inspect::dead(&self.io(), None, None, 1_000).await?;
+        let dead = inspect::dead(self.io().reads(), None, None, 1_000).await?;
         Ok(dead.into_iter().filter(|job| job.at >= since).collect())
     }
 

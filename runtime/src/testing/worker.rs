@@ -2,10 +2,10 @@
 use crate::{
     App, Invocation, Io, Runtime,
     config::Backends,
-    db::Share,
-    health::{self, Looker, Needs},
     job,
+    process::health::{self, Looker, Needs},
     runtime::Role,
+    spec::Share,
     spec::Trigger,
 };
 use anyhow::bail;

@@ -3,8 +3,11 @@
 //!
 //! What can't be read leaves the keys that are known, for as long as keys may be old. A document from a URL is also kept in the
 //! database, so that a process can start while the server of keys is down.
-use super::{Verifier, jwks, keys::KeySource};
-use crate::{Pool, Result, Runtime};
+use crate::{
+    Pool, Result, Runtime,
+    auth::{self, Verifier},
+    config::KeySource,
+};
 use std::time::Duration;
 
 /// Keys are read again so often.
@@ -85,7 +88,7 @@ async fn read(runtime: &Runtime, source: &KeySource, verifier: &Verifier, last: 
     Ok(())
 }
 
-fn take(source: &KeySource, verifier: &Verifier, read: jwks::Read, age: Duration) {
+fn take(source: &KeySource, verifier: &Verifier, read: auth::Read, age: Duration) {
     for ignored in &read.ignored {
         tracing::warn!(ignored, from = %source, "a key is passed over");
     }

@@ -1,14 +1,15 @@
 //! The life of a process: check the schema, serve, drain on SIGTERM.
+pub(crate) mod health;
+mod keys;
+
 use crate::{
     App, Runtime,
     app::Registration,
-    auth::{self, DevLogin, KeySource, Verifier},
-    config::{Backends, ProcessConfig, TokenConfig},
+    auth::{self, DevLogin, Verifier},
+    config::{Backends, KeySource, ProcessConfig, TokenConfig},
     db::{self, State, Uses},
     edge::BodyLimits,
-    gauges,
-    health::{self, Looker, Needs},
-    job, live,
+    gauges, job, live,
     message::{self, parking},
     reconcile,
     runtime::Role,
@@ -18,6 +19,7 @@ use crate::{
     telemetry::{self, Backlog},
 };
 use anyhow::bail;
+use health::{Looker, Needs};
 use std::{
     process::ExitCode,
     sync::atomic::Ordering,
@@ -61,10 +63,15 @@ pub async fn run_service(
         let login = DevLogin { signing_key, issuer, audience, withheld: app.operators_roles() };
         public.all = auth::mount_dev_login(public.all, login);
     }
-    let process = Process { needs: Needs::Database, uses: Uses::Service, keys: Some(tokens.keys.clone()) };
+    let process = Process {
+        needs: Needs::Database,
+        uses: Uses::Service,
+        keys: Some(tokens.keys.clone()),
+        reconcilers: app.reconcilers().to_vec(),
+    };
     process
         .run(runtime, backends, config, (public, operators), |runtime| {
-            runtime.tasks().spawn(auth::refresh(runtime.clone(), tokens.keys.clone()));
+            runtime.tasks().spawn(keys::refresh(runtime.clone(), tokens.keys.clone()));
             runtime.tasks().spawn(live::run(runtime.clone()));
             let limited = runtime.clone();
             runtime.tasks().spawn(async move {
@@ -91,7 +98,12 @@ pub async fn run_worker(
     let app = app.checked()?;
     let chosen = app.workers(only)?;
     let runtime = app.runtime(backends, process, Role::Worker)?;
-    let process = Process { needs: Needs::DatabaseAndBroker, uses: Uses::Worker, keys: None };
+    let process = Process {
+        needs: Needs::DatabaseAndBroker,
+        uses: Uses::Worker,
+        keys: None,
+        reconcilers: app.reconcilers().to_vec(),
+    };
     process
         .run(runtime, backends, config, (Routes::default(), Routes::default()), |runtime| start(runtime, &chosen))
         .await
@@ -136,6 +148,7 @@ struct Process {
     uses: Uses,
     /// What tokens are checked with, where it takes calls.
     keys: Option<KeySource>,
+    reconcilers: Vec<reconcile::Erased>,
 }
 
 impl Process {
@@ -162,7 +175,7 @@ impl Process {
         start(&runtime);
         runtime.tasks().spawn(health::run(runtime.clone(), looker));
         runtime.tasks().spawn(gauges::run(runtime.clone()));
-        runtime.tasks().spawn(reconcile::run(runtime.clone()));
+        runtime.tasks().spawn(reconcile::run(runtime.clone(), self.reconcilers));
         let close_listeners = CancellationToken::new();
         public.all = server::health_routes(&runtime, public.all);
         operators.all = server::metrics_route(&runtime, server::health_routes(&runtime, operators.all));
@@ -185,7 +198,7 @@ impl Process {
         db::refuse_shared_sessions(&runtime.pools().connector).await?;
         db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
         if let Some(source) = &self.keys {
-            auth::read_at_start(runtime, source).await?;
+            keys::read_at_start(runtime, source).await?;
         }
         looker.note(runtime).await;
         Ok(())
