@@ -21,64 +21,35 @@
 
 pub mod app;
 pub mod auth;
-pub mod batch;
-pub mod broker;
-pub mod cache;
-pub mod call;
-pub mod clock;
+mod base;
 pub mod config;
+mod context;
 pub mod diagnose;
-pub mod error;
-pub mod fault;
-pub mod health;
-pub mod http;
-pub mod ids;
-pub mod invocation;
-pub mod io;
-pub mod job;
-pub mod keyset;
-pub mod live;
-pub mod message;
-pub mod metadata;
-pub mod names;
-pub mod poll;
+mod edge;
+mod postgres;
 pub mod process;
-pub mod reconcile;
-pub mod rpc;
-pub mod schedule;
-pub mod schema;
-pub mod spec;
-pub mod sqlxmq_jobs;
+mod queue;
+pub mod rabbitmq;
+pub mod redis;
+mod server;
 pub mod telemetry;
 pub mod testing;
-pub mod tls;
-pub mod tx;
-
-mod admission;
-mod backoff;
-mod caller;
-mod client;
-mod combine;
-mod concurrency_limit;
-mod db;
-mod edge;
-mod gauges;
-mod invoke;
-mod kept;
-mod outbox;
-mod rate_limit;
-mod receipt;
-mod runtime;
-mod server;
-mod tasks;
-mod timetable;
+mod triggers;
 
 pub use app::{App, RegistrationErrors};
-pub use batch::Member;
-pub use db::Pool;
-pub use error::{Class, Error, Result};
-pub use invocation::Invocation;
-pub use io::Io;
-pub use outbox::{Event, MAX_EVENT_BYTES};
-pub use runtime::Runtime;
-pub use tx::Tx;
+pub use base::{
+    batch::{self, Member},
+    call, clock,
+    error::{self, Class, Error, Result},
+    fault, ids,
+    invocation::{self, Invocation},
+    keyset, metadata, names, spec, tls,
+};
+pub use context::{io::Io, runtime::Runtime};
+pub use postgres::{
+    Pool,
+    outbox::{Event, MAX_EVENT_BYTES},
+    schema,
+    tx::Tx,
+};
+pub use triggers::{http, job, live, message, poll, reconcile, rpc, schedule, sqlxmq_jobs};

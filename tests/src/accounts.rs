@@ -1,5 +1,5 @@
 //! The accounts that a test's processes have at RabbitMQ and Redis: with the rights that they have anywhere, and no more.
-use crate::{servers::Servers, system::host_of};
+use crate::servers::{Servers, host_of};
 use gavel_accounts::Program;
 use reqwest::Client;
 use serde_json::{Value, json};

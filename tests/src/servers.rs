@@ -36,3 +36,10 @@ impl Servers {
 pub fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with `cargo xtask test`"))
 }
+
+/// `host:port` of a URL, whatever stands before it.
+pub(crate) fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('/').next().unwrap_or(rest);
+    rest.rsplit('@').next().unwrap_or(rest).to_owned()
+}

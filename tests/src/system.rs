@@ -6,7 +6,7 @@ use crate::{
     eventually,
     process::binary,
     proxy::Proxy,
-    servers::Servers,
+    servers::{Servers, host_of},
 };
 use chrono::Utc;
 use gavel_runtime::auth::{self, Claims};
@@ -225,13 +225,6 @@ async fn make_vhost(servers: &Servers, name: &str) {
     let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
     let made = reqwest::Client::new().put(url).send().await.expect("RabbitMQ's API answers");
     assert!(made.status().is_success(), "RabbitMQ made no vhost: {}", made.status());
-}
-
-/// `host:port` of a URL, whatever stands before it.
-pub(crate) fn host_of(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split('/').next().unwrap_or(rest);
-    rest.rsplit('@').next().unwrap_or(rest).to_owned()
 }
 
 async fn wire(url: &str, default_port: u16) -> Proxy {

@@ -10,15 +10,12 @@ use gavel_runtime::{
     fault, message,
     spec::{Batch, Spec, Trigger},
 };
-use sql::{Sale, Sum};
-use std::collections::{BTreeMap, BTreeSet};
+use sql::{Sale, Sums};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// The consumer.
 pub struct ApplyUserStats;
-
-/// Sums by user and currency, in the order in which their rows are locked.
-type Sums<'a> = BTreeMap<(&'a str, &'a str), Sum>;
 
 impl message::TxBatchHandler for ApplyUserStats {
     const SPEC: &'static Spec =

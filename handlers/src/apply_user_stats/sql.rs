@@ -1,6 +1,5 @@
-use super::Sums;
 use gavel_runtime::{Result, Tx};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;
 
 /// What is added to a user's statistics in one currency.
@@ -10,6 +9,9 @@ pub(super) struct Sum {
     pub(super) items_won: i64,
     pub(super) total_spent_minor: i64,
 }
+
+/// Sums by user and currency, in the order in which their rows are locked.
+pub(super) type Sums<'a> = BTreeMap<(&'a str, &'a str), Sum>;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sale<'a> {

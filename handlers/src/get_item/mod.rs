@@ -7,7 +7,7 @@ use gavel_proto::{events_v1::ItemState, v1};
 use gavel_runtime::{
     Class, Error, Io, Result,
     auth::{Access, Caller},
-    cache::{Source, Versioned},
+    redis::{Source, Versioned},
     rpc,
     spec::{Spec, Trigger},
 };

@@ -4,8 +4,8 @@ use gavel_proto::events_v1::ItemEvent;
 use gavel_runtime::{
     Error, Io, Member, Result,
     batch::Verdicts,
-    cache::Put,
     message,
+    redis::Put,
     spec::{Batch, Spec, Trigger},
 };
 use prost::Message;

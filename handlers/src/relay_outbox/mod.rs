@@ -3,9 +3,8 @@
 mod sql;
 
 use gavel_runtime::{
-    Class, Error, Io, Result,
-    broker::{Outgoing, PublishError},
-    fault, ids, poll,
+    Class, Error, Io, Result, fault, ids, poll,
+    rabbitmq::{Outgoing, PublishError},
     spec::{Limits, Spec, Trigger},
 };
 use sql::Pending;

@@ -15,14 +15,7 @@ use gavel_runtime::{
     rpc::{self, Encoded, Sink},
     spec::{Limits, Spec, Trigger},
 };
-use standings::Standings;
-
-/// A win is shown for so long,
-const WON_WITHIN: sql::Days = 30;
-/// and what somebody else has won, for those who were away at its end.
-const LOST_WITHIN: sql::Days = 1;
-/// Standings in a snapshot.
-const MOST: usize = 1_000;
+use standings::{LOST_WITHIN_DAYS, MOST, Standings, WON_WITHIN_DAYS};
 
 /// Users, by their ids.
 pub struct UserFeed;
@@ -46,7 +39,7 @@ impl Feed for UserFeed {
     }
 
     async fn load(io: &Io, user: &str) -> Result<Standings> {
-        Standings::of(user, &sql::followed(io, user, (WON_WITHIN, LOST_WITHIN), MOST as i64).await?)
+        Standings::of(user, &sql::followed(io, user, (WON_WITHIN_DAYS, LOST_WITHIN_DAYS), MOST as i64).await?)
     }
 
     fn apply(standings: &mut Standings, user: &str, event: &ItemEvent) -> bool {

@@ -14,6 +14,13 @@ use gavel_runtime::{
 };
 use std::collections::{HashMap, VecDeque};
 
+/// A win is shown for so long,
+pub(super) const WON_WITHIN_DAYS: i32 = 30;
+/// and what somebody else has won, for those who were away at its end.
+pub(super) const LOST_WITHIN_DAYS: i32 = 1;
+/// Standings in a snapshot.
+pub(super) const MOST: usize = 1_000;
+
 /// Notices that are kept for clients that do not keep up: who is further behind gets a snapshot.
 const KEPT: usize = 64;
 
@@ -127,11 +134,11 @@ impl Standings {
     fn shown(&self) -> UserStandings {
         let mut standings: Vec<_> = self.by_item.values().cloned().collect();
         let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));
-        let shown_since = (clock::wall() - TimeDelta::days(super::LOST_WITHIN.into())).timestamp();
+        let shown_since = (clock::wall() - TimeDelta::days(LOST_WITHIN_DAYS.into())).timestamp();
         standings
             .retain(|standing| standing.status() != StandingStatus::Lost || ends(standing) > Some((shown_since, 0)));
         standings.sort_by(|a, b| ends(b).cmp(&ends(a)).then_with(|| a.item_id.cmp(&b.item_id)));
-        standings.truncate(super::MOST);
+        standings.truncate(MOST);
         UserStandings { standings }
     }
 }

@@ -5,16 +5,17 @@ use super::{
 };
 use crate::{
     Runtime,
-    auth::Access,
-    broker::Topology,
+    base::{
+        Access,
+        spec::{Listener, Trigger},
+        tls,
+    },
     config::Backends,
+    context::{Live, runtime::Role},
     edge::{self, BodyLimits, Contract, Contracts, Dispatch, Method as Mounted},
-    live::Live,
-    rpc,
-    runtime::Role,
+    rabbitmq::Topology,
     server::Routes,
-    spec::{Listener, Trigger},
-    tls,
+    triggers::rpc,
 };
 use poem::Route;
 use sha2::{Digest, Sha256};

@@ -1,6 +1,6 @@
 //! Everything that can be wrong with an application before anything runs.
 use super::{App, Registration, registration::Run};
-use crate::{edge::Contracts, spec::Trigger};
+use crate::{base::spec::Trigger, edge::Contracts};
 use std::{collections::BTreeSet, fmt};
 
 /// Everything that is wrong with the registrations, each line naming the handler.

@@ -7,15 +7,18 @@ pub use check::RegistrationErrors;
 pub use registration::Registration;
 
 use crate::{
-    broker::Topology,
-    edge, http,
-    job::{self, Job},
-    live::{Feed, Live},
-    message, poll,
-    reconcile::{self, Reconciler},
-    rpc, schedule,
-    spec::{Durability, Spec, Trigger},
-    sqlxmq_jobs,
+    base::spec::{Durability, Spec, Trigger},
+    context::Live,
+    edge,
+    queue::Job,
+    rabbitmq::Topology,
+    triggers::{
+        http, job,
+        live::Feed,
+        message, poll,
+        reconcile::{self, Reconciler},
+        rpc, schedule, sqlxmq_jobs,
+    },
 };
 use anyhow::bail;
 use prost::Name;

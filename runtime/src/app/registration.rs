@@ -1,5 +1,10 @@
 //! One handler, as registered, its types forgotten.
-use crate::{Runtime, auth::Access, job, live::Live, message, poll, rpc, schedule, spec::Spec, sqlxmq_jobs};
+use crate::{
+    Runtime,
+    base::{Access, spec::Spec},
+    context::Live,
+    triggers::{job, message, poll, rpc, schedule, sqlxmq_jobs},
+};
 use poem::Route;
 use prost::Name;
 

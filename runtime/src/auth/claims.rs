@@ -1,5 +1,5 @@
 //! What a token says, as it is written and as it is read.
-use super::Caller;
+use crate::base::Caller;
 use crate::{Class, Error, Result};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret, SecretString};

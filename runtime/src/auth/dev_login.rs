@@ -1,7 +1,7 @@
 //! A login for development: anybody gets a token for any name and any role but those of operators. Only there when the
 //! configuration says so, and only in a process that nobody but its own machine can reach.
 use super::{Claims, claims::is_name, mint};
-use crate::clock;
+use crate::base::clock;
 use poem::{Body, Response, Route, endpoint, http::StatusCode};
 use secrecy::SecretString;
 use serde::Deserialize;

@@ -10,7 +10,7 @@ mod source;
 mod verifier;
 
 pub use crate::{
-    caller::{Access, Caller},
+    base::caller::{Access, Caller},
     config::{KeySource, Location},
 };
 pub use claims::{Claims, mint};

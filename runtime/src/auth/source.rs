@@ -1,8 +1,8 @@
 //! Where the public keys come from: PEM, or a JWKS document in a file or at a URL.
 use super::{jwks, keys::Key};
 use crate::{
+    base::tls,
     config::{KeySource, Location},
-    tls,
 };
 use anyhow::{Context, ensure};
 use jsonwebtoken::{Algorithm, DecodingKey};

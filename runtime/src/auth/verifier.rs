@@ -1,11 +1,11 @@
 //! Checking tokens.
 use super::{
-    Caller,
     claims::{Presented, lacks, refused},
     figures::KeyFigures,
     keys::{self, Key, Keys},
 };
-use crate::{Class, Error, Result, clock, config::TokenConfig};
+use crate::base::Caller;
+use crate::{Class, Error, Result, base::clock, config::TokenConfig};
 use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
@@ -216,7 +216,10 @@ fn check_type(header: &Header) -> Result<()> {
 mod tests {
     use super::*;
     use crate::auth::source;
-    use crate::auth::{Claims, KeySource, mint};
+    use crate::{
+        auth::{Claims, mint},
+        config::KeySource,
+    };
     use ed25519_dalek::{
         SigningKey,
         pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding},

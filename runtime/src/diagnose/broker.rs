@@ -1,6 +1,6 @@
 //! What the broker says: is each queue there, as it should be, and does anybody consume it?
 use super::Finding;
-use crate::{Runtime, broker};
+use crate::{Runtime, rabbitmq};
 
 /// Looks at every queue, and at what is parked.
 pub(super) async fn look(runtime: &Runtime, has_database: bool) -> anyhow::Result<Vec<Finding>> {
@@ -9,7 +9,7 @@ pub(super) async fn look(runtime: &Runtime, has_database: bool) -> anyhow::Resul
     let (mut findings, mut parked) = (Vec::new(), 0);
     for queue in topology.queue_names() {
         let what = format!("queue {queue}");
-        let (waiting, consumers) = match broker::look(&connection, &queue).await {
+        let (waiting, consumers) = match rabbitmq::look(&connection, &queue).await {
             Ok(found) => found,
             Err(error) => {
                 findings.push(Finding::new(what, false, format!("{error:#}; a worker declares it")));

@@ -4,14 +4,12 @@ mod broker;
 use crate::{
     App, Runtime,
     config::Backends,
-    health::Check,
-    job,
+    context::{health::Check, runtime::Role},
     process::{
         health::{Looker, Needs},
         sample_backlog,
     },
-    reconcile,
-    runtime::Role,
+    triggers::{job, reconcile},
 };
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,5 @@
 //! What the bodies of requests may take: how long each, and how much all of them together.
-use crate::{Class, Error, admission::BUSY};
+use crate::{Class, Error, context::admission::BUSY};
 use std::{
     sync::{
         Arc,

@@ -1,6 +1,6 @@
 //! What the contracts say of each method.
 use super::json;
-use crate::{Error, Result, rpc::Answer};
+use crate::{Error, Result, triggers::rpc::Answer};
 use anyhow::Context;
 use bytes::Bytes;
 use connectrpc::{CodecFormat, IdempotencyLevel, MethodDescriptor, MethodKind, Spec};

@@ -6,13 +6,15 @@ use super::{
 };
 use crate::{
     Class, Error, Result, Runtime,
-    call::{Call, Line},
-    client::ClientNetwork,
-    invocation::correlation_id,
-    kept::OwnKeys,
-    metadata::Metadata,
-    rpc::{Entry, Incoming},
-    spec::{DEFAULT_MAX_REQUEST, Spec},
+    base::{
+        call::{Call, Line},
+        client::ClientNetwork,
+        invocation::correlation_id,
+        kept::OwnKeys,
+        metadata::Metadata,
+        spec::{DEFAULT_MAX_REQUEST, Spec},
+    },
+    triggers::rpc::{Entry, Incoming},
 };
 use bytes::Bytes;
 use connectrpc::{

@@ -5,7 +5,7 @@ use super::{
     errors::shown,
     reading::{self, Source},
 };
-use crate::call::Line;
+use crate::base::call::Line;
 use bytes::Bytes;
 use connectrpc::{ConnectRpcBody, ConnectRpcService};
 use http_body::{Body as _, Frame};

@@ -1,5 +1,5 @@
 //! Errors as clients see them, in each protocol's own shape.
-use crate::{Class, Error, invocation::CORRELATION_HEADER};
+use crate::{Class, Error, base::invocation::CORRELATION_HEADER};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use connectrpc::{ConnectError, ErrorCode, ErrorDetail};
 use poem::http::{HeaderMap, HeaderName, HeaderValue};

@@ -1,9 +1,11 @@
 //! `grpc.health.v1.Health`: whether this process can be sent work, as a whole and by its dependencies.
 use crate::{
     Error, Io, Result, Runtime,
-    auth::{Access, Caller},
-    rpc::{self, Sink},
-    spec::{Spec, Trigger},
+    base::{
+        Access, Caller,
+        spec::{Spec, Trigger},
+    },
+    triggers::rpc::{self, Sink},
 };
 use prost::Name;
 use std::time::Duration;

@@ -1,7 +1,10 @@
 //! Refusals that are ready to be sent. Under overload they are most of what a service answers, and what it spends on them is
 //! lost to the calls it has accepted.
 use super::errors::{correlation_header, shown};
-use crate::{Error, invocation::CORRELATION_HEADER, kept::Kept};
+use crate::{
+    Error,
+    base::{invocation::CORRELATION_HEADER, kept::Kept},
+};
 use bytes::Bytes;
 use connectrpc::{CodecFormat, ConnectRpcBody, Protocol};
 use futures_util::FutureExt;

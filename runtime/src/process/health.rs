@@ -5,9 +5,8 @@
 //! others ask the same one.
 use crate::{
     Class, Error, Result, Runtime,
-    db::State,
-    health::{Check, Readiness},
-    schema,
+    context::health::{Check, Readiness},
+    postgres::{State, schema},
 };
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
 //! The life of a process: check the schema, serve, drain on SIGTERM.
+mod gauges;
 pub(crate) mod health;
 mod keys;
 
@@ -6,17 +7,18 @@ use crate::{
     App, Runtime,
     app::Registration,
     auth::{self, DevLogin, Verifier},
+    base::spec::Trigger,
     config::{Backends, KeySource, ProcessConfig, TokenConfig},
-    db::{self, State, Uses},
+    context::runtime::Role,
     edge::BodyLimits,
-    gauges, job, live,
-    message::{self, parking},
-    reconcile,
-    runtime::Role,
-    schema,
+    postgres::{self, State, Uses, schema},
     server::{self, Routes},
-    spec::Trigger,
     telemetry::{self, Backlog},
+    triggers::{
+        job, live,
+        message::{self, parking},
+        reconcile,
+    },
 };
 use anyhow::bail;
 use health::{Looker, Needs};
@@ -195,8 +197,8 @@ impl Process {
     /// Everything that must be so before anything is served.
     async fn prepare(&self, runtime: &Runtime, backends: &Backends, looker: &mut Looker) -> anyhow::Result<()> {
         require_schema(runtime).await?;
-        db::refuse_shared_sessions(&runtime.pools().connector).await?;
-        db::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
+        postgres::refuse_shared_sessions(&runtime.pools().connector).await?;
+        postgres::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
         if let Some(source) = &self.keys {
             keys::read_at_start(runtime, source).await?;
         }
@@ -223,7 +225,7 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
 /// Waits for the database, and refuses a schema that lacks something.
 async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
     let mut conn = None;
-    let gaps = db::patiently(async || {
+    let gaps = postgres::patiently(async || {
         let (state, has_moved) = runtime.pools().connector.look(&mut conn).await;
         if has_moved {
             runtime.pools().follow();

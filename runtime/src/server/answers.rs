@@ -1,9 +1,11 @@
 //! From a connection's requests to answers.
 use crate::{
-    client::TrustedProxies,
+    base::{
+        Seldom,
+        client::TrustedProxies,
+        invocation::{CORRELATION_HEADER, correlation_id_or_new},
+    },
     edge::{Edge, Source, correlation_header},
-    invocation::{CORRELATION_HEADER, correlation_id_or_new},
-    telemetry::Seldom,
 };
 use bytes::Bytes;
 use connectrpc::ConnectRpcBody;

@@ -1,7 +1,9 @@
 //! Connections, one after the other, as many at a time as there are places, and so many from one address.
 use crate::{
-    client::{ClientNetwork, TrustedProxies},
-    concurrency_limit::{ConcurrencyLimit, Taken},
+    base::{
+        client::{ClientNetwork, TrustedProxies},
+        concurrency_limit::{ConcurrencyLimit, Taken},
+    },
     config::ConnectionLimits,
 };
 use std::{

@@ -6,7 +6,7 @@ mod listener;
 
 use crate::{
     Runtime,
-    client::TrustedProxies,
+    base::client::TrustedProxies,
     config::{ConnectionLimits, ProcessConfig},
     edge::Edge,
 };

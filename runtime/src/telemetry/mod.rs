@@ -1,11 +1,9 @@
 //! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
 mod runs;
-mod seldom;
 
 pub(crate) use runs::Observed;
-pub(crate) use seldom::Seldom;
 
-use crate::{auth::KeyFigures, fault};
+use crate::{auth::KeyFigures, base::fault};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider},

@@ -1,6 +1,6 @@
 //! Runs of handlers, counted and timed. Each handler's series are looked up once and kept: a run is measured four times, and
 //! to find a series by its labels costs more than to count in it.
-use crate::kept::Kept;
+use crate::base::kept::Kept;
 use opentelemetry::{
     KeyValue,
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter, Counter, Histogram, Meter, UpDownCounter},

@@ -4,7 +4,7 @@
 //! every socket as they are, which is what kill -9 leaves; frozen, the thread stops, heartbeat included, which is what
 //! SIGSTOP or a stalled machine does.
 use super::{Lab, Worker};
-use crate::{App, config::Backends, fault, job::Job};
+use crate::{App, base::fault, config::Backends, queue::Job};
 use anyhow::{Context, bail, ensure};
 use std::{sync::mpsc, thread, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// Where a worker can die with a job: claimed and not begun; a `Tx` job's work, or an [`Attempt::complete`], before and
 /// after its commit; an `Io` job done and not completed, which makes it run a second time; completed.
 ///
-/// [`Attempt::complete`]: crate::job::Attempt::complete
+/// [`Attempt::complete`]: crate::triggers::job::Attempt::complete
 pub const BOUNDARIES: [&str; 5] = ["after_claim", "before_commit", "after_commit", "before_complete", "after_complete"];
 /// The boundary of a worker that froze with a claimed job, past its lease, and went on when another had done it.
 pub const FROZEN: &str = "frozen";

@@ -2,7 +2,7 @@
 use super::Lab;
 use crate::{
     Result,
-    job::{Job, step},
+    queue::{Job, step},
 };
 use std::time::Duration;
 use uuid::Uuid;

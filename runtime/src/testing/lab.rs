@@ -2,14 +2,16 @@
 use super::Worker;
 use crate::{
     App, Invocation, Io, Result, Runtime, Tx,
-    batch::Verdicts,
+    base::{batch::Verdicts, spec::Share},
     config::Backends,
-    job::{self, Enqueued, Job, Options, Verdict, inspect},
-    message, receipt,
-    runtime::Role,
-    schedule::{self, Tick},
-    spec::Share,
-    tx::bounded,
+    context::runtime::Role,
+    postgres::{receipt, tx::bounded},
+    queue::{Enqueued, Job, Options, inspect},
+    triggers::{
+        job::{self, Verdict},
+        message,
+        schedule::{self, Tick},
+    },
 };
 use chrono::{DateTime, Utc};
 use std::time::Duration;

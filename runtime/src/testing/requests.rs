@@ -1,5 +1,5 @@
 //! Requests as the edge reads them, without servers: for fuzzing.
-use crate::{App, Class, auth::Caller, edge::Contract, rpc::Read};
+use crate::{App, Class, base::Caller, edge::Contract, triggers::rpc::Read};
 use bytes::Bytes;
 use connectrpc::CodecFormat;
 

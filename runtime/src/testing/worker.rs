@@ -1,12 +1,11 @@
 //! A worker inside the calling process: the same loops that a worker process runs, without its listener.
 use crate::{
     App, Invocation, Io, Runtime,
+    base::spec::{Share, Trigger},
     config::Backends,
-    job,
+    context::runtime::Role,
     process::health::{self, Looker, Needs},
-    runtime::Role,
-    spec::Share,
-    spec::Trigger,
+    triggers::job,
 };
 use anyhow::bail;
 use std::time::Duration;

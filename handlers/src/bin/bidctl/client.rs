@@ -1,9 +1,8 @@
 //! Calls to bid-service.
-use crate::settings::Settings;
+use crate::{refused::Refused, settings::Settings};
 use anyhow::{Context, anyhow, ensure};
 use gavel_runtime::{ids, invocation::CORRELATION_HEADER, metadata::REPLAYED, tls};
 use poem_grpc::{ClientConfig, Code, Request, Response, Status};
-use std::{error::Error, fmt};
 
 /// What every client of the public's address is built with.
 pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
@@ -42,38 +41,6 @@ pub(crate) fn request<T>(message: T, token: Option<&str>) -> Request<T> {
 pub(crate) fn is_replayed<T>(response: &Response<T>) -> bool {
     response.metadata().get(REPLAYED.as_str()).is_some()
 }
-
-/// A call that the service has answered with an error.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    /// gRPC's, as in `failed_precondition`.
-    pub(crate) code: String,
-    message: String,
-}
-
-impl Refused {
-    /// What is not there.
-    pub(crate) fn not_found(message: String) -> Self {
-        Self { code: "not_found".to_owned(), message }
-    }
-
-    /// Whether the same call will be answered so however often it is made.
-    pub(crate) fn is_final(&self) -> bool {
-        matches!(
-            &*self.code,
-            "unauthenticated" | "permission_denied" | "invalid_argument" | "not_found" | "unimplemented"
-        )
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = if self.code == "failed_precondition" { "refused" } else { &self.code };
-        write!(f, "{code}: {}", self.message)
-    }
-}
-
-impl Error for Refused {}
 
 fn name_of(code: Code) -> String {
     let words = format!("{code:?}");

@@ -3,7 +3,7 @@ use crate::{
     output::{Output, say},
     settings::Settings,
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use ed25519_dalek::{
     SigningKey,
@@ -42,6 +42,43 @@ impl Token {
             say!("{token}");
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// The token to call the public's address with: minted for `--user`, else the given one.
+    pub(crate) fn token(&self, role: &str) -> anyhow::Result<String> {
+        self.token_for(role, self.is_url_from_file)
+    }
+
+    /// As [`Settings::token`], for the operators' address.
+    pub(crate) fn operators_token(&self) -> anyhow::Result<String> {
+        self.token_for("ops", self.is_ops_url_from_file)
+    }
+
+    /// An address from the file gets no secret from elsewhere.
+    fn token_for(&self, role: &str, is_address_from_file: bool) -> anyhow::Result<String> {
+        let why = "is not sent to an address that only .gavel/dev.env names; allowed: --url and --ops-url (or GAVEL_URL \
+                   and GAVEL_OPS_URL), or --user with the key of that file";
+        match (&self.user, &self.token) {
+            (Some(user), _) => {
+                let is_key_from_file = self.is_from_file("GAVEL_JWT_SIGNING_KEY");
+                ensure!(is_key_from_file || !is_address_from_file, "a token of another key {why}");
+                mint(self, user, &[role], 60)
+            }
+            (None, Some(token)) => {
+                ensure!(!is_address_from_file, "another token {why}");
+                Ok(token.clone())
+            }
+            (None, None) => {
+                bail!("who calls? Give --user NAME (with the development key), or --token or GAVEL_TOKEN")
+            }
+        }
+    }
+
+    /// As [`Settings::token`], for calls that anyone may make.
+    pub(crate) fn token_if_any(&self, role: &str) -> anyhow::Result<Option<String>> {
+        if self.user.is_none() && self.token.is_none() { Ok(None) } else { self.token(role).map(Some) }
     }
 }
 

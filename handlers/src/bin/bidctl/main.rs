@@ -16,6 +16,7 @@ mod ops;
 mod output;
 mod parked;
 mod queue;
+mod refused;
 mod settings;
 mod stats;
 mod table;

@@ -1,6 +1,6 @@
 //! Tables for people, JSON for scripts.
 use crate::{
-    client::Refused,
+    refused::Refused,
     table::{self, harmless},
 };
 use chrono::DateTime;

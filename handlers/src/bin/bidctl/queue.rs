@@ -1,9 +1,9 @@
 //! Queues and the jobs in them.
 use crate::{
-    client::Refused,
     jobs, names,
     ops::{Ops, key},
     output::{Output, age, optional_time, say, time},
+    refused::Refused,
     settings::Settings,
     watch::Watch,
 };

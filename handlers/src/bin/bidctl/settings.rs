@@ -1,6 +1,6 @@
 //! Where settings come from: flags, the environment, the file that `cargo xtask up` writes.
-use crate::{Global, identity};
-use anyhow::{Context, bail, ensure};
+use crate::Global;
+use anyhow::{Context, ensure};
 use gavel_runtime::config::{Backends, Env};
 use std::{
     collections::HashMap,
@@ -24,10 +24,10 @@ pub(crate) struct Settings {
     /// PEM: the authorities that may vouch for a service behind https.
     pub(crate) cacert: Option<PathBuf>,
     pub(crate) user: Option<String>,
-    token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Whether the addresses come from the development file alone.
-    is_url_from_file: bool,
-    is_ops_url_from_file: bool,
+    pub(crate) is_url_from_file: bool,
+    pub(crate) is_ops_url_from_file: bool,
     /// Whether `cargo xtask up` has left its settings in this program's checkout.
     pub(crate) in_checkout: bool,
 }
@@ -80,42 +80,7 @@ impl Settings {
         Ok(backends)
     }
 
-    /// The token to call the public's address with: minted for `--user`, else the given one.
-    pub(crate) fn token(&self, role: &str) -> anyhow::Result<String> {
-        self.token_for(role, self.is_url_from_file)
-    }
-
-    /// As [`Settings::token`], for the operators' address.
-    pub(crate) fn operators_token(&self) -> anyhow::Result<String> {
-        self.token_for("ops", self.is_ops_url_from_file)
-    }
-
-    /// An address from the file gets no secret from elsewhere.
-    fn token_for(&self, role: &str, is_address_from_file: bool) -> anyhow::Result<String> {
-        let why = "is not sent to an address that only .gavel/dev.env names; allowed: --url and --ops-url (or GAVEL_URL \
-                   and GAVEL_OPS_URL), or --user with the key of that file";
-        match (&self.user, &self.token) {
-            (Some(user), _) => {
-                let is_key_from_file = self.is_from_file("GAVEL_JWT_SIGNING_KEY");
-                ensure!(is_key_from_file || !is_address_from_file, "a token of another key {why}");
-                identity::mint(self, user, &[role], 60)
-            }
-            (None, Some(token)) => {
-                ensure!(!is_address_from_file, "another token {why}");
-                Ok(token.clone())
-            }
-            (None, None) => {
-                bail!("who calls? Give --user NAME (with the development key), or --token or GAVEL_TOKEN")
-            }
-        }
-    }
-
-    /// As [`Settings::token`], for calls that anyone may make.
-    pub(crate) fn token_if_any(&self, role: &str) -> anyhow::Result<Option<String>> {
-        if self.user.is_none() && self.token.is_none() { Ok(None) } else { self.token(role).map(Some) }
-    }
-
-    fn is_from_file(&self, name: &str) -> bool {
+    pub(crate) fn is_from_file(&self, name: &str) -> bool {
         self.from_file.iter().any(|known| known == name || known.strip_suffix("_FILE") == Some(name))
     }
 }

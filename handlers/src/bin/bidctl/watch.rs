@@ -1,5 +1,5 @@
 //! Showing something again and again, until Ctrl-C.
-use crate::{client::Refused, output::Output};
+use crate::{output::Output, refused::Refused};
 use clap::Args;
 use std::{io::IsTerminal, time::Duration};
 

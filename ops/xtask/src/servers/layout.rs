@@ -1,6 +1,6 @@
 //! Where a checkout's private servers live. Every checkout has directories and ports of its own, so several run side by
 //! side.
-use super::reap;
+use super::reap::{Set, reap};
 use crate::install::is_root;
 use anyhow::{Context, bail};
 use std::{
@@ -66,7 +66,8 @@ impl Layout {
         if lock.try_lock().is_err() {
             bail!("another `cargo xtask` of this checkout is using the servers in {}", layout.dir.display());
         }
-        for stale in reap(&layout)? {
+        let set = Set { dir: &layout.dir, id: &layout.id, epmd_port: layout.epmd_port() };
+        for stale in reap(&set)? {
             eprintln!("  ! stopped {stale}, left by a run that was killed");
         }
         if !are_free(layout.first_port) {

@@ -10,10 +10,11 @@ pub(crate) mod secrets;
 mod child;
 mod postgres;
 mod rabbitmq;
+mod reap;
 mod redis;
+mod signal;
 
 pub(crate) use child::Child;
-use child::reap;
 use gavel_accounts::{Passwords, Program};
 
 /// A private PostgreSQL alone, one that flushes every commit, and its URL without a database's name.

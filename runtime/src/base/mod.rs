@@ -1,0 +1,26 @@
+//! What everything else stands on: errors, ids, time, what a run is and what a handler says of itself. Nothing here knows of a
+//! server or of a process.
+pub mod batch;
+pub mod call;
+pub mod clock;
+pub mod error;
+pub mod fault;
+pub mod ids;
+pub mod invocation;
+pub mod keyset;
+pub mod metadata;
+pub mod names;
+pub mod spec;
+pub mod tls;
+
+pub(crate) mod backoff;
+pub(crate) mod caller;
+pub(crate) mod client;
+pub(crate) mod concurrency_limit;
+pub(crate) mod kept;
+pub(crate) mod seldom;
+pub(crate) mod tasks;
+pub(crate) mod timetable;
+
+pub(crate) use caller::{Access, Caller};
+pub(crate) use seldom::Seldom;

@@ -1,0 +1,95 @@
+//! What an `Io` handler may touch.
+use super::runtime::Runtime;
+use crate::{
+    Invocation, Result,
+    base::{
+        call::Call,
+        spec::{Share, Spec},
+    },
+    postgres::{
+        Pool,
+        tx::{Terms, Tx},
+    },
+    rabbitmq::Publisher,
+    redis::Cache,
+};
+use chrono::{DateTime, Utc};
+
+/// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
+pub struct Io {
+    runtime: Runtime,
+    share: Share,
+    invocation: Invocation,
+}
+
+impl Io {
+    pub(crate) fn new(runtime: &Runtime, share: Share, invocation: Invocation) -> Self {
+        Self { runtime: runtime.clone(), share, invocation }
+    }
+
+    /// The same for another run.
+    pub(crate) fn within(&self, invocation: Invocation) -> Self {
+        Self { runtime: self.runtime.clone(), share: self.share, invocation }
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Every handler of this application.
+    pub fn handlers(&self) -> &[&'static Spec] {
+        self.runtime.specs()
+    }
+
+    /// The pool for reads: its sessions are read-only.
+    pub fn reads(&self) -> &Pool {
+        &self.runtime.pools().reads
+    }
+
+    /// The database's time, as far as this process knows it: for what is shown, never for what is decided.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.runtime.pools().connector.now()
+    }
+
+    /// The read model.
+    pub fn cache(&self) -> &Cache {
+        self.runtime.cache()
+    }
+
+    /// The broker.
+    pub fn publisher(&self) -> &Publisher {
+        self.runtime.publisher()
+    }
+
+    /// The call that this answers, where the handler's spec asks for it.
+    pub fn call(&self) -> Option<&Call> {
+        self.invocation.call.as_deref()
+    }
+
+    /// Which run this is.
+    pub fn invocation(&self) -> &Invocation {
+        &self.invocation
+    }
+
+    /// Begins a transaction to claim or to settle work in. End it with [`Io::commit`] before any other I/O.
+    pub async fn begin(&self) -> Result<Tx> {
+        Tx::begin(self.runtime.pools(), self.share, self.invocation.clone()).await
+    }
+
+    /// As [`Io::begin`], for what may be done again: its commit does not wait for the disk, and a crash of the server in
+    /// that moment undoes it whole.
+    pub async fn begin_repeatable(&self) -> Result<Tx> {
+        let terms = Terms { durable: false, ..Terms::USUAL };
+        Tx::begin_with(self.runtime.pools(), self.share, self.invocation.clone(), terms).await
+    }
+
+    /// Commits a transaction begun with [`Io::begin`].
+    pub async fn commit(&self, tx: Tx) -> Result<()> {
+        tx.commit().await
+    }
+
+    /// Undoes a transaction begun with [`Io::begin`].
+    pub async fn rollback(&self, tx: Tx) {
+        tx.rollback().await;
+    }
+}

@@ -1,0 +1,223 @@
+//! Connecting, to whichever of the URL's hosts takes writes now, and noticing when that has changed.
+use super::{
+    hosts,
+    session::{self, CAN_WRITE, Purpose},
+};
+use crate::base::clock;
+use chrono::{DateTime, TimeDelta, Utc};
+use secrecy::SecretString;
+use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// A host that does not answer within this time is passed over.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A server that takes longer over a look is busy.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is said of a server that says nothing.
+const SILENT: &str = "the database takes long to answer";
+/// A server that says nothing for so long is not busy.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+
+/// What was found when the database was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It takes writes.
+    Up,
+    /// It is there and too busy to say more.
+    Busy(&'static str),
+    /// It can't be used, for this reason.
+    Down(&'static str),
+}
+
+/// How to connect. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Inner>);
+
+struct Inner {
+    hosts: Vec<PgConnectOptions>,
+    current: AtomicUsize,
+    /// Sessions that are older may be with a host that takes no writes any more.
+    renewed: Mutex<Instant>,
+    state: Mutex<State>,
+    silent_since: Mutex<Option<Instant>>,
+    /// How far the database's clock is ahead of this process's, in microseconds.
+    ahead_us: AtomicI64,
+    quiet: Duration,
+}
+
+impl Connector {
+    /// `process` is what sessions are called in PostgreSQL; `quiet` how long a transaction may be idle.
+    pub(crate) fn new(url: &SecretString, process: &str, quiet: Duration) -> anyhow::Result<Self> {
+        let hosts = hosts::options_of(url)?;
+        Ok(Self(Arc::new(Inner {
+            hosts: hosts.into_iter().map(|options| options.application_name(process)).collect(),
+            current: AtomicUsize::new(0),
+            renewed: Mutex::new(Instant::now()),
+            // Until somebody has looked: so that what the first call says is not overruled.
+            state: Mutex::new(State::Up),
+            silent_since: Mutex::default(),
+            ahead_us: AtomicI64::new(0),
+            quiet,
+        })))
+    }
+
+    /// How to connect to the host that took writes when it was last looked.
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.0.hosts[self.0.current.load(Relaxed)]
+    }
+
+    /// A connection of one's own.
+    pub(crate) async fn connect(&self, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
+        self.connect_to(self.options(), purpose).await
+    }
+
+    async fn connect_to(&self, host: &PgConnectOptions, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
+        let mut conn = PgConnection::connect_with(host).await?;
+        match self.begin(&mut conn, purpose).await {
+            Ok(()) => Ok(conn),
+            Err(error) => {
+                let _ = conn.close_hard().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins the session of a connection.
+    pub(super) async fn begin(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
+        purpose.begin(conn, self.0.quiet).await
+    }
+
+    /// Whether a session that began so long ago may be with a host that is not the one any more.
+    pub(super) fn is_outdated(&self, age: Duration) -> bool {
+        age > self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// What was found when it was last looked.
+    pub(crate) fn state(&self) -> State {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The database's time, as far as it is known here: for what is shown, never for what is decided.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        clock::wall() + TimeDelta::microseconds(self.0.ahead_us.load(Relaxed))
+    }
+
+    /// Looks over a connection that is kept from look to look, and finds another host where this one takes no writes. True
+    /// where connections are to be made to another host from now on.
+    pub(crate) async fn look(&self, kept: &mut Option<PgConnection>) -> (State, bool) {
+        let before = self.0.current.load(Relaxed);
+        let state = match kept.take() {
+            None => self.find(kept).await,
+            Some(mut conn) => match self.ask(&mut conn).await {
+                Ok(true) => {
+                    *kept = Some(conn);
+                    State::Up
+                }
+                Err(Trouble::Busy(why)) => State::Busy(why),
+                Ok(false) | Err(Trouble::Gone(_)) => {
+                    self.renew();
+                    self.find(kept).await
+                }
+            },
+        };
+        let state = self.patient(state);
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = state.clone();
+        (state, self.0.current.load(Relaxed) != before)
+    }
+
+    /// A server that has said nothing for long is none: it may be switched off, or cut off without a word.
+    fn patient(&self, state: State) -> State {
+        let mut silent_since = self.0.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if state != State::Busy(SILENT) {
+            *silent_since = None;
+            return state;
+        }
+        let since = *silent_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < SILENT_FOR { state } else { State::Down(SILENT) }
+    }
+
+    fn renew(&self) {
+        *self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Tries every host, the current one first, until one takes writes.
+    async fn find(&self, kept: &mut Option<PgConnection>) -> State {
+        let (first, count) = (self.0.current.load(Relaxed), self.0.hosts.len());
+        let mut found = State::Down("the database does not answer");
+        for host in (first..first + count).map(|host| host % count) {
+            match self.try_host(host).await {
+                Ok(conn) => {
+                    if host != first {
+                        let name = self.0.hosts[host].get_host();
+                        tracing::warn!(host = name, "another host of the database takes the writes from now on");
+                        self.0.current.store(host, Relaxed);
+                        self.renew();
+                    }
+                    *kept = Some(conn);
+                    return State::Up;
+                }
+                Err(Trouble::Busy(why)) => found = State::Busy(why),
+                Err(Trouble::Gone(why)) if found == State::Down("the database does not answer") => {
+                    found = State::Down(why);
+                }
+                Err(Trouble::Gone(_)) => {}
+            }
+        }
+        found
+    }
+
+    async fn try_host(&self, host: usize) -> Result<PgConnection, Trouble> {
+        let connecting = self.connect_to(&self.0.hosts[host], Purpose::Work);
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(mut conn)) => self.ask(&mut conn).await.map(|_| conn),
+            Ok(Err(error)) => Err(Trouble::of(&error)),
+            Err(_) => Err(Trouble::Busy(SILENT)),
+        }
+    }
+
+    /// Whether the session can write; notes the database's time.
+    async fn ask(&self, conn: &mut PgConnection) -> Result<bool, Trouble> {
+        let (before, began) = (clock::wall(), Instant::now());
+        let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(CAN_WRITE)).await {
+            Ok(Ok(row)) => row,
+            Ok(Err(error)) => return Err(Trouble::of(&error)),
+            Err(_) => return Err(Trouble::Busy(SILENT)),
+        };
+        let read = |error: sqlx::Error| Trouble::of(&error);
+        let (can_write, at): (bool, DateTime<Utc>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
+        let middle = before + began.elapsed() / 2;
+        self.0.ahead_us.store((at - middle).num_microseconds().unwrap_or_default(), Relaxed);
+        Ok(can_write)
+    }
+}
+
+/// Why a host can't be used.
+enum Trouble {
+    /// It is there.
+    Busy(&'static str),
+    Gone(&'static str),
+}
+
+impl Trouble {
+    fn of(error: &sqlx::Error) -> Self {
+        let code =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+        tracing::debug!(%error, "the database was looked at");
+        match (&*code, error) {
+            ("53300", _) => Self::Busy("the database takes no more connections"),
+            ("57P03", _) => Self::Gone("the database is starting up or shutting down"),
+            ("25006", _) => Self::Gone("the database is read-only"),
+            ("28P01" | "28000", _) => Self::Gone("the database refuses the user or the password"),
+            ("3D000", _) => Self::Gone("there is no such database"),
+            (_, sqlx::Error::Protocol(text)) if text == session::UNFIT => Self::Gone("the database is read-only"),
+            _ => Self::Gone("the database does not answer"),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! PostgreSQL: connections and their pools, transactions, and what is written into every one of them: receipts and events.
+pub mod schema;
+pub(crate) mod tx;
+
+pub(crate) mod outbox;
+pub(crate) mod receipt;
+
+mod connector;
+mod hosts;
+mod pool;
+mod pooler;
+mod pools;
+mod session;
+mod sizes;
+mod waiting;
+
+pub use pool::Pool;
+
+pub(crate) use connector::{Connector, State};
+pub(crate) use pooler::refuse_shared_sessions;
+pub(crate) use pools::{CommitListener, Pools};
+pub(crate) use session::Purpose;
+pub(crate) use sizes::{Uses, check_sizes};
+pub(crate) use waiting::patiently;

@@ -1,0 +1,83 @@
+//! Connection pools, one for each kind of work: what one of them is short of, the others still have. Together they must fit
+//! into what the server allows, which is checked when a process starts.
+//!
+//! A session is what it was when it began, whatever has become of its server since. So one that an error leaves in doubt is
+//! closed, one that was idle is asked before it is used, and none is begun that could not write (`session`, `connector`).
+use super::{Connector, Pool, Purpose};
+use crate::{base::spec::Share, config::Backends};
+use std::sync::Arc;
+
+/// Is told what a transaction has committed, once it has.
+pub(crate) trait CommitListener: Send + Sync {
+    /// Jobs of these kinds, and perhaps events.
+    fn committed(&self, kinds: &[&'static str], has_events: bool);
+}
+
+/// The pools of one process. They connect when first used.
+#[derive(Clone)]
+pub(crate) struct Pools {
+    calls: Pool,
+    jobs: Pool,
+    relay: Pool,
+    pub(crate) reads: Pool,
+    /// Short bookkeeping beside a transaction that is open: never waits for one.
+    pub(crate) upkeep: Pool,
+    /// For connections of one's own.
+    pub(crate) connector: Connector,
+    /// Told of what was committed.
+    pub(crate) listener: Option<Arc<dyn CommitListener>>,
+}
+
+/// Connections for bookkeeping: one of them listens.
+pub(crate) const UPKEEP_POOL_SIZE: u32 = 4;
+/// Connections of one's own: the one that looks whether the database is well,
+pub(crate) const PROBE: u32 = 1;
+/// and the heartbeat's.
+pub(crate) const HEARTBEAT: u32 = 1;
+
+impl Pools {
+    pub(crate) fn lazy(backends: &Backends, process: &str) -> anyhow::Result<Self> {
+        let connector = Connector::new(&backends.database_url, process, backends.lease)?;
+        let pool = |purpose, size| Pool::lazy(&connector, purpose, size);
+        let upkeep = pool(Purpose::Work, UPKEEP_POOL_SIZE);
+        Ok(Self {
+            calls: pool(Purpose::Calls, backends.pools.calls),
+            jobs: pool(Purpose::Work, backends.pools.jobs),
+            relay: pool(Purpose::Work, backends.pools.relay),
+            reads: pool(Purpose::Reads, backends.pools.reads),
+            listener: None,
+            upkeep,
+            connector,
+        })
+    }
+
+    /// The same, whose transactions tell what they commit.
+    #[must_use]
+    pub(crate) fn told(self, listener: Arc<dyn CommitListener>) -> Self {
+        Self { listener: Some(listener), ..self }
+    }
+
+    /// The pool of that share.
+    pub(crate) fn of(&self, share: Share) -> &Pool {
+        match share {
+            Share::Calls => &self.calls,
+            Share::Jobs => &self.jobs,
+            Share::Relay => &self.relay,
+        }
+    }
+
+    fn all(&self) -> [&Pool; 5] {
+        [&self.calls, &self.jobs, &self.relay, &self.reads, &self.upkeep]
+    }
+
+    /// Connections from now on go to another host.
+    pub(crate) fn follow(&self) {
+        self.all().into_iter().for_each(Pool::follow);
+    }
+
+    pub(crate) async fn close(&self) {
+        for pool in self.all() {
+            pool.close().await;
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Migrations: applied by an operator's tool over a connection of its own; compared, never applied, by services.
+use super::{Connector, Purpose};
+use crate::base::backoff;
+use anyhow::{Context, bail};
+use secrecy::SecretString;
+use sqlx::{
+    Connection, Executor, PgConnection,
+    error::DatabaseError,
+    migrate::{Migration, Migrator},
+};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
+
+/// How long a migration waits for a lock before it lets everyone else pass and tries again.
+const LOCK_TIMEOUT_MS: u32 = 500;
+/// Tries, for a migration that doesn't get its lock or for the right to migrate.
+const TRIES: u32 = 40;
+/// Pauses between tries grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// A migration's transaction may wait for its process for so long.
+const QUIET: Duration = Duration::from_mins(10);
+/// Any constant, the same for all that migrate this database: "GAVL".
+const ADVISORY_LOCK: i64 = 0x4741_564C;
+
+/// A migration that the database lacks or has in another form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// It has not been applied.
+    Missing(String),
+    /// What was applied is not what this binary was built with.
+    Changed(String),
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(name) => write!(f, "migration {name} is missing"),
+            Self::Changed(name) => write!(f, "migration {name} was applied in another form than this binary knows"),
+        }
+    }
+}
+
+/// What the database lacks for a binary built with `migrator`. Empty when it has all of it, or more.
+pub async fn gaps(conn: &mut PgConnection, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
+    let applied =
+        match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
+            Ok(rows) => rows,
+            Err(error) if is_undefined_table(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+    let applied: HashMap<i64, Vec<u8>> = applied.into_iter().collect();
+    Ok(migrator.iter().filter_map(|known| gap(&applied, known)).collect())
+}
+
+fn gap(applied: &HashMap<i64, Vec<u8>>, known: &Migration) -> Option<Gap> {
+    match applied.get(&known.version) {
+        None => Some(Gap::Missing(name(known))),
+        Some(checksum) if checksum[..] != known.checksum[..] => Some(Gap::Changed(name(known))),
+        Some(_) => None,
+    }
+}
+
+/// `NNNN_verb_noun`, as the file is called.
+fn name(migration: &Migration) -> String {
+    format!("{:04}_{}", migration.version, migration.description.replace(' ', "_"))
+}
+
+fn is_undefined_table(error: &sqlx::Error) -> bool {
+    code_of(error).as_deref() == Some("42P01")
+}
+
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
+}
+
+/// Creates the database that the URL names, unless it is there.
+pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> {
+    let connector = connector(database_url).await?;
+    let options = connector.options();
+    let name = options.get_database().context("DATABASE_URL names no database")?.to_owned();
+    let mut conn = PgConnection::connect_with(&options.clone().database("postgres")).await;
+    let conn = conn.as_mut().map_err(|error| anyhow::anyhow!("can't look for the database: {error}"))?;
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+        .bind(&name)
+        .fetch_one(&mut *conn)
+        .await
+        .context("can't look for the database")?;
+    if !exists {
+        let create = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+        match conn.execute(create.as_str()).await {
+            Err(error) if code_of(&error).as_deref() == Some("42P04") => {} // Somebody else has, at the same time.
+            created => created.map(drop).context("can't create the database")?,
+        }
+    }
+    Ok(())
+}
+
+/// Applies what is missing and returns its names, in order.
+///
+/// Works over one connection that is closed afterwards, whatever happens, so that no session lock is left behind.
+pub async fn migrate(database_url: &SecretString, migrator: &'static Migrator) -> anyhow::Result<Vec<String>> {
+    let connector = connector(database_url).await?;
+    let mut conn = connector.connect(Purpose::Work).await.context("can't connect to migrate")?;
+    let result = migrate_over(&mut conn, migrator).await;
+    conn.close().await.ok();
+    result
+}
+
+/// To the host that takes writes.
+async fn connector(database_url: &SecretString) -> anyhow::Result<Connector> {
+    let connector = Connector::new(database_url, "gavel-migrate", QUIET)?;
+    connector.look(&mut None).await;
+    Ok(connector)
+}
+
+async fn migrate_over(conn: &mut PgConnection, migrator: &'static Migrator) -> anyhow::Result<Vec<String>> {
+    wait_for_turn(conn).await?;
+    let before = applied_versions(conn).await?;
+    let missing = |migration: &Migration| !before.contains(&migration.version);
+    for (place, migration) in migrator.iter().enumerate().filter(|(_, migration)| missing(migration)) {
+        apply(conn, migration, &up_to(migrator, place + 1)).await.with_context(|| name(migration))?;
+    }
+    // Also says whether what was applied is what is known here.
+    up_to(migrator, migrator.iter().count()).run_direct(conn).await?;
+    Ok(migrator.iter().filter(|migration| missing(migration)).map(name).collect())
+}
+
+/// The first migrations, as many as are asked for.
+fn up_to(migrator: &'static Migrator, count: usize) -> Migrator {
+    Migrator {
+        migrations: Cow::Borrowed(&migrator.migrations[..count]),
+        ignore_missing: true,
+        // The turn is taken by polling: sqlx would block on it.
+        locking: false,
+        ..Migrator::DEFAULT
+    }
+}
+
+/// Applies one migration, the last of `all`: those before it have been applied.
+async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -> anyhow::Result<()> {
+    // One that builds an index beside the writers waits for transactions, and holds up nobody meanwhile.
+    let lock_timeout_ms = if migration.no_tx { 0 } else { LOCK_TIMEOUT_MS };
+    conn.execute(format!("SET lock_timeout = {lock_timeout_ms}").as_str()).await?;
+    for attempt in 1..=TRIES {
+        if migration.no_tx {
+            drop_half_built_indexes(conn, migration).await?;
+        }
+        match all.run_direct(conn).await {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt < TRIES && is_lock_timeout(&error) => {
+                tracing::warn!(attempt, "a lock was not granted within {lock_timeout_ms} ms; trying again");
+                tokio::time::sleep(backoff::pause(attempt, PAUSES.0, PAUSES.1)).await;
+            }
+            Err(error) if migration.no_tx => return Err(error).context("it failed; run it again, and it goes on"),
+            Err(error) => return Err(error).context("it failed; nothing of it was kept"),
+        }
+    }
+    bail!("no lock within {TRIES} tries of {lock_timeout_ms} ms; nothing of it was kept")
+}
+
+/// An index whose building was cut short is there and serves nobody, and `IF NOT EXISTS` believes it.
+async fn drop_half_built_indexes(conn: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+    let half_built: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace
+           AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for index in half_built.iter().filter(|index| migration.sql.contains(index.as_str())) {
+        tracing::warn!(index, "the building of an index was cut short; building it again");
+        conn.execute(format!("DROP INDEX CONCURRENTLY IF EXISTS \"{index}\"").as_str()).await?;
+    }
+    Ok(())
+}
+
+/// Polls, never blocks: a session that waits for an advisory lock holds a snapshot that stops concurrent index builds.
+async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
+    for attempt in 1..=TRIES {
+        let mine: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(ADVISORY_LOCK).fetch_one(&mut *conn).await?;
+        if mine {
+            return Ok(());
+        }
+        tracing::info!(attempt, "another process is migrating; waiting");
+        tokio::time::sleep(backoff::pause(attempt, PAUSES.0, PAUSES.1)).await;
+    }
+    bail!("another process has been migrating through {TRIES} tries")
+}
+
+async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
+        Err(error) if is_undefined_table(&error) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+fn is_lock_timeout(error: &sqlx::migrate::MigrateError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<sqlx::Error>().and_then(code_of).as_deref() == Some("55P03") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,80 @@
+//! Plain HTTP GET routes that answer JSON: for a browser's address bar, a health probe, a shell script.
+use crate::{
+    Class, Error, Invocation, Io, Result, Runtime,
+    base::{
+        client::ClientNetwork,
+        invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
+        spec::{Share, Spec, Trigger},
+    },
+    context::invoke,
+    postgres::tx::bounded,
+};
+use poem::{EndpointExt, Request, Response, Route, endpoint::BoxEndpoint, http::StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+/// A read over HTTP, open to anyone.
+pub trait IoHandler: Send + Sync + 'static {
+    /// Name, path and limits.
+    const SPEC: &'static Spec;
+    /// The path's parameters, by name.
+    type Query: DeserializeOwned + Send + Sync + 'static;
+    /// What is answered as JSON.
+    type Reply: Serialize + Send + 'static;
+
+    /// Answers.
+    fn handle(io: &Io, query: &Self::Query) -> impl Future<Output = Result<Self::Reply>> + Send;
+}
+
+/// Adds the handler's route.
+pub(crate) fn mount<H: IoHandler>(runtime: &Runtime, route: Route) -> Route {
+    let Trigger::Http(path) = H::SPEC.trigger else {
+        return route;
+    };
+    let runtime = runtime.clone();
+    let endpoint: BoxEndpoint<'static, Response> = poem::endpoint::make(move |request| {
+        let runtime = runtime.clone();
+        async move { serve::<H>(&runtime, &request).await }
+    })
+    .boxed();
+    route.at(path, poem::get(endpoint))
+}
+
+async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let invocation =
+        Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), H::SPEC.limits.timeout);
+    let correlation_id = invocation.correlation_id.clone();
+    let client = request.data::<ClientNetwork>().copied().unwrap_or(ClientNetwork::NONE);
+    let query = request.path_params::<H::Query>();
+    let query = query.map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")));
+    // Once begun it comes to its end: its statement would be left in the middle.
+    let call = Box::pin(call::<H>(runtime.clone(), invocation, client, query));
+    let result = runtime.tasks().enduring(call).await;
+    let (status, body) = match result.and_then(|reply| serde_json::to_value(reply).map_err(Error::internal)) {
+        Ok(reply) => (StatusCode::OK, reply),
+        Err(error) => {
+            let status = StatusCode::from_u16(error.class().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let code = error.class().name();
+            (status, json!({ "code": code, "message": error.message(), "correlation_id": correlation_id }))
+        }
+    };
+    Response::builder()
+        .status(status)
+        .content_type("application/json")
+        .header(CORRELATION_HEADER, correlation_id)
+        .body(body.to_string())
+}
+
+async fn call<H: IoHandler>(
+    runtime: Runtime,
+    invocation: Invocation,
+    client: ClientNetwork,
+    query: Result<H::Query>,
+) -> Result<H::Reply> {
+    let admitted = runtime.admission().admit_read(H::SPEC, None, client);
+    let _permit = admitted.map_err(|error| invoke::rejected(&runtime, H::SPEC, &invocation, error))?;
+    let io = Io::new(&runtime, Share::Calls, invocation);
+    let run = async { bounded(io.invocation().remaining(), H::handle(&io, &query?)).await };
+    invoke::read(&runtime, H::SPEC, io.invocation(), run).await
+}

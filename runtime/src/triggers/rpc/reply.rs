@@ -1,0 +1,42 @@
+//! An answer on its way to the edge.
+use crate::{Result, base::metadata::Metadata, postgres::receipt::Outcome};
+use bytes::Bytes;
+
+/// A reply in protobuf, and what goes beside it.
+pub(crate) struct Reply {
+    pub(crate) message: Bytes,
+    pub(crate) metadata: Option<Box<Metadata>>,
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(message: Vec<u8>) -> Self {
+        Self { message: message.into(), metadata: None }
+    }
+}
+
+/// What a call that changes something came to, now or when it was first made.
+pub(super) struct Decided {
+    pub(super) outcome: Outcome,
+    pub(super) is_replayed: bool,
+}
+
+impl Decided {
+    pub(super) fn now(outcome: Outcome) -> Self {
+        Self { outcome, is_replayed: false }
+    }
+
+    pub(super) fn before(outcome: Outcome) -> Self {
+        Self { outcome, is_replayed: true }
+    }
+
+    pub(super) fn into_reply(self) -> Result<Reply> {
+        let metadata = self.is_replayed.then(Metadata::replayed);
+        match self.outcome {
+            Ok(message) => Ok(Reply { message: message.into(), metadata: metadata.map(Box::new) }),
+            Err(refusal) => Err(match metadata {
+                Some(metadata) => refusal.with_metadata(metadata),
+                None => refusal,
+            }),
+        }
+    }
+}
