@@ -7,6 +7,7 @@ pub mod broker;
 pub mod eventually;
 pub mod gateway;
 pub mod https;
+pub mod modules;
 pub mod private;
 pub mod process;
 pub mod proxy;

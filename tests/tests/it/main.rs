@@ -27,6 +27,7 @@ mod judges;
 mod keys;
 mod kills;
 mod lab;
+mod layers;
 mod listing;
 mod live;
 mod model;
