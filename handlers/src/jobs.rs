@@ -26,15 +26,3 @@ impl Job for StartItem {
     const KIND: &'static str = "start_item";
     const RETRIES: u32 = 10;
 }
-
-/// Send a parked message back to the consumer that parked it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RedeliverMessage {
-    /// Which parking of which message.
-    pub parked_id: Uuid,
-}
-
-impl Job for RedeliverMessage {
-    const KIND: &'static str = "redeliver_message";
-    const RETRIES: u32 = 10;
-}

@@ -1,7 +1,6 @@
 //! What the streams have in common.
-use crate::convert::timestamp;
 use gavel_proto::v1::Heartbeat;
-use gavel_runtime::{clock, live::Pulse};
+use gavel_runtime::{clock, live::Pulse, wire::timestamp};
 
 /// A heartbeat of a stream that has told of this version.
 pub(crate) fn heartbeat(pulse: Pulse, version: i64) -> Heartbeat {

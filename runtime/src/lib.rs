@@ -43,7 +43,7 @@ pub use base::{
     error::{self, Class, Error, Result},
     fault, ids,
     invocation::{self, Invocation},
-    keyset, metadata, names, spec, tls,
+    keyset, metadata, names, spec, tls, wire,
 };
 pub use context::{io::Io, runtime::Runtime};
 pub use postgres::{

@@ -2,13 +2,14 @@
 //! count once, and the spend ledger makes each sale count once even if the inbox has long forgotten it.
 mod sql;
 
-use crate::{convert::uuid, item::routing_key};
+use crate::item::routing_key;
 use gavel_proto::events_v1::{ItemEvent, item_event::Fact};
 use gavel_runtime::{
     Error, Member, Result, Tx,
     batch::Verdicts,
     fault, message,
     spec::{Batch, Spec, Trigger},
+    wire::uuid,
 };
 use sql::{Sale, Sums};
 use std::collections::BTreeSet;

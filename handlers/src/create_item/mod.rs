@@ -2,7 +2,7 @@
 mod sql;
 
 use crate::{
-    convert::{micros, time, user},
+    convert::user,
     item::{ItemRow, routing_key},
     jobs,
 };
@@ -17,6 +17,7 @@ use gavel_runtime::{
     auth::{Access, Caller},
     ids, rpc,
     spec::{Spec, Trigger},
+    wire::{micros, time},
 };
 use prost_types::Timestamp;
 use serde::Serialize;

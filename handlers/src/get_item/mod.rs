@@ -1,8 +1,5 @@
 //! One item as everyone sees it: from the read model, or from the database when Redis has nothing or does not answer.
-use crate::{
-    convert::{uuid, whole_number},
-    item::{self, cache_key, shown},
-};
+use crate::item::{self, cache_key, shown};
 use gavel_proto::{events_v1::ItemState, v1};
 use gavel_runtime::{
     Class, Error, Io, Result,
@@ -10,6 +7,7 @@ use gavel_runtime::{
     redis::{Source, Versioned},
     rpc,
     spec::{Spec, Trigger},
+    wire::{uuid, whole_number},
 };
 use prost::Message;
 use uuid::Uuid;

@@ -1,7 +1,7 @@
 //! What a user has done, per currency. One's own figures, or anybody's for an operator.
 mod sql;
 
-use crate::convert::{own_or_any, timestamp};
+use crate::convert::own_or_any;
 use gavel_proto::v1;
 use gavel_rules::UserId;
 use gavel_runtime::{
@@ -9,6 +9,7 @@ use gavel_runtime::{
     auth::{Access, Caller},
     rpc,
     spec::{Spec, Trigger},
+    wire::timestamp,
 };
 
 /// `UserService.GetUserStats`.

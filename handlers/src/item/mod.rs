@@ -5,14 +5,14 @@ mod sql;
 pub(crate) use sql::item_rows;
 pub use sql::{lock, lock_all, missing, read};
 
-use crate::convert::{stored_user, timestamp};
+use crate::convert::stored_user;
 use chrono::{DateTime, Utc};
 use gavel_proto::{
     events_v1::{ItemEvent, ItemState, item_event::Fact},
     v1,
 };
 use gavel_rules::{Auction, Ladder};
-use gavel_runtime::{Error, Event, Result, ids};
+use gavel_runtime::{Error, Event, Result, ids, wire::timestamp};
 use prost_types::Timestamp;
 use uuid::Uuid;
 

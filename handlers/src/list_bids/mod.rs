@@ -1,16 +1,14 @@
 //! The accepted bids of one item, newest first, a page at a time.
 mod sql;
 
-use crate::{
-    convert::{page, page_size, timestamp, uuid},
-    item,
-};
+use crate::item;
 use gavel_proto::v1;
 use gavel_runtime::{
     Error, Io, Result,
     auth::{Access, Caller},
     rpc,
     spec::{Spec, Trigger},
+    wire::{page, page_size, timestamp, uuid},
 };
 use uuid::Uuid;
 

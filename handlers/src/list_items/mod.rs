@@ -1,10 +1,7 @@
 //! Items, newest first, a page at a time, from the database.
 mod sql;
 
-use crate::{
-    convert::{PageKey, page, page_key, page_size, uuid},
-    item::{ItemRow, shown},
-};
+use crate::item::{ItemRow, shown};
 use chrono::DateTime;
 use gavel_proto::v1::{self, ItemStatus};
 use gavel_runtime::{
@@ -12,6 +9,7 @@ use gavel_runtime::{
     auth::{Access, Caller},
     rpc,
     spec::{Spec, Trigger},
+    wire::{PageKey, page, page_key, page_size, uuid},
 };
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 mod sql;
 
 use crate::{
-    convert::{timestamp, user, uuid},
+    convert::user,
     item::{self, ItemRow, Locked, routing_key},
 };
 use chrono::{DateTime, Utc};
@@ -18,6 +18,7 @@ use gavel_runtime::{
     batch::Verdicts,
     fault, ids, rpc,
     spec::{Batch, Limits, Spec, Trigger},
+    wire::{timestamp, uuid},
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};

@@ -1,6 +1,5 @@
 //! One item as it changes: a snapshot, then whatever is newer, for as long as the client listens.
 use crate::{
-    convert::{uuid, whole_number},
     item::{self, routing_key, shown, shown_just_then},
     live::heartbeat,
 };
@@ -15,6 +14,7 @@ use gavel_runtime::{
     live::{Feed, News, Reconciled, Topics},
     rpc::{self, Encoded, Sink},
     spec::{Limits, Spec, Trigger},
+    wire::{uuid, whole_number},
 };
 use std::cmp::Ordering;
 use uuid::Uuid;

@@ -204,6 +204,12 @@ impl App {
         self.register(H::SPEC, "poll", Run::Poll(poll::erased::<H>))
     }
 
+    /// Registers a set of handlers, which is a function.
+    #[must_use]
+    pub fn with(self, set: impl FnOnce(Self) -> Self) -> Self {
+        set(self)
+    }
+
     /// The encoded descriptor set of the contracts of the `rpc` handlers, `grpc/health/v1/health.proto` among them. Every
     /// method in it must have a handler; those of health come with it.
     #[must_use]

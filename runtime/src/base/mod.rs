@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod names;
 pub mod spec;
 pub mod tls;
+pub mod wire;
 
 pub(crate) mod backoff;
 pub(crate) mod caller;

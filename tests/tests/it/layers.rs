@@ -40,6 +40,7 @@ fn no_files_import_each_other_in_a_circle() {
         "runtime/src",
         "handlers/src",
         "handlers/src/bin/bidctl",
+        "handlers/operators/src",
         "handlers/rules/src",
         "proto/src",
         "tests/src",

@@ -64,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
     let config = ProcessConfig::of_worker(&mut env);
     env.finish()?;
     let app = App::new("gavel", &gavel::EXPAND)
-        .poll_io::<gavel::relay_outbox::RelayOutbox>()
+        .poll_io::<gavel_operators::relay_outbox::RelayOutbox>()
         .job_tx::<Misbehave>()
         .job_tx::<InOrder>()
         .job_tx::<Ranked>()

@@ -1,8 +1,5 @@
 //! Parked messages, for operators: list, look, send back to their consumer, discard.
-use crate::{
-    convert::{PageKey, page, page_key, page_size, selection, texts, timestamp, uuid},
-    jobs::RedeliverMessage,
-};
+use crate::redeliver_message::RedeliverMessage;
 use gavel_proto::v1;
 use gavel_runtime::{
     Error, Io, Result, Tx,
@@ -11,6 +8,7 @@ use gavel_runtime::{
     message::parking::{self, Parked, Selection},
     rpc,
     spec::{Spec, Trigger},
+    wire::{PageKey, page, page_key, page_size, selection, texts, timestamp, uuid},
 };
 use uuid::Uuid;
 

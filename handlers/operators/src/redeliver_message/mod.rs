@@ -1,12 +1,25 @@
 //! Sends a parked message back to the consumer that parked it.
-use crate::jobs::RedeliverMessage;
 use gavel_runtime::{
     Result,
     job::{self, Attempt, Job, Verdict},
     message::parking,
     spec::{Limits, Queue, Spec, Trigger},
 };
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use uuid::Uuid;
+
+/// Send a parked message back to the consumer that parked it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RedeliverMessage {
+    /// Which parking of which message.
+    pub parked_id: Uuid,
+}
+
+impl Job for RedeliverMessage {
+    const KIND: &'static str = "redeliver_message";
+    const RETRIES: u32 = 10;
+}
 
 /// The job's handler.
 pub struct Redeliver;

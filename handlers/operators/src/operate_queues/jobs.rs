@@ -1,6 +1,6 @@
 //! Single jobs.
 use super::OPS;
-use crate::convert::{at_most, shown_job, uuid};
+use crate::shown::shown_job;
 use gavel_proto::v1;
 use gavel_runtime::{
     Class, Error, Io, Result, Tx,
@@ -11,6 +11,7 @@ use gavel_runtime::{
     },
     rpc,
     spec::{Spec, Trigger},
+    wire::{at_most, uuid},
 };
 use uuid::Uuid;
 

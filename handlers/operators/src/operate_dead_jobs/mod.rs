@@ -1,5 +1,5 @@
 //! Dead jobs, for operators: list, queue again, discard.
-use crate::convert::{PageKey, page, page_key, page_size, selection, shown_job, texts};
+use crate::shown::shown_job;
 use gavel_proto::v1;
 use gavel_runtime::{
     Io, Result, Tx,
@@ -10,6 +10,7 @@ use gavel_runtime::{
     },
     rpc,
     spec::{Spec, Trigger},
+    wire::{PageKey, page, page_key, page_size, selection, texts},
 };
 
 const OPS: Access = Access::Roles(&["ops"]);

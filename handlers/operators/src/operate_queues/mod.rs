@@ -3,7 +3,6 @@ mod jobs;
 
 pub use jobs::{CancelJob, GetJob, ListJobs};
 
-use crate::convert::timestamp;
 use gavel_proto::v1;
 use gavel_runtime::{
     Error, Io, Result, Tx,
@@ -11,6 +10,7 @@ use gavel_runtime::{
     job::{self, DRAIN_WITHIN, Depth, MAX_KEY_BYTES, ops},
     rpc,
     spec::{Spec, Trigger},
+    wire::timestamp,
 };
 use serde::Serialize;
 

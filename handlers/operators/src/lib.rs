@@ -1,0 +1,50 @@
+//! What every application on the runtime needs beside its own use cases, one folder for each: its outbox relayed, what is old
+//! swept away, and the calls of operators and of autoscalers.
+//!
+//! An application registers [`housekeeping`], or its events stay in the outbox; and [`calls`], where its contracts have
+//! `gavel.v1.OpsService` and KEDA's `externalscaler.ExternalScaler`.
+
+pub mod list_handlers;
+pub mod operate_dead_jobs;
+pub mod operate_parked;
+pub mod operate_queues;
+pub mod redeliver_message;
+pub mod relay_outbox;
+pub mod scale_workers;
+pub mod sweep_receipts;
+
+mod shown;
+
+use gavel_runtime::App;
+
+/// What runs in workers: one line per handler.
+#[must_use]
+pub fn housekeeping(app: App) -> App {
+    app.poll_io::<relay_outbox::RelayOutbox>()
+        .job_io::<redeliver_message::Redeliver>()
+        .schedule_tx::<sweep_receipts::SweepReceipts>()
+}
+
+/// What operators and autoscalers call: one line per method.
+#[must_use]
+pub fn calls(app: App) -> App {
+    app.rpc_io::<list_handlers::ListHandlers>()
+        .rpc_io::<operate_queues::ListQueues>()
+        .rpc_tx::<operate_queues::PauseQueue>()
+        .rpc_tx::<operate_queues::ResumeQueue>()
+        .rpc_io::<operate_queues::ListJobs>()
+        .rpc_io::<operate_queues::GetJob>()
+        .rpc_tx::<operate_queues::CancelJob>()
+        .rpc_io::<operate_dead_jobs::ListDeadJobs>()
+        .rpc_tx::<operate_dead_jobs::RetryDeadJobs>()
+        .rpc_tx::<operate_dead_jobs::DiscardDeadJobs>()
+        .rpc_io::<operate_parked::ListParkedMessages>()
+        .rpc_io::<operate_parked::GetParkedMessage>()
+        .rpc_tx::<operate_parked::RetryParkedMessages>()
+        .rpc_tx::<operate_parked::DiscardParkedMessages>()
+        .rpc_io::<scale_workers::IsActive>()
+        .rpc_stream::<scale_workers::StreamIsActive>()
+        .rpc_io::<scale_workers::GetMetricSpec>()
+        .rpc_stream::<scale_workers::StreamMetricSpec>()
+        .rpc_io::<scale_workers::GetMetrics>()
+}
