@@ -31,13 +31,18 @@ impl Broker {
 
     /// A queue that gets a copy of every event from now on, whether a process of Gavel's has come by yet or not.
     pub async fn tap(&self, queue: &str) {
-        self.declare_events().await;
+        // A worker's signs of life are no events.
+        self.tap_exchange(EVENTS, queue, &["item.#", "bid.#"]).await;
+    }
+
+    /// As [`Broker::tap`], of another exchange of events.
+    pub async fn tap_exchange(&self, exchange: &str, queue: &str, keys: &[&str]) {
+        self.declare_topic(exchange).await;
         let (name, durable) = (ShortString::from(queue), QueueDeclareOptions::durable());
         self.channel.queue_declare(name.clone(), durable, FieldTable::default()).await.expect("declared");
-        // A worker's signs of life are no events.
-        for key in ["item.#", "bid.#"] {
+        for key in keys {
             let (queue, options) = (name.clone(), QueueBindOptions::default());
-            let bound = self.channel.queue_bind(queue, EVENTS.into(), key.into(), options, FieldTable::default());
+            let bound = self.channel.queue_bind(queue, exchange.into(), (*key).into(), options, FieldTable::default());
             bound.await.expect("bound");
         }
     }
@@ -78,13 +83,13 @@ impl Broker {
     /// Deletes the exchange of events with all that is bound to it, and declares it again, as somebody who tidies up does.
     pub async fn replace_events(&self) {
         self.channel.exchange_delete(EVENTS.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
-        self.declare_events().await;
+        self.declare_topic(EVENTS).await;
     }
 
-    async fn declare_events(&self) {
+    async fn declare_topic(&self, exchange: &str) {
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let declared =
-            self.channel.exchange_declare(EVENTS.into(), ExchangeKind::Topic, durable, FieldTable::default());
+            self.channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default());
         declared.await.expect("the exchange is as Gavel declares it");
     }
 

@@ -1,6 +1,6 @@
-//! Reminders: each becomes a letter, a person's in their order; after the last one, a digest counts them.
+//! Reminders: each becomes a letter, a person's in their order, and an event says so; after the last one, a digest counts them.
 use gavel_runtime::{
-    App, Error, Result, Tx,
+    App, Error, Event, Result, Tx, ids,
     job::{self, Attempt, Job, Options, Unique, Verdict},
     schedule::{self, CatchUp, Tick, Timetable},
     spec::{Durability, Queue, Spec, Trigger},
@@ -9,9 +9,13 @@ use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
 use std::time::Duration;
 
-/// Everything it does.
+/// Everything it does. Without the housekeeping its events would stay in the outbox.
 pub(crate) fn app(migrations: &'static Migrator) -> App {
-    App::new("reminders", migrations).job_tx::<Reminder>().job_io::<Digester>().schedule_tx::<Shredder>()
+    App::new("reminders", migrations)
+        .job_tx::<Reminder>()
+        .job_io::<Digester>()
+        .schedule_tx::<Shredder>()
+        .with(gavel_operators::housekeeping)
 }
 
 /// Remind somebody of something.
@@ -45,8 +49,10 @@ impl job::TxHandler for Reminder {
         if job.text.is_empty() {
             return Ok(Verdict::Dead { why: "there is nothing to remind of".to_owned() });
         }
-        let letter = sqlx::query("INSERT INTO letters (who, text) VALUES ($1, $2)").bind(&job.who).bind(&job.text);
-        letter.execute(tx.conn()).await?;
+        let letter = sqlx::query_scalar("INSERT INTO letters (who, text) VALUES ($1, $2) RETURNING letter_id");
+        let letter_id: i64 = letter.bind(&job.who).bind(&job.text).fetch_one(tx.conn()).await?;
+        // Each letter has one event, its first and last. A real application would have a message of its own for it.
+        tx.emit(Event::new(ids::ordered(), (letter_id.to_string(), 1), "letter.written", &job.who))?;
         // However many reminders come within a tenth of a second, one digest follows them.
         let soon = Options::new().delay(Duration::from_millis(100)).unique(Unique::Keep(job.who.clone()));
         tx.enqueue(&Digest { who: job.who.clone() }, soon).await?;

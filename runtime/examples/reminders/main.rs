@@ -1,5 +1,5 @@
 //! The runtime without auctions: `DATABASE_URL=postgres://… cargo run -p gavel-runtime --example reminders`, on an empty
-//! database. It needs neither RabbitMQ nor Redis, since nothing here uses them.
+//! database. It needs neither RabbitMQ nor Redis: events wait in the outbox until there is a broker.
 mod app;
 
 use app::Remind;

@@ -9,9 +9,10 @@ use gavel_runtime::{
     config::{Backends, Env},
     job::{self, Attempt, Job, Options, Verdict, inspect},
     spec::{Queue, Spec, Trigger},
-    testing::{BOUNDARIES, FROZEN, Lab},
+    testing::{BOUNDARIES, FROZEN, Lab, Worker},
 };
-use gavel_tests::{Process, System, process::binary};
+use gavel_tests::{Process, System, broker::Broker, eventually, process::binary};
+use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -23,7 +24,11 @@ use reminders::{Digest, Remind, Reminder, Shredder};
 const TABLES: &str = include_str!("../../../runtime/examples/reminders/migrations/1000_create_letters.sql");
 
 fn backends(system: &System) -> Backends {
-    let mut env = Env::new(system.variables(&[]));
+    backends_of(&system.variables(&[]))
+}
+
+fn backends_of(variables: &[(String, String)]) -> Backends {
+    let mut env = Env::new(variables.iter().cloned());
     let backends = Backends::from_env(&mut env);
     env.finish().expect("the harness sets everything");
     backends
@@ -142,6 +147,25 @@ async fn a_message_delivered_by_hand_twice_counts_once() {
     lab.deliver_all::<ApplyUserStats>(&[first]).await.expect("it is known");
     assert_eq!(count(&system, "SELECT bids_placed FROM user_stats").await, 2);
     assert_eq!(count(&system, "SELECT count(*) FROM inbox").await, 2, "what failed has no receipt");
+}
+
+#[tokio::test]
+async fn another_application_relays_its_events_with_handlers_that_it_only_registers() {
+    let (system, lab) = lab().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    broker.tap_exchange("reminders.events", "letters", &["letter.#"]).await;
+    let worker =
+        Worker::start(reminders::app(&EXPAND), &backends_of(&system.variables(&[("AMQP_URL", &system.amqp_url)])));
+    for text in ["water the plants", "close the window"] {
+        lab.enqueue(&remind("ada", text), Duration::ZERO).await.expect("enqueued");
+    }
+    for event in broker.take("letters", 2).await {
+        assert_eq!(String::decode(event.data.as_slice()).expect("a message"), "ada");
+        assert!(event.properties.message_id().is_some(), "it is known again where it comes twice");
+    }
+    let left = || count(&system, "SELECT count(*) FROM outbox");
+    eventually("the outbox is empty again", left, |left| *left == 0).await;
+    worker.expect("valid").stop(Duration::from_secs(30)).await.expect("drained");
 }
 
 #[tokio::test]
