@@ -56,6 +56,46 @@ pub fn app() -> App {
 
 #[cfg(test)]
 mod tests {
+    use crate::item::routing_key;
+    use gavel_proto::events_v1::ItemEvent;
+    use gavel_runtime::spec::Trigger;
+    use prost::{Message, Name};
+    use prost_types::FileDescriptorSet;
+
+    /// What consumers and feeds don't hear, on purpose: all else each of them must, or a test names it.
+    const UNHEARD: [(&str, &str); 5] = [
+        // They count bids and sales.
+        ("apply_user_stats", routing_key::CREATED),
+        ("apply_user_stats", routing_key::STARTED),
+        // Nobody watches what is not there yet.
+        ("item_feed", routing_key::CREATED),
+        // Who has not bid has no standing.
+        ("user_feed", routing_key::CREATED),
+        ("user_feed", routing_key::STARTED),
+    ];
+
+    /// How many facts the contract of an item's event has.
+    fn facts() -> usize {
+        let all = FileDescriptorSet::decode(gavel_proto::DESCRIPTORS).expect("descriptors");
+        let mut messages =
+            all.file.iter().filter(|file| file.package() == ItemEvent::PACKAGE).flat_map(|file| &file.message_type);
+        let event = messages.find(|message| message.name() == ItemEvent::NAME).expect("the event");
+        event.field.iter().filter(|field| field.oneof_index.is_some()).count()
+    }
+
+    #[test]
+    fn every_consumer_and_every_feed_hears_of_every_fact_or_says_that_it_does_not() {
+        assert_eq!(routing_key::ALL.len(), facts(), "each fact of the contract has a routing key in ALL");
+        let app = super::app();
+        for spec in app.registrations().iter().map(|registration| registration.spec) {
+            let (Trigger::Message(heard) | Trigger::Broadcast(heard)) = spec.trigger else { continue };
+            for key in routing_key::ALL {
+                let is_said = UNHEARD.contains(&(spec.name, key));
+                assert!(heard.contains(&key) != is_said, "{} and {key}: heard, or in UNHEARD", spec.name);
+            }
+        }
+    }
+
     #[test]
     fn every_registration_is_valid_and_every_method_has_a_handler() {
         if let Err(errors) = super::app().checked() {

@@ -3,7 +3,7 @@
 mod sql;
 
 use crate::{
-    item::{self, ItemRow, Locked, routing_key},
+    item::{self, ItemRow},
     jobs,
 };
 use gavel_proto::events_v1::{ItemClosed, item_event::Fact};
@@ -26,7 +26,8 @@ impl job::TxHandler for CloseItem {
     type Job = jobs::CloseItem;
 
     async fn handle(tx: &mut Tx, job: &jobs::CloseItem) -> Result<Verdict> {
-        let Locked { item, now } = item::lock(tx, job.item_id).await?;
+        let item = item::lock(tx, job.item_id).await?;
+        let now = item.read_at;
         if item.closed_at.is_some() {
             return Ok(Verdict::Done);
         }
@@ -44,7 +45,7 @@ impl job::TxHandler for CloseItem {
             }
             Outcome::Unsold => ItemClosed::default(),
         };
-        tx.emit(item.event(routing_key::CLOSED, now, Fact::Closed(fact))?)?;
+        tx.emit(item.event(Fact::Closed(fact))?)?;
         Ok(Verdict::Done)
     }
 }

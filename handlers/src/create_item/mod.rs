@@ -1,11 +1,7 @@
 //! Publishes an item: its row, the event that says so, and the job that will close it, in one transaction.
 mod sql;
 
-use crate::{
-    convert::user,
-    item::{ItemRow, routing_key},
-    jobs,
-};
+use crate::{convert::user, item::ItemRow, jobs};
 use chrono::{DateTime, Utc};
 use gavel_proto::{
     events_v1::{ItemCreated, item_event::Fact},
@@ -70,9 +66,10 @@ impl rpc::TxHandler for CreateItem {
             starts_at,
             ends_at,
             closed_at: None,
+            read_at: clock.now,
         };
         sql::insert(tx, &item).await?;
-        tx.emit(item.event(routing_key::CREATED, clock.now, Fact::Created(ItemCreated {}))?)?;
+        tx.emit(item.event(Fact::Created(ItemCreated {}))?)?;
         // The queue counts delays from the transaction's begin.
         let due_in = |at: DateTime<Utc>| (at - clock.transaction_began).to_std().unwrap_or_default();
         tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in(item.ends_at)).await?;

@@ -1,32 +1,21 @@
 //! An item's row, and what everyone may see of it.
 
+mod fact;
 mod sql;
+mod view;
 
-pub(crate) use sql::item_rows;
+pub use fact::routing_key;
+pub(crate) use sql::{item_rows, select_items, with_item_columns};
 pub use sql::{lock, lock_all, missing, read};
+pub use view::{is_over, shown, shown_just_then, status, status_name, update};
 
 use crate::convert::stored_user;
 use chrono::{DateTime, Utc};
-use gavel_proto::{
-    events_v1::{ItemEvent, ItemState, item_event::Fact},
-    v1,
-};
+use fact::key_of;
+use gavel_proto::events_v1::{ItemEvent, ItemState, item_event::Fact};
 use gavel_rules::{Auction, Ladder};
 use gavel_runtime::{Error, Event, Result, ids, wire::timestamp};
-use prost_types::Timestamp;
 use uuid::Uuid;
-
-/// The routing keys of an item's events.
-pub mod routing_key {
-    /// An item was published.
-    pub const CREATED: &str = "item.created";
-    /// Bidding began on an item that was published before its start.
-    pub const STARTED: &str = "item.started";
-    /// A bid was accepted.
-    pub const BID_ACCEPTED: &str = "bid.accepted";
-    /// An auction ended.
-    pub const CLOSED: &str = "item.closed";
-}
 
 /// One row of `items`.
 #[derive(Debug, Clone)]
@@ -57,15 +46,8 @@ pub struct ItemRow {
     pub ends_at: DateTime<Utc>,
     /// When the end was recorded.
     pub closed_at: Option<DateTime<Utc>>,
-}
-
-/// An item under its lock, with the database's clock read after the lock was granted.
-#[derive(Debug, Clone)]
-pub struct Locked {
-    /// The row.
-    pub item: ItemRow,
-    /// The time of the decision.
-    pub now: DateTime<Utc>,
+    /// The database's clock when the row was read; under a lock, once the lock was held: the time of the decision.
+    pub read_at: DateTime<Utc>,
 }
 
 impl ItemRow {
@@ -106,13 +88,13 @@ impl ItemRow {
         })
     }
 
-    /// The event that this row's newest version came about by.
-    pub fn event(&self, routing_key: &'static str, occurred_at: DateTime<Utc>, fact: Fact) -> Result<Event> {
-        let event_id = ids::ordered();
+    /// The event of what this row's newest version came about by, when it was read.
+    pub fn event(&self, fact: Fact) -> Result<Event> {
+        let (event_id, routing_key) = (ids::ordered(), key_of(&fact));
         let message = ItemEvent {
             event_id: event_id.to_string(),
             version: self.version,
-            occurred_at: Some(timestamp(occurred_at)),
+            occurred_at: Some(timestamp(self.read_at)),
             item: Some(self.state()?),
             fact: Some(fact),
         };
@@ -123,61 +105,4 @@ impl ItemRow {
 /// The key of an item in the read model.
 pub fn cache_key(item_id: &str) -> String {
     format!("item:{item_id}")
-}
-
-/// An item's status at that time: the one place that says it.
-pub fn status(state: &ItemState, now: DateTime<Utc>) -> v1::ItemStatus {
-    let now = timestamp(now);
-    let is_past = |at: &Option<Timestamp>| at.is_some_and(|at| (at.seconds, at.nanos) <= (now.seconds, now.nanos));
-    match state.closed_at {
-        Some(_) => v1::ItemStatus::Closed,
-        None if is_past(&state.ends_at) => v1::ItemStatus::Closing,
-        None if is_past(&state.starts_at) => v1::ItemStatus::Open,
-        None => v1::ItemStatus::Scheduled,
-    }
-}
-
-/// A status as people read it.
-pub const fn status_name(status: v1::ItemStatus) -> &'static str {
-    match status {
-        v1::ItemStatus::Unspecified => "unknown",
-        v1::ItemStatus::Scheduled => "scheduled",
-        v1::ItemStatus::Open => "open",
-        v1::ItemStatus::Closing => "closing",
-        v1::ItemStatus::Closed => "closed",
-    }
-}
-
-/// The API's view of a public state, at that time.
-pub fn shown(state: ItemState, version: i64, now: DateTime<Utc>) -> v1::Item {
-    let status = status(&state, now);
-    shown_as(status, state, version)
-}
-
-/// The API's view of a public state when something had just happened to the item: it had started, and was not past its end
-/// unless that is what had happened.
-pub fn shown_just_then(state: ItemState, version: i64) -> v1::Item {
-    let status = if state.closed_at.is_some() { v1::ItemStatus::Closed } else { v1::ItemStatus::Open };
-    shown_as(status, state, version)
-}
-
-fn shown_as(status: v1::ItemStatus, state: ItemState, version: i64) -> v1::Item {
-    let takes_bids = matches!(status, v1::ItemStatus::Scheduled | v1::ItemStatus::Open);
-    let next_minimum_minor = if takes_bids { state.next_minimum_minor } else { 0 };
-    v1::Item {
-        item_id: state.item_id,
-        title: state.title,
-        seller: state.seller_id,
-        currency: state.currency,
-        start_price_minor: state.start_price_minor,
-        price_minor: state.price_minor,
-        next_minimum_minor,
-        leader: state.leader_id,
-        bid_count: state.bid_count,
-        version,
-        status: status.into(),
-        starts_at: state.starts_at,
-        ends_at: state.ends_at,
-        closed_at: state.closed_at,
-    }
 }

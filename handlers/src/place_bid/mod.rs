@@ -4,9 +4,8 @@ mod sql;
 
 use crate::{
     convert::user,
-    item::{self, ItemRow, Locked, routing_key},
+    item::{self, ItemRow},
 };
-use chrono::{DateTime, Utc};
 use gavel_proto::{
     events_v1::{BidAccepted, item_event::Fact},
     v1,
@@ -65,8 +64,8 @@ impl rpc::BatchHandler for PlaceBid {
         let mut ledger = sql::Ledger::default();
         let mut verdicts: Vec<_> = batch.iter().map(|_| None).collect();
         for (item_id, places) in by_item {
-            if let Some(locked) = items.get_mut(&item_id) {
-                decide(tx, &mut ledger, locked, batch, &places, &mut verdicts)?;
+            if let Some(item) = items.get_mut(&item_id) {
+                decide(tx, &mut ledger, item, batch, &places, &mut verdicts)?;
             }
         }
         ledger.record(tx, &items).await?;
@@ -88,7 +87,7 @@ fn by_item(batch: &[Member<Command>]) -> BTreeMap<Uuid, Vec<usize>> {
 fn decide(
     tx: &mut Tx,
     ledger: &mut sql::Ledger,
-    Locked { item, now }: &mut Locked,
+    item: &mut ItemRow,
     batch: &[Member<Command>],
     places: &[usize],
     verdicts: &mut [Option<Result<v1::PlaceBidResponse>>],
@@ -98,10 +97,10 @@ fn decide(
         fault::point_for("place_bid", "decide", bid.bidder.as_str());
     }
     let mut auction = item.auction()?;
-    for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, *now) {
+    for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, item.read_at) {
         let place = places[nth];
         verdicts[place] = Some(match verdict {
-            Ok(accepted) => Ok(accept(tx, ledger, (item, *now), &batch[place], &accepted)?),
+            Ok(accepted) => Ok(accept(tx, ledger, item, &batch[place], &accepted)?),
             Err(refusal) => Err(refused(&auction, refusal)),
         });
     }
@@ -112,7 +111,7 @@ fn decide(
 fn accept(
     tx: &mut Tx,
     ledger: &mut sql::Ledger,
-    (item, now): (&mut ItemRow, DateTime<Utc>),
+    item: &mut ItemRow,
     Member { input: Command { bid, .. }, invocation }: &Member<Command>,
     accepted: &Acceptance,
 ) -> Result<v1::PlaceBidResponse> {
@@ -126,8 +125,8 @@ fn accept(
         bidder_id: bid.bidder.to_string(),
         outbid_user_id: accepted.outbid.as_ref().map(ToString::to_string).unwrap_or_default(),
     });
-    tx.emit_for(invocation, item.event(routing_key::BID_ACCEPTED, now, fact)?)?;
-    ledger.add(bid_id, bid, item, now)?;
+    tx.emit_for(invocation, item.event(fact)?)?;
+    ledger.add(bid_id, bid, item)?;
     Ok(v1::PlaceBidResponse {
         bid_id: bid_id.to_string(),
         outcome: v1::BidOutcome::Leading.into(),
@@ -135,7 +134,7 @@ fn accept(
         price_minor: accepted.price_minor,
         next_minimum_minor: accepted.next_minimum_minor.unwrap_or_default(),
         ends_at: Some(timestamp(item.ends_at)),
-        decided_at: Some(timestamp(now)),
+        decided_at: Some(timestamp(item.read_at)),
     })
 }
 

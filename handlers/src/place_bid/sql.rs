@@ -1,4 +1,4 @@
-use crate::item::{ItemRow, Locked};
+use crate::item::ItemRow;
 use chrono::{DateTime, Utc};
 use gavel_rules::Bid;
 use gavel_runtime::{Error, Result, Tx};
@@ -18,7 +18,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Adds a bid, with the item as the bid has left it.
-    pub(super) fn add(&mut self, bid_id: Uuid, bid: &Bid, after: &ItemRow, decided_at: DateTime<Utc>) -> Result<()> {
+    pub(super) fn add(&mut self, bid_id: Uuid, bid: &Bid, after: &ItemRow) -> Result<()> {
         // The rules' ceiling lies below the column's range; if ever it did not, this is where it would show.
         let amount_minor = i32::try_from(bid.amount_minor).map_err(Error::internal)?;
         self.bid_ids.push(bid_id);
@@ -26,18 +26,17 @@ impl Ledger {
         self.sequences.push(after.version);
         self.bidder_ids.push(bid.bidder.to_string());
         self.amounts_minor.push(amount_minor);
-        self.decided_at.push(decided_at);
+        self.decided_at.push(after.read_at);
         Ok(())
     }
 
     /// Writes the bids and moves their items to their newest prices and versions, in one statement.
-    pub(super) async fn record(self, tx: &mut Tx, items: &HashMap<Uuid, Locked>) -> Result<()> {
+    pub(super) async fn record(self, tx: &mut Tx, items: &HashMap<Uuid, ItemRow>) -> Result<()> {
         if self.bid_ids.is_empty() {
             return Ok(());
         }
         let changed: HashSet<_> = self.item_ids.iter().copied().collect();
-        let changed: Vec<_> =
-            changed.iter().filter_map(|item_id| items.get(item_id)).map(|locked| &locked.item).collect();
+        let changed: Vec<_> = changed.iter().filter_map(|item_id| items.get(item_id)).collect();
         let column = |of: fn(&ItemRow) -> i64| changed.iter().map(|item| of(item)).collect::<Vec<_>>();
         let item_ids: Vec<_> = changed.iter().map(|item| item.item_id).collect();
         let leader_ids: Vec<_> = changed.iter().map(|item| item.leader_id.clone().unwrap_or_default()).collect();

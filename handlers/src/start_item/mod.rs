@@ -3,7 +3,7 @@
 mod sql;
 
 use crate::{
-    item::{self, ItemRow, Locked, routing_key},
+    item::{self, ItemRow},
     jobs,
 };
 use gavel_proto::events_v1::{ItemStarted, item_event::Fact};
@@ -28,16 +28,16 @@ impl job::TxHandler for StartItem {
     type Job = jobs::StartItem;
 
     async fn handle(tx: &mut Tx, job: &jobs::StartItem) -> Result<Verdict> {
-        let Locked { item, now } = item::lock(tx, job.item_id).await?;
+        let item = item::lock(tx, job.item_id).await?;
         if item.version > UNTOUCHED {
             return Ok(Verdict::Done);
         }
-        if now < item.starts_at {
-            return Ok(Verdict::Snooze((item.starts_at - now).to_std().unwrap_or_default()));
+        if item.read_at < item.starts_at {
+            return Ok(Verdict::Snooze((item.starts_at - item.read_at).to_std().unwrap_or_default()));
         }
         let item = ItemRow { version: item.version + 1, ..item };
         sql::record(tx, &item).await?;
-        tx.emit(item.event(routing_key::STARTED, now, Fact::Started(ItemStarted {}))?)?;
+        tx.emit(item.event(Fact::Started(ItemStarted {}))?)?;
         Ok(Verdict::Done)
     }
 }

@@ -32,7 +32,7 @@ pub struct Watched {
 impl Watched {
     fn of(state: ItemState, version: i64) -> Self {
         let item = shown_just_then(state.clone(), version);
-        let update = Encoded::of(&WatchItemResponse { frame: Some(Frame::Update(update(&item))) });
+        let update = Encoded::of(&WatchItemResponse { frame: Some(Frame::Update(item::update(&item))) });
         Self { state, version, update }
     }
 
@@ -120,30 +120,16 @@ impl rpc::StreamHandler for WatchItem {
             } else if version > told {
                 // With a pulse as well: what has come meanwhile may not have been told of yet.
                 out.send_encoded(watch.read(|held| held.update.clone())).await?;
-                let just_then = if status == ItemStatus::Closed { status } else { ItemStatus::Open };
+                let just_then = if item::is_over(status) { status } else { ItemStatus::Open };
                 (told, told_status) = (version, Some(just_then));
             }
             if news != News::Changed {
                 let heartbeat = heartbeat(watch.pulse(), told);
                 out.send(WatchItemResponse { frame: Some(Frame::Heartbeat(heartbeat)) }).await?;
             }
-            if status == ItemStatus::Closed && told == version {
+            if item::is_over(status) && told == version {
                 return Ok(());
             }
         }
-    }
-}
-
-/// What of an item may change.
-fn update(item: &v1::Item) -> v1::ItemUpdate {
-    v1::ItemUpdate {
-        version: item.version,
-        price_minor: item.price_minor,
-        next_minimum_minor: item.next_minimum_minor,
-        leader: item.leader.clone(),
-        bid_count: item.bid_count,
-        status: item.status,
-        ends_at: item.ends_at,
-        closed_at: item.closed_at,
     }
 }
