@@ -7,6 +7,7 @@ pub mod item;
 pub mod jobs;
 
 pub mod apply_user_stats;
+pub mod cancel_item;
 pub mod close_item;
 pub mod close_overdue_items;
 pub mod create_item;
@@ -35,6 +36,7 @@ pub fn app() -> App {
     App::new("gavel", &EXPAND)
         .contracts(gavel_proto::DESCRIPTORS)
         .rpc_tx::<create_item::CreateItem>()
+        .rpc_tx::<cancel_item::CancelItem>()
         .rpc_io::<get_item::GetItem>()
         .rpc_io::<list_items::ListItems>()
         .rpc_batch::<place_bid::PlaceBid>()
@@ -63,10 +65,11 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     /// What consumers and feeds don't hear, on purpose: all else each of them must, or a test names it.
-    const UNHEARD: [(&str, &str); 5] = [
+    const UNHEARD: [(&str, &str); 6] = [
         // They count bids and sales.
         ("apply_user_stats", routing_key::CREATED),
         ("apply_user_stats", routing_key::STARTED),
+        ("apply_user_stats", routing_key::CANCELLED),
         // Nobody watches what is not there yet.
         ("item_feed", routing_key::CREATED),
         // Who has not bid has no standing.

@@ -153,6 +153,17 @@ impl Api {
         settle(self.users.get_user_stats(request).await, &seen)
     }
 
+    /// Cancels an item, with a new key.
+    pub async fn cancel(&self, item: &str, reason: &str) -> Result<v1::Item, Failure> {
+        let (request, seen) = self.request(v1::CancelItemRequest {
+            idempotency_key: Uuid::new_v4().to_string(),
+            item_id: item.to_owned(),
+            reason: reason.to_owned(),
+        });
+        let reply = settle(self.items.cancel_item(request).await, &seen)?;
+        Ok(reply.item.unwrap_or_default())
+    }
+
     /// Watches an item of which that version is known.
     pub async fn watch_item(&self, item: &str, known: i64) -> Result<Streaming<v1::WatchItemResponse>, Failure> {
         let (request, seen) = self.request(v1::WatchItemRequest { item_id: item.to_owned(), known_version: known });

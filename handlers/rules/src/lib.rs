@@ -5,6 +5,7 @@
 //! What the rules refuse, they refuse with a typed reason that names what would have been allowed.
 
 mod bidding;
+mod cancelling;
 mod closing;
 mod ladder;
 mod listing;
@@ -14,6 +15,7 @@ mod text;
 mod user;
 
 pub use bidding::{Acceptance, Auction, Bid, Refusal, RefusalReason, decide};
+pub use cancelling::{Cancellation, Canceller, MAX_REASON_CHARS, NotCancelled, cancel, reason};
 pub use closing::{NotDue, Outcome, close};
 pub use ladder::Ladder;
 pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS, Moment, Period};

@@ -58,7 +58,7 @@ fn read<'a>(
             currency: &item.currency,
             amount_minor: closed.hammer_price_minor,
         }),
-        Some(Fact::Created(_) | Fact::Started(_) | Fact::Closed(_)) => {}
+        Some(Fact::Created(_) | Fact::Started(_) | Fact::Closed(_) | Fact::Cancelled(_)) => {}
         // A newer version tells of something else: acknowledged here, nobody would ever count it.
         None => return Err(Error::unknown("what has happened to the item")),
     }

@@ -66,6 +66,7 @@ impl rpc::TxHandler for CreateItem {
             starts_at,
             ends_at,
             closed_at: None,
+            cancel_reason: None,
             read_at: clock.now,
         };
         sql::insert(tx, &item).await?;

@@ -11,9 +11,11 @@ pub mod routing_key {
     pub const BID_ACCEPTED: &str = "bid.accepted";
     /// An auction ended.
     pub const CLOSED: &str = "item.closed";
+    /// An item was taken out of the auction.
+    pub const CANCELLED: &str = "item.cancelled";
 
     /// All of them.
-    pub const ALL: [&str; 4] = [CREATED, STARTED, BID_ACCEPTED, CLOSED];
+    pub const ALL: [&str; 5] = [CREATED, STARTED, BID_ACCEPTED, CLOSED, CANCELLED];
 }
 
 /// The routing key of an event is a matter of what it tells.
@@ -23,5 +25,6 @@ pub(super) const fn key_of(fact: &Fact) -> &'static str {
         Fact::Started(_) => routing_key::STARTED,
         Fact::BidAccepted(_) => routing_key::BID_ACCEPTED,
         Fact::Closed(_) => routing_key::CLOSED,
+        Fact::Cancelled(_) => routing_key::CANCELLED,
     }
 }

@@ -46,6 +46,8 @@ pub struct ItemRow {
     pub ends_at: DateTime<Utc>,
     /// When the end was recorded.
     pub closed_at: Option<DateTime<Utc>>,
+    /// Why it was cancelled, perhaps empty; none unless it was.
+    pub cancel_reason: Option<String>,
     /// The database's clock when the row was read; under a lock, once the lock was held: the time of the decision.
     pub read_at: DateTime<Utc>,
 }
@@ -85,6 +87,7 @@ impl ItemRow {
             starts_at: Some(timestamp(self.starts_at)),
             ends_at: Some(timestamp(self.ends_at)),
             closed_at: self.closed_at.map(timestamp),
+            cancel_reason: self.cancel_reason.clone(),
         })
     }
 

@@ -9,7 +9,7 @@ macro_rules! with_item_columns {
     ([$($then:tt)*] $($rest:tt)*) => {
         $($then)*!(
             "item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor, leader_id, bid_count, \
-             version, starts_at, ends_at, closed_at"
+             version, starts_at, ends_at, closed_at, cancel_reason"
             $($rest)*
         )
     };

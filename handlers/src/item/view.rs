@@ -18,15 +18,16 @@ pub fn status(state: &ItemState, now: DateTime<Utc>) -> v1::ItemStatus {
 
 /// The status of an item whose end is recorded; none while it is not.
 const fn ended(state: &ItemState) -> Option<v1::ItemStatus> {
-    match state.closed_at {
-        Some(_) => Some(v1::ItemStatus::Closed),
-        None => None,
+    match (&state.closed_at, &state.cancel_reason) {
+        (_, Some(_)) => Some(v1::ItemStatus::Cancelled),
+        (Some(_), None) => Some(v1::ItemStatus::Closed),
+        (None, None) => None,
     }
 }
 
 /// Whether nothing can happen to the item any more.
 pub const fn is_over(status: v1::ItemStatus) -> bool {
-    matches!(status, v1::ItemStatus::Closed)
+    matches!(status, v1::ItemStatus::Closed | v1::ItemStatus::Cancelled)
 }
 
 /// A status as people read it.
@@ -37,6 +38,7 @@ pub const fn status_name(status: v1::ItemStatus) -> &'static str {
         v1::ItemStatus::Open => "open",
         v1::ItemStatus::Closing => "closing",
         v1::ItemStatus::Closed => "closed",
+        v1::ItemStatus::Cancelled => "cancelled",
     }
 }
 
@@ -71,6 +73,7 @@ fn shown_as(status: v1::ItemStatus, state: ItemState, version: i64) -> v1::Item 
         starts_at: state.starts_at,
         ends_at: state.ends_at,
         closed_at: state.closed_at,
+        cancel_reason: state.cancel_reason,
     }
 }
 
@@ -85,5 +88,6 @@ pub fn update(item: &v1::Item) -> v1::ItemUpdate {
         status: item.status,
         ends_at: item.ends_at,
         closed_at: item.closed_at,
+        cancel_reason: item.cancel_reason.clone(),
     }
 }

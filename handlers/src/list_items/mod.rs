@@ -27,6 +27,7 @@ enum From {
     All(Uuid),
     Open(Uuid),
     Closed(Uuid),
+    Cancelled(Uuid),
     Closing(PageKey),
     Scheduled(PageKey),
 }
@@ -48,10 +49,11 @@ impl rpc::IoHandler for ListItems {
             Ok(ItemStatus::Unspecified) => From::All(before()?),
             Ok(ItemStatus::Open) => From::Open(before()?),
             Ok(ItemStatus::Closed) => From::Closed(before()?),
+            Ok(ItemStatus::Cancelled) => From::Cancelled(before()?),
             Ok(ItemStatus::Closing) => From::Closing(page_key(token)?.unwrap_or(FIRST)),
             Ok(ItemStatus::Scheduled) => From::Scheduled(page_key(token)?.unwrap_or(FIRST)),
             Err(_) => {
-                return Err(Error::invalid(format!("status {} is unknown; allowed: 0 to 4", request.status)));
+                return Err(Error::invalid(format!("status {} is unknown; allowed: 0 to 5", request.status)));
             }
         };
         Ok(Query { size: page_size(request.page_size)?, from })
@@ -63,6 +65,7 @@ impl rpc::IoHandler for ListItems {
             From::All(before) => sql::all(reads, before, limit).await?,
             From::Open(before) => sql::not_closed(reads, before, limit).await?,
             From::Closed(before) => sql::closed(reads, before, limit).await?,
+            From::Cancelled(before) => sql::cancelled(reads, before, limit).await?,
             From::Closing(PageKey { at, id }) => sql::closing(reads, (at, id), limit).await?,
             From::Scheduled(PageKey { at, id }) => sql::scheduled(reads, (at, id), limit).await?,
         };
@@ -75,9 +78,11 @@ impl rpc::IoHandler for ListItems {
         let now = io.now();
         let items = rows.iter().map(|row| Ok(shown(row.state()?, row.version, now)));
         let mut items = items.collect::<Result<Vec<_>>>()?;
-        if let From::Open(_) = query.from {
+        match query.from {
             // One past its end is not open, whether that is recorded or not; nor is one before its start.
-            items.retain(|item| item.status() == ItemStatus::Open);
+            From::Open(_) => items.retain(|item| item.status() == ItemStatus::Open),
+            From::Closed(_) => items.retain(|item| item.status() == ItemStatus::Closed),
+            From::All(_) | From::Cancelled(_) | From::Closing(_) | From::Scheduled(_) => {}
         }
         Ok(v1::ListItemsResponse { items, next_page_token })
     }

@@ -17,9 +17,15 @@ pub(super) async fn not_closed(reads: &Pool, before: Uuid, limit: i64) -> Result
     Ok(rows.fetch_all(reads).await?)
 }
 
+/// Those whose end is recorded; some may have been cancelled.
 pub(super) async fn closed(reads: &Pool, before: Uuid, limit: i64) -> Result<Vec<ItemRow>> {
+    let rows = item_rows!("WHERE closed_at IS NOT NULL AND item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit);
+    Ok(rows.fetch_all(reads).await?)
+}
+
+pub(super) async fn cancelled(reads: &Pool, before: Uuid, limit: i64) -> Result<Vec<ItemRow>> {
     let rows =
-        item_rows!("WHERE closed_at IS NOT NULL AND item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit,);
+        item_rows!("WHERE cancel_reason IS NOT NULL AND item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit);
     Ok(rows.fetch_all(reads).await?)
 }
 

@@ -15,11 +15,8 @@ use std::collections::HashMap;
 pub struct ProjectItem;
 
 impl message::IoBatchHandler for ProjectItem {
-    const SPEC: &'static Spec = &Spec::new(
-        "project_item",
-        Trigger::Message(&[routing_key::CREATED, routing_key::STARTED, routing_key::BID_ACCEPTED, routing_key::CLOSED]),
-    )
-    .batched(Batch::DEFAULT.lanes(1));
+    const SPEC: &'static Spec =
+        &Spec::new("project_item", Trigger::Message(&routing_key::ALL)).batched(Batch::DEFAULT.lanes(1));
     type Message = ItemEvent;
 
     async fn handle(io: &Io, batch: &[Member<ItemEvent>]) -> Result<Verdicts<()>> {

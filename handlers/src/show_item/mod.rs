@@ -34,6 +34,7 @@ pub struct Reply {
     starts_at: DateTime<Utc>,
     ends_at: DateTime<Utc>,
     closed_at: Option<DateTime<Utc>>,
+    cancel_reason: Option<String>,
 }
 
 impl http::IoHandler for ShowItem {
@@ -60,6 +61,7 @@ impl http::IoHandler for ShowItem {
             starts_at: row.starts_at,
             ends_at: row.ends_at,
             closed_at: row.closed_at,
+            cancel_reason: row.cancel_reason,
         })
     }
 }

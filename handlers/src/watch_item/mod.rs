@@ -45,7 +45,12 @@ impl Watched {
 impl Feed for ItemFeed {
     const SPEC: &'static Spec = &Spec::new(
         "item_feed",
-        Trigger::Broadcast(&[routing_key::STARTED, routing_key::BID_ACCEPTED, routing_key::CLOSED]),
+        Trigger::Broadcast(&[
+            routing_key::STARTED,
+            routing_key::BID_ACCEPTED,
+            routing_key::CLOSED,
+            routing_key::CANCELLED,
+        ]),
     );
     type Message = ItemEvent;
     type State = Watched;

@@ -21,8 +21,10 @@ use standings::{LOST_WITHIN_DAYS, MOST, Standings, WON_WITHIN_DAYS};
 pub struct UserFeed;
 
 impl Feed for UserFeed {
-    const SPEC: &'static Spec =
-        &Spec::new("user_feed", Trigger::Broadcast(&[routing_key::BID_ACCEPTED, routing_key::CLOSED]));
+    const SPEC: &'static Spec = &Spec::new(
+        "user_feed",
+        Trigger::Broadcast(&[routing_key::BID_ACCEPTED, routing_key::CLOSED, routing_key::CANCELLED]),
+    );
     type Message = ItemEvent;
     type State = Standings;
 
@@ -33,7 +35,7 @@ impl Feed for UserFeed {
                 Topics::These(users.into_iter().filter(|user| !user.is_empty()).cloned().collect())
             }
             // An end concerns all who bid, and the event does not say who they were.
-            Some(Fact::Closed(_)) => Topics::AllWatched,
+            Some(Fact::Closed(_) | Fact::Cancelled(_)) => Topics::AllWatched,
             Some(Fact::Created(_) | Fact::Started(_)) | None => Topics::These(Vec::new()),
         }
     }

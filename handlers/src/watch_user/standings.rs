@@ -38,6 +38,7 @@ impl Standings {
         let mut standings = Self::default();
         for item in items {
             let status = match (item.leader_id.as_deref() == Some(user), item.closed_at) {
+                (_, Some(_)) if item.cancel_reason.is_some() => StandingStatus::Cancelled,
                 (true, Some(_)) => StandingStatus::Won,
                 (true, None) => StandingStatus::Leading,
                 (false, Some(_)) => StandingStatus::Lost,
@@ -88,7 +89,12 @@ impl Standings {
             Fact::Closed(_) if self.by_item.contains_key(&item.item_id) => {
                 (StandingStatus::Lost, &[(NoticeKind::Lost, 0)])
             }
-            Fact::Closed(_) | Fact::BidAccepted(_) | Fact::Created(_) | Fact::Started(_) => return false,
+            Fact::Cancelled(_) if self.by_item.contains_key(&item.item_id) => {
+                (StandingStatus::Cancelled, &[(NoticeKind::Cancelled, 0)])
+            }
+            Fact::Closed(_) | Fact::Cancelled(_) | Fact::BidAccepted(_) | Fact::Created(_) | Fact::Started(_) => {
+                return false;
+            }
         };
         let standing = standing(item, event.version, status);
         if !self.take(standing.clone()) {
@@ -135,8 +141,9 @@ impl Standings {
         let mut standings: Vec<_> = self.by_item.values().cloned().collect();
         let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));
         let shown_since = (clock::wall() - TimeDelta::days(LOST_WITHIN_DAYS.into())).timestamp();
-        standings
-            .retain(|standing| standing.status() != StandingStatus::Lost || ends(standing) > Some((shown_since, 0)));
+        let is_lost =
+            |standing: &Standing| matches!(standing.status(), StandingStatus::Lost | StandingStatus::Cancelled);
+        standings.retain(|standing| !is_lost(standing) || ends(standing) > Some((shown_since, 0)));
         standings.sort_by(|a, b| ends(b).cmp(&ends(a)).then_with(|| a.item_id.cmp(&b.item_id)));
         standings.truncate(MOST);
         UserStandings { standings }

@@ -8,6 +8,7 @@ mod believing;
 mod bidctl;
 mod bodies;
 mod broker;
+mod cancelling;
 mod closing;
 mod compose;
 mod connections;

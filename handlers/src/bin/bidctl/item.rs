@@ -1,4 +1,5 @@
 //! Items.
+mod cancel;
 mod create;
 mod shown;
 mod watch;
@@ -21,20 +22,22 @@ use shown::{HEADER, as_json, as_row};
 pub(crate) enum Item {
     /// Publish an item (role seller)
     Create(create::Create),
+    /// Take an item out of the auction (role seller, or ops with a reason)
+    Cancel(cancel::Cancel),
     /// List items, newest first
     List(List),
     /// Show one item
     Show(shown::Show),
     /// List the accepted bids of an item, newest first
     Bids(Bids),
-    /// Show an item as it changes, until it is closed
+    /// Show an item as it changes, until it is over
     Watch(watch::Watch),
 }
 
 #[derive(Args)]
 pub(crate) struct List {
     /// Only items of this status
-    #[arg(long, value_parser = ["scheduled", "open", "closing", "closed"])]
+    #[arg(long, value_parser = ["scheduled", "open", "closing", "closed", "cancelled"])]
     status: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 20)]
@@ -55,6 +58,7 @@ impl Item {
         let client = v1::ItemServiceClient::new(client::config(settings)?);
         match self {
             Self::Create(create) => create.run(&client, settings, output).await,
+            Self::Cancel(cancel) => cancel.run(&client, settings, output).await,
             Self::List(list) => list.run(&client, settings, output).await,
             Self::Show(show) => show.run(&client, settings, output).await,
             Self::Bids(bids) => bids.run(&client, settings, output).await,
@@ -65,7 +69,13 @@ impl Item {
 
 impl List {
     async fn run(&self, client: &v1::ItemServiceClient, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let all = [v1::ItemStatus::Scheduled, v1::ItemStatus::Open, v1::ItemStatus::Closing, v1::ItemStatus::Closed];
+        let all = [
+            v1::ItemStatus::Scheduled,
+            v1::ItemStatus::Open,
+            v1::ItemStatus::Closing,
+            v1::ItemStatus::Closed,
+            v1::ItemStatus::Cancelled,
+        ];
         let wanted = all.into_iter().find(|status| self.status.as_deref() == Some(status_name(*status)));
         let status = wanted.unwrap_or_default().into();
         let token = settings.token_if_any("bidder")?;

@@ -73,6 +73,7 @@ fn show(notice: &v1::UserNotice, output: Output) {
         v1::NoticeKind::Won => format!("won for {}", money(standing.price_minor, &standing.currency)),
         v1::NoticeKind::PaymentDue => format!("{} are due", money(notice.due_minor, &standing.currency)),
         v1::NoticeKind::Lost => format!("lost: it went for {}", money(standing.price_minor, &standing.currency)),
+        v1::NoticeKind::Cancelled => "cancelled: nobody wins it".to_owned(),
         v1::NoticeKind::Unspecified => "something of a newer version".to_owned(),
     };
     say!("{} {what}: {} {}", time(notice.occurred_at.as_ref()), standing.item_id, harmless(&standing.title));
@@ -84,6 +85,7 @@ fn word(standing: &v1::Standing) -> &'static str {
         v1::StandingStatus::Outbid => "outbid",
         v1::StandingStatus::Won => "won",
         v1::StandingStatus::Lost => "lost",
+        v1::StandingStatus::Cancelled => "cancelled",
         v1::StandingStatus::Unspecified => "?",
     }
 }

@@ -87,7 +87,10 @@ pub(super) fn lines(item: &v1::Item) -> Vec<(&'static str, String)> {
     lines.insert(2, ("seller", item.seller.clone()));
     lines.insert(8, ("starts", time(item.starts_at.as_ref())));
     if let Some(closed_at) = optional_time(item.closed_at.as_ref()) {
-        lines.push(("closed", closed_at));
+        lines.push((if item.cancel_reason.is_some() { "cancelled" } else { "closed" }, closed_at));
+    }
+    if let Some(reason) = item.cancel_reason.clone().filter(|reason| !reason.is_empty()) {
+        lines.push(("reason", reason));
     }
     lines.push(("version", item.version.to_string()));
     lines
@@ -110,5 +113,6 @@ pub(super) fn as_json(item: &v1::Item) -> Value {
         "starts_at": optional_time(item.starts_at.as_ref()),
         "ends_at": optional_time(item.ends_at.as_ref()),
         "closed_at": optional_time(item.closed_at.as_ref()),
+        "cancel_reason": item.cancel_reason,
     })
 }

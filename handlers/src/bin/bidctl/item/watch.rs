@@ -71,6 +71,7 @@ fn moved_on(item: v1::Item, update: v1::ItemUpdate) -> v1::Item {
         status: update.status,
         ends_at: update.ends_at,
         closed_at: update.closed_at,
+        cancel_reason: update.cancel_reason,
         ..item
     }
 }

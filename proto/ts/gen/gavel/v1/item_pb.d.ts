@@ -97,6 +97,13 @@ export declare type Item = Message<"gavel.v1.Item"> & {
    * @generated from field: google.protobuf.Timestamp closed_at = 14;
    */
   closedAt?: Timestamp | undefined;
+
+  /**
+   * Why it was cancelled, perhaps empty; absent unless it was. Then its period was cut at that moment.
+   *
+   * @generated from field: optional string cancel_reason = 15;
+   */
+  cancelReason?: string | undefined;
 };
 
 /**
@@ -185,6 +192,52 @@ export declare type CreateItemResponse = Message<"gavel.v1.CreateItemResponse"> 
  * Use `create(CreateItemResponseSchema)` to create a new message.
  */
 export declare const CreateItemResponseSchema: GenMessage<CreateItemResponse>;
+
+/**
+ * @generated from message gavel.v1.CancelItemRequest
+ */
+export declare type CancelItemRequest = Message<"gavel.v1.CancelItemRequest"> & {
+  /**
+   * A UUID chosen by the caller: the same key gives the same reply.
+   *
+   * @generated from field: string idempotency_key = 1;
+   */
+  idempotencyKey: string;
+
+  /**
+   * @generated from field: string item_id = 2;
+   */
+  itemId: string;
+
+  /**
+   * For everybody to read: up to 200 characters that can be seen, and spaces. An operator who does not sell the item gives one.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message gavel.v1.CancelItemRequest.
+ * Use `create(CancelItemRequestSchema)` to create a new message.
+ */
+export declare const CancelItemRequestSchema: GenMessage<CancelItemRequest>;
+
+/**
+ * @generated from message gavel.v1.CancelItemResponse
+ */
+export declare type CancelItemResponse = Message<"gavel.v1.CancelItemResponse"> & {
+  /**
+   * @generated from field: gavel.v1.Item item = 1;
+   */
+  item?: Item | undefined;
+};
+
+/**
+ * Describes the message gavel.v1.CancelItemResponse.
+ * Use `create(CancelItemResponseSchema)` to create a new message.
+ */
+export declare const CancelItemResponseSchema: GenMessage<CancelItemResponse>;
 
 /**
  * @generated from message gavel.v1.GetItemRequest
@@ -399,6 +452,13 @@ export declare type ItemUpdate = Message<"gavel.v1.ItemUpdate"> & {
    * @generated from field: google.protobuf.Timestamp closed_at = 8;
    */
   closedAt?: Timestamp | undefined;
+
+  /**
+   * Present where it was cancelled.
+   *
+   * @generated from field: optional string cancel_reason = 9;
+   */
+  cancelReason?: string | undefined;
 };
 
 /**
@@ -443,6 +503,13 @@ export enum ItemStatus {
    * @generated from enum value: ITEM_STATUS_SCHEDULED = 4;
    */
   SCHEDULED = 4,
+
+  /**
+   * It was cancelled, and nobody has won it.
+   *
+   * @generated from enum value: ITEM_STATUS_CANCELLED = 5;
+   */
+  CANCELLED = 5,
 }
 
 /**
@@ -504,6 +571,17 @@ export declare const ItemService: GenService<{
     methodKind: "unary";
     input: typeof GetItemRequestSchema;
     output: typeof GetItemResponseSchema;
+  },
+  /**
+   * Takes an item out of the auction for good. Its seller may while there is no bid; an operator always, with a reason, and then
+   * there is no winner. FAILED_PRECONDITION once it has ended.
+   *
+   * @generated from rpc gavel.v1.ItemService.CancelItem
+   */
+  cancelItem: {
+    methodKind: "unary";
+    input: typeof CancelItemRequestSchema;
+    output: typeof CancelItemResponseSchema;
   },
   /**
    * Items, newest first, a page at a time.

@@ -152,7 +152,9 @@ export declare const WatchUserResponseSchema: GenMessage<WatchUserResponse>;
  */
 export declare type UserStandings = Message<"gavel.v1.UserStandings"> & {
   /**
-   * On open items that the user has bid on, and on those won in the last 30 days; up to 1 000, those that end last first.
+   * On open items that the user has bid on, on those won in the last 30 days and on those lost or
+   * cancelled in the last day; up to 1 000,
+   * those that end last first.
    *
    * @generated from field: repeated gavel.v1.Standing standings = 1;
    */
@@ -294,6 +296,13 @@ export enum StandingStatus {
    * @generated from enum value: STANDING_STATUS_LOST = 4;
    */
   LOST = 4,
+
+  /**
+   * It was cancelled.
+   *
+   * @generated from enum value: STANDING_STATUS_CANCELLED = 5;
+   */
+  CANCELLED = 5,
 }
 
 /**
@@ -337,6 +346,13 @@ export enum NoticeKind {
    * @generated from enum value: NOTICE_KIND_LOST = 4;
    */
   LOST = 4,
+
+  /**
+   * An operator has cancelled the auction: nobody has won.
+   *
+   * @generated from enum value: NOTICE_KIND_CANCELLED = 5;
+   */
+  CANCELLED = 5,
 }
 
 /**

@@ -1,0 +1,79 @@
+//! Takes an item out of the auction for good: its period is cut at this moment, its end recorded without a winner, and an event
+//! says so, in one transaction.
+mod sql;
+
+use crate::{
+    convert::user,
+    item::{self, ItemRow},
+};
+use gavel_proto::{
+    events_v1::{ItemCancelled, item_event::Fact},
+    v1,
+};
+use gavel_rules::{Cancellation, Canceller, NotCancelled};
+use gavel_runtime::{
+    Class, Error, Result, Tx,
+    auth::{Access, Caller},
+    rpc,
+    spec::{Spec, Trigger},
+    wire::uuid,
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// `ItemService.CancelItem`.
+pub struct CancelItem;
+
+/// A checked wish to cancel.
+#[derive(Serialize)]
+pub struct Command {
+    item_id: Uuid,
+    by: Canceller,
+    reason: String,
+}
+
+impl rpc::TxHandler for CancelItem {
+    const SPEC: &'static Spec = &Spec::new("cancel_item", Trigger::Rpc("gavel.v1.ItemService/CancelItem"));
+    const ACCESS: Access = Access::Roles(&["seller", "ops"]);
+    type Request = v1::CancelItemRequest;
+    type Command = Command;
+    type Reply = v1::CancelItemResponse;
+
+    fn idempotency_key(request: &v1::CancelItemRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::CancelItemRequest, caller: &Caller) -> Result<Command> {
+        let reason = gavel_rules::reason(&request.reason);
+        let reason = reason.map_err(|error| Error::invalid(format!("reason {error}")))?;
+        // An operator without a reason may still be the seller.
+        let is_operator = caller.has_role("ops") && !reason.is_empty();
+        let by = if is_operator { Canceller::Operator } else { Canceller::Seller(user(&caller.subject)?) };
+        Ok(Command { item_id: uuid("item_id", &request.item_id)?, by, reason })
+    }
+
+    async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CancelItemResponse> {
+        let item = item::lock(tx, command.item_id).await?;
+        let Cancellation { starts_at, ends_at } =
+            gavel_rules::cancel(&item.auction()?, &command.by, item.read_at).map_err(|why| refused(&why))?;
+        let item = ItemRow {
+            starts_at,
+            ends_at,
+            closed_at: Some(ends_at),
+            cancel_reason: Some(command.reason.clone()),
+            version: item.version + 1,
+            ..item
+        };
+        sql::record(tx, &item).await?;
+        tx.emit(item.event(Fact::Cancelled(ItemCancelled {}))?)?;
+        Ok(v1::CancelItemResponse { item: Some(item::shown(item.state()?, item.version, item.read_at)) })
+    }
+}
+
+fn refused(why: &NotCancelled) -> Error {
+    let class = match why {
+        NotCancelled::AnothersItem => Class::Denied,
+        NotCancelled::HasBids | NotCancelled::Ended { .. } => Class::Refused,
+    };
+    Error::new(class, why.to_string())
+}
