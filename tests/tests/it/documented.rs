@@ -1,4 +1,5 @@
-//! Commands that README shows: bidctl's, curl's and buf's are run as they stand there, and xtask's are at least understood.
+//! Commands that README and the documents show: bidctl's, curl's and buf's are run as they stand there, and xtask's are at least
+//! understood. And what they name is there.
 use chrono::{TimeDelta, Utc};
 use gavel_tests::{Process, System, eventually, process::binary};
 use std::{
@@ -13,9 +14,24 @@ use std::{
 /// What a command that goes on and on is given.
 const LOOK: Duration = Duration::from_secs(3);
 
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
+}
+
+/// Every document of the checkout, with its text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let listed = Command::new("git").args(["ls-files", "*.md"]).current_dir(root()).output().expect("git");
+    let names = String::from_utf8(listed.stdout).expect("names");
+    let all: Vec<_> =
+        names.lines().map(|name| (PathBuf::from(name), fs::read_to_string(root().join(name)).expect("text"))).collect();
+    assert!(all.len() > 5, "git lists them: {all:?}");
+    all
+}
+
+/// README, and what it leads users to.
 fn readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    fs::read_to_string(path).expect("README")
+    let is_for_users = |(name, _): &(PathBuf, String)| name.starts_with("docs") || name == Path::new("README.md");
+    documents().into_iter().filter(is_for_users).map(|(_, text)| text).collect::<Vec<_>>().join("\n")
 }
 
 /// Words as a shell splits them, a comment left out.
@@ -129,5 +145,62 @@ fn every_command_of_xtask_in_the_readme_is_understood() {
         let output = Command::new(&program).args(&arguments).args(&seconds).arg("--help").output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "cargo xtask {command}: {said}");
+    }
+}
+
+/// Names of files in a text: where links lead, and what looks like a path in the checkout.
+fn named(text: &str) -> Vec<String> {
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.contains("://") && !link.starts_with('#')).map(str::to_owned);
+    let rooms = ["handlers/", "runtime/", "proto/", "migrations/", "ops/", "tests/", "docs/"];
+    // Every second piece between backticks is code; blocks of code have three, and stay outside by that.
+    let codes = text.split('`').skip(1).step_by(2);
+    let is_whole = |code: &&str| !code.contains(|c: char| c.is_whitespace() || "<>{}*…:".contains(c));
+    let paths = codes.filter(is_whole).filter(|code| rooms.iter().any(|room| code.starts_with(room)));
+    links.chain(paths.map(|path| format!("/{path}"))).collect()
+}
+
+#[test]
+fn what_documents_lead_to_is_there() {
+    let mut seen = 0;
+    for (document, text) in documents() {
+        for name in named(&text) {
+            let name = name.split('#').next().unwrap_or_default();
+            let beside = root().join(&document).with_file_name(name);
+            // Tests are called by their places in `tests/it/`, for short.
+            let short = name.replace("/tests/it/", "/tests/tests/it/");
+            let found = [beside, root().join(short.trim_start_matches('/'))].iter().any(|path| path.exists());
+            assert!(found || name.is_empty(), "{}: {name} is not there", document.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "they lead somewhere: {seen}");
+}
+
+#[test]
+fn files_that_documents_name_are_somewhere() {
+    let listed = Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git");
+    let files = String::from_utf8(listed.stdout).expect("names");
+    for (document, text) in documents().iter().filter(|(document, _)| document != Path::new("CHANGELOG.md")) {
+        let codes = text.split('`').skip(1).step_by(2);
+        let names = codes.filter(|code| {
+            Path::new(code).extension().is_some_and(|ext| ext == "rs")
+                && !code.contains(|c: char| c.is_whitespace() || "<{*".contains(c))
+        });
+        for name in names {
+            let is_there = files.lines().any(|file| file.ends_with(&format!("/{name}")) || file == name);
+            assert!(is_there, "{}: there is no {name}", document.display());
+        }
+    }
+}
+
+#[test]
+fn the_handler_in_the_readme_is_one_of_the_auctions() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README");
+    let shown = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a handler");
+    let own = fs::read_to_string(root().join("handlers/src/cancel_item/mod.rs")).expect("the handler");
+    let own: Vec<_> = own.lines().map(str::trim).collect();
+    for line in shown.lines().map(str::trim).filter(|line| !line.starts_with("// …")) {
+        assert!(own.contains(&line), "it has no line {line:?}");
     }
 }
