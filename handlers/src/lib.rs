@@ -77,7 +77,7 @@ mod tests {
         ("user_feed", routing_key::STARTED),
     ];
 
-    /// How many facts the contract of an item's event has.
+    /// Returns how many facts the contract of an item's event has.
     fn facts() -> usize {
         let all = FileDescriptorSet::decode(gavel_proto::DESCRIPTORS).expect("descriptors");
         let mut messages =

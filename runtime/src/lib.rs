@@ -41,7 +41,7 @@ pub use base::{
     batch::{self, Member},
     call, clock,
     error::{self, Class, Error, Result},
-    fault, ids,
+    failpoint, ids,
     invocation::{self, Invocation},
     keyset, metadata, names, spec, tls, wire,
 };

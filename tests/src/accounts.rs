@@ -1,4 +1,5 @@
-//! The accounts that a test's processes have at RabbitMQ and Redis: with the rights that they have anywhere, and no more.
+//! The accounts that a test's processes have at RabbitMQ and Redis: with the rights that they have anywhere, and no
+//! more.
 use crate::servers::{Servers, host_of};
 use gavel_accounts::Program;
 use reqwest::Client;

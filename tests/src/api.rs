@@ -261,7 +261,7 @@ struct RpcStatus {
     details: Vec<prost_types::Any>,
 }
 
-/// What a call came to, with the typed detail of its failure.
+/// Returns what a call came to, with the typed detail of its failure.
 pub fn settle<T>(result: Result<Response<T>, Status>, Seen(slot): &Seen) -> Result<T, Failure> {
     let status = match result {
         Ok(response) => return Ok(response.into_inner()),

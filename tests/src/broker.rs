@@ -80,7 +80,8 @@ impl Broker {
         unbound.expect("unbound");
     }
 
-    /// Deletes the exchange of events with all that is bound to it, and declares it again, as somebody who tidies up does.
+    /// Deletes the exchange of events with all that is bound to it, and declares it again, as somebody who tidies up
+    /// does.
     pub async fn replace_events(&self) {
         self.channel.exchange_delete(EVENTS.into(), ExchangeDeleteOptions::default()).await.expect("deleted");
         self.declare_topic(EVENTS).await;

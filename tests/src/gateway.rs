@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// A test's clients all have one address.
 const LIMITS: Limits = Limits { calls_per_second: 5_000, connections: 5_000 };
 
-/// How long it may take to stop.
+/// Time for which it may take to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A gateway that runs. Stopped when dropped.
@@ -77,7 +77,7 @@ impl Door {
         send
     }
 
-    /// What it has written of the calls it led on.
+    /// Returns what it has written of the calls it led on.
     pub fn log(&self) -> String {
         let file = fs::read_to_string(self.dir.join("access.log")).unwrap_or_default();
         file + &self.process.output().join("\n")

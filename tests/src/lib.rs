@@ -1,5 +1,5 @@
-//! The harness: one database (cloned from a migrated template), one vhost and one key prefix per test, the real binaries
-//! as processes, and a wire between them and their servers that a test can cut.
+//! The harness: one database (cloned from a migrated template), one vhost and one key prefix per test, the real
+//! binaries as processes, and a wire between them and their servers that a test can cut.
 
 pub mod accounts;
 pub mod api;

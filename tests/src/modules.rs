@@ -68,7 +68,8 @@ impl Modules {
         self.0.insert(module, file);
     }
 
-    /// What each file imports, by where it is defined. A re-export is no import: whoever uses it imports what it leads to.
+    /// Returns what each file imports, by where it is defined. A re-export is no import: whoever uses it imports what
+    /// it leads to.
     pub fn imports(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let of = |(module, file): (&Module, &File)| {
             let uses = file.uses.iter().filter(|one| !one.is_reexport).map(|one| &one.path);

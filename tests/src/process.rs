@@ -77,7 +77,7 @@ impl Process {
         reqwest::get(url).await.expect("answered").text().await.expect("text")
     }
 
-    /// How many runs of the handler have begun and not ended, as its metrics say.
+    /// Returns how many runs of the handler have begun and not ended, as its metrics say.
     pub async fn in_flight(&self, handler: &str, trigger: &str) -> usize {
         let text = self.metrics().await;
         let labels = [format!("handler=\"{handler}\""), format!("trigger=\"{trigger}\"")];
@@ -93,7 +93,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has ended: it is a zombie until somebody waits for it.
+    /// Returns whether it has ended: it is a zombie until somebody waits for it.
     pub fn has_ended(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']) || rest.is_empty())

@@ -1,5 +1,5 @@
-//! A wire to a server that a test can cut: while it is cut, connections are refused and open ones are closed. Or silence: then
-//! they stay open, and nothing goes through.
+//! A wire to a server that a test can cut: while it is cut, connections are refused and open ones are closed. Or
+//! silence: then they stay open, and nothing goes through.
 use std::net::SocketAddr;
 use tokio::{
     io::copy_bidirectional,

@@ -162,7 +162,7 @@ impl System {
         auth::mint(&self.key, claims).expect("the key signs")
     }
 
-    /// How many transactions of that program wait for a lock.
+    /// Returns how many transactions of that program wait for a lock.
     pub async fn waiting_for_locks(&self, program: &str) -> i64 {
         sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -200,7 +200,7 @@ impl System {
     }
 }
 
-/// What the test's processes accept of a user: with these roles, for so many seconds from now on.
+/// Returns what the test's processes accept of a user: with these roles, for so many seconds from now on.
 pub fn claims(user: &str, roles: &[&str], seconds: i64) -> Claims {
     let now = Utc::now().timestamp();
     Claims {

@@ -1,5 +1,5 @@
-//! What every application on the runtime needs beside its own use cases, one folder for each: its outbox relayed, what is old
-//! swept away, and the calls of operators and of autoscalers.
+//! What every application on the runtime needs beside its own use cases, one folder for each: its outbox relayed, what
+//! is old swept away, and the calls of operators and of autoscalers.
 //!
 //! An application registers [`housekeeping`], or its events stay in the outbox; and [`calls`], where its contracts have
 //! `gavel.v1.OpsService` and KEDA's `externalscaler.ExternalScaler`.
@@ -17,7 +17,7 @@ mod shown;
 
 use gavel_runtime::App;
 
-/// What runs in workers: one line per handler.
+/// Registers what runs in workers: one line per handler.
 #[must_use]
 pub fn housekeeping(app: App) -> App {
     app.poll_io::<relay_outbox::RelayOutbox>()
@@ -25,7 +25,7 @@ pub fn housekeeping(app: App) -> App {
         .schedule_tx::<sweep_receipts::SweepReceipts>()
 }
 
-/// What operators and autoscalers call: one line per method.
+/// Registers what operators and autoscalers call: one line per method.
 #[must_use]
 pub fn calls(app: App) -> App {
     app.rpc_io::<list_handlers::ListHandlers>()

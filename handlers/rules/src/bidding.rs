@@ -109,7 +109,7 @@ pub fn decide(auction: &Auction, bid: &Bid, now: DateTime<Utc>) -> Result<Accept
     })
 }
 
-/// Whether the bid would be accepted.
+/// Returns whether the bid would be accepted.
 pub(crate) fn is_acceptable(auction: &Auction, bid: &Bid, now: DateTime<Utc>) -> bool {
     objection(auction, bid, auction.next_minimum_minor(), now).is_none()
 }

@@ -1,4 +1,5 @@
-//! Who won. Closing is a predicate on time: from `ends_at` on no bid is taken, whether the close is recorded yet or not.
+//! Who won. Closing is a predicate on time: from `ends_at` on no bid is taken, whether the close is recorded yet or
+//! not.
 use crate::{Auction, UserId, rfc_3339};
 use chrono::{DateTime, Utc};
 

@@ -47,8 +47,9 @@ impl Ladder {
         reached.map_or(V1_STEPS[0].1, |(_, step)| *step)
     }
 
-    /// The lowest amount a new bid may have, in minor units: the start price while there is no bid, else price + step. Near
-    /// the ceiling the ceiling itself, which is less than a step away; at it none, since no higher bid is possible.
+    /// The lowest amount a new bid may have, in minor units: the start price while there is no bid, else price + step.
+    /// Near the ceiling the ceiling itself, which is less than a step away; at it none, since no higher bid is
+    /// possible.
     pub fn next_minimum_minor(self, start_price_minor: i64, price_minor: Option<i64>) -> Option<i64> {
         let Some(price) = price_minor else { return Some(start_price_minor) };
         (price < BID_CEILING_MINOR).then(|| BID_CEILING_MINOR.min(price + self.step_minor(price)))

@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 /// Decides bids that arrived so close together that they are decided at one instant, and moves the auction on with each
 /// that is accepted. Gives the verdicts in the order of the decisions, each with its bid's place in `bids`.
 ///
-/// So that chance does not refuse a bid that was high enough when the instant came, the lowest is decided first; of equal
-/// ones, the one that came first. A bid that would raise the next minimum above the highest one is decided after it: the
-/// highest of simultaneous bids leads in the end, whatever else was bid.
+/// So that chance does not refuse a bid that was high enough when the instant came, the lowest is decided first; of
+/// equal ones, the one that came first. A bid that would raise the next minimum above the highest one is decided after
+/// it: the highest of simultaneous bids leads in the end, whatever else was bid.
 pub fn decide_all(
     auction: &mut Auction,
     bids: &[&Bid],
@@ -44,7 +44,7 @@ fn highest(auction: &Auction, bids: &[&Bid], now: DateTime<Utc>) -> Option<i64> 
     bids.iter().filter(|bid| is_acceptable(auction, bid, now)).map(|bid| bid.amount_minor).max()
 }
 
-/// Whether the bid, accepted now, would leave no room for the highest.
+/// Returns whether the bid, accepted now, would leave no room for the highest.
 fn stands_in_its_way(auction: &Auction, bid: &Bid, highest_minor: i64, now: DateTime<Utc>) -> bool {
     bid.amount_minor < highest_minor
         && auction.minimum_after_minor(bid.amount_minor).is_none_or(|minimum| minimum > highest_minor)

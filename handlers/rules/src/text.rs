@@ -1,5 +1,5 @@
-//! Text that people show each other. What it may hold is a matter of Unicode's properties, never of a list of our own: a
-//! character that can't be seen, that turns the text around it, or that looks like another one is for deceiving.
+//! Text that people show each other. What it may hold is a matter of Unicode's properties, never of a list of our own:
+//! a character that can't be seen, that turns the text around it, or that looks like another one is for deceiving.
 use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_properties::{
     CodePointMapData, CodePointSetData,
@@ -49,8 +49,8 @@ pub enum InvalidText {
     },
 }
 
-/// Checks a text of up to `most` characters and brings it into one form: composed (NFC), without spaces at its ends, any
-/// other space a single U+0020.
+/// Checks a text of up to `most` characters and brings it into one form: composed (NFC), without spaces at its ends,
+/// any other space a single U+0020.
 pub fn shown_text(given: &str, most: usize) -> Result<String, InvalidText> {
     let text = one_form(given);
     let chars: Vec<_> = text.chars().collect();
@@ -98,7 +98,7 @@ fn check_characters(chars: &[char]) -> Result<(), InvalidText> {
     Ok(())
 }
 
-/// Whether a character that can't be seen does between these what it is for.
+/// Returns whether a character that can't be seen does between these what it is for.
 fn fits(character: char, before: Option<char>, after: Option<char>) -> bool {
     let (Some(before), after) = (before, after.unwrap_or(' ')) else { return false };
     match character {
@@ -170,12 +170,12 @@ fn is_mark(character: char) -> bool {
         && !is_ignorable(character)
 }
 
-/// Whether it is a letter of a script in which letters join.
+/// Returns whether it is a letter of a script in which letters join.
 fn joins(character: char) -> bool {
     character.is_alphabetic() && is_joining(script(character))
 }
 
-/// Whether it is a mark of such a script, as the virama is.
+/// Returns whether it is a mark of such a script, as the virama is.
 fn is_joining_mark(character: char) -> bool {
     is_mark(character) && is_joining(script(character))
 }

@@ -1,5 +1,5 @@
-//! Counts what users do, many events at a time. Counting commutes, so events may come in any order; the inbox makes each
-//! count once, and the spend ledger makes each sale count once even if the inbox has long forgotten it.
+//! Counts what users do, many events at a time. Counting commutes, so events may come in any order; the inbox makes
+//! each count once, and the spend ledger makes each sale count once even if the inbox has long forgotten it.
 mod sql;
 
 use crate::item::routing_key;
@@ -7,7 +7,7 @@ use gavel_proto::events_v1::{ItemEvent, item_event::Fact};
 use gavel_runtime::{
     Error, Member, Result, Tx,
     batch::Verdicts,
-    fault, message,
+    failpoint, message,
     spec::{Batch, Spec, Trigger},
     wire::uuid,
 };
@@ -48,7 +48,7 @@ fn read<'a>(
     let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
     match &event.fact {
         Some(Fact::BidAccepted(bid)) => {
-            fault::point_for("apply_user_stats", "apply", &bid.bidder_id);
+            failpoint::hit_for("apply_user_stats", "apply", &bid.bidder_id);
             follows.insert((&bid.bidder_id, uuid("item.item_id", &item.item_id)?));
             sums.entry((&bid.bidder_id, &item.currency)).or_default().bids_placed += 1;
         }

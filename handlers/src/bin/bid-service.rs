@@ -1,4 +1,5 @@
-//! Serves the API: gRPC, gRPC-Web and Connect to the public; operators, metrics and the autoscaler on a listener of their own.
+//! Serves the API: gRPC, gRPC-Web and Connect to the public; operators, metrics and the autoscaler on a listener of
+//! their own.
 use clap::Parser;
 use gavel_runtime::{
     config::{Backends, Env, ProcessConfig, TokenConfig},
@@ -10,9 +11,9 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Gavel's API server. To the public: ItemService, BidService, UserService as gRPC, gRPC-Web and Connect over HTTP/1.1 and
-/// h2c, and GET /items/ID as JSON. To operators, on a listener of their own: OpsService, what KEDA asks, reflection, /metrics.
-/// Both answer /healthz and /readyz. Stateless: run as many as you like. SIGTERM drains it.
+/// Gavel's API server. To the public: ItemService, BidService, UserService as gRPC, gRPC-Web and Connect over HTTP/1.1
+/// and h2c, and GET /items/ID as JSON. To operators, on a listener of their own: OpsService, what KEDA asks,
+/// reflection, /metrics. Both answer /healthz and /readyz. Stateless: run as many as you like. SIGTERM drains it.
 #[derive(Parser)]
 #[command(version, after_help = HELP)]
 struct Arguments {}

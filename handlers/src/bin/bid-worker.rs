@@ -10,8 +10,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Gavel's worker: relays the outbox to RabbitMQ, applies events to user statistics and the read model, closes auctions,
-/// sweeps old receipts. Run as many as you like: they share the work. SIGTERM drains it.
+/// Gavel's worker: relays the outbox to RabbitMQ, applies events to user statistics and the read model, closes
+/// auctions, sweeps old receipts. Run as many as you like: they share the work. SIGTERM drains it.
 #[derive(Parser)]
 #[command(version, after_help = HELP)]
 struct Arguments {

@@ -1,5 +1,5 @@
-//! Takes an item out of the auction for good: its period is cut at this moment, its end recorded without a winner, and an event
-//! says so, in one transaction.
+//! Takes an item out of the auction for good: its period is cut at this moment, its end recorded without a winner, and
+//! an event says so, in one transaction.
 mod sql;
 
 use crate::{

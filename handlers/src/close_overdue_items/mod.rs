@@ -1,5 +1,5 @@
-//! Sees to it that every auction is closed, whatever has become of the job that was to do it: cancelled, discarded, lost with
-//! a database that was restored. What is past its end and not recorded as closed is enqueued again.
+//! Sees to it that every auction is closed, whatever has become of the job that was to do it: cancelled, discarded,
+//! lost with a database that was restored. What is past its end and not recorded as closed is enqueued again.
 mod sql;
 
 use crate::jobs;
@@ -7,7 +7,7 @@ use gavel_runtime::{
     Pool, Result, Tx,
     job::{Options, Unique},
     reconcile::{Overdue, Reconciler},
-    schedule::Timetable,
+    schedule::CronSchedule,
     spec::{Limits, Spec, Trigger},
 };
 use std::time::Duration;
@@ -21,8 +21,9 @@ const BATCH: i64 = 500;
 pub struct CloseOverdueItems;
 
 impl Reconciler for CloseOverdueItems {
-    const SPEC: &'static Spec = &Spec::new("close_overdue_items", Trigger::Schedule(Timetable::cron("*/10 * * * * *")))
-        .limits(Limits::DEFAULT.timeout(Duration::from_secs(8)));
+    const SPEC: &'static Spec =
+        &Spec::new("close_overdue_items", Trigger::Schedule(CronSchedule::cron("*/10 * * * * *")))
+            .limits(Limits::DEFAULT.timeout(Duration::from_secs(8)));
     const WHAT: &'static str = "auctions past their end and not closed";
 
     async fn overdue(reads: &Pool) -> Result<Overdue> {

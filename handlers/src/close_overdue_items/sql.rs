@@ -19,7 +19,8 @@ pub(super) async fn overdue(reads: &Pool, grace: Duration) -> Result<Overdue> {
     Ok(Overdue { count: found.count, oldest })
 }
 
-/// Any of those that have waited longest: those that can't be closed, however many, are not to keep the others for ever.
+/// Any of those that have waited longest: those that can't be closed, however many, are not to keep the others for
+/// ever.
 pub(super) async fn overdue_items(tx: &mut Tx, grace: Duration, limit: i64) -> Result<Vec<Uuid>> {
     let items = sqlx::query_scalar!(
         "SELECT item_id FROM (SELECT item_id FROM items

@@ -53,7 +53,7 @@ pub struct ItemRow {
 }
 
 impl ItemRow {
-    /// What the rules need to know.
+    /// Returns what the rules need to know.
     pub fn auction(&self) -> Result<Auction> {
         let leader = self.leader_id.as_deref().map(stored_user).transpose()?;
         Ok(Auction {
@@ -71,7 +71,7 @@ impl ItemRow {
         Ladder::from_version(self.ladder_version).ok_or_else(unknown)
     }
 
-    /// What everyone may see.
+    /// Returns what everyone may see.
     pub fn state(&self) -> Result<ItemState> {
         let next_minimum = self.ladder()?.next_minimum_minor(self.start_price_minor, self.price_minor);
         Ok(ItemState {

@@ -25,7 +25,8 @@ macro_rules! select_items {
     };
 }
 
-/// The clock stands behind a count of the locked rows: in the locking query it would be read before the wait for a lock.
+/// The clock stands behind a count of the locked rows: in the locking query it would be read before the wait for a
+/// lock.
 macro_rules! lock_items {
     ($columns:tt $item_ids:expr) => {
         sqlx::query_as!(
@@ -49,8 +50,8 @@ macro_rules! item_rows {
 }
 pub(crate) use {item_rows, select_items, with_item_columns};
 
-/// Locks all of these items for this transaction, in the order of their ids whoever locks them, and reads the database's
-/// clock once all locks are held. Those that do not exist are missing from what it gives.
+/// Locks all of these items for this transaction, in the order of their ids whoever locks them, and reads the
+/// database's clock once all locks are held. Those that do not exist are missing from what it gives.
 pub async fn lock_all(tx: &mut Tx, item_ids: &[Uuid]) -> Result<HashMap<Uuid, ItemRow>> {
     let rows = with_item_columns!([lock_items] item_ids).fetch_all(tx.conn()).await?;
     Ok(rows.into_iter().map(|item| (item.item_id, item)).collect())

@@ -25,7 +25,7 @@ const fn ended(state: &ItemState) -> Option<v1::ItemStatus> {
     }
 }
 
-/// Whether nothing can happen to the item any more.
+/// Returns whether nothing can happen to the item any more.
 pub const fn is_over(status: v1::ItemStatus) -> bool {
     matches!(status, v1::ItemStatus::Closed | v1::ItemStatus::Cancelled)
 }
@@ -48,8 +48,8 @@ pub fn shown(state: ItemState, version: i64, now: DateTime<Utc>) -> v1::Item {
     shown_as(status, state, version)
 }
 
-/// The API's view of a public state when something had just happened to the item: it had started, and was not past its end
-/// unless that is what had happened.
+/// The API's view of a public state when something had just happened to the item: it had started, and was not past its
+/// end unless that is what had happened.
 pub fn shown_just_then(state: ItemState, version: i64) -> v1::Item {
     let status = ended(&state).unwrap_or(v1::ItemStatus::Open);
     shown_as(status, state, version)
@@ -77,7 +77,7 @@ fn shown_as(status: v1::ItemStatus, state: ItemState, version: i64) -> v1::Item 
     }
 }
 
-/// What of an item may change, of the API's view of it.
+/// Returns what of an item may change, of the API's view of it.
 pub fn update(item: &v1::Item) -> v1::ItemUpdate {
     v1::ItemUpdate {
         version: item.version,

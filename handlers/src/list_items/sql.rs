@@ -3,8 +3,8 @@ use chrono::{DateTime, Utc};
 use gavel_runtime::{Pool, Result};
 use uuid::Uuid;
 
-// Item ids are made in the order of time, so their order is that of the list. Each filter has a statement of its own, whose
-// order and condition are those of an index: a page reads a page.
+// Item ids are made in the order of time, so their order is that of the list. Each filter has a statement of its own,
+// whose order and condition are those of an index: a page reads a page.
 
 pub(super) async fn all(reads: &Pool, before: Uuid, limit: i64) -> Result<Vec<ItemRow>> {
     let rows = item_rows!("WHERE item_id < $1 ORDER BY item_id DESC LIMIT $2", before, limit);

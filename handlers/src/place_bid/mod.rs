@@ -1,5 +1,6 @@
-//! Places bids, as many as wait at the same time. Their items' rows are locked, the database's clock read under the locks,
-//! the rules asked item by item; then the bids, the items' new prices, the events and the receipts are committed together.
+//! Places bids, as many as wait at the same time. Their items' rows are locked, the database's clock read under the
+//! locks, the rules asked item by item; then the bids, the items' new prices, the events and the receipts are committed
+//! together.
 mod sql;
 
 use crate::{
@@ -15,7 +16,7 @@ use gavel_runtime::{
     Class, Error, Member, Result, Tx,
     auth::{Access, Caller},
     batch::Verdicts,
-    fault, ids, rpc,
+    failpoint, ids, rpc,
     spec::{Batch, Limits, Spec, Trigger},
     wire::{timestamp, uuid},
 };
@@ -94,7 +95,7 @@ fn decide(
 ) -> Result<()> {
     let bids: Vec<_> = places.iter().map(|place| &batch[*place].input.bid).collect();
     for bid in &bids {
-        fault::point_for("place_bid", "decide", bid.bidder.as_str());
+        failpoint::hit_for("place_bid", "decide", bid.bidder.as_str());
     }
     let mut auction = item.auction()?;
     for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, item.read_at) {

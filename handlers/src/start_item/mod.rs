@@ -1,5 +1,5 @@
-//! Announces that bidding on an item has begun. No bid waits for this: from `starts_at` on bids are taken, announced or not, and
-//! the first of them says as much.
+//! Announces that bidding on an item has begun. No bid waits for this: from `starts_at` on bids are taken, announced or
+//! not, and the first of them says as much.
 mod sql;
 
 use crate::{

@@ -111,8 +111,8 @@ impl rpc::StreamHandler for WatchItem {
             let news = watch.next().await?;
             let now = io.now();
             let (version, status) = watch.read(|held| (held.version, item::status(&held.state, now)));
-            // A snapshot also where the version is lower than the one the client says it has: the database is right. And
-            // where only time has changed something.
+            // A snapshot also where the version is lower than the one the client says it has: the database is right.
+            // And where only time has changed something.
             let is_by_time = match status {
                 // An update is as of the moment at which something happened: then bids were still taken.
                 ItemStatus::Closing => told_status != Some(status) || version > told,

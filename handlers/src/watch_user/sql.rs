@@ -4,8 +4,8 @@ use gavel_runtime::{Io, Result};
 /// Items that a user has bid on, looked at for what is still open or won.
 const LOOKED_AT: i64 = 10_000;
 
-/// The items that a user has bid on and that are open, or were won or lost lately; those that end last first. Of the items that
-/// they have bid on, the newest are looked at, however many there are.
+/// The items that a user has bid on and that are open, or were won or lost lately; those that end last first. Of the
+/// items that they have bid on, the newest are looked at, however many there are.
 ///
 /// Which ones a user has bid on is what the statistics know: moments behind the ledger.
 pub(super) async fn followed(

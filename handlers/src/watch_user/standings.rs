@@ -59,8 +59,8 @@ impl Standings {
         is_newer
     }
 
-    /// Puts right what events have made of it. The database knows every item at least as well; but which ones the user has bid
-    /// on, it may learn moments later.
+    /// Puts right what events have made of it. The database knows every item at least as well; but which ones the user
+    /// has bid on, it may learn moments later.
     pub(super) fn reconcile(&mut self, loaded: Self) -> Reconciled {
         let mut found = Reconciled::Same;
         for (item_id, standing) in loaded.by_item {
@@ -75,7 +75,7 @@ impl Standings {
         found
     }
 
-    /// Whether there is a notice.
+    /// Returns whether there is a notice.
     pub(super) fn apply(&mut self, user: &str, event: &ItemEvent) -> bool {
         let (Some(item), Some(fact)) = (&event.item, &event.fact) else { return false };
         let (status, notices): (_, &[(NoticeKind, i64)]) = match fact {
@@ -121,7 +121,7 @@ impl Standings {
         self.counted += 1;
     }
 
-    /// What a client that has seen so many notices is to be sent, and how many it has seen then.
+    /// Returns what a client that has seen so many notices is to be sent, and how many it has seen then.
     pub(super) fn since(&self, told: usize, news: News) -> (usize, Vec<Encoded<WatchUserResponse>>) {
         let behind = self.counted.saturating_sub(told);
         let frames = match news {
@@ -136,7 +136,7 @@ impl Standings {
         (self.counted, frames)
     }
 
-    /// What a snapshot says.
+    /// Returns what a snapshot says.
     fn shown(&self) -> UserStandings {
         let mut standings: Vec<_> = self.by_item.values().cloned().collect();
         let ends = |standing: &Standing| standing.ends_at.map(|at| (at.seconds, at.nanos));

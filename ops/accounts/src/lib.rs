@@ -1,8 +1,8 @@
-//! The accounts of Gavel's programs at RabbitMQ and Redis, each with the least rights that it needs: `cargo xtask up`, Compose
-//! and every test run under them.
+//! The accounts of Gavel's programs at RabbitMQ and Redis, each with the least rights that it needs: `cargo xtask up`,
+//! Compose and every test run under them.
 //!
-//! The API is what strangers talk to. It hears events and reads the read model; it publishes nothing, and no queue of a worker's
-//! is within its reach.
+//! The API is what strangers talk to. It hears events and reads the read model; it publishes nothing, and no queue of a
+//! worker's is within its reach.
 use rand_core::{OsRng, RngCore};
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ pub fn password() -> String {
     format!("{:016x}{:016x}", OsRng.next_u64(), OsRng.next_u64())
 }
 
-/// What RabbitMQ is told of the accounts (`load_definitions`): it reads them at every start.
+/// Returns what RabbitMQ is told of the accounts (`load_definitions`): it reads them at every start.
 pub fn rabbitmq_definitions(app: &str, vhost: &str, passwords: &Passwords) -> Value {
     let user = |name: &str, password: &str, tags: &str| json!({ "name": name, "password": password, "tags": tags });
     let permission = |name: &str, Permissions { configure, write, read }| json!({ "user": name, "vhost": vhost, "configure": configure, "write": write, "read": read });
@@ -107,15 +107,15 @@ pub fn rabbitmq_definitions(app: &str, vhost: &str, passwords: &Passwords) -> Va
     })
 }
 
-/// What Redis is told of them, as its `aclfile` or within its configuration: nobody else may do anything.
+/// Returns what Redis is told of them, as its `aclfile` or within its configuration: nobody else may do anything.
 pub fn redis_users(prefix: &str, passwords: &Passwords) -> String {
     let own = |program: Program| program.acl(prefix, passwords.of(program)).join(" ");
     let programs = Program::ALL.map(|program| format!("user {} {}\n", program.account(), own(program)));
     format!("user default off\nuser gavel on >{} ~* &* +@all\n{}", passwords.administrator, programs.concat())
 }
 
-/// What a connection needs, and what the scripts of the read model and of presence do. Both programs read, and put right what
-/// they find wrong.
+/// What a connection needs, and what the scripts of the read model and of presence do. Both programs read, and put
+/// right what they find wrong.
 const COMMANDS: [&str; 15] = [
     "+@connection",
     "-@dangerous",

@@ -1,4 +1,5 @@
-//! What others do with the same work: the stock runner of the crate sqlxmq, graphile-worker and pg-boss in Node, and River in Go.
+//! What others do with the same work: the stock runner of the crate sqlxmq, graphile-worker and pg-boss in Node, and
+//! River in Go.
 use crate::{Measured, waiting::reached};
 use anyhow::{Context, bail};
 use serde::Deserialize;

@@ -1,5 +1,5 @@
-//! The edge beside bare poem-grpc: the same method with the same answer, in a process of its own each, and how many calls it takes
-//! for a second of its processors' time.
+//! The edge beside bare poem-grpc: the same method with the same answer, in a process of its own each, and how many
+//! calls it takes for a second of its processors' time.
 mod served;
 
 pub(crate) use served::serve;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 const CLIENTS: usize = 64;
-/// How often each has its turn in a round: whatever else the machine does meets all of them.
+/// Interval at which each has its turn in a round: whatever else the machine does meets all of them.
 const TURNS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(200);
 const TIME: Duration = Duration::from_millis(900);

@@ -17,7 +17,7 @@ const BACKLOGS: [u32; 3] = [10_000, 100_000, 1_000_000];
 const JOBS: u32 = 100_000;
 /// Times each is measured: they are long.
 const TIMES: usize = 3;
-/// How long a snapshot is held open while jobs come and go.
+/// Time for which a snapshot is held open while jobs come and go.
 const HELD: Duration = Duration::from_mins(1);
 /// Jobs a second meanwhile.
 const LOAD: u64 = 4_000;
@@ -70,8 +70,8 @@ pub(crate) async fn workers(base: &str) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Pickup when idle; then under load while a transaction holds its snapshot; then a backlog with all of that still dead in
-/// the tables.
+/// Pickup when idle; then under load while a transaction holds its snapshot; then a backlog with all of that still dead
+/// in the tables.
 pub(crate) async fn snapshot(base: &str) -> anyhow::Result<Vec<Row>> {
     let usual = drained(base, false, jobs(), 1).await?;
     let (url, pool) = (format!("{base}/bench"), fresh(base, "bench").await?);

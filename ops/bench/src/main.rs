@@ -92,9 +92,8 @@ async fn jobs(
     Ok(rows)
 }
 
-/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`,
-/// `gavel-bench bids|edge|relay|stats|watch POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for the
-/// last three.
+/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`, `gavel-bench bids|edge|relay|stats|watch
+/// POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for the last three.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

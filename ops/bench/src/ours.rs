@@ -111,7 +111,8 @@ pub(crate) async fn left(pool: &PgPool) -> anyhow::Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil()").fetch_one(pool).await?)
 }
 
-/// Fills the queue, then measures workers from their start until the queue is empty. Also gives the bytes of WAL per job.
+/// Fills the queue, then measures workers from their start until the queue is empty. Also gives the bytes of WAL per
+/// job.
 pub(crate) async fn drain(
     database_url: &str,
     pool: &PgPool,
@@ -207,7 +208,7 @@ fn percentiles(took: &mut [Duration]) -> (Duration, Duration) {
     (took[took.len() / 2], took[took.len() * 99 / 100])
 }
 
-/// How long an idle worker takes from the commit of a job to its handler's first line: (p50, p99).
+/// Returns how long an idle worker takes from the commit of a job to its handler's first line: (p50, p99).
 pub(crate) async fn pickup(database_url: &str, samples: usize) -> anyhow::Result<(Duration, Duration)> {
     let worker = Worker::start(App::new("bench", &EXPAND).job_tx::<NoopTx>(), &backends(database_url, NOWHERE)?)?;
     // Another process's transactions: what they wake comes by NOTIFY.

@@ -14,7 +14,7 @@ const BULK_BATCH: u64 = 1_000;
 
 const SQLXMQ: &str = "sqlxmq";
 
-/// What a no-op job's rate must be, of a peer's: for `Tx` jobs, and for leased ones.
+/// Returns what a no-op job's rate must be, of a peer's: for `Tx` jobs, and for leased ones.
 fn drain_goals(peer: &str) -> (f64, f64) {
     match peer {
         SQLXMQ => (6.0, 6.0),

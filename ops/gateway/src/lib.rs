@@ -1,5 +1,5 @@
-//! The TLS gateway on this machine, for the development loop and for the tests: the configurations beside this crate, filled in,
-//! with a certificate that it signs itself.
+//! The TLS gateway on this machine, for the development loop and for the tests: the configurations beside this crate,
+//! filled in, with a certificate that it signs itself.
 use anyhow::{Context, bail};
 use std::{
     fs::{self, OpenOptions},
@@ -48,8 +48,8 @@ impl Limits {
 }
 
 impl Gateway {
-    /// Writes what it needs, and gives the command that runs it in the foreground. SIGTERM ends it, SIGQUIT (nginx) or SIGUSR1
-    /// (HAProxy) lets it finish first.
+    /// Writes what it needs, and gives the command that runs it in the foreground. SIGTERM ends it, SIGQUIT (nginx) or
+    /// SIGUSR1 (HAProxy) lets it finish first.
     ///
     /// # Errors
     /// When something can't be written, or openssl is missing.

@@ -8,7 +8,7 @@ use std::{
 /// Whoever owns PostgreSQL's data when we are root.
 pub const POSTGRES_USER: &str = "postgres";
 
-/// Whether this process may do everything.
+/// Returns whether this process may do everything.
 pub fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").unwrap_or_default().lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
@@ -31,7 +31,8 @@ pub fn postgresql_bin() -> Option<PathBuf> {
     bins.max().map(|(_, bin)| bin)
 }
 
-/// A program as [`POSTGRES_USER`] where we are root, since PostgreSQL and PgBouncer refuse to run as root; as ourselves otherwise.
+/// A program as [`POSTGRES_USER`] where we are root, since PostgreSQL and PgBouncer refuse to run as root; as ourselves
+/// otherwise.
 pub fn as_postgres(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);

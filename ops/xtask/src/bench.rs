@@ -70,7 +70,8 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
-    /// Watchers of one item beside, where there is a Go toolchain, Centrifugo's of a channel: how late an update comes, what one costs
+    /// Watchers of one item beside, where there is a Go toolchain, Centrifugo's of a channel: how late an update comes,
+    /// what one costs
     Watch {
         /// Only so many watchers, or this load: WATCHERSxBIDS a second, such as 2000x50
         #[arg(long, value_parser = watchers_or_load)]
@@ -78,7 +79,7 @@ enum What {
     },
 }
 
-/// What is refused is a count of 0 as well.
+/// Accepts a count from 1.
 fn is_count(text: &str) -> bool {
     text.parse::<u32>().is_ok_and(|number| number > 0)
 }

@@ -2,7 +2,7 @@
 use crate::{
     bench, fuzz, go,
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
-    judges,
+    interop,
     progress::{Step, run, run_quietly, wait_until},
     servers::{engine::engine_answers, layout::Layout, processes::Processes},
     sqlx::Sqlx,
@@ -25,7 +25,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
         result
     };
     stage("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
-    stage("contracts", &mut judges::contracts)?;
+    stage("contracts", &mut interop::contracts)?;
     stage("docker", &mut docker)?;
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
@@ -85,7 +85,8 @@ fn docker() -> anyhow::Result<()> {
     }
     let step = Step::begin("starting dockerd");
     if run_quietly(Command::new("pidof").arg("dockerd")).is_err() {
-        // An engine that was killed leaves its pid file, and a new one refuses to start if another program has that pid.
+        // An engine that was killed leaves its pid file, and a new one refuses to start if another program has that
+        // pid.
         run_quietly(as_root("rm").args(["-f", "/var/run/docker.pid"]))?;
     }
     let log = std::env::temp_dir().join("gavel-dockerd.log");
@@ -107,7 +108,8 @@ fn docker() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Licences, sources and bans always; known vulnerabilities where their database can be fetched. Gives what was left out.
+/// Licences, sources and bans always; known vulnerabilities where their database can be fetched. Gives what was left
+/// out.
 fn deny() -> anyhow::Result<Option<&'static str>> {
     let deny = DENY.path()?;
     let check = |what: &[&str]| {

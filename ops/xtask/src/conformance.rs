@@ -32,7 +32,8 @@ const INTEROP_CASES: [&str; 8] = [
     "rpc_soak",
 ];
 
-/// Cases of h2spec that are meant to fail, by their titles: on this port an invalid preface is a request of HTTP/1.1, and answered as one.
+/// Cases of h2spec that are meant to fail, by their titles: on this port an invalid preface is a request of HTTP/1.1,
+/// and answered as one.
 const EXCEPTIONS: [&str; 1] = ["Sends invalid connection preface"];
 
 /// What a suite came to.

@@ -6,8 +6,8 @@ use crate::{
 use clap::Args;
 use std::{fs, process::Command};
 
-/// What libFuzzer wants of the compiler (`cargo fuzz` gives the same): counters on every edge, and the operands of comparisons.
-/// The sanitizers, which need a nightly compiler, are left out: the decoder has no unsafe code of ours.
+/// What libFuzzer wants of the compiler (`cargo fuzz` gives the same): counters on every edge, and the operands of
+/// comparisons. The sanitizers, which need a nightly compiler, are left out: the decoder has no unsafe code of ours.
 const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                             -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
                             -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing";
@@ -42,7 +42,7 @@ impl Fuzz {
     }
 }
 
-/// Whether it can be built, without instruments.
+/// Returns whether it can be built, without instruments.
 pub(crate) fn check() -> anyhow::Result<()> {
     ensure(&[PROTOC, CPP_COMPILER])?;
     let mut check = Command::new("cargo");

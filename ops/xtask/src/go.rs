@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// Whether there is a toolchain. Where there is none, what needs it says that it was not run.
+/// Returns whether there is a toolchain. Where there is none, what needs it says that it was not run.
 pub(crate) fn is_here() -> bool {
     Command::new("go").arg("version").output().is_ok_and(|output| output.status.success())
 }
@@ -16,7 +16,8 @@ fn bin() -> PathBuf {
     crate::root().join("target/tools/go")
 }
 
-/// A program as `go install MODULE@VERSION` builds it, by the last part of the module's path; each version is built once.
+/// A program as `go install MODULE@VERSION` builds it, by the last part of the module's path; each version is built
+/// once.
 pub(crate) fn install(module: &str) -> anyhow::Result<PathBuf> {
     let (path, version) = module.split_once('@').context("MODULE@VERSION")?;
     let is_name = |part: &&str| !(part.starts_with('v') && part[1..].parse::<u32>().is_ok());

@@ -48,8 +48,8 @@ impl Images {
     }
 }
 
-/// Pulls the images that are missing, or builds stand-ins for those of the default names. Another name stands for another
-/// version, and nothing stands in for that.
+/// Pulls the images that are missing, or builds stand-ins for those of the default names. Another name stands for
+/// another version, and nothing stands in for that.
 #[cfg(feature = "containers")]
 pub(crate) fn ensure() -> anyhow::Result<()> {
     let missing: Vec<_> = all().into_iter().filter(|(_, name)| !is_there(name) && !pulled(name)).collect();

@@ -1,5 +1,5 @@
-//! Gavel's development loop. `cargo xtask up` runs the whole system on a bare Debian or Ubuntu; `cargo xtask test` tests
-//! it on real servers. Nothing global is changed but what the distribution's package manager installs.
+//! Gavel's development loop. `cargo xtask up` runs the whole system on a bare Debian or Ubuntu; `cargo xtask test`
+//! tests it on real servers. Nothing global is changed but what the distribution's package manager installs.
 
 mod bench;
 mod ci;
@@ -9,7 +9,7 @@ mod fuzz;
 mod go;
 mod images;
 mod install;
-mod judges;
+mod interop;
 mod progress;
 mod servers;
 mod sqlx;

@@ -47,8 +47,8 @@ pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
     Ok(text(&output.stdout))
 }
 
-/// Without what `cargo run` told us of this package: build scripts that look at it would run again, and all that depends on
-/// them.
+/// Without what `cargo run` told us of this package: build scripts that look at it would run again, and all that
+/// depends on them.
 fn unaware_of_us(command: &mut Command) -> &mut Command {
     let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
     for (name, _) in env::vars_os() {

@@ -1,12 +1,12 @@
-//! Keeps a program running, as an orchestrator would: what ends is started again, and one may kill it as often as one likes.
-//! Only what was never ready has failed to start.
+//! Keeps a program running, as an orchestrator would: what ends is started again, and one may kill it as often as one
+//! likes. Only what was never ready has failed to start.
 use crate::servers::Child;
 use std::time::{Duration, Instant};
 
 /// From an end to the next start: the first, and the longest where it ends again and again before it is ready.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// How often a program has ended before it was ready.
+/// Number of times that a program has ended before it was ready.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Restarts {
     was_ever_ready: bool,
@@ -18,7 +18,7 @@ impl Restarts {
         *self = Self { was_ever_ready: true, in_a_row: 0 };
     }
 
-    /// How long after its end it is started again; none where it has failed to start.
+    /// Returns how long after its end it is started again; none where it has failed to start.
     fn pause(&mut self) -> Option<Duration> {
         let pause = PAUSES.0.saturating_mul(2_u32.saturating_pow(self.in_a_row)).min(PAUSES.1);
         self.in_a_row += 1;
@@ -81,7 +81,7 @@ impl<'a> Supervised<'a> {
         Ok(())
     }
 
-    /// Whether it was ready when it was last looked at.
+    /// Returns whether it was ready when it was last looked at.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready(_))
     }

@@ -3,7 +3,7 @@
 use crate::servers::containers::Containers;
 use crate::{
     install::{self, NEXTEST},
-    judges,
+    interop,
     progress::{Step, run, run_quietly},
     servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes},
 };
@@ -68,7 +68,7 @@ impl Test {
         install::everything()?;
         // README calls it.
         install::ensure(&[install::CURL])?;
-        let python = judges::prepare()?;
+        let python = interop::prepare()?;
         let nextest = NEXTEST.path()?;
         let servers = servers(services)?;
         let urls = servers.urls();

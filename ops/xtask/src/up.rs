@@ -114,8 +114,8 @@ fn environment_file() -> PathBuf {
     crate::root().join(".gavel").join(format!("{LAYOUT}.env"))
 }
 
-/// Makes the development keys, and writes what bidctl reads by itself. Those are an operator's: the worker runs with them too,
-/// and the service with [`service_environment`] in place of some.
+/// Makes the development keys, and writes what bidctl reads by itself. Those are an operator's: the worker runs with
+/// them too, and the service with [`service_environment`] in place of some.
 fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let (layout, urls) = (&servers.layout, &servers.urls);
     let keys = layout.dir.join("keys");
@@ -141,7 +141,7 @@ fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, 
     Ok(variables)
 }
 
-/// What is the service's own: its accounts, its address, and the gateway's that may stand before it.
+/// Returns what is the service's own: its accounts, its address, and the gateway's that may stand before it.
 fn service_environment(servers: &Processes, has_gateway: bool) -> Vec<(&'static str, String)> {
     let trusted_proxies = if has_gateway { "127.0.0.1,::1" } else { "" };
     vec![

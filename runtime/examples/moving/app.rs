@@ -1,8 +1,8 @@
 //! A team moves from the crate sqlxmq to handlers, one job at a time.
 //!
 //! 1. `App::sqlxmq::<Mail>()`: the jobs that there are run in the worker as they are.
-//! 2. `welcome` becomes a handler: a kind of its own with the arguments of before. Producers enqueue that from now on. What is
-//!    queued of the old job hands itself on, in the transaction that completes it.
+//! 2. `welcome` becomes a handler: a kind of its own with the arguments of before. Producers enqueue that from now on.
+//!    What is queued of the old job hands itself on, in the transaction that completes it.
 //! 3. Once nothing of the old job is queued any more, its function goes. `invoice` is next, or stays where it is.
 use gavel_runtime::{
     App, Result, Tx,

@@ -1,5 +1,6 @@
-//! A worker with jobs of the crate sqlxmq and handlers side by side: `DATABASE_URL=postgres://… cargo run -p gavel-runtime
-//! --example moving`, with `MOVED=true` after the first job has moved. It migrates an empty database by itself.
+//! A worker with jobs of the crate sqlxmq and handlers side by side: `DATABASE_URL=postgres://… cargo run -p
+//! gavel-runtime --example moving`, with `MOVED=true` after the first job has moved. It migrates an empty database by
+//! itself.
 mod app;
 
 use gavel_runtime::{

@@ -1,8 +1,9 @@
-//! Reminders: each becomes a letter, a person's in their order, and an event says so; after the last one, a digest counts them.
+//! Reminders: each becomes a letter, a person's in their order, and an event says so; after the last one, a digest
+//! counts them.
 use gavel_runtime::{
     App, Error, Event, Result, Tx, ids,
     job::{self, Attempt, Job, Options, Unique, Verdict},
-    schedule::{self, CatchUp, Tick, Timetable},
+    schedule::{self, CatchUp, CronSchedule, Tick},
     spec::{Durability, Queue, Spec, Trigger},
 };
 use serde::{Deserialize, Serialize};
@@ -103,7 +104,7 @@ pub(crate) struct Shredder;
 impl schedule::TxHandler for Shredder {
     const SPEC: &'static Spec = &Spec::new(
         "shred",
-        Trigger::Schedule(Timetable::cron("30 3 * * *").zone("Europe/Berlin").catch_up(CatchUp::None)),
+        Trigger::Schedule(CronSchedule::cron("30 3 * * *").zone("Europe/Berlin").catch_up(CatchUp::None)),
     );
 
     async fn handle(tx: &mut Tx, tick: Tick) -> Result<()> {

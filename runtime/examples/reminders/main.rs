@@ -1,11 +1,11 @@
-//! The runtime without auctions: `DATABASE_URL=postgres://… cargo run -p gavel-runtime --example reminders`, on an empty
-//! database. It needs neither RabbitMQ nor Redis: events wait in the outbox until there is a broker.
+//! The runtime without auctions: `DATABASE_URL=postgres://… cargo run -p gavel-runtime --example reminders`, on an
+//! empty database. It needs neither RabbitMQ nor Redis: events wait in the outbox until there is a broker.
 mod app;
 
 use app::Remind;
 use gavel_runtime::{
     config::{Backends, Env},
-    testing::Lab,
+    testing::Harness,
 };
 use sqlx::{PgPool, migrate::Migrator};
 use std::time::Duration;
@@ -23,14 +23,14 @@ async fn main() -> anyhow::Result<()> {
     let db = PgPool::connect(&url).await?;
     MIGRATIONS.run(&db).await?;
 
-    let lab = Lab::new(|| app::app(&MIGRATIONS), &backends)?;
+    let harness = Harness::new(|| app::app(&MIGRATIONS), &backends)?;
     for (who, text) in [("ada", "water the plants"), ("ada", "close the window"), ("grace", "")] {
         let reminder = Remind { who: who.to_owned(), text: text.to_owned() };
-        lab.enqueue(&reminder, Duration::ZERO).await?;
+        harness.enqueue(&reminder, Duration::ZERO).await?;
     }
-    let mut dead = lab.drain().await?;
-    lab.advance(Duration::from_secs(1)).await?;
-    dead.extend(lab.drain().await?);
+    let mut dead = harness.drain().await?;
+    harness.advance(Duration::from_secs(1)).await?;
+    dead.extend(harness.drain().await?);
     let letters: Vec<(String, String)> =
         sqlx::query_as("SELECT who, text FROM letters ORDER BY letter_id").fetch_all(&db).await?;
     for (who, text) in letters {
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
 
     let reminder = Remind { who: "alan".to_owned(), text: "lock the door".to_owned() };
     let count = async || Ok(sqlx::query_scalar("SELECT count(*) FROM letters").fetch_one(&db).await?);
-    let survival = lab.survives(&reminder, count).await?;
+    let survival = harness.survives(&reminder, count).await?;
     println!("workers that died or froze with a reminder: {survival:?}");
     Ok(())
 }

@@ -35,8 +35,8 @@ impl App {
         Runtime::new(backends, process, role, (topology, self.fingerprint()), self.migrator, specs(), live)
     }
 
-    /// What tells this application's contracts from those of another version: the messages of its calls and events, and who
-    /// consumes which.
+    /// Returns what tells this application's contracts from those of another version: the messages of its calls and
+    /// events, and who consumes which.
     fn fingerprint(&self) -> String {
         let mut hasher = Sha256::new();
         hasher.update(self.descriptors.unwrap_or_default());
@@ -48,7 +48,7 @@ impl App {
         format!("{head:016x}")
     }
 
-    /// What the public is answered, and what operators are: all of that, and what is theirs alone.
+    /// Returns what the public is answered, and what operators are: all of that, and what is theirs alone.
     pub(crate) fn routes(&self, runtime: &Runtime, bodies: &BodyLimits) -> anyhow::Result<(Routes, Routes)> {
         let contracts = self.descriptors.map(Contracts::read).transpose()?;
         let (mut public, mut operators) = (Mounting::new(runtime), Mounting::new(runtime));
@@ -81,7 +81,7 @@ impl App {
         roles.into_iter().collect()
     }
 
-    /// How each method's requests are read, beside what the contracts say of it.
+    /// Returns how each method's requests are read, beside what the contracts say of it.
     pub(crate) fn readers(&self) -> anyhow::Result<Vec<(Contract, rpc::Read)>> {
         let contracts = Contracts::read(self.descriptors.unwrap_or_default())?;
         let methods = self.registrations.iter().filter_map(|Registration { spec, run }| match (run, spec.trigger) {

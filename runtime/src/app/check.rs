@@ -27,7 +27,7 @@ impl App {
         let mut names = BTreeSet::new();
         let mut routes = BTreeSet::new();
         for Registration { spec, .. } in &self.registrations {
-            faults.extend(spec.faults());
+            faults.extend(spec.validate());
             if !names.insert(spec.name) {
                 faults.push(format!("handler {:?}: registered twice", spec.name));
             }
@@ -45,7 +45,8 @@ impl App {
     }
 }
 
-/// The runner of the crate sqlxmq claims whatever a channel of its holds: each is one registration's, and no handler's kind.
+/// The runner of the crate sqlxmq claims whatever a channel of its holds: each is one registration's, and no handler's
+/// kind.
 fn channel_faults(registrations: &[Registration]) -> Vec<String> {
     let specs = || registrations.iter().map(|registration| registration.spec);
     let kinds: BTreeSet<_> =

@@ -105,7 +105,8 @@ impl App {
         self.register(H::SPEC, "http", Run::Http(http::mount::<H>))
     }
 
-    /// Methods of the contracts that are not served here, such as streams of requests: who calls one is told UNIMPLEMENTED.
+    /// Methods of the contracts that are not served here, such as streams of requests: who calls one is told
+    /// UNIMPLEMENTED.
     #[must_use]
     pub fn leaves_out(mut self, methods: &[&'static str]) -> Self {
         self.left_out.extend(methods);
@@ -210,8 +211,8 @@ impl App {
         set(self)
     }
 
-    /// The encoded descriptor set of the contracts of the `rpc` handlers, `grpc/health/v1/health.proto` among them. Every
-    /// method in it must have a handler; those of health come with it.
+    /// The encoded descriptor set of the contracts of the `rpc` handlers, `grpc/health/v1/health.proto` among them.
+    /// Every method in it must have a handler; those of health come with it.
     #[must_use]
     pub fn contracts(self, descriptors: &'static [u8]) -> Self {
         let app = Self { descriptors: Some(descriptors), ..self };
@@ -241,7 +242,7 @@ impl App {
         self
     }
 
-    /// What looks for what is overdue.
+    /// Returns what looks for what is overdue.
     pub(crate) fn reconcilers(&self) -> &[reconcile::Erased] {
         &self.reconcilers
     }

@@ -51,7 +51,7 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// Who it speaks for, until `expires_at`.
+    /// Returns who it speaks for, until `expires_at`.
     pub(super) fn caller(self, expires_at: i64) -> Result<Caller> {
         if self.sub.is_empty() {
             return Err(lacks("sub"));

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
-/// How long its tokens are valid, in seconds.
+/// Time for which its tokens are valid, in seconds.
 const LIFETIME_S: i64 = 3_600;
 /// The longest name and the longest role, in bytes.
 const MAX_NAME_BYTES: usize = 64;

@@ -36,13 +36,13 @@ impl KeyFigures {
         self.ignored.store(count, Relaxed);
     }
 
-    /// How long ago the keys were read.
+    /// Returns how long ago the keys were read.
     pub(crate) fn age(&self) -> Duration {
         let age_ms = millis(self.born.elapsed()).saturating_sub(self.read_at_ms.load(Relaxed));
         Duration::from_millis(u64::try_from(age_ms).unwrap_or_default())
     }
 
-    /// How many there are, and how many were passed over.
+    /// Returns how many there are, and how many were passed over.
     pub(crate) fn counts(&self) -> [usize; 2] {
         [self.usable.load(Relaxed), self.ignored.load(Relaxed)]
     }

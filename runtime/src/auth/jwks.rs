@@ -1,5 +1,6 @@
-//! Reading a JWKS document (RFC 7517), key by key: one that is of no use here is passed over, whatever it is, and the others
-//! count (section 5: "Implementations SHOULD ignore JWKs within a JWK Set that use kty values that are not understood").
+//! Reading a JWKS document (RFC 7517), key by key: one that is of no use here is passed over, whatever it is, and the
+//! others count (section 5: "Implementations SHOULD ignore JWKs within a JWK Set that use kty values that are not
+//! understood").
 use super::keys::{Key, Keys};
 use anyhow::Context;
 use jsonwebtoken::{

@@ -18,7 +18,7 @@ impl fmt::Debug for Key {
 /// All of them.
 pub type Keys = Arc<[Key]>;
 
-/// Whether a token may be signed with that key: where both name one, the same.
+/// Returns whether a token may be signed with that key: where both name one, the same.
 pub(super) fn is_named(key: &Key, id: Option<&str>) -> bool {
     key.id.as_deref().zip(id).is_none_or(|(key, token)| key == token)
 }

@@ -1,5 +1,5 @@
-//! Bearer tokens: JWTs signed by EdDSA (Ed25519) or RS256, with type, issuer, audience, lifetime and not-before checked. The
-//! algorithm is that of the key and never taken from the token.
+//! Bearer tokens: JWTs signed by EdDSA (Ed25519) or RS256, with type, issuer, audience, lifetime and not-before
+//! checked. The algorithm is that of the key and never taken from the token.
 
 mod claims;
 mod dev_login;

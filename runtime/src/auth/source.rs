@@ -39,7 +39,7 @@ impl KeySource {
         .with_context(|| format!("the keys in {self}"))
     }
 
-    /// Whether it can change while the process runs.
+    /// Returns whether it can change while the process runs.
     pub(crate) fn may_change(&self) -> bool {
         !matches!(self, Self::Pem(_))
     }

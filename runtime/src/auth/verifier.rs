@@ -34,8 +34,8 @@ pub struct Verifier {
     max_lifetime: Duration,
     /// Keys that were last read longer ago count no more.
     max_age: Duration,
-    /// Tokens that were found valid, by their SHA-256, until they expire, and by which keys: checking a signature costs as much
-    /// as placing what it asks for.
+    /// Tokens that were found valid, by their SHA-256, until they expire, and by which keys: checking a signature costs
+    /// as much as placing what it asks for.
     known: Cache<[u8; 32], Known>,
     figures: Arc<KeyFigures>,
     /// A token named a key that is not known here: there may be a new one.
@@ -52,8 +52,8 @@ struct Keyring {
 #[derive(Clone)]
 struct Known {
     caller: Caller,
-    /// The keys that it was checked with. One that was checked while they were being replaced is not taken for checked by the
-    /// new ones.
+    /// The keys that it was checked with. One that was checked while they were being replaced is not taken for checked
+    /// by the new ones.
     generation: u64,
 }
 
@@ -81,7 +81,7 @@ impl Verifier {
         }
     }
 
-    /// What can be seen of the keys from outside.
+    /// Returns what can be seen of the keys from outside.
     pub(crate) fn figures(&self) -> &Arc<KeyFigures> {
         &self.figures
     }
@@ -99,7 +99,7 @@ impl Verifier {
         self.known.invalidate_all();
     }
 
-    /// What is wrong with the keys: they could not be read for too long.
+    /// Returns what is wrong with the keys: they could not be read for too long.
     pub(crate) fn stale(&self) -> Option<String> {
         let age = self.figures.age();
         (age > self.max_age).then(|| {
@@ -108,8 +108,8 @@ impl Verifier {
         })
     }
 
-    /// Who the `authorization` header speaks for; none where there is no header. `check` is asked before a signature is
-    /// checked.
+    /// Returns who the `authorization` header speaks for; none where there is no header. `check` is asked before a
+    /// signature is checked.
     pub(crate) fn caller(
         &self,
         authorization: Option<&str>,
@@ -185,7 +185,7 @@ impl Verifier {
         Ok(exp.saturating_add(leeway_s))
     }
 
-    /// What is wrong with a token, and what would not be.
+    /// Returns what is wrong with a token, and what would not be.
     fn fault(&self, error: &jsonwebtoken::errors::Error) -> Error {
         let named = |names: &Option<HashSet<String>>| names.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
         let why = match error.kind() {

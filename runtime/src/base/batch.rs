@@ -1,9 +1,9 @@
 //! How handlers are batched, and what they get.
 //!
-//! A batched handler is a function from a transaction and a batch to one verdict for each of its members. The verdicts stand
-//! in the members' order. A member that is refused or fails has had no effect: the handler decides before it writes, and
-//! writes only for those that passed. When the handler itself fails (an error, a panic, a time-out) nothing of the batch
-//! stays, and the runtime halves it until the one to blame is alone.
+//! A batched handler is a function from a transaction and a batch to one verdict for each of its members. The verdicts
+//! stand in the members' order. A member that is refused or fails has had no effect: the handler decides before it
+//! writes, and writes only for those that passed. When the handler itself fails (an error, a panic, a time-out) nothing
+//! of the batch stays, and the runtime halves it until the one to blame is alone.
 use crate::{Error, Invocation, Result};
 
 /// One of a batch: what it asks for, and which run it is.

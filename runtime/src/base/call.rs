@@ -1,6 +1,6 @@
-//! What a handler may know of the call that it answers, and say beside its answer: headers, method, query, the client's own time-out;
-//! headers and trailers of the answer. For handlers whose spec asks for it ([`Spec::with_call`](crate::base::spec::Spec::with_call)): the others,
-//! as are most, pay nothing.
+//! What a handler may know of the call that it answers, and say beside its answer: headers, method, query, the client's
+//! own time-out; headers and trailers of the answer. For handlers whose spec asks for it
+//! ([`Spec::with_call`](crate::base::spec::Spec::with_call)): the others, as are most, pay nothing.
 //!
 //! ```
 //! # use gavel_runtime::{Io, Result};
@@ -49,7 +49,7 @@ impl Call {
         &self.headers
     }
 
-    /// Whether it was asked by HTTP GET.
+    /// Returns whether it was asked by HTTP GET.
     pub fn is_get(&self) -> bool {
         self.line.as_ref().is_some_and(|line| line.is_get)
     }
@@ -64,7 +64,8 @@ impl Call {
         self.timeout
     }
 
-    /// Adds a header to the answer, whether that is a reply, an error or a stream. A stream's are sent with its first answer.
+    /// Adds a header to the answer, whether that is a reply, an error or a stream. A stream's are sent with its first
+    /// answer.
     ///
     /// # Errors
     /// A name or a value that is none.
@@ -84,7 +85,7 @@ impl Call {
         self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What goes beside the answer, as far as it was said.
+    /// Returns what goes beside the answer, as far as it was said.
     pub(crate) fn metadata(&self) -> Metadata {
         self.beside().clone()
     }

@@ -15,12 +15,12 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether they have that role.
+    /// Returns whether they have that role.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|own| own == role)
     }
 
-    /// How long the token still holds.
+    /// Returns how long the token still holds.
     pub(crate) fn remaining(&self) -> Duration {
         Duration::from_secs(u64::try_from(self.expires_at - clock::wall().timestamp()).unwrap_or_default())
     }

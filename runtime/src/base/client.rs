@@ -1,7 +1,7 @@
 //! Where a request comes from.
 //!
-//! That is the other end of its connection, unless that is a gateway which is trusted to say who its own client is. A header that
-//! anybody can send decides nothing.
+//! That is the other end of its connection, unless that is a gateway which is trusted to say who its own client is. A
+//! header that anybody can send decides nothing.
 use super::Seldom;
 use ipnet::IpNet;
 use poem::http::HeaderMap;
@@ -15,8 +15,8 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// A gateway that is not trusted is mentioned no more often.
 const SAY_EVERY: Duration = Duration::from_mins(1);
 
-/// Whom limits without a token are counted against: an IPv4 address, or the /64 of an IPv6 one, which is the least that one
-/// customer is given, and has more addresses than anybody could count.
+/// Whom limits without a token are counted against: an IPv4 address, or the /64 of an IPv6 one, which is the least that
+/// one customer is given, and has more addresses than anybody could count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientNetwork(IpAddr);
 
@@ -56,14 +56,15 @@ impl TrustedProxies {
         Self { networks, untrusted: Seldom::every(SAY_EVERY) }
     }
 
-    /// Whether that is one of them.
+    /// Returns whether that is one of them.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.networks.iter().any(|network| network.contains(&peer))
     }
 
-    /// Who a request with these headers comes from: the last address of its way that is none of ours. Each gateway adds whom it
-    /// was asked by at the end; what stands before an address that is not trusted may be anybody's invention.
+    /// Returns who a request with these headers comes from: the last address of its way that is none of ours. Each
+    /// gateway adds whom it was asked by at the end; what stands before an address that is not trusted may be anybody's
+    /// invention.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientNetwork {
         if !self.trusts(peer) {
             if headers.contains_key(FORWARDED_FOR) {

@@ -82,7 +82,8 @@ pub(crate) fn is_correlation_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// Written straight into its place, as is the next: each call makes one of both, and formatting them cost a hundredth of it.
+/// Written straight into its place, as is the next: each call makes one of both, and formatting them cost a hundredth
+/// of it.
 fn new_correlation_id() -> String {
     ids::random().hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]).to_owned()
 }

@@ -1,7 +1,7 @@
 //! Pages by key: each begins after the last entry of the one before, and reads no more than itself.
 //!
-//! A statement that allows for a first page by `$1 IS NULL OR …` may be planned once for all pages, and then reads all entries
-//! before its own. So the first page begins after an entry that comes before all others.
+//! A statement that allows for a first page by `$1 IS NULL OR …` may be planned once for all pages, and then reads all
+//! entries before its own. So the first page begins after an entry that comes before all others.
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 

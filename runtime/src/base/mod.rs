@@ -1,10 +1,10 @@
-//! What everything else stands on: errors, ids, time, what a run is and what a handler says of itself. Nothing here knows of a
-//! server or of a process.
+//! What everything else stands on: errors, ids, time, what a run is and what a handler says of itself. Nothing here
+//! knows of a server or of a process.
 pub mod batch;
 pub mod call;
 pub mod clock;
 pub mod error;
-pub mod fault;
+pub mod failpoint;
 pub mod ids;
 pub mod invocation;
 pub mod keyset;
@@ -18,10 +18,10 @@ pub(crate) mod backoff;
 pub(crate) mod caller;
 pub(crate) mod client;
 pub(crate) mod concurrency_limit;
-pub(crate) mod kept;
+pub(crate) mod cron;
+pub(crate) mod memo;
 pub(crate) mod seldom;
 pub(crate) mod tasks;
-pub(crate) mod timetable;
 
 pub(crate) use caller::{Access, Caller};
 pub(crate) use seldom::Seldom;

@@ -8,7 +8,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Seldom {
     every: Duration,
-    /// How often it was since it was last said, and when that was.
+    /// Number of times since it was last said, and when that was.
     counted: Mutex<(u64, Option<Instant>)>,
 }
 

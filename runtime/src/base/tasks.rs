@@ -26,9 +26,9 @@ impl Tasks {
         self.tracker.spawn(work)
     }
 
-    /// `work`, where it is awaited, for as long as that lasts; when whoever awaits it gives up in the middle, it goes on in a
-    /// task of its own. A client that hangs up never leaves a transaction half done, and a client that waits, as almost all
-    /// do, costs no task.
+    /// `work`, where it is awaited, for as long as that lasts; when whoever awaits it gives up in the middle, it goes
+    /// on in a task of its own. A client that hangs up never leaves a transaction half done, and a client that waits,
+    /// as almost all do, costs no task.
     pub(crate) fn enduring<T: Send + 'static>(&self, work: BoxFuture<'static, T>) -> Enduring<T> {
         Enduring { work: Some(work), begun: false, token: self.tracker.token() }
     }
@@ -38,8 +38,8 @@ impl Tasks {
         &self.draining
     }
 
-    /// Set when the listener closes, after the balancer has noticed the drain: streams end then and not before, or their clients
-    /// would come back to this very process.
+    /// Set when the listener closes, after the balancer has noticed the drain: streams end then and not before, or
+    /// their clients would come back to this very process.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
     }

@@ -1,5 +1,5 @@
-//! TLS of the connections that this process opens. Two of our dependencies bring a provider of cryptography each, and a library that
-//! finds two and no choice panics at its first handshake: so the choice is made once, at the start.
+//! TLS of the connections that this process opens. Two of our dependencies bring a provider of cryptography each, and a
+//! library that finds two and no choice panics at its first handshake: so the choice is made once, at the start.
 use anyhow::{Context, ensure};
 use std::path::Path;
 use tokio_rustls::rustls::{
@@ -13,7 +13,8 @@ pub fn choose_provider() {
     let _ = ring::default_provider().install_default();
 }
 
-/// How to check a server's certificate: by the authorities in `authorities`, PEM, or by those known to everybody.
+/// Returns how to check a server's certificate: by the authorities in `authorities`, PEM, or by those known to
+/// everybody.
 ///
 /// # Errors
 /// A file that can't be read, or has no certificate.

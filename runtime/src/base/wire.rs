@@ -1,4 +1,5 @@
-//! Between what is on the wire and what handlers work with: times, ids, pages. What can't be read is refused by its field's name.
+//! Between what is on the wire and what handlers work with: times, ids, pages. What can't be read is refused by its
+//! field's name.
 use crate::{Error, Result};
 use chrono::{DateTime, Datelike, Utc};
 use prost_types::Timestamp;
@@ -62,7 +63,7 @@ pub fn whole_number(field: &str, given: i64) -> Result<i64> {
     (given >= 0).then_some(given).ok_or_else(refuse)
 }
 
-/// How many entries a page is to have; a usual page where 0.
+/// Returns how many entries a page is to have; a usual page where 0.
 ///
 /// # Errors
 /// When that is negative, or more than a page has.
@@ -70,7 +71,7 @@ pub fn page_size(given: i32) -> Result<i64> {
     at_most("page_size", given)
 }
 
-/// How many entries are wanted; as many as on a usual page where 0.
+/// Returns how many entries are wanted; as many as on a usual page where 0.
 ///
 /// # Errors
 /// When that is negative, or more than a page has.

@@ -18,7 +18,7 @@ pub struct Backends {
     pub limits: AdmissionLimits,
     /// How streams are kept.
     pub streams: Streams,
-    /// How long a worker that says nothing keeps its jobs.
+    /// Time for which a worker that says nothing keeps its jobs.
     pub lease: Duration,
     /// Put before every cache key, so that several systems can share one Redis.
     pub cache_prefix: String,

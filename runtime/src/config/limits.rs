@@ -1,11 +1,11 @@
 //! How much one caller, one address and one key may ask of a process.
 use super::Env;
 
-/// Rates are per second and process, and twice as many may come at once; streams are those that are open at the same time.
-/// 0 is no limit.
+/// Rates are per second and process, and twice as many may come at once; streams are those that are open at the same
+/// time. 0 is no limit.
 ///
-/// A caller is whoever a token speaks for. Who has none counts by the address they come from: an IPv4 address, or the /64 of
-/// an IPv6 one.
+/// A caller is whoever a token speaks for. Who has none counts by the address they come from: an IPv4 address, or the
+/// /64 of an IPv6 one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
     /// Calls that change something, from one caller.

@@ -18,13 +18,13 @@ pub struct ProcessConfig {
     pub listen: Option<SocketAddr>,
     /// Where operators, metrics and the autoscaler are served: no gateway leads here.
     pub ops_listen: SocketAddr,
-    /// How long a drain may take before the process gives up.
+    /// Time for which a drain may take before the process gives up.
     pub grace: Duration,
-    /// How long readiness is off before the listeners close, so that a balancer notices.
+    /// Time for which readiness is off before the listeners close, so that a balancer notices.
     pub drain_delay: Duration,
     /// What connections may take.
     pub connections: ConnectionLimits,
-    /// How long a connection may be of no use.
+    /// Time for which a connection may be of no use.
     pub patience: Patience,
     /// Web pages of these origins may call.
     pub cors_origins: Vec<String>,
@@ -61,7 +61,7 @@ impl ProcessConfig {
         }
     }
 
-    /// Whether nobody but this machine can connect.
+    /// Returns whether nobody but this machine can connect.
     pub fn is_loopback(&self) -> bool {
         self.listen.iter().chain([&self.ops_listen]).all(|address| address.ip().is_loopback())
     }
@@ -112,7 +112,7 @@ impl std::str::FromStr for Proxy {
     }
 }
 
-/// How long a connection is waited for that takes a place and does nothing with it.
+/// Time for which a connection is waited for that takes a place and does nothing with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// From its beginning to the end of HTTP/2's preface, or of as many bytes of a request of HTTP/1.1.
@@ -122,8 +122,8 @@ pub struct Patience {
     pub headers: Duration,
     /// From a request's headers to the end of its body, whatever time-out its client names.
     pub body: Duration,
-    /// HTTP/2: a peer from which nothing came for so long is asked whether it is there, and has as long again to answer.
-    /// Whoever stopped in the middle of a frame, or between two of one header, can't.
+    /// HTTP/2: a peer from which nothing came for so long is asked whether it is there, and has as long again to
+    /// answer. Whoever stopped in the middle of a frame, or between two of one header, can't.
     pub ping: Duration,
     /// One on which no request began for so long, and none is under way, is closed.
     pub idle: Duration,

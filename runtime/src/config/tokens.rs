@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 /// The longest time that a token may be valid where nobody says otherwise: a day.
 const DEFAULT_MAX_LIFETIME_S: u32 = 86_400;
-/// How long keys count that can't be read again, where nobody says otherwise: a day.
+/// Time for which keys count that can't be read again, where nobody says otherwise: a day.
 const DEFAULT_MAX_AGE_S: u32 = 86_400;
 
 /// Where keys come from.
@@ -48,13 +48,13 @@ impl fmt::Display for KeySource {
 pub struct TokenConfig {
     /// Where the public keys come from.
     pub keys: KeySource,
-    /// How long keys that were read count while they can't be read again.
+    /// Time for which keys that were read count while they can't be read again.
     pub keys_max_age: Duration,
     /// The issuer a token must name.
     pub issuer: String,
     /// The audience a token must name.
     pub audience: String,
-    /// How long a token may be valid from now on: one that is valid longer is refused.
+    /// Time for which a token may be valid from now on: one that is valid longer is refused.
     pub max_lifetime: Duration,
     /// The private key of the development login, PEM; none where there is no such login.
     pub dev_signing_key: Option<SecretString>,
@@ -62,8 +62,8 @@ pub struct TokenConfig {
 
 impl TokenConfig {
     /// `GAVEL_JWT_PUBLIC_KEY` (or `_FILE`) or `GAVEL_JWKS` with `GAVEL_JWKS_CA_FILE`; `GAVEL_JWKS_MAX_AGE_S`;
-    /// `GAVEL_JWT_ISSUER`, `GAVEL_JWT_AUDIENCE`, `GAVEL_JWT_MAX_LIFETIME_S`; `GAVEL_DEV_LOGIN` with `GAVEL_JWT_SIGNING_KEY`
-    /// (or `_FILE`), which wants a process that nobody but its own machine can reach.
+    /// `GAVEL_JWT_ISSUER`, `GAVEL_JWT_AUDIENCE`, `GAVEL_JWT_MAX_LIFETIME_S`; `GAVEL_DEV_LOGIN` with
+    /// `GAVEL_JWT_SIGNING_KEY` (or `_FILE`), which wants a process that nobody but its own machine can reach.
     pub fn from_env(env: &mut Env, process: &ProcessConfig) -> Self {
         let dev_login = env.optional("GAVEL_DEV_LOGIN", "true or false").unwrap_or(false);
         if dev_login && !process.is_loopback() {

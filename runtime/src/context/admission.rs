@@ -1,5 +1,5 @@
-//! Who may come in: as many at a time as each handler takes, so often as each caller may ask, and so many streams as leave room
-//! for others. Nobody queues: who can't come in is told at once.
+//! Who may come in: as many at a time as each handler takes, so often as each caller may ask, and so many streams as
+//! leave room for others. Nobody queues: who can't come in is told at once.
 use super::rate_limit::RateLimits;
 use crate::{
     Class, Error, Invocation, Result,
@@ -121,14 +121,15 @@ impl Admission {
         Ok(StreamPlace { _permit: permit, _of_origin: of_origin, _of_anonymous: of_anonymous })
     }
 
-    /// The refusal of a call that would find no place, before anything of it was read. It is only a look: who sends slowly
-    /// must not hold a place meanwhile.
+    /// The refusal of a call that would find no place, before anything of it was read. It is only a look: who sends
+    /// slowly must not hold a place meanwhile.
     pub(crate) fn refusal_unread(&self, spec: &'static Spec) -> Option<Error> {
         let places = self.handlers.get(spec.name)?;
         (places.free.available_permits() == 0).then(|| self.count(spec, full(spec)))
     }
 
-    /// Counts a call that was rejected; gives the error back. It is said once a second: rejecting must cost next to nothing.
+    /// Counts a call that was rejected; gives the error back. It is said once a second: rejecting must cost next to
+    /// nothing.
     pub(crate) fn rejected(&self, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
         tracing::debug!(handler = spec.name, correlation_id = invocation.correlation_id, %error, "the call is rejected");
         self.count(spec, error)
@@ -145,7 +146,7 @@ impl Admission {
     fn count(&self, spec: &'static Spec, error: Error) -> Error {
         let is_limit = error.class() == Class::Exhausted;
         if is_limit {
-            self.metrics.turned_away(spec.name);
+            self.metrics.rejected(spec.name);
         }
         match self.handlers.get(spec.name).and_then(|places| places.rejected.count()) {
             Some(rejected) if is_limit => {
@@ -158,7 +159,7 @@ impl Admission {
     }
 }
 
-/// How many of a handler's streams are for strangers.
+/// Returns how many of a handler's streams are for strangers.
 fn without_token(spec: &Spec) -> u32 {
     u32::try_from(spec.limits.concurrency - spec.limits.concurrency / RESERVED).unwrap_or(u32::MAX)
 }

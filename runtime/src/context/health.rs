@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 /// The answer to `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Readiness {
-    /// Whether this process should be sent work.
+    /// True if this process should be sent work.
     pub(crate) ready: bool,
     /// It has been told to stop.
     pub(crate) draining: bool,

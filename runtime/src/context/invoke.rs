@@ -1,7 +1,7 @@
 //! One run of a handler: one span, one log line, one set of metrics, a panic caught, a deadline kept.
 use crate::{
     Class, Error, Invocation, Result, Runtime,
-    base::{fault, spec::Spec},
+    base::{failpoint, spec::Spec},
 };
 use futures_util::FutureExt;
 use std::{
@@ -17,9 +17,9 @@ const BACKSTOP: Duration = Duration::from_secs(2);
 /// How a run ended.
 pub(crate) struct Finished<T> {
     pub(crate) result: Result<T>,
-    /// Whether it ended by itself: a run that was cut off, or panicked, may have left a statement in the middle.
+    /// True if it ended by itself: a run that was cut off, or panicked, may have left a statement in the middle.
     pub(crate) clean: bool,
-    /// Whether what it did may be committed: it ended by itself and gave a result.
+    /// True if what it did may be committed: it ended by itself and gave a result.
     pub(crate) committable: bool,
 }
 
@@ -46,8 +46,8 @@ pub(crate) async fn run<T>(
     within(runtime, spec, invocation, BACKSTOP, work).instrument(span).await.result
 }
 
-/// Runs a read here, until its deadline. One that went well is no line in the log: anybody may send any number of them. So is
-/// one that was refused; both are counted.
+/// Runs a read here, until its deadline. One that went well is no line in the log: anybody may send any number of them.
+/// So is one that was refused; both are counted.
 pub(crate) async fn read<T>(
     runtime: &Runtime,
     spec: &'static Spec,
@@ -134,7 +134,7 @@ async fn caught<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Fi
             let clean = result.as_ref().err().is_none_or(|error| error.class() != Class::DeadlineExceeded);
             Finished { result, clean, committable }
         }
-        Ok(Err(panic)) if panic.is::<fault::Killed>() => resume_unwind(panic),
+        Ok(Err(panic)) if panic.is::<failpoint::Killed>() => resume_unwind(panic),
         Ok(Err(panic)) => {
             let error = Error::internal(anyhow::anyhow!("the handler panicked: {}", text_of(&*panic)));
             Finished { result: Err(error), clean: false, committable: false }
@@ -214,8 +214,8 @@ impl Together<'_> {
     }
 }
 
-/// Says what became of each of a batch. Refusals of many are in their receipts, and in the log only where it is asked for
-/// detail.
+/// Says what became of each of a batch. Refusals of many are in their receipts, and in the log only where it is asked
+/// for detail.
 pub(crate) fn conclude<'a, T: 'a>(
     spec: &Spec,
     invocations: impl ExactSizeIterator<Item = &'a Invocation>,

@@ -4,11 +4,11 @@ use crate::{
     Invocation, Result,
     base::{
         call::Call,
-        spec::{Share, Spec},
+        spec::{PoolKind, Spec},
     },
     postgres::{
         Pool,
-        tx::{Terms, Tx},
+        tx::{Tx, TxOptions},
     },
     rabbitmq::Publisher,
     redis::Cache,
@@ -18,18 +18,18 @@ use chrono::{DateTime, Utc};
 /// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
 pub struct Io {
     runtime: Runtime,
-    share: Share,
+    pool_kind: PoolKind,
     invocation: Invocation,
 }
 
 impl Io {
-    pub(crate) fn new(runtime: &Runtime, share: Share, invocation: Invocation) -> Self {
-        Self { runtime: runtime.clone(), share, invocation }
+    pub(crate) fn new(runtime: &Runtime, pool_kind: PoolKind, invocation: Invocation) -> Self {
+        Self { runtime: runtime.clone(), pool_kind, invocation }
     }
 
     /// The same for another run.
     pub(crate) fn within(&self, invocation: Invocation) -> Self {
-        Self { runtime: self.runtime.clone(), share: self.share, invocation }
+        Self { runtime: self.runtime.clone(), pool_kind: self.pool_kind, invocation }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -73,14 +73,14 @@ impl Io {
 
     /// Begins a transaction to claim or to settle work in. End it with [`Io::commit`] before any other I/O.
     pub async fn begin(&self) -> Result<Tx> {
-        Tx::begin(self.runtime.pools(), self.share, self.invocation.clone()).await
+        Tx::begin(self.runtime.pools(), self.pool_kind, self.invocation.clone()).await
     }
 
-    /// As [`Io::begin`], for what may be done again: its commit does not wait for the disk, and a crash of the server in
-    /// that moment undoes it whole.
+    /// As [`Io::begin`], for what may be done again: its commit does not wait for the disk, and a crash of the server
+    /// in that moment undoes it whole.
     pub async fn begin_repeatable(&self) -> Result<Tx> {
-        let terms = Terms { durable: false, ..Terms::USUAL };
-        Tx::begin_with(self.runtime.pools(), self.share, self.invocation.clone(), terms).await
+        let options = TxOptions { durable: false, ..TxOptions::USUAL };
+        Tx::begin_with(self.runtime.pools(), self.pool_kind, self.invocation.clone(), options).await
     }
 
     /// Commits a transaction begun with [`Io::begin`].

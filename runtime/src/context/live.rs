@@ -23,7 +23,7 @@ pub(crate) trait Listens: Send + Sync {
 /// Loads at the same time.
 const LOADS: usize = 3;
 
-/// Whether events come.
+/// True if events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Link {
     /// Counts connections: what was loaded in an earlier one may lack events.
@@ -37,7 +37,8 @@ pub(crate) struct Live {
     /// In the order of their registration.
     pub(crate) hubs: Vec<Arc<dyn Listens>>,
     by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
-    /// Topics loaded at the same time: after a lost link all of them want to be, and reads have a pool to themselves only as long.
+    /// Topics loaded at the same time: after a lost link all of them want to be, and reads have a pool to themselves
+    /// only as long.
     pub(crate) loads: Semaphore,
 }
 

@@ -1,5 +1,5 @@
-//! How often requests may come: changes from one caller and about one key, reads from one caller or, without a token, from one
-//! address. What comes faster is refused at once, with the time after which it would not be.
+//! How often requests may come: changes from one caller and about one key, reads from one caller or, without a token,
+//! from one address. What comes faster is refused at once, with the time after which it would not be.
 use crate::{Class, Error, Result, base::client::ClientNetwork, config::AdmissionLimits};
 use governor::{
     DefaultKeyedRateLimiter, Quota,

@@ -69,7 +69,7 @@ impl Runtime {
             metrics.observe_keys(verifier.figures());
         }
         let pools = Pools::lazy(backends, process)?;
-        let waker = Waker::new(pools.upkeep.clone(), tasks.clone(), jobs.kinds().clone());
+        let waker = Waker::new(pools.bookkeeping.clone(), tasks.clone(), jobs.kinds().clone());
         Ok(Self(Arc::new(Inner {
             pools: pools.told(Arc::new(waker.clone())),
             waker,
@@ -124,17 +124,17 @@ impl Runtime {
         self.0.verifier.as_ref()
     }
 
-    /// Who may come in.
+    /// Returns who may come in.
     pub(crate) fn admission(&self) -> &Admission {
         &self.0.admission
     }
 
-    /// What was found when the dependencies were last looked at.
+    /// Returns what was found when the dependencies were last looked at.
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
     }
 
-    /// What can be watched.
+    /// Returns what can be watched.
     pub(crate) fn live(&self) -> &Live {
         &self.0.live
     }

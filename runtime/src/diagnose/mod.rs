@@ -18,9 +18,9 @@ use std::sync::atomic::Ordering;
 pub struct Finding {
     /// What.
     pub what: String,
-    /// Whether it is as it should be, or as an operator wanted it.
+    /// True if it is as it should be, or as an operator wanted it.
     pub ok: bool,
-    /// Whether it is what an operator did: nothing is wrong, and somebody may have forgotten it.
+    /// True if it is what an operator did: nothing is wrong, and somebody may have forgotten it.
     pub by_operator: bool,
     /// The figure, or what is wrong.
     pub detail: String,

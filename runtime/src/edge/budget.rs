@@ -48,7 +48,7 @@ pub(super) enum Cut {
 }
 
 impl Cut {
-    /// What its client is told.
+    /// Returns what its client is told.
     pub(super) fn error(self, limits: &BodyLimits) -> Error {
         match self {
             Self::TooSlow => {

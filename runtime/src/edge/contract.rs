@@ -70,7 +70,7 @@ impl Contract {
         Self { descriptor, input: method.input(), output: method.output() }
     }
 
-    /// What differs between this and a handler with those messages and that kind of answer.
+    /// Returns what differs between this and a handler with those messages and that kind of answer.
     pub(crate) fn differs(&self, request: &str, reply: &str, streams: bool) -> Option<String> {
         let kind = if streams { MethodKind::ServerStreaming } else { MethodKind::Unary };
         if self.descriptor.kind != kind {

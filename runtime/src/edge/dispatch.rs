@@ -10,7 +10,7 @@ use crate::{
         call::{Call, Line},
         client::ClientNetwork,
         invocation::correlation_id,
-        kept::OwnKeys,
+        memo::OwnKeys,
         metadata::Metadata,
         spec::{DEFAULT_MAX_REQUEST, Spec},
     },
@@ -57,12 +57,12 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    /// Whether its handler wants to know how it was asked.
+    /// Returns whether its handler wants to know how it was asked.
     pub(super) fn sees_call(&self) -> bool {
         self.spec.sees_call
     }
 
-    /// What a request is answered that is no call of this method.
+    /// Returns what a request is answered that is no call of this method.
     pub(super) fn no_call<B>(&self, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let is_read = self.contract.descriptor.idempotent && matches!(self.entry, Entry::Unary(_));
         let fits = request.method() == Verb::POST || (is_read && request.method() == Verb::GET);
@@ -80,7 +80,7 @@ impl Registered {
     }
 }
 
-/// What goes beside a reply: what its handler says, and what the runtime does.
+/// Returns what goes beside a reply: what its handler says, and what the runtime does.
 fn beside(told: Option<&Call>, metadata: Metadata) -> Metadata {
     let Some(told) = told else { return metadata };
     let mut own = told.metadata();
@@ -129,7 +129,7 @@ impl Dispatch {
         self.methods.get(path).map(|method| &**method)
     }
 
-    /// What a call is answered for which there is no place. It need not be read.
+    /// Returns what a call is answered for which there is no place. It need not be read.
     pub(super) fn refusal<B>(&self, method: &Registered, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let error = self.runtime.admission().refusal_unread(method.spec)?;
         Some(method.refusals.answer(&error, request.headers(), &correlation_id(request.headers())))

@@ -1,9 +1,9 @@
 //! From HTTP's requests to the protocols' service and back.
 use super::{
+    body::{self, Source},
     budget::BodyLimits,
     dispatch::{Dispatch, Registered, nowhere},
     errors::shown,
-    reading::{self, Source},
 };
 use crate::base::call::Line;
 use bytes::Bytes;
@@ -38,7 +38,7 @@ impl Edge {
         Self { service, limits }
     }
 
-    /// Whether there is a method at this path.
+    /// Returns whether there is a method at this path.
     pub(crate) fn knows(&self, path: &str) -> bool {
         self.service.dispatcher().method(method_at(path)).is_some()
     }
@@ -55,7 +55,7 @@ impl Edge {
             };
             request.extensions_mut().insert(line);
         }
-        let (request, unread) = reading::watched(request, &self.limits);
+        let (request, unread) = body::watched(request, &self.limits);
         let Some(method) = method else {
             let answer = nowhere(method_at(request.uri().path()), &request);
             drop(request);
@@ -81,11 +81,12 @@ impl Edge {
     }
 }
 
-/// connectrpc says the status of a failed call twice, before the answer and after it, which some clients take for two answers. Once
-/// it is either all before it, as gRPC's Trailers-Only has it; or, where a handler has said headers and trailers, all after it.
+/// connectrpc says the status of a failed call twice, before the answer and after it, which some clients take for two
+/// answers. Once it is either all before it, as gRPC's Trailers-Only has it; or, where a handler has said headers and
+/// trailers, all after it.
 pub(super) async fn said_once(
     mut answer: http::Response<ConnectRpcBody>,
-    apart: bool,
+    has_own_trailers: bool,
 ) -> http::Response<ConnectRpcBody> {
     if !answer.headers().contains_key(GRPC_STATUS) {
         return answer;
@@ -98,7 +99,7 @@ pub(super) async fn said_once(
     {
         return answer;
     }
-    if apart {
+    if has_own_trailers {
         answer.headers_mut().remove(GRPC_STATUS);
         answer.headers_mut().remove(GRPC_MESSAGE);
         return answer;

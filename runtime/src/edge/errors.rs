@@ -35,8 +35,8 @@ struct ErrorInfo {
 /// Whose reasons they are.
 const DOMAIN: &str = "gavel.runtime";
 
-/// What the caller may see of an error: its own detail; of an internal one where to find it in the log; of a limit when to
-/// try again.
+/// Returns what the caller may see of an error: its own detail; of an internal one where to find it in the log; of a
+/// limit when to try again.
 pub(super) fn shown(error: &Error, correlation_id: &str) -> ConnectError {
     let mut message = match error.class() {
         Class::Internal if error.is_masked() => format!("internal error; correlation id {correlation_id}"),
@@ -77,8 +77,8 @@ pub(super) fn headers(correlation_id: &str) -> HeaderMap {
 /// None for what is no header's value.
 pub(crate) fn correlation_header(correlation_id: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(correlation_id).ok().filter(|value| !value.is_empty())?;
-    // No secret, but of no use to HPACK's tables: no two answers have the same, and remembering each would cost more than
-    // sending it (RFC 7541, 7.1.3).
+    // No secret, but of no use to HPACK's tables: no two answers have the same, and remembering each would cost more
+    // than sending it (RFC 7541, 7.1.3).
     value.set_sensitive(true);
     Some(value)
 }

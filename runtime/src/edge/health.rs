@@ -10,7 +10,7 @@ use crate::{
 use prost::Name;
 use std::time::Duration;
 
-/// How often a watched service is looked at.
+/// Interval at which a watched service is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// `grpc.health.v1.HealthCheckRequest`.

@@ -1,10 +1,11 @@
-//! The front of a service: on one port, over HTTP/1.1 and HTTP/2 without TLS, each method speaks gRPC, gRPC-Web and Connect, in
-//! protobuf and JSON. Handlers see none of it: they are called with messages.
+//! The front of a service: on one port, over HTTP/1.1 and HTTP/2 without TLS, each method speaks gRPC, gRPC-Web and
+//! Connect, in protobuf and JSON. Handlers see none of it: they are called with messages.
 //!
-//! The protocols are [`connectrpc`]'s: framing, compression, time-outs, limits, the shapes of errors. Here is what leads from
-//! its dispatcher to the registered handlers ([`dispatch`]), and from poem's requests to it ([`endpoint`]). Reflection is
-//! connectrpc's own ([`reflection`]); health is two handlers of our own ([`health`]).
+//! The protocols are [`connectrpc`]'s: framing, compression, time-outs, limits, the shapes of errors. Here is what
+//! leads from its dispatcher to the registered handlers ([`dispatch`]), and from poem's requests to it ([`endpoint`]).
+//! Reflection is connectrpc's own ([`reflection`]); health is two handlers of our own ([`health`]).
 
+mod body;
 mod budget;
 mod contract;
 mod dispatch;
@@ -12,16 +13,15 @@ mod endpoint;
 mod errors;
 pub(crate) mod health;
 mod json;
-mod reading;
 mod reflection;
 mod refusal;
 
+pub(crate) use body::Source;
 pub(crate) use budget::BodyLimits;
 pub(crate) use contract::{Contract, Contracts};
 pub(crate) use dispatch::{Dispatch, Method};
 pub(crate) use endpoint::Edge;
 pub(crate) use errors::correlation_header;
-pub(crate) use reading::Source;
 
 use connectrpc::{CompressionRegistry, ConnectRpcService, DeadlinePolicy, GzipProvider, Limits};
 use poem::Route;
@@ -30,20 +30,21 @@ use std::time::Duration;
 /// What an envelope has before its message, in bytes: it does not count against the message.
 const ENVELOPE_BYTES: usize = 5;
 
-/// A call whose client names no time-out is given up after this, its request's arrival included. Handlers have their own,
-/// shorter ones.
+/// A call whose client names no time-out is given up after this, its request's arrival included. Handlers have their
+/// own, shorter ones.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest time-out that a client may name: one that wants a stream for longer asks again.
 const MAX_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// What both sides may know. Another that the library knows as well unpacks into windows of many MiB, which anybody could ask for.
+/// Returns what both sides may know. Another that the library knows as well unpacks into windows of many MiB, which
+/// anybody could ask for.
 fn compression() -> CompressionRegistry {
     CompressionRegistry::new().register(GzipProvider::default())
 }
 
-/// Adds all methods, and reflection over their contracts where that is wanted. Gives the methods alone as well. Fails where the
-/// contracts can't be read.
+/// Adds all methods, and reflection over their contracts where that is wanted. Gives the methods alone as well. Fails
+/// where the contracts can't be read.
 pub(crate) fn mount(
     route: Route,
     dispatch: Dispatch,

@@ -1,5 +1,5 @@
-//! The contracts, for whoever asks what is offered here: connectrpc's own service, as old clients call it and new ones, in every
-//! protocol.
+//! The contracts, for whoever asks what is offered here: connectrpc's own service, as old clients call it and new ones,
+//! in every protocol.
 use super::{
     compression,
     endpoint::{into_poem, said_once},

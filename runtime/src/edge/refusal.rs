@@ -1,9 +1,9 @@
-//! Refusals that are ready to be sent. Under overload they are most of what a service answers, and what it spends on them is
-//! lost to the calls it has accepted.
+//! Refusals that are ready to be sent. Under overload they are most of what a service answers, and what it spends on
+//! them is lost to the calls it has accepted.
 use super::errors::{correlation_header, shown};
 use crate::{
     Error,
-    base::{invocation::CORRELATION_HEADER, kept::Kept},
+    base::{invocation::CORRELATION_HEADER, memo::Memo},
 };
 use bytes::Bytes;
 use connectrpc::{CodecFormat, ConnectRpcBody, Protocol};
@@ -11,9 +11,10 @@ use futures_util::FutureExt;
 use http_body_util::{BodyExt, Collected};
 use poem::http::{HeaderMap, Response, StatusCode};
 
-/// The refusal of calls of one method for which there is no place: always the same words, in each form that was asked for.
+/// The refusal of calls of one method for which there is no place: always the same words, in each form that was asked
+/// for.
 #[derive(Default)]
-pub(super) struct Refusals(Kept<Form, Ready>);
+pub(super) struct Refusals(Memo<Form, Ready>);
 
 /// What the form of an error depends on. None where the protocol was not recognised.
 #[derive(PartialEq, Eq, Hash)]

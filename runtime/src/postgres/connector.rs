@@ -68,7 +68,7 @@ impl Connector {
         })))
     }
 
-    /// How to connect to the host that took writes when it was last looked.
+    /// Returns how to connect to the host that took writes when it was last looked.
     pub(crate) fn options(&self) -> &PgConnectOptions {
         &self.0.hosts[self.0.current.load(Relaxed)]
     }
@@ -94,12 +94,12 @@ impl Connector {
         purpose.begin(conn, self.0.quiet).await
     }
 
-    /// Whether a session that began so long ago may be with a host that is not the one any more.
+    /// Returns whether a session that began so long ago may be with a host that is not the one any more.
     pub(super) fn is_outdated(&self, age: Duration) -> bool {
         age > self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// What was found when it was last looked.
+    /// Returns what was found when it was last looked.
     pub(crate) fn state(&self) -> State {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -109,8 +109,8 @@ impl Connector {
         clock::wall() + TimeDelta::microseconds(self.0.ahead_us.load(Relaxed))
     }
 
-    /// Looks over a connection that is kept from look to look, and finds another host where this one takes no writes. True
-    /// where connections are to be made to another host from now on.
+    /// Looks over a connection that is kept from look to look, and finds another host where this one takes no writes.
+    /// True where connections are to be made to another host from now on.
     pub(crate) async fn look(&self, kept: &mut Option<PgConnection>) -> (State, bool) {
         let before = self.0.current.load(Relaxed);
         let state = match kept.take() {
@@ -182,7 +182,7 @@ impl Connector {
         }
     }
 
-    /// Whether the session can write; notes the database's time.
+    /// Returns whether the session can write; notes the database's time.
     async fn ask(&self, conn: &mut PgConnection) -> Result<bool, Trouble> {
         let (before, began) = (clock::wall(), Instant::now());
         let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(CAN_WRITE)).await {

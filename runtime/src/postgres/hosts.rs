@@ -9,7 +9,7 @@ use std::str::FromStr;
 const MAX_HOSTS: usize = 16;
 const ATTRIBUTE: &str = "target_session_attrs=";
 
-/// How to connect to each host, in the URL's order.
+/// Returns how to connect to each host, in the URL's order.
 ///
 /// # Errors
 /// Says what of the URL can't be read, and never what its password is.

@@ -3,8 +3,8 @@ use crate::{Error, Invocation, Result};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-/// The largest event, in bytes: a sixty-fourth of what RabbitMQ 4 takes. Events say what happened; large things are kept
-/// elsewhere, and named.
+/// The largest event, in bytes: a sixty-fourth of what RabbitMQ 4 takes. Events say what happened; large things are
+/// kept elsewhere, and named.
 pub const MAX_EVENT_BYTES: usize = 256 * 1_024;
 /// Shards of the outbox, a constant of its schema.
 const SHARDS: u64 = 16;

@@ -9,13 +9,14 @@ use sqlx::{
 };
 use std::{fmt, io, time::Duration};
 
-/// How long anyone waits for a free connection.
+/// Time for which anyone waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection is taken as it is when it has been idle for less than this: asking would be one more round trip for each
-/// transaction, and its first statement tells as well.
+/// A connection is taken as it is when it has been idle for less than this: asking would be one more round trip for
+/// each transaction, and its first statement tells as well.
 const UNTESTED: Duration = Duration::from_secs(1);
 
-/// Connections to the database. Cheap to clone; statements run on it as on sqlx's own pool, and their rows are read whole.
+/// Connections to the database. Cheap to clone; statements run on it as on sqlx's own pool, and their rows are read
+/// whole.
 #[derive(Clone)]
 pub struct Pool {
     inner: PgPool,
@@ -68,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Whether a connection is still what it was taken for.
+    /// Returns whether a connection is still what it was taken for.
     pub(crate) async fn fits(&self, conn: &mut PgConnection) -> bool {
         self.purpose.fits(conn).await.unwrap_or(false)
     }

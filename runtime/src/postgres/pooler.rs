@@ -4,14 +4,15 @@ use anyhow::{Context, bail};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use std::time::Duration;
 
-/// How long the look may take.
+/// Time for which the look may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Looks: one may find the same session by chance.
 const LOOKS: usize = 3;
 
-/// Refuses PgBouncer's modes `transaction` and `statement`, where settings, prepared statements, LISTEN and advisory locks of a
-/// session are another's with its next transaction. There, whoever begins a transaction takes the session that was used last;
-/// so while one connection is in a transaction, another finds itself in a session that it was not in before.
+/// Refuses PgBouncer's modes `transaction` and `statement`, where settings, prepared statements, LISTEN and advisory
+/// locks of a session are another's with its next transaction. There, whoever begins a transaction takes the session
+/// that was used last; so while one connection is in a transaction, another finds itself in a session that it was not
+/// in before.
 pub(crate) async fn refuse_shared_sessions(connector: &Connector) -> anyhow::Result<()> {
     if patiently(async || look(connector).await).await? {
         bail!(
@@ -22,7 +23,7 @@ pub(crate) async fn refuse_shared_sessions(connector: &Connector) -> anyhow::Res
     Ok(())
 }
 
-/// Whether a session changes under its connection.
+/// Returns whether a session changes under its connection.
 async fn look(connector: &Connector) -> anyhow::Result<bool> {
     let looking = async {
         let mut first = connector.connect(Purpose::Work).await?;

@@ -1,10 +1,11 @@
-//! Connection pools, one for each kind of work: what one of them is short of, the others still have. Together they must fit
-//! into what the server allows, which is checked when a process starts.
+//! Connection pools, one for each kind of work: what one of them is short of, the others still have. Together they must
+//! fit into what the server allows, which is checked when a process starts.
 //!
-//! A session is what it was when it began, whatever has become of its server since. So one that an error leaves in doubt is
-//! closed, one that was idle is asked before it is used, and none is begun that could not write (`session`, `connector`).
+//! A session is what it was when it began, whatever has become of its server since. So one that an error leaves in
+//! doubt is closed, one that was idle is asked before it is used, and none is begun that could not write (`session`,
+//! `connector`).
 use super::{Connector, Pool, Purpose};
-use crate::{base::spec::Share, config::Backends};
+use crate::{base::spec::PoolKind, config::Backends};
 use std::sync::Arc;
 
 /// Is told what a transaction has committed, once it has.
@@ -21,7 +22,7 @@ pub(crate) struct Pools {
     relay: Pool,
     pub(crate) reads: Pool,
     /// Short bookkeeping beside a transaction that is open: never waits for one.
-    pub(crate) upkeep: Pool,
+    pub(crate) bookkeeping: Pool,
     /// For connections of one's own.
     pub(crate) connector: Connector,
     /// Told of what was committed.
@@ -29,7 +30,7 @@ pub(crate) struct Pools {
 }
 
 /// Connections for bookkeeping: one of them listens.
-pub(crate) const UPKEEP_POOL_SIZE: u32 = 4;
+pub(crate) const BOOKKEEPING_POOL_SIZE: u32 = 4;
 /// Connections of one's own: the one that looks whether the database is well,
 pub(crate) const PROBE: u32 = 1;
 /// and the heartbeat's.
@@ -39,14 +40,14 @@ impl Pools {
     pub(crate) fn lazy(backends: &Backends, process: &str) -> anyhow::Result<Self> {
         let connector = Connector::new(&backends.database_url, process, backends.lease)?;
         let pool = |purpose, size| Pool::lazy(&connector, purpose, size);
-        let upkeep = pool(Purpose::Work, UPKEEP_POOL_SIZE);
+        let bookkeeping = pool(Purpose::Work, BOOKKEEPING_POOL_SIZE);
         Ok(Self {
             calls: pool(Purpose::Calls, backends.pools.calls),
             jobs: pool(Purpose::Work, backends.pools.jobs),
             relay: pool(Purpose::Work, backends.pools.relay),
             reads: pool(Purpose::Reads, backends.pools.reads),
             listener: None,
-            upkeep,
+            bookkeeping,
             connector,
         })
     }
@@ -57,17 +58,17 @@ impl Pools {
         Self { listener: Some(listener), ..self }
     }
 
-    /// The pool of that share.
-    pub(crate) fn of(&self, share: Share) -> &Pool {
-        match share {
-            Share::Calls => &self.calls,
-            Share::Jobs => &self.jobs,
-            Share::Relay => &self.relay,
+    /// The pool of that kind.
+    pub(crate) fn of(&self, pool_kind: PoolKind) -> &Pool {
+        match pool_kind {
+            PoolKind::Calls => &self.calls,
+            PoolKind::Jobs => &self.jobs,
+            PoolKind::Relay => &self.relay,
         }
     }
 
     fn all(&self) -> [&Pool; 5] {
-        [&self.calls, &self.jobs, &self.relay, &self.reads, &self.upkeep]
+        [&self.calls, &self.jobs, &self.relay, &self.reads, &self.bookkeeping]
     }
 
     /// Connections from now on go to another host.

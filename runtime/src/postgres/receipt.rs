@@ -1,5 +1,5 @@
-//! Receipts. Looked for before the work, written as its last statement: the second transaction that wants to write one finds
-//! it there, having waited for the first, and is rolled back whole.
+//! Receipts. Looked for before the work, written as its last statement: the second transaction that wants to write one
+//! finds it there, having waited for the first, and is rolled back whole.
 use super::outbox::Columns;
 use crate::{Class, Error, Result, Tx};
 use chrono::{DateTime, Utc};
@@ -50,7 +50,7 @@ impl RpcStatus {
     }
 }
 
-/// What was answered to these calls before: to each, where it was made before.
+/// Returns what was answered to these calls before: to each, where it was made before.
 ///
 /// [`Class::Conflict`] where the key was used with another request.
 pub(crate) async fn find(executor: impl PgExecutor<'_>, calls: &[&CallKey]) -> Result<Vec<Option<Outcome>>> {
@@ -95,8 +95,8 @@ fn outcome_of(call: &CallKey, request_hash: &[u8], status_code: i16, reply: Vec<
     Ok(Err(Error::new(Class::Refused, status.message).with_details(status.details)))
 }
 
-/// Writes the receipts of calls, and with them the events that this transaction has emitted, in one statement. False when
-/// another run of one of the calls was first: this transaction must be rolled back.
+/// Writes the receipts of calls, and with them the events that this transaction has emitted, in one statement. False
+/// when another run of one of the calls was first: this transaction must be rolled back.
 pub(crate) async fn record<'a>(
     tx: &mut Tx,
     receipts: impl IntoIterator<Item = (&'a CallKey, &'a Outcome)>,
@@ -184,8 +184,8 @@ pub(crate) async fn put_in_inbox(tx: &mut Tx, consumer: &str, message_ids: &[Uui
     Ok(written.rows_affected() == message_ids.len() as u64)
 }
 
-/// Locks a schedule's row: its newest tick, and the database's time. None while another replica holds it. A schedule seen
-/// for the first time begins now.
+/// Locks a schedule's row: its newest tick, and the database's time. None while another replica holds it. A schedule
+/// seen for the first time begins now.
 pub(crate) async fn lock_schedule(tx: &mut Tx, schedule: &str) -> Result<Option<(DateTime<Utc>, DateTime<Utc>)>> {
     sqlx::query!(
         "INSERT INTO schedule_ticks (schedule, tick_at) VALUES ($1, clock_timestamp()) ON CONFLICT DO NOTHING",

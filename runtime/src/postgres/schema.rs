@@ -10,7 +10,7 @@ use sqlx::{
 };
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
-/// How long a migration waits for a lock before it lets everyone else pass and tries again.
+/// Time for which a migration waits for a lock before it lets everyone else pass and tries again.
 const LOCK_TIMEOUT_MS: u32 = 500;
 /// Tries, for a migration that doesn't get its lock or for the right to migrate.
 const TRIES: u32 = 40;
@@ -39,7 +39,7 @@ impl std::fmt::Display for Gap {
     }
 }
 
-/// What the database lacks for a binary built with `migrator`. Empty when it has all of it, or more.
+/// Returns what the database lacks for a binary built with `migrator`. Empty when it has all of it, or more.
 pub async fn gaps(conn: &mut PgConnection, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
     let applied =
         match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(conn).await {

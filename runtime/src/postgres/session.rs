@@ -1,5 +1,5 @@
-//! What a session must be like, and what it is told when it begins. Settings are statements and no start-up parameters, which a
-//! pooler such as PgBouncer does not hand on.
+//! What a session must be like, and what it is told when it begins. Settings are statements and no start-up parameters,
+//! which a pooler such as PgBouncer does not hand on.
 use sqlx::{Executor, PgConnection, Row};
 use std::{fmt::Write, time::Duration};
 
@@ -17,24 +17,25 @@ pub(crate) enum Purpose {
     Reads,
 }
 
-/// Whether a session that changes something could do it, and what time it is there. After a failover the same address may lead
-/// to a standby, and a session lives on with what it was when it began.
+/// Asks whether a session that changes something could do it, and what time it is there. After a failover the same
+/// address may lead to a standby, and a session lives on with what it was when it began.
 pub(super) const CAN_WRITE: &str =
     "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off', clock_timestamp()";
-/// Whether a session reads what others write. It is read-only on purpose.
+/// Asks whether a session reads what others write. It is read-only on purpose.
 const IS_CURRENT: &str = "SELECT NOT pg_is_in_recovery()";
 
 impl Purpose {
-    /// What the session is told. One whose process has gone quiet in a transaction is ended by the server after `quiet`, so
-    /// that its locks are freed.
+    /// Returns what the session is told. One whose process has gone quiet in a transaction is ended by the server after
+    /// `quiet`, so that its locks are freed.
     fn settings(self, quiet: Duration) -> String {
-        // All statements here are short. Compiling one costs more than it ever saves, and loading the compiler alone can take
-        // seconds on a busy server, which no time-out of a statement cuts off.
+        // All statements here are short. Compiling one costs more than it ever saves, and loading the compiler alone
+        // can take seconds on a busy server, which no time-out of a statement cuts off.
         let mut settings =
             format!("SET idle_in_transaction_session_timeout = {}; SET jit = off", quiet.as_millis().max(1));
         match self {
-            // Their few statements take arrays and go by primary keys. Planning them anew each time would cost more than
-            // running them; and a plan that is made while a table is empty, and kept, must not read it whole once it is full.
+            // Their few statements take arrays and go by primary keys. Planning them anew each time would cost more
+            // than running them; and a plan that is made while a table is empty, and kept, must not read it whole once
+            // it is full.
             Self::Calls => settings.push_str(
                 "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
                  SET enable_mergejoin = off",
@@ -58,7 +59,7 @@ impl Purpose {
         conn.execute(self.settings(quiet).as_str()).await.map(drop)
     }
 
-    /// Whether the session is still one that could begin now.
+    /// Returns whether the session is still one that could begin now.
     pub(super) async fn fits(self, conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let question = if self == Self::Reads { IS_CURRENT } else { CAN_WRITE };
         conn.fetch_one(question).await?.try_get(0)

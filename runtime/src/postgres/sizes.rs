@@ -1,7 +1,7 @@
 //! Whether the pools of a process fit into what the server allows.
 use super::{
     Pool, patiently,
-    pools::{HEARTBEAT, PROBE, UPKEEP_POOL_SIZE},
+    pools::{BOOKKEEPING_POOL_SIZE, HEARTBEAT, PROBE},
 };
 use crate::config::PoolSizes;
 use anyhow::bail;
@@ -21,20 +21,20 @@ impl Uses {
         let reads = ("GAVEL_READ_POOL_SIZE", sizes.reads);
         match self {
             Self::Service => {
-                vec![("GAVEL_POOL_SIZE", sizes.calls), reads, ("bookkeeping", UPKEEP_POOL_SIZE + PROBE)]
+                vec![("GAVEL_POOL_SIZE", sizes.calls), reads, ("bookkeeping", BOOKKEEPING_POOL_SIZE + PROBE)]
             }
             Self::Worker => vec![
                 ("GAVEL_JOB_POOL_SIZE", sizes.jobs),
                 ("GAVEL_RELAY_POOL_SIZE", sizes.relay),
                 reads,
-                ("bookkeeping", UPKEEP_POOL_SIZE + PROBE + HEARTBEAT),
+                ("bookkeeping", BOOKKEEPING_POOL_SIZE + PROBE + HEARTBEAT),
             ],
         }
     }
 }
 
-/// Refuses pools that together are more than the server allows this user in this database; warns when others have taken so
-/// many that not all are left.
+/// Refuses pools that together are more than the server allows this user in this database; warns when others have taken
+/// so many that not all are left.
 pub(crate) async fn check_sizes(reads: &Pool, uses: Uses, sizes: &PoolSizes) -> anyhow::Result<()> {
     let server = patiently(async || look(reads).await).await?;
     let pools = uses.connections(sizes);

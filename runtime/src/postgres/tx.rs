@@ -8,7 +8,7 @@ use super::{
     outbox::{self, Emitted, Event},
     pools::{CommitListener, Pools},
 };
-use crate::{Class, Error, Invocation, Result, base::spec::Share};
+use crate::{Class, Error, Invocation, Result, base::spec::PoolKind};
 use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,12 +22,12 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Tx {
     /// Here until the drop.
     conn: Option<PoolConnection<Postgres>>,
-    kept: Kept,
+    pinned: PinnedConnection,
     invocation: Invocation,
     listener: Option<Arc<dyn CommitListener>>,
     enqueued: Vec<&'static str>,
     emitted: Vec<Emitted>,
-    /// Whether events are in the outbox that the relay has not been told of.
+    /// True if events are in the outbox that the relay has not been told of.
     has_events: bool,
     ended: bool,
 }
@@ -35,9 +35,9 @@ pub struct Tx {
 /// A connection that goes from one transaction to the next, for one who runs them one after another. Given back to the
 /// pool and taken again, each would cost two more round trips: a pool asks its connections whether they are alive.
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Arc<Mutex<Option<PoolConnection<Postgres>>>>);
+pub(crate) struct PinnedConnection(Arc<Mutex<Option<PoolConnection<Postgres>>>>);
 
-impl Kept {
+impl PinnedConnection {
     fn take(&self) -> Option<PoolConnection<Postgres>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -49,56 +49,63 @@ impl Kept {
 
 /// How a transaction is begun.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
-    /// How long it waits for a lock, within its deadline.
+pub(crate) struct TxOptions {
+    /// Time for which it waits for a lock, within its deadline.
     pub(crate) lock_wait: Duration,
-    /// Whether it is on disk when its commit returns.
+    /// True if it is on disk when its commit returns.
     pub(crate) durable: bool,
 }
 
-impl Terms {
+impl TxOptions {
     /// Waits while there is time, and is durable.
     pub(crate) const USUAL: Self = Self { lock_wait: Duration::MAX, durable: true };
 }
 
 impl Tx {
-    /// Begins on a connection of that share, with the deadline's remaining time as the limit of every statement and of
+    /// Begins on a connection of that pool, with the deadline's remaining time as the limit of every statement and of
     /// every wait for a lock.
-    pub(crate) async fn begin(pools: &Pools, share: Share, invocation: Invocation) -> Result<Self> {
-        Self::begin_with(pools, share, invocation, Terms::USUAL).await
+    pub(crate) async fn begin(pools: &Pools, pool_kind: PoolKind, invocation: Invocation) -> Result<Self> {
+        Self::begin_with(pools, pool_kind, invocation, TxOptions::USUAL).await
     }
 
-    /// As [`Tx::begin`], on other terms.
-    pub(crate) async fn begin_with(pools: &Pools, share: Share, invocation: Invocation, terms: Terms) -> Result<Self> {
-        Self::begin_on(&Kept::default(), pools, share, invocation, terms).await
-    }
-
-    /// As [`Tx::begin_with`], on the connection that is kept, if there is one, which is kept when this transaction ends.
-    pub(crate) async fn begin_on(
-        kept: &Kept,
+    /// As [`Tx::begin`], on other options.
+    pub(crate) async fn begin_with(
         pools: &Pools,
-        share: Share,
+        pool_kind: PoolKind,
         invocation: Invocation,
-        terms: Terms,
+        options: TxOptions,
+    ) -> Result<Self> {
+        Self::begin_on(&PinnedConnection::default(), pools, pool_kind, invocation, options).await
+    }
+
+    /// As [`Tx::begin_with`], on the connection that is pinned, if there is one, which is kept when this transaction
+    /// ends.
+    pub(crate) async fn begin_on(
+        pinned: &PinnedConnection,
+        pools: &Pools,
+        pool_kind: PoolKind,
+        invocation: Invocation,
+        options: TxOptions,
     ) -> Result<Self> {
         let left = invocation.remaining();
         if left.is_zero() {
             return Err(Error::new(Class::DeadlineExceeded, "no time was left to begin"));
         }
-        let conn = match kept.take() {
+        let conn = match pinned.take() {
             Some(conn) => conn,
-            None => bounded(left, async { Ok(pools.of(share).acquire().await?) }).await?,
+            None => bounded(left, async { Ok(pools.of(pool_kind).acquire().await?) }).await?,
         };
-        let mut tx = Self::on(conn, kept, pools, invocation);
-        match tx.open(terms).await {
-            // Since it was last used the server has closed the connection, or writes no more; nothing has been done on it.
+        let mut tx = Self::on(conn, pinned, pools, invocation);
+        match tx.open(options).await {
+            // Since it was last used the server has closed the connection, or writes no more; nothing has been done on
+            // it.
             Err(error) if error.class() == Class::Unavailable => {
                 let invocation = tx.invocation.clone();
                 // Its place in the pool is what the other one needs.
                 drop(tx);
-                let conn = bounded(invocation.remaining(), fresh(pools.of(share))).await?;
-                tx = Self::on(conn, kept, pools, invocation);
-                tx.open(terms).await?;
+                let conn = bounded(invocation.remaining(), fresh(pools.of(pool_kind))).await?;
+                tx = Self::on(conn, pinned, pools, invocation);
+                tx.open(options).await?;
             }
             opened => opened?,
         }
@@ -106,10 +113,10 @@ impl Tx {
     }
 
     /// From here on the connection is closed unless the transaction ends: also when its first statement is cut off.
-    fn on(conn: PoolConnection<Postgres>, kept: &Kept, pools: &Pools, invocation: Invocation) -> Self {
+    fn on(conn: PoolConnection<Postgres>, pinned: &PinnedConnection, pools: &Pools, invocation: Invocation) -> Self {
         Self {
             conn: Some(conn),
-            kept: kept.clone(),
+            pinned: pinned.clone(),
             invocation,
             listener: pools.listener.clone(),
             enqueued: Vec::new(),
@@ -119,12 +126,12 @@ impl Tx {
         }
     }
 
-    async fn open(&mut self, terms: Terms) -> Result<()> {
+    async fn open(&mut self, options: TxOptions) -> Result<()> {
         let left = self.invocation.remaining();
-        let (left_ms, lock_ms) = (left.as_millis().max(1), left.min(terms.lock_wait).as_millis().max(1));
+        let (left_ms, lock_ms) = (left.as_millis().max(1), left.min(options.lock_wait).as_millis().max(1));
         let begin = format!(
             "BEGIN; SET LOCAL statement_timeout = {left_ms}; SET LOCAL lock_timeout = {lock_ms}{}; SHOW transaction_read_only",
-            if terms.durable { "" } else { "; SET LOCAL synchronous_commit = off" }
+            if options.durable { "" } else { "; SET LOCAL synchronous_commit = off" }
         );
         bounded(left, async {
             let is_read_only: String = self.conn().fetch_one(begin.as_str()).await?.try_get(0)?;
@@ -151,7 +158,8 @@ impl Tx {
     /// all others of this transaction.
     ///
     /// # Errors
-    /// When it is larger than [`MAX_EVENT_BYTES`](crate::MAX_EVENT_BYTES): a broker would never take it, and it would stand before all that come after.
+    /// When it is larger than [`MAX_EVENT_BYTES`](crate::MAX_EVENT_BYTES): a broker would never take it, and it would
+    /// stand before all that come after.
     pub fn emit(&mut self, event: Event) -> Result<()> {
         self.emitted.push(Emitted::by(&self.invocation, event)?);
         Ok(())
@@ -166,7 +174,7 @@ impl Tx {
         Ok(())
     }
 
-    /// What is to be written into the outbox before the commit: the caller does it.
+    /// Returns what is to be written into the outbox before the commit: the caller does it.
     pub(crate) fn take_emitted(&mut self) -> Vec<Emitted> {
         self.has_events |= !self.emitted.is_empty();
         std::mem::take(&mut self.emitted)
@@ -210,8 +218,8 @@ impl Tx {
         }
     }
 
-    /// Undoes everything because of `error`. Out of time, the connection may be in the middle of a statement: it is closed
-    /// instead, as is one that is of no use any more.
+    /// Undoes everything because of `error`. Out of time, the connection may be in the middle of a statement: it is
+    /// closed instead, as is one that is of no use any more.
     pub(crate) async fn fail(self, error: Error) -> Error {
         if error.class() != Class::DeadlineExceeded && !error.spends_session() {
             self.rollback().await;
@@ -230,7 +238,7 @@ impl Drop for Tx {
     fn drop(&mut self) {
         let Some(mut conn) = self.conn.take() else { return };
         if self.ended {
-            self.kept.put(conn);
+            self.pinned.put(conn);
         } else {
             conn.close_on_drop();
         }
@@ -253,8 +261,8 @@ async fn fresh(pool: &Pool) -> Result<PoolConnection<Postgres>> {
     }
 }
 
-/// Runs `work` for at most `limit`. Without any time it is not begun: whoever waited for it may have been told that nothing came of
-/// it.
+/// Runs `work` for at most `limit`. Without any time it is not begun: whoever waited for it may have been told that
+/// nothing came of it.
 pub(crate) async fn bounded<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || Error::new(Class::DeadlineExceeded, "the handler ran out of time");
     if limit.is_zero() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What the look finds, once it can be taken.
+/// Returns what the look finds, once it can be taken.
 ///
 /// # Errors
 /// Why it could not be, for as long as a process waits for its database.

@@ -1,5 +1,5 @@
-//! Gauges of the job queues: the figures that an autoscaler gets, sampled from the database by every process. Each process
-//! reports the same, so take the maximum over them.
+//! Gauges of the job queues: the figures that an autoscaler gets, sampled from the database by every process. Each
+//! process reports the same, so take the maximum over them.
 use crate::{
     Runtime,
     queue::{DRAIN_WITHIN, Depth},
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// How often the queues are looked at.
+/// Interval at which the queues are looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the last look found. None where it failed: an error must not look like an empty queue.

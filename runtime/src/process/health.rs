@@ -1,8 +1,8 @@
 //! Looking at what a process needs.
 //!
-//! One task looks at every dependency, over connections of its own, and whoever asks is told what it found: however many ask,
-//! and however busy the pools are, it costs the same. A database that is there and busy is no reason to be sent no work: the
-//! others ask the same one.
+//! One task looks at every dependency, over connections of its own, and whoever asks is told what it found: however
+//! many ask, and however busy the pools are, it costs the same. A database that is there and busy is no reason to be
+//! sent no work: the others ask the same one.
 use crate::{
     Class, Error, Result, Runtime,
     context::health::{Check, Readiness},
@@ -11,7 +11,7 @@ use crate::{
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 
-/// How often everything is looked at.
+/// Interval at which everything is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A dependency that does not answer within this time counts as down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
-//! Reading the keys again while the process runs, so that they can be rotated: the new one is added, tokens are signed with it,
-//! the old one is taken away.
+//! Reading the keys again while the process runs, so that they can be rotated: the new one is added, tokens are signed
+//! with it, the old one is taken away.
 //!
-//! What can't be read leaves the keys that are known, for as long as keys may be old. A document from a URL is also kept in the
-//! database, so that a process can start while the server of keys is down.
+//! What can't be read leaves the keys that are known, for as long as keys may be old. A document from a URL is also
+//! kept in the database, so that a process can start while the server of keys is down.
 use crate::{
     Pool, Result, Runtime,
     auth::{self, Verifier},
@@ -25,7 +25,7 @@ pub(crate) async fn read_at_start(runtime: &Runtime, source: &KeySource) -> anyh
     let Some(verifier) = runtime.verifier() else { return Ok(()) };
     let Err(error) = read(runtime, source, verifier, &mut Last::default()).await else { return Ok(()) };
     let Some(url) = source.url() else { return Err(error) };
-    let Ok(Some((text, age))) = copy(&runtime.pools().upkeep, url).await else { return Err(error) };
+    let Ok(Some((text, age))) = copy(&runtime.pools().bookkeeping, url).await else { return Err(error) };
     if age > verifier.max_age() {
         return Err(
             error.context(format!("the copy in the database is {age:?} old; allowed: {:?}", verifier.max_age()))
@@ -79,7 +79,7 @@ async fn read(runtime: &Runtime, source: &KeySource, verifier: &Verifier, last: 
     if let Some(url) = source.url()
         && (has_changed || last.noted.is_none_or(|noted| noted.elapsed() > NOTE_EVERY))
     {
-        match keep(&runtime.pools().upkeep, url, &text).await {
+        match keep(&runtime.pools().bookkeeping, url, &text).await {
             Ok(()) => last.noted = Some(std::time::Instant::now()),
             Err(error) => tracing::warn!(%error, "the keys can't be kept in the database"),
         }

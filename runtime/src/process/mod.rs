@@ -32,10 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Callers who have been quiet are forgotten so often.
 const FORGET_EVERY: Duration = Duration::from_mins(1);
-/// How often the backlog's gauges are sampled.
+/// Interval at which the backlog's gauges are sampled.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 
-/// How a process ends: what went wrong on standard error, in one piece, and an exit code.
+/// Returns how a process ends: what went wrong on standard error, in one piece, and an exit code.
 pub fn exit(process: &str, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -243,7 +243,8 @@ async fn require_schema(runtime: &Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bounded counts, each along an index: a backlog of millions costs no more to see than one of ten thousand, be it due or not.
+/// Bounded counts, each along an index: a backlog of millions costs no more to see than one of ten thousand, be it due
+/// or not.
 pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error> {
     let kinds: Vec<String> = runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
     let sample = sqlx::query!(

@@ -1,9 +1,10 @@
 //! Claiming due jobs of one kind.
 //!
-//! A claim reads the claim index from where the last one ended: what lies before is done, but as long as any transaction
-//! holds an old snapshot its dead entries can't be removed, and reading over them would make each claim slower than the
-//! one before. What is put back moves the beginning back to it. For what was committed late, the scout looks from the
-//! beginning now and then, how often depends on how long that takes; as long as it is quick, claims do the same.
+//! A claim reads the claim index from where the last one ended: what lies before is done, but as long as any
+//! transaction holds an old snapshot its dead entries can't be removed, and reading over them would make each claim
+//! slower than the one before. What is put back moves the beginning back to it. For what was committed late, the poller
+//! looks from the beginning now and then, how often depends on how long that takes; as long as it is quick, claims do
+//! the same.
 use crate::{Class, Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -86,7 +87,7 @@ impl Cursor {
         self.begin(self.last_full.is_none_or(|(_, took)| took < CHEAP))
     }
 
-    /// Where the scout begins now: nobody waits for it.
+    /// Where the poller begins now: nobody waits for it.
     pub(crate) fn look_from(&self) -> From {
         self.begin(self.last_full.is_none_or(|(at, took)| took < CHEAP || at.elapsed() > took * SHARE))
     }
@@ -160,7 +161,7 @@ impl Cursor {
 }
 
 /// Locks up to `limit` due jobs until the transaction ends, in the order of priority and due time. Those that killed a
-/// worker are left to [`lock_suspect`].
+/// worker are left to [`lock_poison`].
 pub(crate) async fn lock(
     conn: &mut PgConnection,
     kind: &str,
@@ -228,7 +229,7 @@ pub(crate) async fn take_unique_key_back(conn: &mut PgConnection, kind: &str, jo
 }
 
 /// Locks one due job that has killed a worker.
-pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str, shunned: &[Uuid]) -> Result<Option<Claimed>> {
+pub(crate) async fn lock_poison(conn: &mut PgConnection, kind: &str, shunned: &[Uuid]) -> Result<Option<Claimed>> {
     let claimed = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
@@ -249,8 +250,8 @@ pub(crate) async fn lock_suspect(conn: &mut PgConnection, kind: &str, shunned: &
     Ok(claimed)
 }
 
-/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: it is suspect from
-/// then on, and comes back with the others. The update touches no indexed column, unless a unique key is freed.
+/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: it is suspect
+/// from then on, and comes back with the others. The update touches no indexed column, unless a unique key is freed.
 pub(crate) async fn lease(
     conn: &mut PgConnection,
     kind: &str,

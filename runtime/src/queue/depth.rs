@@ -18,13 +18,13 @@ pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 pub struct Depth {
     /// The kind of its jobs.
     pub kind: String,
-    /// Whether this application has a handler for it.
+    /// True if this application has a handler for it.
     pub registered: bool,
     /// Paused since then, by whom.
     pub paused: Option<(DateTime<Utc>, String)>,
     /// Due and neither leased nor behind others of its key. Those that `Tx` handlers are running are among them.
     pub waiting: i64,
-    /// Whether `waiting` is more than [`COUNTED`], and estimated.
+    /// True if `waiting` is more than [`COUNTED`], and estimated.
     pub estimated: bool,
     /// Due later, up to [`COUNTED`].
     pub scheduled: i64,
@@ -66,8 +66,8 @@ impl Depth {
         Some(format!("{waiting} jobs wait, the oldest for {age_s} s: {why}"))
     }
 
-    /// Runs at the same time that drain the queue within `target`: what runs now goes on, one job needs one run, and limits
-    /// over all processes make more than they allow useless.
+    /// Runs at the same time that drain the queue within `target`: what runs now goes on, one job needs one run, and
+    /// limits over all processes make more than they allow useless.
     pub fn needed(&self, target: Duration) -> i64 {
         if self.waiting + self.running == 0 || self.paused.is_some() {
             return self.running;
@@ -194,7 +194,7 @@ fn seconds(s: f64) -> Duration {
     Duration::try_from_secs_f64(s).unwrap_or_default()
 }
 
-/// What the planner thinks of it: its statistics, scaled to the table's size now.
+/// Returns what the planner thinks of it: its statistics, scaled to the table's size now.
 async fn estimate(pool: &Pool, kind: &str) -> Result<i64> {
     let explain = "EXPLAIN (FORMAT JSON) SELECT FROM mq_msgs WHERE channel_name = $1 AND attempt_at <= now()
                    AND NOT blocked AND lease_token IS NULL";

@@ -26,7 +26,7 @@ pub(crate) struct Kind {
     /// Told when there may be something to claim.
     pub(crate) due: Notify,
     /// Set while there is something that killed a worker.
-    suspects: AtomicBool,
+    poison: AtomicBool,
     /// Jobs that could not be settled and not even be put off, and until when this process leaves them alone.
     shunned: Mutex<Vec<(Uuid, Instant)>>,
     pub(crate) load: Load,
@@ -46,7 +46,7 @@ impl Load {
         *self.progressed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// How long ago some job was settled last.
+    /// Returns how long ago some job was settled last.
     pub(crate) fn since_progress(&self) -> Option<Duration> {
         self.progressed_at.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
@@ -73,18 +73,18 @@ impl Kind {
             per_key: OnceLock::new(),
             cursor: Mutex::new(Cursor::new()),
             due: Notify::new(),
-            suspects: AtomicBool::new(false),
+            poison: AtomicBool::new(false),
             shunned: Mutex::default(),
             load: Load::default(),
         }
     }
 
-    /// Whether this process runs it.
+    /// Returns whether this process runs it.
     fn runs_here(&self) -> bool {
         self.per_key.get().is_some()
     }
 
-    /// How many of one key may run at once; no limit where none.
+    /// Returns how many of one key may run at once; no limit where none.
     pub(crate) fn per_key(&self) -> Option<u32> {
         self.per_key.get().copied().flatten()
     }
@@ -110,13 +110,13 @@ impl Kind {
         look(&mut self.cursor.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn set_suspects(&self, there: bool) {
-        self.suspects.store(there, Ordering::Relaxed);
+    pub(crate) fn set_poison(&self, there: bool) {
+        self.poison.store(there, Ordering::Relaxed);
     }
 
-    /// Whether there may be a suspect; the next one asked is told no, until the scout looks again.
-    pub(crate) fn take_suspects(&self) -> bool {
-        self.suspects.swap(false, Ordering::Relaxed)
+    /// Returns whether there may be a poison job; the next one asked is told no, until the poller looks again.
+    pub(crate) fn take_poison(&self) -> bool {
+        self.poison.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -138,7 +138,7 @@ struct Inner {
     lease: Duration,
     kinds: HashMap<&'static str, Arc<Kind>>,
     held: Mutex<HashMap<Uuid, Held>>,
-    /// Told when a lane has found nothing: the scout looks for what is due next.
+    /// Told when a lane has found nothing: the poller looks for what is due next.
     pub(crate) rescan: Notify,
     signed_on: CancellationToken,
 }
@@ -180,13 +180,13 @@ impl Engine {
         self.0.worker_id
     }
 
-    /// How long a lease holds without being renewed.
+    /// Returns how long a lease holds without being renewed.
     pub(crate) fn lease(&self) -> Duration {
         self.0.lease
     }
 
-    /// Tripped after the first heartbeat. Nothing is claimed before: a job that kills every worker at once would otherwise
-    /// never meet one that lives long enough to notice the deaths.
+    /// Tripped after the first heartbeat. Nothing is claimed before: a job that kills every worker at once would
+    /// otherwise never meet one that lives long enough to notice the deaths.
     pub(crate) fn signed_on(&self) -> &CancellationToken {
         &self.0.signed_on
     }

@@ -26,9 +26,9 @@ pub enum Priority {
     Low = 3,
 }
 
-/// At most one queued job of its kind has this key. A job that is running is not queued any more: a leased one frees its
-/// key when it is claimed; while one runs in a transaction, other transactions that enqueue its key wait until that has
-/// ended.
+/// At most one queued job of its kind has this key. A job that is running is not queued any more: a leased one frees
+/// its key when it is claimed; while one runs in a transaction, other transactions that enqueue its key wait until that
+/// has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unique {
     /// The queued job takes on the new one's arguments, due time and priority.
@@ -52,7 +52,7 @@ pub struct Options {
     pub delay: Duration,
     /// Which goes first.
     pub priority: Priority,
-    /// Whether a queued job may make this one unnecessary.
+    /// True if a queued job may make this one unnecessary.
     pub unique: Option<Unique>,
 }
 
@@ -288,8 +288,8 @@ async fn insert_keyed(conn: &mut PgConnection, row: &Row, per_key: i64) -> Resul
     Ok(())
 }
 
-/// The conflicting row is always updated, if only with what it has: that waits for a run under way, after which there is
-/// nothing to conflict with any more. Doing nothing would take a job that is running for one that is queued.
+/// The conflicting row is always updated, if only with what it has: that waits for a run under way, after which there
+/// is nothing to conflict with any more. Doing nothing would take a job that is running for one that is queued.
 async fn insert_unique(conn: &mut PgConnection, row: &Row, unique: &Unique) -> Result<Enqueued> {
     let replace = matches!(unique, Unique::Replace(_));
     let id = sqlx::query_scalar!(

@@ -9,7 +9,7 @@ use crate::{
 use sqlx::PgConnection;
 use std::time::Duration;
 
-/// How long freeing slots may take.
+/// Time for which freeing slots may take.
 const FREE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Claims are far smaller than what a float counts exactly.
@@ -49,7 +49,7 @@ pub(crate) async fn return_tokens(pool: &Pool, kind: &str, tokens: usize) -> Res
     Ok(())
 }
 
-/// How long until there may be another token.
+/// Returns how long until there may be another token.
 pub(crate) fn until_token(rate: Rate) -> Duration {
     (rate.per / rate.jobs).clamp(Duration::from_millis(1), Duration::from_secs(1))
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     /// It was queued, and is dead now.
-    Buried,
+    DeadLettered,
     /// It is running: its handler is asked to stop.
     Asked,
     /// It was dead before: there is nothing to cancel.
@@ -42,8 +42,8 @@ impl Selection {
     }
 }
 
-/// Stops all workers from claiming jobs of this kind, from their next claim on. What runs goes on. False when it was paused
-/// before.
+/// Stops all workers from claiming jobs of this kind, from their next claim on. What runs goes on. False when it was
+/// paused before.
 pub async fn pause(conn: &mut PgConnection, kind: &str, by: &str) -> Result<bool> {
     let paused = sqlx::query!(
         "INSERT INTO job_queues (kind, paused_at, paused_by) VALUES ($1, clock_timestamp(), $2)
@@ -96,8 +96,8 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
             sqlx::query_scalar!("SELECT channel_name FROM mq_msgs WHERE id = $1", job_id).fetch_one(&mut *conn).await?;
         // Whatever the limit of the kind is, one place of the key is free now.
         let keys = Keys::of(&kind, Some(1), &[&job]);
-        settle::bury(conn, &job, Fence::Attempts(job.attempts), &failure, &keys).await?;
-        return Ok(Cancelled::Buried);
+        settle::dead_letter(conn, &job, Fence::Attempts(job.attempts), &failure, &keys).await?;
+        return Ok(Cancelled::DeadLettered);
     }
     // Asked again, it is asked all the same.
     let asked = sqlx::query!(
@@ -171,8 +171,8 @@ pub async fn discard(conn: &mut PgConnection, selection: &Selection) -> Result<u
     Ok(discarded.rows_affected())
 }
 
-/// Forgets dead jobs older than `older_than`, cancellations that found nobody, and jobs that a two-phase producer enqueued
-/// and never committed within a day of its time, up to `limit` of each.
+/// Forgets dead jobs older than `older_than`, cancellations that found nobody, and jobs that a two-phase producer
+/// enqueued and never committed within a day of its time, up to `limit` of each.
 pub async fn forget_dead(tx: &mut Tx, older_than: Duration, limit: i64) -> Result<u64> {
     sqlx::query!(
         "WITH message AS (

@@ -3,8 +3,8 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::time::Duration;
 
-/// The first pause after a failed try; it doubles up to the queue's [`max_backoff`](crate::base::spec::Queue::max_backoff).
-/// A producer with the crate sqlxmq chooses its own.
+/// The first pause after a failed try; it doubles up to the queue's
+/// [`max_backoff`](crate::base::spec::Queue::max_backoff). A producer with the crate sqlxmq chooses its own.
 pub(crate) const BASE_BACKOFF: Duration = Duration::from_millis(200);
 /// A job that was running when this many workers died is buried.
 pub const MAX_DEATHS: i32 = 3;
@@ -23,7 +23,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// which they were enqueued, and one that waits for its next try holds up those behind it. No limit where none.
     const PER_KEY: Option<u32> = None;
 
-    /// What the job is about, such as an account, where [`PER_KEY`](Job::PER_KEY) is set.
+    /// Returns what the job is about, such as an account, where [`PER_KEY`](Job::PER_KEY) is set.
     fn key(&self) -> String {
         String::new()
     }

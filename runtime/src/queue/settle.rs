@@ -203,8 +203,8 @@ pub(crate) async fn snooze(conn: &mut PgConnection, id: Uuid, token: Option<Uuid
     Ok(moved.rows_affected() == 1)
 }
 
-/// Puts a job off that can't be settled, for longer each time, up to an hour: it steps aside for the others of its kind. No
-/// value that its row may hold makes this fail.
+/// Puts a job off that can't be settled, for longer each time, up to an hour: it steps aside for the others of its
+/// kind. No value that its row may hold makes this fail.
 pub(crate) async fn step_aside(conn: &mut PgConnection, job: &Claimed, fence: Fence) -> Result<bool> {
     let moved = sqlx::query!(
         "UPDATE mq_msgs SET faults = least(faults, 1000000) + 1, lease_token = NULL, leased_until = NULL,
@@ -219,9 +219,9 @@ pub(crate) async fn step_aside(conn: &mut PgConnection, job: &Claimed, fence: Fe
     Ok(moved.rows_affected() == 1)
 }
 
-/// Moves a job that will not be tried again to `dead_jobs`, whatever its row holds. One whose id is there already gets another.
-/// None when the attempt does not hold it any more. Call it in a transaction where the kind has keys.
-pub(crate) async fn bury(
+/// Moves a job that will not be tried again to `dead_jobs`, whatever its row holds. One whose id is there already gets
+/// another. None when the attempt does not hold it any more. Call it in a transaction where the kind has keys.
+pub(crate) async fn dead_letter(
     conn: &mut PgConnection,
     job: &Claimed,
     fence: Fence,
@@ -262,7 +262,8 @@ pub(crate) async fn bury(
     Ok((buried.rows_affected() == 1).then_some(unblocked))
 }
 
-/// A suspect begins, alone: should its worker die, that was its doing. False when the attempt does not hold it any more.
+/// A poison job begins, alone: should its worker die, that was its doing. False when the attempt does not hold it any
+/// more.
 pub(crate) async fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool> {
     let begun = sqlx::query!("UPDATE mq_msgs SET deaths = deaths + 1 WHERE id = $1 AND lease_token = $2", id, token);
     Ok(begun.execute(conn).await?.rows_affected() == 1)

@@ -1,5 +1,5 @@
-//! The steps of a leased job's life one by one, for tests that take them in any order. Each is the statement that workers
-//! use.
+//! The steps of a leased job's life one by one, for tests that take them in any order. Each is the statement that
+//! workers use.
 use super::{
     claim::{self, Claimed, Cursor},
     settle::{self, Failure, Fence, Keys},
@@ -51,7 +51,7 @@ impl Claim {
         let failure = Failure { class: "retry", error: "failed by hand".to_owned(), after: Some(after) };
         let fence = Fence::Token(self.token);
         if self.job.attempts <= 1 {
-            return Ok(settle::bury(conn, &self.job, fence, &failure, &self.keys()).await?.is_some());
+            return Ok(settle::dead_letter(conn, &self.job, fence, &failure, &self.keys()).await?.is_some());
         }
         settle::retry(conn, &self.job, fence, &failure, after).await
     }

@@ -29,7 +29,7 @@ impl Stop {
         &self.asked
     }
 
-    /// Whether what this attempt came to is nobody's business any more.
+    /// Returns whether what this attempt came to is nobody's business any more.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }

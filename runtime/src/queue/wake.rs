@@ -1,8 +1,8 @@
 //! Telling workers that there is something to do.
 //!
-//! NOTIFY takes a lock that all notifying transactions of the server share, through their commit. So it is never part of
-//! the transaction that enqueues: after its commit the kind is remembered, and one notification for everything remembered
-//! goes out at most every [`DEBOUNCE`]. A lost one costs a poll.
+//! NOTIFY takes a lock that all notifying transactions of the server share, through their commit. So it is never part
+//! of the transaction that enqueues: after its commit the kind is remembered, and one notification for everything
+//! remembered goes out at most every [`DEBOUNCE`]. A lost one costs a poll.
 use super::Kind;
 use crate::{
     base::tasks::Tasks,
@@ -15,8 +15,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// The channel: payloads are kinds, separated by commas; `!` and a job's id asks for its cancellation; [`EVENTS`] says that
-/// the outbox has something.
+/// The channel: payloads are kinds, separated by commas; `!` and a job's id asks for its cancellation; [`EVENTS`] says
+/// that the outbox has something.
 pub(crate) const CHANNEL: &str = "gavel_jobs";
 /// What sqlxmq's own `mq_insert` notifies, with an empty payload.
 pub(crate) const STOCK_CHANNEL: &str = "mq";
@@ -24,7 +24,7 @@ pub(crate) const STOCK_CHANNEL: &str = "mq";
 pub(crate) const EVENTS: &str = "@";
 /// At most one notification in this time, per process.
 const DEBOUNCE: Duration = Duration::from_millis(5);
-/// A job due later than this needs nobody woken: the scout will have seen it by then.
+/// A job due later than this needs nobody woken: the poller will have seen it by then.
 pub(crate) const LOOKAHEAD: Duration = Duration::from_secs(2);
 
 /// Remembers who is to be woken. Cheap to clone.
@@ -108,7 +108,7 @@ impl Waker {
         }
     }
 
-    /// What is to be sent; none, and no longer sending, when there is nothing.
+    /// Returns what is to be sent; none, and no longer sending, when there is nothing.
     fn take(&self) -> Option<BTreeSet<String>> {
         let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.words.is_empty() {

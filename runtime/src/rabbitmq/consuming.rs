@@ -1,13 +1,14 @@
 //! A consumer that notices when the broker has lost it, or what leads to its queue.
 //!
-//! A queue that is deleted and declared again at once, or a broker that comes back with another memory, may leave a consumer
-//! that nothing is ever delivered to, over a connection that is well. So whoever has waited for a while declares its queue and
-//! bindings again, which changes nothing where they are there, and asks: is there a consumer of the queue, and is something
-//! waiting in it that should have come?
+//! A queue that is deleted and declared again at once, or a broker that comes back with another memory, may leave a
+//! consumer that nothing is ever delivered to, over a connection that is well. So whoever has waited for a while
+//! declares its queue and bindings again, which changes nothing where they are there, and asks: is there a consumer of
+//! the queue, and is something waiting in it that should have come?
 //!
-//! The answers may be wrong. To a quorum queue that took the place of another of the same name, RabbitMQ counts the consumer of
-//! the one before, gives it messages, and drops them on the way, since their numbers have come by already. So whoever has
-//! waited for long consumes anew over another channel, and closes the old one: what it was given goes back to the queue.
+//! The answers may be wrong. To a quorum queue that took the place of another of the same name, RabbitMQ counts the
+//! consumer of the one before, gives it messages, and drops them on the way, since their numbers have come by already.
+//! So whoever has waited for long consumes anew over another channel, and closes the old one: what it was given goes
+//! back to the queue.
 use super::Topology;
 use crate::base::backoff;
 use anyhow::{Context, bail, ensure};
@@ -33,7 +34,7 @@ pub(crate) struct Consuming {
     ask_at: Instant,
     /// When it is consumed over another channel.
     renew_at: Instant,
-    /// Whether something was waiting when it was last asked, and has not come since.
+    /// True if something was waiting when it was last asked, and has not come since.
     overdue: bool,
 }
 
@@ -44,8 +45,8 @@ impl Consuming {
         Self { deliveries, connection, topology, queue, ask_at, renew_at, overdue: false }
     }
 
-    /// The next delivery; none where it is time to consume over another channel. `has_room` says whether the broker may deliver
-    /// one: not while as many as may be are unacknowledged.
+    /// The next delivery; none where it is time to consume over another channel. `has_room` says whether the broker may
+    /// deliver one: not while as many as may be are unacknowledged.
     ///
     /// # Errors
     /// When the broker has ended the consumer or lost it, or does not answer.

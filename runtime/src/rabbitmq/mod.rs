@@ -1,8 +1,8 @@
 //! RabbitMQ: what is declared, how it is published to, how it is consumed.
 //!
 //! Publishing and consuming use separate connections, because RabbitMQ blocks a publishing connection (acknowledgements
-//! included) when memory or disk runs low. Recovery is not left to the client library: whoever finds a connection broken
-//! builds a new one, declares everything again and goes on with what is unconfirmed.
+//! included) when memory or disk runs low. Recovery is not left to the client library: whoever finds a connection
+//! broken builds a new one, declares everything again and goes on with what is unconfirmed.
 
 mod consuming;
 mod publish;

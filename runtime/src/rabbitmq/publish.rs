@@ -85,7 +85,8 @@ pub(super) async fn publish_over(channel: &Channel, exchange: &str, messages: &[
     Published { results, closed }
 }
 
-/// Whether the broker closed the channel for what a message is: larger than it takes, or with properties that it refuses.
+/// Returns whether the broker closed the channel for what a message is: larger than it takes, or with properties that
+/// it refuses.
 fn closes_over_a_message(error: &lapin::Error) -> bool {
     use AMQPSoftError::{CONTENTTOOLARGE, PRECONDITIONFAILED};
     let ErrorKind::ProtocolError(error) = error.kind() else { return false };

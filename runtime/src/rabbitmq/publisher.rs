@@ -26,7 +26,7 @@ pub struct Publisher {
     /// What came of the last contact with the broker.
     last: Arc<std::sync::Mutex<Result<(), Error>>>,
     name: String,
-    /// Whether it declares what it publishes to.
+    /// True if it declares what it publishes to.
     declares: bool,
 }
 
@@ -52,8 +52,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes events in their order, all in flight at once, and says of each what became of it. Where no queue gets one, the
-    /// topology is declared again: somebody may have deleted what led there. The event goes out with its next try.
+    /// Publishes events in their order, all in flight at once, and says of each what became of it. Where no queue gets
+    /// one, the topology is declared again: somebody may have deleted what led there. The event goes out with its next
+    /// try.
     pub async fn publish_events(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let results = self.publish(&self.topology.events_exchange(), messages).await;
         if results.iter().any(|result| matches!(result, Err(PublishError::Unroutable(_)))) {
@@ -92,8 +93,8 @@ impl Publisher {
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
-    /// Whether the broker can be reached now: connects where there is no connection. While another is connecting, what
-    /// was found last.
+    /// Returns whether the broker can be reached now: connects where there is no connection. While another is
+    /// connecting, what was found last.
     pub(crate) async fn check(&self) -> Result<()> {
         let Ok(mut link) = self.link.try_lock() else {
             return self.last().as_ref().map_err(Error::again).copied();
@@ -107,12 +108,12 @@ impl Publisher {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes all of them in their order. Where the broker closes the channel over one, those in doubt go out again in parts,
-    /// until that one is alone: it is rejected, and the others are published.
+    /// Publishes all of them in their order. Where the broker closes the channel over one, those in doubt go out again
+    /// in parts, until that one is alone: it is rejected, and the others are published.
     async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let mut results: Vec<_> = messages.iter().map(|_| Ok(())).collect();
         let mut parts = VecDeque::from([(0..messages.len()).collect::<Vec<_>>()]);
-        let mut suspects = true;
+        let mut poison = true;
         while let Some(part) = parts.pop_front() {
             let batch: Vec<_> = part.iter().map(|place| &messages[*place]).collect();
             let Published { results: published, closed } = self.publish_part(exchange, &batch).await;
@@ -128,7 +129,7 @@ impl Publisher {
             }
             // Mostly it is the largest.
             let size = |place: &usize| messages[*place].payload.len();
-            let split = if std::mem::take(&mut suspects) { around_largest(&lost, size) } else { halves(&lost) };
+            let split = if std::mem::take(&mut poison) { around_largest(&lost, size) } else { halves(&lost) };
             split.into_iter().rev().filter(|part| !part.is_empty()).for_each(|part| parts.push_front(part.to_vec()));
         }
         results
@@ -192,8 +193,8 @@ impl Publisher {
                 link.idle.push(channel);
             }
         } else if !link.connection.as_ref().is_some_and(|connection| connection.status().blocked()) {
-            // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an alarm
-            // blocks it: a new one would be blocked as well, and this one can't even say goodbye.
+            // What is in flight on a link in doubt would confuse the next batch: build a new one. But not while an
+            // alarm blocks it: a new one would be blocked as well, and this one can't even say goodbye.
             link.forget();
         }
     }

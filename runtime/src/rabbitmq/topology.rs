@@ -1,9 +1,9 @@
 //! What exists on the broker: one topic exchange for events, a quorum queue for each consuming handler, and a parking
 //! queue for messages that can't be handled.
 //!
-//! Whoever publishes declares all of it: an event published before its consumer has ever started still finds its queue. Each
-//! consumer declares its own. A queue that is there with other arguments is its consumer's affair, and nobody else's.
-//! Declarations are the same on RabbitMQ 3.10 and on 4.x.
+//! Whoever publishes declares all of it: an event published before its consumer has ever started still finds its queue.
+//! Each consumer declares its own. A queue that is there with other arguments is its consumer's affair, and nobody
+//! else's. Declarations are the same on RabbitMQ 3.10 and on 4.x.
 use super::short;
 use crate::{
     Class, Error, Result,
@@ -132,7 +132,8 @@ impl Topology {
         Ok(())
     }
 
-    /// Declares a queue without a name of ours, for the life of its connection, that gets every event with one of these keys.
+    /// Declares a queue without a name of ours, for the life of its connection, that gets every event with one of these
+    /// keys.
     pub(crate) async fn declare_listener(&self, channel: &Channel, keys: &[&str]) -> Result<ShortString> {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let declared = channel.queue_declare("".into(), options, FieldTable::default()).await;
@@ -151,7 +152,7 @@ struct Declared<'a> {
     queue: String,
     exchange: String,
     keys: &'a [&'static str],
-    /// Whether what can't be delivered goes to the parking queue.
+    /// True if what can't be delivered goes to the parking queue.
     parks: bool,
 }
 

@@ -1,7 +1,8 @@
 //! The connection to Redis, and whether it may be read.
 //!
-//! A server that takes no writes is not the one: it was demoted, it is full, it can't save, it is loading. What it holds is of
-//! some time ago and nobody moves it forward, so it is not read either, and the next connection may lead to another.
+//! A server that takes no writes is not the one: it was demoted, it is full, it can't save, it is loading. What it
+//! holds is of some time ago and nobody moves it forward, so it is not read either, and the next connection may lead to
+//! another.
 use crate::{Class, Error, Result, config::Backends};
 use anyhow::Context;
 use redis::{
@@ -59,7 +60,7 @@ impl Link {
         }
     }
 
-    /// Whether it may be read now.
+    /// Returns whether it may be read now.
     pub(super) fn readable(&self) -> Result<()> {
         match self.state().off {
             Some((until, why)) if until > Instant::now() => Err(Error::new(Class::Unavailable, why)),

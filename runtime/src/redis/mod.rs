@@ -4,9 +4,9 @@
 //! that arrive twice or out of order, and fills that race with them, leave the newest. Nothing is decided by what is
 //! read here, and every reader has somewhere else to read from.
 //!
-//! Nor is it believed for long: anybody who can write there could say anything, of a version that no event will ever reach. So
-//! each process compares a value with the truth when it reads it for the first time, and every few seconds after that
-//! ([`Cache::read_through`]); and what takes no writes is not read (`connection`).
+//! Nor is it believed for long: anybody who can write there could say anything, of a version that no event will ever
+//! reach. So each process compares a value with the truth when it reads it for the first time, and every few seconds
+//! after that ([`Cache::read_through`]); and what takes no writes is not read (`connection`).
 mod connection;
 mod scripts;
 
@@ -125,8 +125,8 @@ impl Cache {
         Ok(version.zip(value).map(|(version, value)| Versioned { version, value }))
     }
 
-    /// Reads a value here, or the truth with `load`, where there is none, or it was not compared with the truth lately. `agree`
-    /// says whether two values of the same version mean the same. What is found to be wrong here is put right.
+    /// Reads a value here, or the truth with `load`, where there is none, or it was not compared with the truth lately.
+    /// `agree` says whether two values of the same version mean the same. What is found to be wrong here is put right.
     ///
     /// # Errors
     /// Those of `load`; but while the truth can't be had, what is here is given as it is.
@@ -209,7 +209,7 @@ impl Cache {
         Ok(sums)
     }
 
-    /// Whether it takes writes.
+    /// Returns whether it takes writes.
     pub(crate) async fn check(&self) -> Result<()> {
         let mut command = redis::cmd("SET");
         command.arg(self.full(&self.0.probe)).arg(1).arg("EX").arg(PROBE_TTL_S);

@@ -1,7 +1,8 @@
 //! What is done in Redis in one step each.
 
-/// KEYS: hashes; ARGV: seconds to live, then a version and a value for each. Returns how many were written. What is there and is
-/// no hash with a version gives way: nobody of ours wrote it, and it must not stand in the way of what is so.
+/// KEYS: hashes; ARGV: seconds to live, then a version and a value for each. Returns how many were written. What is
+/// there and is no hash with a version gives way: nobody of ours wrote it, and it must not stand in the way of what is
+/// so.
 pub(super) const PUT_IF_NEWER: &str = "
 local written = 0
 for i, key in ipairs(KEYS) do
@@ -20,7 +21,8 @@ for i, key in ipairs(KEYS) do
 end
 return written";
 
-/// KEYS: hashes of who is present; ARGV: who says so, milliseconds that it counts, then how many for each. Returns the sums.
+/// KEYS: hashes of who is present; ARGV: who says so, milliseconds that it counts, then how many for each. Returns the
+/// sums.
 pub(super) const PRESENT: &str = "
 local time, sums = redis.call('TIME'), {}
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -40,8 +42,8 @@ for i, key in ipairs(KEYS) do
 end
 return sums";
 
-/// KEYS: a hash; ARGV: seconds to live, the version that is to be replaced, then the new version and value, or nothing to delete
-/// it. Returns 1 where it was done.
+/// KEYS: a hash; ARGV: seconds to live, the version that is to be replaced, then the new version and value, or nothing
+/// to delete it. Returns 1 where it was done.
 pub(super) const REPLACE: &str = "
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then return 0 end
 if ARGV[3] then

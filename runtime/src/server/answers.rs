@@ -41,7 +41,7 @@ static UNHANDLED: Seldom = Seldom::new();
 pub(super) struct Answers {
     pub(super) calls: Option<Edge>,
     pub(super) all: BoxEndpoint<'static, Response>,
-    /// Whether `all` looks at the origins of web pages: then it is asked for all that they request.
+    /// True if `all` looks at the origins of web pages: then it is asked for all that they request.
     pub(super) minds_origins: bool,
     /// Whose word is taken for whom a request comes from; none where nobody is a stranger.
     pub(super) proxies: Option<Arc<TrustedProxies>>,
@@ -92,7 +92,7 @@ impl Answers {
     }
 }
 
-/// Whether a web page asks that this very address served. Browsers name the origin of such pages as well.
+/// Returns whether a web page asks that this very address served. Browsers name the origin of such pages as well.
 fn comes_from_here<B>(request: &http::Request<B>) -> bool {
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let here = request.uri().authority().map(Authority::as_str).or_else(|| text(HOST));

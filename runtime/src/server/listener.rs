@@ -17,8 +17,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-/// Connections that wait to be accepted: when a process dies, all that watched over it come to another at once. The system's
-/// own limit (`net.core.somaxconn`) may be lower.
+/// Connections that wait to be accepted: when a process dies, all that watched over it come to another at once. The
+/// system's own limit (`net.core.somaxconn`) may be lower.
 const BACKLOG: u32 = 4_096;
 /// Between tries to accept, when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -79,15 +79,15 @@ impl Listener {
         self.inner.local_addr()
     }
 
-    /// The next connection, once there is a place for it. Out of file descriptors or memory the next try waits: at once, it
-    /// would fail as well.
+    /// The next connection, once there is a place for it. Out of file descriptors or memory the next try waits: at
+    /// once, it would fail as well.
     pub(super) async fn accept(&self) -> Accepted {
         loop {
             #[expect(clippy::expect_used, reason = "nobody closes the semaphore")]
             let permit = self.places.clone().acquire_owned().await.expect("open");
             let error = match self.inner.accept().await {
-                // Without TCP_NODELAY small answers wait some 40 ms for the client's delayed ACK. Where it can't be set, the
-                // client has gone already.
+                // Without TCP_NODELAY small answers wait some 40 ms for the client's delayed ACK. Where it can't be
+                // set, the client has gone already.
                 Ok((stream, peer)) if stream.set_nodelay(true).is_ok() => match self.guests.seat(peer.ip(), permit) {
                     Some(place) => return Accepted { stream, peer, place },
                     None => continue,

@@ -1,5 +1,6 @@
-//! The listeners of a process, each HTTP/1.1 and h2c on one port: the public's, with calls and routes, and the operators', with
-//! all of that and what is nobody else's: operators' calls, metrics, the autoscaler's questions, reflection.
+//! The listeners of a process, each HTTP/1.1 and h2c on one port: the public's, with calls and routes, and the
+//! operators', with all of that and what is nobody else's: operators' calls, metrics, the autoscaler's questions,
+//! reflection.
 mod answers;
 mod connection;
 mod listener;
@@ -124,8 +125,8 @@ async fn serve(
     Ok(())
 }
 
-/// Lets web pages of these origins call, and read what the protocols say in headers. None where there are none: poem would
-/// let any.
+/// Lets web pages of these origins call, and read what the protocols say in headers. None where there are none: poem
+/// would let any.
 fn cors(origins: &[String]) -> Option<Cors> {
     const REQUEST: [&str; 10] = [
         "authorization",

@@ -3,7 +3,7 @@ mod runs;
 
 pub(crate) use runs::Observed;
 
-use crate::{auth::KeyFigures, base::fault};
+use crate::{auth::KeyFigures, base::failpoint};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider},
@@ -35,9 +35,9 @@ const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info,sqlxm
 pub fn init(process: &'static str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     tracing_subscriber::registry().with(filter).with(JsonStorageLayer).with(EventsOnly(bunyan(process)?)).try_init()?;
-    if let Ok(plan) = std::env::var(fault::VARIABLE) {
-        fault::arm(&plan).map_err(anyhow::Error::msg)?;
-        tracing::warn!(plan, "{} is set: this process will fail on purpose", fault::VARIABLE);
+    if let Ok(plan) = std::env::var(failpoint::VARIABLE) {
+        failpoint::arm(&plan).map_err(anyhow::Error::msg)?;
+        tracing::warn!(plan, "{} is set: this process will fail on purpose", failpoint::VARIABLE);
     }
     Ok(())
 }
@@ -48,8 +48,8 @@ fn bunyan(process: &str) -> anyhow::Result<BunyanFormattingLayer<fn() -> io::Std
     Ok(layer.skip_fields(["target", "line", "file"].into_iter())?)
 }
 
-/// Writes events, with the fields of the spans that they are in, and not that a span began and ended: each run says itself
-/// what became of it, in one line.
+/// Writes events, with the fields of the spans that they are in, and not that a span began and ended: each run says
+/// itself what became of it, in one line.
 struct EventsOnly<L>(L);
 
 impl<S, L> Layer<S> for EventsOnly<L>
@@ -67,7 +67,7 @@ pub(crate) struct Metrics {
     registry: prometheus::Registry,
     runs: Runs,
     batch_size: Histogram<u64>,
-    turned_away: Counter<u64>,
+    rejected: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
     meter: Meter,
     // Dropping it would end every instrument.
@@ -105,9 +105,9 @@ impl Metrics {
                 .with_description("Calls or messages of one transaction")
                 .with_boundaries([1, 2, 4, 8, 16, 32, 64, 128, 256, 512].map(f64::from).to_vec())
                 .build(),
-            turned_away: meter
-                .u64_counter("gavel_handler_turned_away")
-                .with_description("Calls refused at the door because a limit was reached")
+            rejected: meter
+                .u64_counter("gavel_handler_rejected")
+                .with_description("Calls refused at admission because a limit was reached")
                 .build(),
             backlog,
             meter,
@@ -162,9 +162,9 @@ impl Metrics {
         self.batch_size.record(size as u64, &[KeyValue::new("handler", handler)]);
     }
 
-    /// One call was refused at the door.
-    pub(crate) fn turned_away(&self, handler: &'static str) {
-        self.turned_away.add(1, &[KeyValue::new("handler", handler)]);
+    /// One call was refused at admission.
+    pub(crate) fn rejected(&self, handler: &'static str) {
+        self.rejected.add(1, &[KeyValue::new("handler", handler)]);
     }
 
     /// The text Prometheus scrapes.

@@ -1,6 +1,6 @@
-//! Runs of handlers, counted and timed. Each handler's series are looked up once and kept: a run is measured four times, and
-//! to find a series by its labels costs more than to count in it.
-use crate::base::kept::Kept;
+//! Runs of handlers, counted and timed. Each handler's series are looked up once and kept: a run is measured four
+//! times, and to find a series by its labels costs more than to count in it.
+use crate::base::memo::Memo;
 use opentelemetry::{
     KeyValue,
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter, Counter, Histogram, Meter, UpDownCounter},
@@ -15,14 +15,14 @@ pub(super) struct Runs {
     invocations: Counter<u64>,
     duration_s: Histogram<f64>,
     in_flight: UpDownCounter<i64>,
-    handlers: Kept<(&'static str, &'static str), Handler>,
+    handlers: Memo<(&'static str, &'static str), Handler>,
 }
 
 /// The series of one handler with one trigger.
 struct Handler {
     labels: [KeyValue; 2],
     in_flight: BoundUpDownCounter<i64>,
-    ends: Kept<&'static str, Ends>,
+    ends: Memo<&'static str, Ends>,
 }
 
 /// The series of the runs that ended alike.
@@ -47,7 +47,7 @@ impl Runs {
                 .i64_up_down_counter("gavel_handler_in_flight")
                 .with_description("Runs that have begun and not ended")
                 .build(),
-            handlers: Kept::default(),
+            handlers: Memo::default(),
         }
     }
 
@@ -72,7 +72,7 @@ impl Runs {
     fn of(&self, handler: &'static str, trigger: &'static str) -> Arc<Handler> {
         self.handlers.get((handler, trigger), || {
             let labels = [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger)];
-            Handler { in_flight: self.in_flight.bind(&labels), labels, ends: Kept::default() }
+            Handler { in_flight: self.in_flight.bind(&labels), labels, ends: Memo::default() }
         })
     }
 

@@ -3,8 +3,8 @@
 //! Each runs in a thread of its own with a tokio runtime of its own. Killed, the runtime is dropped with every task and
 //! every socket as they are, which is what kill -9 leaves; frozen, the thread stops, heartbeat included, which is what
 //! SIGSTOP or a stalled machine does.
-use super::{Lab, Worker};
-use crate::{App, base::fault, config::Backends, queue::Job};
+use super::{Harness, Worker};
+use crate::{App, base::failpoint, config::Backends, queue::Job};
 use anyhow::{Context, bail, ensure};
 use std::{sync::mpsc, thread, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -26,15 +26,16 @@ pub struct Survival {
 }
 
 impl Survival {
-    /// Whether a crash there was survived. False where a job of this kind never comes by.
+    /// Returns whether a crash there was survived. False where a job of this kind never comes by.
     pub fn passed(&self, boundary: &str) -> bool {
         self.passed.contains(&boundary)
     }
 }
 
-impl Lab {
+impl Harness {
     /// Crashes a worker at each boundary of such a job's run, with a new job each time, lets another worker finish, and
-    /// counts: each job must have had its effect once. `effects` counts effects, such as rows written, from zero or not.
+    /// counts: each job must have had its effect once. `effects` counts effects, such as rows written, from zero or
+    /// not.
     ///
     /// # Errors
     /// Names the boundary after whose crash the effect was there never or more than once, and how often.
@@ -64,10 +65,11 @@ impl Lab {
         Ok(Survival { passed })
     }
 
-    /// Starts a worker that dies there, and waits until it has, or until there was nothing more to do. True when it died.
+    /// Starts a worker that dies there, and waits until it has, or until there was nothing more to do. True when it
+    /// died.
     async fn kill(&self, kind: &'static str, boundary: &'static str) -> anyhow::Result<bool> {
         let doomed = CancellationToken::new();
-        let script = fault::Script::kill(kind, boundary, doomed.clone());
+        let script = failpoint::Script::kill(kind, boundary, doomed.clone());
         let worker = Thread::start(self.app, &self.backends, script, doomed.clone());
         self.until("the worker dies or has done everything", || async {
             Ok(doomed.is_cancelled() || self.is_drained().await?)
@@ -85,7 +87,7 @@ impl Lab {
         effects: &impl AsyncFn() -> anyhow::Result<i64>,
         before: i64,
     ) -> anyhow::Result<bool> {
-        let (script, frozen, thaw) = fault::Script::freeze(kind, "after_claim");
+        let (script, frozen, thaw) = failpoint::Script::freeze(kind, "after_claim");
         let stalled = Thread::start(self.app, &self.backends, script, CancellationToken::new());
         self.until("the worker has claimed the job", || async { Ok(frozen.is_cancelled()) }).await?;
         let other = Worker::start_jobs((self.app)(), &self.backends)?;
@@ -106,7 +108,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(app: fn() -> App, backends: &Backends, script: fault::Script, doomed: CancellationToken) -> Self {
+    fn start(app: fn() -> App, backends: &Backends, script: failpoint::Script, doomed: CancellationToken) -> Self {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (send, result) = mpsc::channel();
         let (backends, stopping, end) = (backends.clone(), stop.clone(), ended.clone().drop_guard());
@@ -127,7 +129,7 @@ impl Thread {
 fn run(
     app: fn() -> App,
     backends: &Backends,
-    script: fault::Script,
+    script: failpoint::Script,
     doomed: &CancellationToken,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {

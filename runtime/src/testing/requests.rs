@@ -19,8 +19,8 @@ impl Requests {
         Ok(Self { methods: app.readers()?, caller })
     }
 
-    /// Reads these bytes, as protobuf and as JSON, as a request of every method, as far as to what it means. Returns how often
-    /// that was a request.
+    /// Reads these bytes, as protobuf and as JSON, as a request of every method, as far as to what it means. Returns
+    /// how often that was a request.
     ///
     /// # Panics
     /// When one of them finds a fault of ours, rather than of whoever sent the bytes.

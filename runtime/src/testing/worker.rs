@@ -1,7 +1,7 @@
 //! A worker inside the calling process: the same loops that a worker process runs, without its listener.
 use crate::{
     App, Invocation, Io, Runtime,
-    base::spec::{Share, Trigger},
+    base::spec::{PoolKind, Trigger},
     config::Backends,
     context::runtime::Role,
     process::health::{self, Looker, Needs},
@@ -10,7 +10,7 @@ use crate::{
 use anyhow::bail;
 use std::time::Duration;
 
-/// How long a caller's own work on a worker's connections may take.
+/// Time for which a caller's own work on a worker's connections may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Job and schedule loops of an application, running.
@@ -43,9 +43,9 @@ impl Worker {
         Ok(Self { runtime })
     }
 
-    /// What an `Io` handler gets: begin a transaction on it to enqueue jobs.
+    /// Returns what an `Io` handler gets: begin a transaction on it to enqueue jobs.
     pub fn io(&self) -> Io {
-        Io::new(&self.runtime, Share::Jobs, Invocation::start(TIMEOUT))
+        Io::new(&self.runtime, PoolKind::Jobs, Invocation::start(TIMEOUT))
     }
 
     /// Drains it as SIGTERM does.

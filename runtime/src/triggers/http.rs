@@ -4,7 +4,7 @@ use crate::{
     base::{
         client::ClientNetwork,
         invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
-        spec::{Share, Spec, Trigger},
+        spec::{PoolKind, Spec, Trigger},
     },
     context::invoke,
     postgres::tx::bounded,
@@ -74,7 +74,7 @@ async fn call<H: IoHandler>(
 ) -> Result<H::Reply> {
     let admitted = runtime.admission().admit_read(H::SPEC, None, client);
     let _permit = admitted.map_err(|error| invoke::rejected(&runtime, H::SPEC, &invocation, error))?;
-    let io = Io::new(&runtime, Share::Calls, invocation);
+    let io = Io::new(&runtime, PoolKind::Calls, invocation);
     let run = async { bounded(io.invocation().remaining(), H::handle(&io, &query?)).await };
     invoke::read(&runtime, H::SPEC, io.invocation(), run).await
 }

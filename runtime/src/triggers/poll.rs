@@ -1,7 +1,7 @@
 //! Loops over pending work: claim in one transaction, do I/O outside any, settle in another.
 //!
-//! Each loop goes on while there is work and pauses when there is none, or until an event has been committed. What it does must bear being done twice: a
-//! process that dies between its I/O and its settling leaves the work to the next.
+//! Each loop goes on while there is work and pauses when there is none, or until an event has been committed. What it
+//! does must bear being done twice: a process that dies between its I/O and its settling leaves the work to the next.
 use crate::{
     Invocation, Io, Result, Runtime,
     base::{
@@ -41,7 +41,8 @@ pub trait IoHandler: Send + Sync + 'static {
     fn handle(io: &Io, work: Self::Work) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// A handler with its types forgotten, so that the loop is compiled once: the claim, and what was claimed as work to run.
+/// A handler with its types forgotten, so that the loop is compiled once: the claim, and what was claimed as work to
+/// run.
 pub(crate) type Erased = fn(Arc<Io>) -> BoxFuture<'static, Result<Option<BoxFuture<'static, Result<()>>>>>;
 
 pub(crate) fn erased<H: IoHandler>(io: Arc<Io>) -> BoxFuture<'static, Result<Option<BoxFuture<'static, Result<()>>>>> {
@@ -91,7 +92,7 @@ async fn rest(runtime: &Runtime, is_well: bool, pause: Duration) -> bool {
 /// One run. Only one that found work is an invocation, so an idle loop fills no log.
 async fn once(runtime: &Runtime, spec: &'static Spec, handler: Erased) -> Result<Progress> {
     let invocation = Invocation::start(spec.limits.timeout);
-    let io = Arc::new(Io::new(runtime, spec.trigger.share(), invocation.clone()));
+    let io = Arc::new(Io::new(runtime, spec.trigger.pool_kind(), invocation.clone()));
     let claimed = bounded(invocation.remaining(), handler(io)).await;
     let work = match claimed {
         Ok(Some(work)) => work,

@@ -1,8 +1,8 @@
 //! Reconcilers: what must happen at a time is owed by the data, and not by the job that was to do it.
 //!
-//! A job can be cancelled, discarded, or lost with a database that was restored. So whoever makes a promise for a time also
-//! looks, now and then, for what is past its time, and enqueues what is missing. How much is overdue is a gauge, and a finding
-//! of the doctor's.
+//! A job can be cancelled, discarded, or lost with a database that was restored. So whoever makes a promise for a time
+//! also looks, now and then, for what is past its time, and enqueues what is missing. How much is overdue is a gauge,
+//! and a finding of the doctor's.
 use super::schedule::{self, Tick};
 use crate::{Pool, Result, Runtime, Tx, base::spec::Spec};
 use futures_util::future::BoxFuture;
@@ -15,12 +15,12 @@ use std::{
 
 /// Looks for what is past its time, and enqueues jobs for it.
 pub trait Reconciler: Send + Sync + 'static {
-    /// Name, timetable and limits ([`Trigger::Schedule`](crate::base::spec::Trigger::Schedule)).
+    /// Name, cron schedule and limits ([`Trigger::Schedule`](crate::base::spec::Trigger::Schedule)).
     const SPEC: &'static Spec;
     /// What it is that can be overdue, for those who read findings: a plural.
     const WHAT: &'static str;
 
-    /// How much is overdue now. Bounded: it is asked every few seconds.
+    /// Returns how much is overdue now. Bounded: it is asked every few seconds.
     fn overdue(reads: &Pool) -> impl Future<Output = Result<Overdue>> + Send;
 
     /// Enqueues what is missing, and gives how much that was.
@@ -32,7 +32,7 @@ pub trait Reconciler: Send + Sync + 'static {
 pub struct Overdue {
     /// How many.
     pub count: i64,
-    /// How long the oldest has been.
+    /// Time for which the oldest has been overdue.
     pub oldest: Duration,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn ticking<R: Reconciler>() -> schedule::Erased {
     schedule::erased::<Ticking<R>>
 }
 
-/// How often it is looked how much is overdue.
+/// Interval at which it is looked how much is overdue.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the last look found. What can't be known is missing.

@@ -6,8 +6,8 @@ use crate::{
     Invocation, Result, Runtime, Tx,
     base::{
         backoff, clock,
-        spec::{Share, Spec, Trigger},
-        timetable::{Clockwork, Due},
+        cron::{CronTicks, Due},
+        spec::{PoolKind, Spec, Trigger},
     },
     context::invoke::invoke,
     postgres::{receipt, tx::bounded},
@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 
-pub use crate::base::timetable::{CatchUp, Timetable};
+pub use crate::base::cron::{CatchUp, CronSchedule};
 
 /// A tick that failed, or that another replica is running, is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub struct Tick {
 
 /// Something done regularly, with pure database effects.
 pub trait TxHandler: Send + Sync + 'static {
-    /// Name, timetable and limits.
+    /// Name, cron schedule and limits.
     const SPEC: &'static Spec;
 
     /// Does it.
@@ -59,14 +59,14 @@ enum Looked {
 
 /// Ticks until the drain.
 pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
-    let Trigger::Schedule(timetable) = spec.trigger else { return };
-    let Ok(clockwork) = timetable.parse() else { return };
+    let Trigger::Schedule(cron) = spec.trigger else { return };
+    let Ok(ticks) = cron.parse() else { return };
     let tasks = runtime.tasks().clone();
     let mut pause = Duration::ZERO;
     while tasks.pause(pause).await {
-        pause = match look(&runtime, spec, handler, &clockwork).await {
+        pause = match look(&runtime, spec, handler, &ticks).await {
             Ok(Looked::Moved) => Duration::ZERO,
-            Ok(Looked::Idle) => until_next(&clockwork),
+            Ok(Looked::Idle) => until_next(&ticks),
             Ok(Looked::Taken) => LOOK_AGAIN,
             Err(error) => {
                 tracing::warn!(handler = spec.name, %error, "the tick will be tried again");
@@ -77,16 +77,16 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) 
 }
 
 /// Just past the next tick: this process's clock only decides when to ask, the database's whether.
-fn until_next(clockwork: &Clockwork) -> Duration {
+fn until_next(ticks: &CronTicks) -> Duration {
     let now = clock::wall();
-    let left = clockwork.next_after(now).and_then(|next| (next - now).to_std().ok()).unwrap_or(MAX_SLEEP);
+    let left = ticks.next_after(now).and_then(|next| (next - now).to_std().ok()).unwrap_or(MAX_SLEEP);
     left.min(MAX_SLEEP) + backoff::jitter(Duration::from_millis(50))
 }
 
 /// Takes the tick that is due, if it is still to be had. Only a tick that runs is an invocation.
-async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, clockwork: &Clockwork) -> Result<Looked> {
+async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, ticks: &CronTicks) -> Result<Looked> {
     let invocation = Invocation::start(spec.limits.timeout);
-    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, invocation.clone()).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, invocation.clone()).await?;
     let locked = match bounded(invocation.remaining(), receipt::lock_schedule(&mut tx, spec.name)).await {
         Ok(locked) => locked,
         Err(error) => return Err(tx.fail(error).await),
@@ -95,7 +95,7 @@ async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, clockwork
         tx.rollback().await;
         return Ok(Looked::Taken);
     };
-    match clockwork.due(last, now) {
+    match ticks.due(last, now) {
         Due::Nothing => tx.commit().await.map(|()| Looked::Idle),
         Due::Skip(tick_at) => {
             receipt::record_tick(&mut tx, spec.name, tick_at).await?;
@@ -120,6 +120,6 @@ async fn run_tick(name: &'static str, handler: Erased, mut tx: Tx, tick: Tick) -
         Ok(()) => {}
         Err(error) => return Err(tx.fail(error).await),
     }
-    crate::base::fault::point(name, "before_commit");
+    crate::base::failpoint::hit(name, "before_commit");
     tx.commit().await
 }

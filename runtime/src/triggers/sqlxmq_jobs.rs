@@ -1,14 +1,14 @@
 //! Jobs of the crate sqlxmq beside handlers: a team that has some can move them over one by one.
 //!
-//! They run as they are, functions under `#[sqlxmq::job]`, by the crate's own runner on the schema that both share. It claims
-//! whatever its channels hold, and an attempt of a job that it does not know is burned; so its channels are its own, and none is
-//! the kind of a handler. It knows no drain and spawns its jobs bare: here the drain waits for them. And after a database that was
-//! gone for long it would wait for longer still: it is started anew.
+//! They run as they are, functions under `#[sqlxmq::job]`, by the crate's own runner on the schema that both share. It
+//! claims whatever its channels hold, and an attempt of a job that it does not know is burned; so its channels are its
+//! own, and none is the kind of a handler. It knows no drain and spawns its jobs bare: here the drain waits for them.
+//! And after a database that was gone for long it would wait for longer still: it is started anew.
 use crate::{
     Runtime,
     base::{
         backoff,
-        spec::{Share, Spec, Trigger},
+        spec::{PoolKind, Spec, Trigger},
     },
     postgres::State,
 };
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 /// Pauses before the runner is started again that could not be.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// How often it is looked at.
+/// Interval at which it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How often those that are still running are counted in a drain.
+/// Interval at which those that are still running are counted in a drain.
 const WAIT: Duration = Duration::from_millis(20);
 
 /// Jobs of the crate sqlxmq that an application brings along.
@@ -29,8 +29,8 @@ pub trait Jobs: Send + Sync + 'static {
     /// Name, channels ([`Trigger::Sqlxmq`]) and how many run at once in a process.
     const SPEC: &'static Spec;
 
-    /// The jobs, with their context. The connections are those of this process's jobs. Its handler of errors is replaced: they are
-    /// logged and counted as those of others.
+    /// The jobs, with their context. The connections are those of this process's jobs. Its handler of errors is
+    /// replaced: they are logged and counted as those of others.
     fn registry(pool: &PgPool) -> JobRegistry;
 }
 
@@ -73,7 +73,7 @@ fn labels(spec: &Spec) -> [KeyValue; 1] {
 }
 
 async fn start(runtime: &Runtime, spec: &'static Spec, registry: Erased) -> Result<JobRunnerHandle, sqlx::Error> {
-    let pool = runtime.pools().of(Share::Jobs).inner();
+    let pool = runtime.pools().of(PoolKind::Jobs).inner();
     let mut jobs = registry(pool);
     let own = runtime.clone();
     jobs.set_error_handler(move |job, error| {

@@ -1,7 +1,9 @@
-//! Connect's conformance service and gRPC's test service, on the same listener, edge and limits as any application of the runtime.
+//! Connect's conformance service and gRPC's test service, on the same listener, edge and limits as any application of
+//! the runtime.
 //!
-//! The suite's runner starts this program, says on its standard input what it is to be, and wants to hear on its standard output
-//! where it listens. A process of the runtime logs there; so the server is a child of it, and ends with it.
+//! The suite's runner starts this program, says on its standard input what it is to be, and wants to hear on its
+//! standard output where it listens. A process of the runtime logs there; so the server is a child of it, and ends with
+//! it.
 mod handlers;
 mod interop;
 mod messages;

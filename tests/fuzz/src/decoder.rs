@@ -1,5 +1,5 @@
-//! Whatever bytes come as a request, in protobuf or in JSON, whichever method it is of: it is read, or it is an error of the
-//! caller's. Seeds are in `tests/corpus`.
+//! Whatever bytes come as a request, in protobuf or in JSON, whichever method it is of: it is read, or it is an error
+//! of the caller's. Seeds are in `tests/corpus`.
 #![no_main]
 
 use gavel_runtime::testing::Requests;

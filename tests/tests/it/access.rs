@@ -195,7 +195,8 @@ async fn each_role_may_do_what_the_table_says_and_nothing_else() {
             let got = call(method, &caller, &item_id).await.err().map(|failure| failure.code);
             let what = format!("{method} by {user}, {role}: {got:?}");
             if callable_by.lets(user, role) {
-                // The second bid of the same amount is refused by the rules; the ids of operators' requests don't exist.
+                // The second bid of the same amount is refused by the rules; the ids of operators' requests don't
+                // exist.
                 let answered = matches!(got, None | Some(Code::FailedPrecondition | Code::NotFound));
                 assert!(answered, "{what}");
             } else {

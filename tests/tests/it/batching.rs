@@ -60,8 +60,8 @@ async fn lock(system: &System, item_ids: &[String]) -> sqlx::Transaction<'static
     holder
 }
 
-/// From now on nobody finishes writing a bid of theirs before what is given back has ended. That is no lock: the service would
-/// wait for it so long and no longer.
+/// From now on nobody finishes writing a bid of theirs before what is given back has ended. That is no lock: the
+/// service would wait for it so long and no longer.
 async fn hold_up(system: &System, bidder: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
     let sql = format!(
         "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -120,7 +120,7 @@ async fn agree(system: &System, api: &Api, asked: &[Asked]) -> usize {
 #[tokio::test]
 async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave_the_others_as_if_alone() {
     let system = System::new().await;
-    let fault = ("GAVEL_FAULT", "place_bid.decide.mallory=panic@*");
+    let fault = ("GAVEL_FAILPOINTS", "place_bid.decide.mallory=panic@*");
     let (service, api) = system.service_with(&[fault, ONE_LANE]).await;
     let items = items(&system, &api, 61).await;
     let (first, free) = items.split_first().expect("61 items");
@@ -228,7 +228,7 @@ async fn a_service_killed_while_a_batch_is_deciding_leaves_bids_that_can_be_aske
     for (stage, stays) in [("before_commit", false), ("after_commit", true)] {
         let system = System::new().await;
         let fault = format!("place_bid.{stage}=abort@2");
-        let (mut doomed, api) = system.service_with(&[("GAVEL_FAULT", &fault)]).await;
+        let (mut doomed, api) = system.service_with(&[("GAVEL_FAILPOINTS", &fault)]).await;
         let item = items(&system, &api, 1).await.remove(0);
         let holder = lock(&system, std::slice::from_ref(&item)).await;
         let mut bids = vec![Asked::new("ann", &item, 1_000)];
@@ -267,8 +267,8 @@ async fn clients_that_leave_or_run_out_of_time_while_their_batch_waits_learn_by_
     let first = bids[0].send(&system, &api);
     wait_for_waiting(&system, 1).await;
     let leaving: Vec<_> = bids[1..10].iter().map(|bid| bid.send(&system, &api)).collect();
-    let hasty = api.with_header("grpc-timeout", "200m");
-    let late: Vec<_> = bids[10..].iter().map(|bid| bid.send(&system, &hasty)).collect();
+    let short_lock_timeout = api.with_header("grpc-timeout", "200m");
+    let late: Vec<_> = bids[10..].iter().map(|bid| bid.send(&system, &short_lock_timeout)).collect();
     for answer in join_all(late).await {
         assert_eq!(answer.expect("sent").expect_err("the lock is held").code, Code::DeadlineExceeded);
     }
@@ -325,8 +325,8 @@ async fn a_contested_item_takes_so_many_bids_and_refuses_the_rest_at_once_while_
     let mut sent: Vec<_> = bids.iter().map(|bid| bid.send(&system, &api)).collect();
     wait_for_calls(&service, 512).await;
     // Refused while the lock is still held: nobody waited for it.
-    let turned_away = || async { sent.iter().filter(|answer| answer.is_finished()).count() };
-    eventually("the rest is refused", turned_away, |count| *count == 600 - 512).await;
+    let rejected = || async { sent.iter().filter(|answer| answer.is_finished()).count() };
+    eventually("the rest is refused", rejected, |count| *count == 600 - 512).await;
     let other = Asked::new("ann", &items[1], 1_000);
     assert_eq!(other.ask(&system, &api).await.expect("the other item has a lane").sequence, 2);
     holder.rollback().await.expect("released");

@@ -1,5 +1,5 @@
-//! Bodies that never end, come drop by drop, or are many: none is held for longer than it may take, whatever time its client names,
-//! and all together no more than the process has for them.
+//! Bodies that never end, come drop by drop, or are many: none is held for longer than it may take, whatever time its
+//! client names, and all together no more than the process has for them.
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;

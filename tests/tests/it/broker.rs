@@ -1,5 +1,5 @@
-//! What an unlucky administrator does to RabbitMQ: an exchange or a queue deleted and declared again, one declared otherwise, a
-//! message it does not take, two versions of a worker.
+//! What an unlucky administrator does to RabbitMQ: an exchange or a queue deleted and declared again, one declared
+//! otherwise, a message it does not take, two versions of a worker.
 use chrono::{TimeDelta, Utc};
 use futures_util::StreamExt;
 use gavel_proto::v1::{WatchItemResponse, watch_item_response::Frame};
@@ -97,7 +97,7 @@ async fn an_exchange_for_parking_that_is_there_as_another_stops_no_event() {
     eventually("bids are counted", || counted(&bidder), |bids| *bids == 1).await;
 }
 
-/// What `bidctl doctor` finds.
+/// Returns what `bidctl doctor` finds.
 pub(crate) async fn doctor(system: &System, service: &Process) -> Vec<Value> {
     let (url, ops_url) = (service.address().await, service.ops_address().await);
     let arguments = ["doctor", "--json", "--url", &format!("http://{url}"), "--ops-url", &format!("http://{ops_url}")];

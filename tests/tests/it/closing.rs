@@ -12,7 +12,7 @@ async fn a_worker_killed_while_closing_leaves_one_close_one_event_and_one_sale()
     alice.bid(&item.item_id, 1_500).await.expect("accepted");
     for stage in ["after_claim", "before_commit"] {
         let fault = format!("close_item.{stage}=abort@1");
-        let mut worker = system.start_worker(&["--only", "close_item"], &[("GAVEL_FAULT", &fault)]);
+        let mut worker = system.start_worker(&["--only", "close_item"], &[("GAVEL_FAILPOINTS", &fault)]);
         assert!(!worker.ended().await.success(), "the worker was meant to die at {stage}");
         let closed: i64 = sqlx::query_scalar("SELECT count(*) FROM items WHERE closed_at IS NOT NULL")
             .fetch_one(&system.db)
@@ -21,7 +21,7 @@ async fn a_worker_killed_while_closing_leaves_one_close_one_event_and_one_sale()
         assert_eq!(closed, 0, "nothing of it is left after {stage}");
     }
     let mut worker =
-        system.start_worker(&["--only", "close_item"], &[("GAVEL_FAULT", "close_item.after_commit=abort@1")]);
+        system.start_worker(&["--only", "close_item"], &[("GAVEL_FAILPOINTS", "close_item.after_commit=abort@1")]);
     assert!(!worker.ended().await.success(), "the worker was meant to die after its commit");
     let left_behind = sqlx::query_as::<_, (i64, i64, i64)>(
         "SELECT (SELECT count(*) FROM items WHERE closed_at >= ends_at),

@@ -6,7 +6,7 @@ use poem_grpc::Code;
 #[tokio::test]
 async fn a_panicking_bid_is_an_internal_error_with_a_correlation_id_and_leaves_nothing_behind() {
     let system = System::new().await;
-    let (service, api) = system.service_with(&[("GAVEL_FAULT", "place_bid.before_commit=panic@1")]).await;
+    let (service, api) = system.service_with(&[("GAVEL_FAILPOINTS", "place_bid.before_commit=panic@1")]).await;
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
     let alice = api.with_token(system.token("alice", "bidder"));
     let key = uuid::Uuid::new_v4().to_string();
@@ -29,9 +29,9 @@ async fn a_bid_whose_deadline_passes_waiting_for_the_lock_is_given_up_and_its_co
     let alice = api.with_token(system.token("alice", "bidder"));
     let mut holder = system.db.begin().await.expect("a transaction");
     sqlx::query("SELECT item_id FROM items FOR UPDATE").execute(&mut *holder).await.expect("the lock");
-    let hasty = alice.with_header("grpc-timeout", "300m");
+    let short_lock_timeout = alice.with_header("grpc-timeout", "300m");
     for _ in 0..4 {
-        let failure = hasty.bid(&item.item_id, 1_000).await.expect_err("the lock is held");
+        let failure = short_lock_timeout.bid(&item.item_id, 1_000).await.expect_err("the lock is held");
         assert_eq!(failure.code, Code::DeadlineExceeded, "{failure:?}");
     }
     holder.rollback().await.expect("released");

@@ -32,7 +32,7 @@ async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_
     }
     // Each worker dies after the commit of a batch, before it acknowledges it.
     for _ in 0..3 {
-        let mut worker = system.start_worker(&[], &[("GAVEL_FAULT", "apply_user_stats.before_ack=abort@1")]);
+        let mut worker = system.start_worker(&[], &[("GAVEL_FAILPOINTS", "apply_user_stats.before_ack=abort@1")]);
         assert!(!worker.ended().await.success(), "the worker was meant to die");
     }
     system.consume_everything(&broker).await;

@@ -173,8 +173,8 @@ async fn fruitless(api: &Api, token: &str, item: Uuid) -> Failure {
     api.with_token(token.to_owned()).bid(&item.to_string(), 1_000).await.expect_err("no such item")
 }
 
-/// Asks until it is told to be slower, and gives that answer. Twice as many as in a second may come at once; these come faster than
-/// that lets in more.
+/// Asks until it is told to be slower, and gives that answer. Twice as many as in a second may come at once; these come
+/// faster than that lets in more.
 async fn too_fast(mut ask: impl AsyncFnMut() -> Failure) -> Failure {
     for _ in 0..40 {
         let failure = ask().await;

@@ -99,7 +99,7 @@ async fn a_leased_job_whose_worker_is_killed_runs_again() {
 /// A job that kills its workers is buried, and its neighbours are not.
 async fn a_killer_is_found(kind: &str) {
     let system = prepared().await;
-    let killer = enqueue(&system, kind, "kill").await;
+    let poison = enqueue(&system, kind, "kill").await;
     for _ in 0..5 {
         enqueue(&system, kind, "work beside it").await;
     }
@@ -107,7 +107,7 @@ async fn a_killer_is_found(kind: &str) {
     // The worker that buries it lives on: killed now, it would be one more death of whatever it is running.
     let _survivor = loop {
         let process = worker(&system);
-        let over = || async { process.has_ended() || last_error(&system, killer).await.is_some() };
+        let over = || async { process.has_ended() || last_error(&system, poison).await.is_some() };
         eventually("the worker dies, or buries the job", over, |over| *over).await;
         if !process.has_ended() {
             break process;
@@ -115,7 +115,7 @@ async fn a_killer_is_found(kind: &str) {
         deaths += 1;
         assert!(deaths < 100, "the job still kills workers");
     };
-    assert!(last_error(&system, killer).await.expect("dead").contains("workers died"));
+    assert!(last_error(&system, poison).await.expect("dead").contains("workers died"));
     eventually("the others are done", || queued(&system), |n| *n == 0).await;
     assert_eq!(notes(&system).await, ["work beside it"; 5]);
 }
@@ -140,7 +140,7 @@ async fn a_running_handler_sees_its_cancellation_and_a_queued_job_is_buried() {
     eventually("it is dead", || last_error(&system, running), Option::is_some).await;
     assert_eq!(notes(&system).await, ["wait to be cancelled"], "the handler went on to say that it saw it");
     let waiting = enqueue(&system, "of_a_later_version", "work").await;
-    assert_eq!(cancel(&system, waiting).await, Cancelled::Buried);
+    assert_eq!(cancel(&system, waiting).await, Cancelled::DeadLettered);
     assert_eq!(last_error(&system, waiting).await.as_deref(), Some("cancelled by olga"));
     assert_eq!(cancel(&system, waiting).await, Cancelled::Dead);
     assert_eq!(cancel(&system, Uuid::nil()).await, Cancelled::Unknown);
@@ -243,7 +243,7 @@ async fn ordered_jobs_of_a_stock_producer_run_in_order_also_when_one_in_the_midd
         job.set_json(&serde_json::json!({ "how": how })).expect("JSON");
         ids.push(job.spawn(&system.db).await.expect("enqueued"));
     }
-    assert_eq!(cancel(&system, ids[1]).await, Cancelled::Buried);
+    assert_eq!(cancel(&system, ids[1]).await, Cancelled::DeadLettered);
     let _workers = [worker(&system), worker(&system)];
     ops::resume(&mut conn, "misbehave").await.expect("resumed");
     eventually("the others are done", || queued(&system), |n| *n == 0).await;
@@ -287,7 +287,8 @@ async fn what_is_more_urgent_goes_first() {
     assert_eq!(notes(&system).await, ["enqueue by priority", "Urgent", "High", "Normal", "Low"]);
 }
 
-/// Enqueues ten of a kind and runs them in two workers; gives how many runs overlapped, and the seconds from first to last.
+/// Enqueues ten of a kind and runs them in two workers; gives how many runs overlapped, and the seconds from first to
+/// last.
 async fn overlaps(kind: &str) -> (usize, f64) {
     let system = prepared().await;
     let _workers = [worker(&system), worker(&system)];

@@ -1,4 +1,5 @@
-//! Documents of keys as they are in the world: with keys of no use here, at servers that are down, moved, or none that may be believed.
+//! Documents of keys as they are in the world: with keys of no use here, at servers that are down, moved, or none that
+//! may be believed.
 use crate::identity::{ed_jwk, is_taken, service};
 use gavel_tests::{Process, System, eventually, https::Https, process::binary};
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ async fn a_document_without_keys_withdraws_them_all() {
     eventually("it is withdrawn", is_gone, |gone| *gone).await;
 }
 
-/// How a service fails to start with these keys.
+/// Returns how a service fails to start with these keys.
 async fn refused(system: &System, provider: &Https, url: &str) -> String {
     let ca = provider.certificate.to_string_lossy().into_owned();
     let variables = [("GAVEL_JWT_PUBLIC_KEY", ""), ("GAVEL_JWKS", url), ("GAVEL_JWKS_CA_FILE", ca.as_str())];

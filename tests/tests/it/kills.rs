@@ -22,7 +22,7 @@ async fn dies_at_each(kind: &str, boundaries: &[&str]) {
         job.spawn(&system.db).await.expect("enqueued");
         let fault = format!("{kind}.{boundary}=abort@1");
         let program = env!("CARGO_BIN_EXE_probe-worker").as_ref();
-        let variables = |fault: &str| system.variables(&[("GAVEL_LEASE_MS", "1500"), ("GAVEL_FAULT", fault)]);
+        let variables = |fault: &str| system.variables(&[("GAVEL_LEASE_MS", "1500"), ("GAVEL_FAILPOINTS", fault)]);
         let mut doomed = Process::start(program, &[], &variables(&fault));
         assert!(!doomed.ended().await.success(), "{kind}: the worker was meant to die at {boundary}");
         let _other = Process::start(program, &[], &variables(""));

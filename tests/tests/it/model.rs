@@ -5,7 +5,7 @@ use gavel_runtime::{
     config::{Backends, Env},
     job::{self, Attempt, Enqueued, Job, Options, Priority, Verdict},
     spec::{Queue, Spec, Trigger},
-    testing::{Hand, Lab},
+    testing::{Harness, LeasedJob},
 };
 use gavel_tests::System;
 use proptest::{
@@ -79,11 +79,11 @@ enum Step {
     },
     Complete(usize),
     Fail {
-        hand: usize,
+        leased: usize,
         later: bool,
     },
     Snooze {
-        hand: usize,
+        leased: usize,
         later: bool,
     },
     /// Every worker dies: all leases run out.
@@ -101,8 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => enqueue,
         5 => (any::<bool>(), 1_usize..4).prop_map(|(in_order, most)| Step::Claim { in_order, most }),
         5 => (0_usize..6).prop_map(Step::Complete),
-        3 => (0_usize..6, any::<bool>()).prop_map(|(hand, later)| Step::Fail { hand, later }),
-        1 => (0_usize..6, any::<bool>()).prop_map(|(hand, later)| Step::Snooze { hand, later }),
+        3 => (0_usize..6, any::<bool>()).prop_map(|(leased, later)| Step::Fail { leased, later }),
+        1 => (0_usize..6, any::<bool>()).prop_map(|(leased, later)| Step::Snooze { leased, later }),
         1 => Just(Step::Crash),
         1 => Just(Step::Wait),
     ]
@@ -137,7 +137,7 @@ impl Model {
         self.clock
     }
 
-    /// What a claim may take, in its order: no lease that holds, due, and of a key only its oldest.
+    /// Returns what a claim may take, in its order: no lease that holds, due, and of a key only its oldest.
     fn claimable(&self, in_order: bool) -> Vec<Uuid> {
         let oldest = |job: &Known| {
             job.key.is_none() || !self.queued.values().any(|other| other.key == job.key && other.seq < job.seq)
@@ -150,15 +150,15 @@ impl Model {
     }
 
     /// The job, if that hand's lease was not taken over.
-    fn held(&mut self, hand: usize, id: Uuid) -> Option<&mut Known> {
-        self.queued.get_mut(&id).filter(|job| job.lease.is_some_and(|lease| lease.0 == hand))
+    fn held(&mut self, leased: usize, id: Uuid) -> Option<&mut Known> {
+        self.queued.get_mut(&id).filter(|job| job.lease.is_some_and(|lease| lease.0 == leased))
     }
 }
 
 struct Bench<'a> {
-    lab: &'a Lab,
+    harness: &'a Harness,
     model: Model,
-    hands: Vec<Rc<Hand>>,
+    hands: Vec<Rc<LeasedJob>>,
 }
 
 impl Bench<'_> {
@@ -166,15 +166,15 @@ impl Bench<'_> {
         match *step {
             Step::Enqueue { key, priority, unique, later } => self.enqueue(key, priority, unique, later).await?,
             Step::Claim { in_order, most } => self.claim(in_order, most).await?,
-            Step::Complete(hand) => self.complete(hand).await?,
-            Step::Fail { hand, later } => self.fail(hand, later).await?,
-            Step::Snooze { hand, later } => self.snooze(hand, later).await?,
+            Step::Complete(leased) => self.complete(leased).await?,
+            Step::Fail { leased, later } => self.fail(leased, later).await?,
+            Step::Snooze { leased, later } => self.snooze(leased, later).await?,
             Step::Crash => {
-                self.lab.expire_leases().await.expect("expired");
+                self.harness.expire_leases().await.expect("expired");
                 self.model.queued.values_mut().filter_map(|job| job.lease.as_mut()).for_each(|lease| lease.1 = false);
             }
             Step::Wait => {
-                self.lab.advance(LATER * 2).await.expect("advanced");
+                self.harness.advance(LATER * 2).await.expect("advanced");
                 self.model.queued.values_mut().filter(|job| job.lease.is_none()).for_each(|job| job.due.0 -= 2);
             }
         }
@@ -194,17 +194,17 @@ impl Bench<'_> {
         let due = (i64::from(later), due);
         let new = Known { key, priority, unique: None, due, seq, tries_left: RETRIES + 1, deaths: 0, lease: None };
         if let Some(key) = key {
-            let enqueued = self.lab.enqueue(&InOrder { key }, options).await.expect("enqueued");
+            let enqueued = self.harness.enqueue(&InOrder { key }, options).await.expect("enqueued");
             self.model.queued.insert(enqueued.job_id(), new);
             return Ok(());
         }
         let Some(unique) = unique else {
-            let enqueued = self.lab.enqueue(&Free, options).await.expect("enqueued");
+            let enqueued = self.harness.enqueue(&Free, options).await.expect("enqueued");
             self.model.queued.insert(enqueued.job_id(), new);
             return Ok(());
         };
         let options = options.unique(job::Unique::Keep(format!("unique {unique}")));
-        let enqueued = self.lab.enqueue(&Free, options).await.expect("enqueued");
+        let enqueued = self.harness.enqueue(&Free, options).await.expect("enqueued");
         let there = self.model.queued.iter().find(|(_, job)| job.unique == Some(unique)).map(|(id, _)| *id);
         match (enqueued, there) {
             (Enqueued::Kept(id), Some(there)) => prop_assert_eq!(id, there),
@@ -217,26 +217,27 @@ impl Bench<'_> {
     }
 
     async fn claim(&mut self, in_order: bool, most: usize) -> Result<(), TestCaseError> {
-        let claimed = if in_order { self.lab.claim::<InOrder>(most).await } else { self.lab.claim::<Free>(most).await };
+        let claimed =
+            if in_order { self.harness.claim::<InOrder>(most).await } else { self.harness.claim::<Free>(most).await };
         let claimed = claimed.expect("claimed");
         let expected: Vec<Uuid> = self.model.claimable(in_order).into_iter().take(most).collect();
-        let got: Vec<Uuid> = claimed.iter().map(Hand::job_id).collect();
+        let got: Vec<Uuid> = claimed.iter().map(LeasedJob::job_id).collect();
         prop_assert_eq!(got, expected);
-        for hand in claimed {
-            let job = self.model.queued.get_mut(&hand.job_id()).expect("it was expected");
+        for leased in claimed {
+            let job = self.model.queued.get_mut(&leased.job_id()).expect("it was expected");
             job.deaths = job.deaths.max(i32::from(job.lease.is_some()));
-            prop_assert_eq!(hand.deaths(), job.deaths, "whether it is suspect");
+            prop_assert_eq!(leased.deaths(), job.deaths, "whether it may be poison");
             job.lease = Some((self.hands.len(), true));
             job.unique = None;
-            self.hands.push(Rc::new(hand));
+            self.hands.push(Rc::new(leased));
         }
         Ok(())
     }
 
-    async fn complete(&mut self, hand: usize) -> Result<(), TestCaseError> {
-        let Some((hand, taken)) = self.hand(hand) else { return Ok(()) };
-        let completed = taken.complete(self.lab).await.expect("asked");
-        let held = self.model.held(hand, taken.job_id()).is_some();
+    async fn complete(&mut self, leased: usize) -> Result<(), TestCaseError> {
+        let Some((leased, taken)) = self.leased(leased) else { return Ok(()) };
+        let completed = taken.complete(self.harness).await.expect("asked");
+        let held = self.model.held(leased, taken.job_id()).is_some();
         prop_assert_eq!(completed, held, "only the attempt that holds the job completes it");
         if held {
             self.model.queued.remove(&taken.job_id());
@@ -246,12 +247,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn fail(&mut self, hand: usize, later: bool) -> Result<(), TestCaseError> {
-        let Some((hand, taken)) = self.hand(hand) else { return Ok(()) };
+    async fn fail(&mut self, leased: usize, later: bool) -> Result<(), TestCaseError> {
+        let Some((leased, taken)) = self.leased(leased) else { return Ok(()) };
         let after = if later { LATER } else { Duration::ZERO };
-        let failed = taken.fail(self.lab, after).await.expect("asked");
+        let failed = taken.fail(self.harness, after).await.expect("asked");
         let due = self.model.tick();
-        let held = self.model.held(hand, taken.job_id());
+        let held = self.model.held(leased, taken.job_id());
         prop_assert_eq!(failed, held.is_some(), "only the attempt that holds the job fails it");
         let Some(job) = held else { return Ok(()) };
         job.tries_left -= 1;
@@ -263,12 +264,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    async fn snooze(&mut self, hand: usize, later: bool) -> Result<(), TestCaseError> {
-        let Some((hand, taken)) = self.hand(hand) else { return Ok(()) };
+    async fn snooze(&mut self, leased: usize, later: bool) -> Result<(), TestCaseError> {
+        let Some((leased, taken)) = self.leased(leased) else { return Ok(()) };
         let pause = if later { LATER } else { Duration::ZERO };
-        let snoozed = taken.snooze(self.lab, pause).await.expect("asked");
+        let snoozed = taken.snooze(self.harness, pause).await.expect("asked");
         let due = self.model.tick();
-        let held = self.model.held(hand, taken.job_id());
+        let held = self.model.held(leased, taken.job_id());
         prop_assert_eq!(snoozed, held.is_some(), "only the attempt that holds the job puts it off");
         if let Some(job) = held {
             (job.lease, job.deaths, job.due) = (None, 0, (i64::from(later), due));
@@ -277,7 +278,7 @@ impl Bench<'_> {
     }
 
     /// The newest hands first, so that most steps are of attempts that still hold their job.
-    fn hand(&self, back: usize) -> Option<(usize, Rc<Hand>)> {
+    fn leased(&self, back: usize) -> Option<(usize, Rc<LeasedJob>)> {
         let index = self.hands.len().checked_sub(1 + back % self.hands.len().max(1))?;
         Some((index, self.hands.get(index)?.clone()))
     }
@@ -299,14 +300,14 @@ impl Bench<'_> {
 #[test]
 fn random_interleavings_leave_what_the_model_says() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (system, lab) = runtime.block_on(async {
+    let (system, harness) = runtime.block_on(async {
         let system = System::new().await;
         let mut env = Env::new(system.variables(&[]));
         let backends = Backends::from_env(&mut env);
         env.finish().expect("the harness sets everything");
         // Leases end when the test says so, not when it is slow.
-        let lab = Lab::new(app, &backends).expect("valid").with_lease(Duration::from_mins(10));
-        (system, lab)
+        let harness = Harness::new(app, &backends).expect("valid").with_lease(Duration::from_mins(10));
+        (system, harness)
     });
     let config = Config { cases: 128, failure_persistence: None, ..Config::default() };
     let steps = proptest::collection::vec(step(), 1..80);
@@ -315,7 +316,7 @@ fn random_interleavings_leave_what_the_model_says() {
             for table in ["DELETE FROM mq_msgs WHERE id <> uuid_nil()", "DELETE FROM dead_jobs"] {
                 sqlx::query(table).execute(&system.db).await.expect("emptied");
             }
-            let mut bench = Bench { lab: &lab, model: Model::default(), hands: Vec::new() };
+            let mut bench = Bench { harness: &harness, model: Model::default(), hands: Vec::new() };
             for step in &steps {
                 bench.take(step).await?;
             }

@@ -34,7 +34,8 @@ async fn enqueue(db: &PgPool, name: &str, channel: &str, who: &str) {
     job.set_json(&json!({ "who": who })).expect("JSON").spawn(db).await.expect("enqueued");
 }
 
-/// Kind, who sends it, to how many. The crate's runner has no fence: on a busy machine a job may run once more than it was asked to.
+/// Kind, who sends it, to how many. The crate's runner has no fence: on a busy machine a job may run once more than it
+/// was asked to.
 async fn mails(system: &System) -> Vec<(String, String, i64)> {
     let count = "SELECT kind, by, count(DISTINCT who) FROM mails GROUP BY kind, by ORDER BY kind, by";
     sqlx::query_as(count).fetch_all(&system.db).await.expect("counted")

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Twice as many as `create_item` has places. Each comes again whenever it was sent away, so that places are taken however
-/// slowly calls arrive.
+/// Twice as many as `create_item` has places. Each comes again whenever it was sent away, so that places are taken
+/// however slowly calls arrive.
 const SELLERS: usize = 128;
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn a_call_that_finds_no_place_is_refused_unread_in_its_own_protocol() {
     };
     eventually("refused in gRPC-Web as well", web, |answer| answer.contains("grpc-status: 8")).await;
     let metrics = service.metrics().await;
-    let counted = metrics.lines().find(|line| line.contains("turned_away") && line.contains("create_item"));
+    let counted = metrics.lines().find(|line| line.contains("rejected") && line.contains("create_item"));
     assert!(counted.is_some_and(|line| !line.ends_with(" 0")), "{counted:?}");
 
     holder.rollback().await.expect("released");

@@ -4,8 +4,8 @@ use serde_json::Value;
 use sqlx::{Executor, Row, postgres::PgRow};
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// Tables that may be read whole, since they stay small: a row for each shard, for each worker and batch at work, for each
-/// cancellation of a day.
+/// Tables that may be read whole, since they stay small: a row for each shard, for each worker and batch at work, for
+/// each cancellation of a day.
 const SMALL: [&str; 5] = ["outbox_shards", "job_workers", "job_loads", "job_claims", "job_cancellations"];
 
 /// Each statement, and how many parameters it has.

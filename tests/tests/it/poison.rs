@@ -88,7 +88,7 @@ async fn twenty_wait(system: &System, broker: &Broker) {
     makers.kill();
 }
 
-/// Who has how many bids in the statistics.
+/// Returns who has how many bids in the statistics.
 async fn counted(system: &System) -> Vec<(String, i64)> {
     sqlx::query_as("SELECT user_id, bids_placed FROM user_stats").fetch_all(&system.db).await.expect("read")
 }
@@ -98,7 +98,7 @@ async fn a_message_that_kills_its_consumers_does_not_keep_the_others_from_being_
     let system = System::new().await;
     let broker = Broker::connect(&system.amqp_url).await;
     twenty_wait(&system, &broker).await;
-    let fault = [("GAVEL_FAULT", "apply_user_stats.apply.mallory=abort@*")];
+    let fault = [("GAVEL_FAILPOINTS", "apply_user_stats.apply.mallory=abort@*")];
     let mut deaths = 0;
     while counted(&system).await.len() < 19 {
         let mut worker = system.worker_with(&["--only", "apply_user_stats"], &fault).await;
@@ -144,7 +144,7 @@ async fn a_message_that_can_not_be_applied_yet_holds_up_no_other_and_is_not_lost
     let alices = hold(&system, "alice").await;
     bid("alice", 1_200).await;
     let tried = || async { worker.log().iter().filter(|line| line["outcome"] == "deadline_exceeded").count() };
-    eventually("alice's is set aside", tried, |count| *count > 0).await;
+    eventually("alice's is quarantined", tried, |count| *count > 0).await;
     bid("bob", 1_300).await;
     eventually("bob's goes on", sorted, |counted| *counted == figures(1, 2)).await;
 
@@ -172,7 +172,7 @@ async fn a_message_that_makes_a_whole_batch_fail_is_found_and_parked_and_the_oth
     let system = System::new().await;
     let broker = Broker::connect(&system.amqp_url).await;
     twenty_wait(&system, &broker).await;
-    let fault = [("GAVEL_FAULT", "apply_user_stats.apply.mallory=panic@*")];
+    let fault = [("GAVEL_FAILPOINTS", "apply_user_stats.apply.mallory=panic@*")];
     let _worker = system.worker_with(&["--only", "apply_user_stats"], &fault).await;
     let parked = || parked(&system);
     let rows = eventually("the one to blame is parked", parked, |rows| rows.len() == 1).await;

@@ -2,7 +2,7 @@
 //! it is about auctions.
 use gavel_runtime::{
     App, Result, Tx,
-    schedule::{self, Tick, Timetable},
+    schedule::{self, CronSchedule, Tick},
     spec::{Limits, Queue, Spec, Trigger},
 };
 use gavel_tests::{Process, System, eventually};
@@ -61,7 +61,7 @@ async fn a_jobs_effect_its_event_and_its_completion_are_one() {
     // Out of the broker's reach, so that the event stays where it can be seen.
     let doomed = |stage: &str| {
         let fault = format!("misbehave.{stage}=abort@1");
-        let variables = system.variables(&[("GAVEL_FAULT", &fault), ("AMQP_URL", "amqp://127.0.0.1:1")]);
+        let variables = system.variables(&[("GAVEL_FAILPOINTS", &fault), ("AMQP_URL", "amqp://127.0.0.1:1")]);
         Process::start(&probe(), &[], &variables)
     };
     assert!(!doomed("before_commit").ended().await.success());
@@ -147,8 +147,8 @@ macro_rules! ticking {
         }
     };
 }
-ticking!(First, Spec::new("twin", Trigger::Schedule(Timetable::cron("* * * * * *"))));
-ticking!(Second, Spec::new("twin", Trigger::Schedule(Timetable::cron("@daily"))));
+ticking!(First, Spec::new("twin", Trigger::Schedule(CronSchedule::cron("* * * * * *"))));
+ticking!(Second, Spec::new("twin", Trigger::Schedule(CronSchedule::cron("@daily"))));
 ticking!(Broken, Spec::new("Bad Name", Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.timeout(Duration::ZERO)));
 
 #[test]

@@ -1,4 +1,5 @@
-//! What strangers can make a process write: next to nothing, and never what is wrong with a server of ours in that server's words.
+//! What strangers can make a process write: next to nothing, and never what is wrong with a server of ours in that
+//! server's words.
 use chrono::{TimeDelta, Utc};
 use futures_util::{StreamExt, future::join_all};
 use gavel_proto::v1;
@@ -46,9 +47,9 @@ async fn calls_that_lead_nowhere_or_have_no_time_write_next_to_nothing() {
     let nowhere = async || client.post(&url).header("content-type", "application/json").body("{}").send().await;
     let answers = join_all((0..200).map(|_| nowhere())).await;
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status() == 404)));
-    let hasty = api.with_header("grpc-timeout", "1n");
+    let short_lock_timeout = api.with_header("grpc-timeout", "1n");
     let unknown = "00000000-0000-4000-8000-000000000000";
-    let (late, missing) = (join_all((0..200).map(|_| hasty.item(unknown))), async {
+    let (late, missing) = (join_all((0..200).map(|_| short_lock_timeout.item(unknown))), async {
         for _ in 0..50 {
             if let Ok(mut stream) = api.watch_item(unknown, 0).await {
                 assert!(stream.next().await.is_none_or(|frame| frame.is_err()));

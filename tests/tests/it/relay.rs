@@ -9,7 +9,7 @@ async fn a_relay_killed_between_confirm_and_commit_publishes_again_and_nothing_c
     let (_service, api) = system.service().await;
     let broker = Broker::connect(&system.amqp_url).await;
     let mut doomed =
-        system.start_worker(&["--only", "relay_outbox"], &[("GAVEL_FAULT", "relay_outbox.after_confirm=abort@2")]);
+        system.start_worker(&["--only", "relay_outbox"], &[("GAVEL_FAILPOINTS", "relay_outbox.after_confirm=abort@2")]);
     doomed.ops_address().await;
     broker.tap("tap").await;
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;

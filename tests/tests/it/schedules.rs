@@ -3,7 +3,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use gavel_runtime::{
     App, Result, Tx,
     config::{Backends, Env},
-    schedule::{self, CatchUp, Tick, Timetable},
+    schedule::{self, CatchUp, CronSchedule, Tick},
     spec::{Spec, Trigger},
     testing::Worker,
 };
@@ -18,7 +18,7 @@ macro_rules! every_minute {
     ($handler:ty, $name:literal, $catch_up:expr) => {
         impl schedule::TxHandler for $handler {
             const SPEC: &'static Spec =
-                &Spec::new($name, Trigger::Schedule(Timetable::cron("* * * * *").catch_up($catch_up)));
+                &Spec::new($name, Trigger::Schedule(CronSchedule::cron("* * * * *").catch_up($catch_up)));
 
             async fn handle(tx: &mut Tx, tick: Tick) -> Result<()> {
                 let minute = sqlx::query("INSERT INTO minutes (schedule, tick_at) VALUES ($1, $2)").bind($name);

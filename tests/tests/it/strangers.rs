@@ -1,5 +1,5 @@
-//! What anybody may do without a token takes nothing from those who bid: reads and streams are limited by where they come from, a
-//! page costs a page, readiness is no read, and nothing of the operators' is within reach.
+//! What anybody may do without a token takes nothing from those who bid: reads and streams are limited by where they
+//! come from, a page costs a page, readiness is no read, and nothing of the operators' is within reach.
 use chrono::{TimeDelta, Utc};
 use futures_util::{StreamExt, future::join_all};
 use gavel_gateway::Kind;
@@ -198,8 +198,8 @@ async fn one_address_takes_only_so_many_connections() {
         open.push(tokio::net::TcpStream::connect(&address).await.expect("connected"));
     }
     let url = format!("http://{address}/healthz");
-    let turned_away = || async { Client::new().get(&url).send().await.is_err() };
-    eventually("one more is closed", turned_away, |closed| *closed).await;
+    let rejected = || async { Client::new().get(&url).send().await.is_err() };
+    eventually("one more is closed", rejected, |closed| *closed).await;
     let ops = format!("http://{}/healthz", service.ops_address().await);
     assert_eq!(reqwest::get(ops).await.expect("operators have their own").status(), StatusCode::OK);
     open.pop();

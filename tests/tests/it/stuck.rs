@@ -1,5 +1,5 @@
-//! A job that can't be settled, one that a foreign runner gave up, a queue that stands still, an auction that nobody closes: each is
-//! seen and named, and none holds up the others.
+//! A job that can't be settled, one that a foreign runner gave up, a queue that stands still, an auction that nobody
+//! closes: each is seen and named, and none holds up the others.
 use crate::broker::doctor;
 use chrono::{TimeDelta, Utc};
 use gavel_proto::v1::{self, ItemStatus};
@@ -34,7 +34,7 @@ async fn dead(system: &System) -> Vec<(Uuid, String)> {
     sqlx::query_as(dead).fetch_all(&system.db).await.expect("read")
 }
 
-/// What is wrong with that, as the doctor says; it has these words.
+/// Returns what is wrong with that, as the doctor says; it has these words.
 async fn wrong(system: &System, service: &Process, what: &str, words: &str) -> String {
     let found = || async {
         let findings = doctor(system, service).await;

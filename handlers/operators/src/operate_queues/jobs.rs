@@ -89,7 +89,7 @@ impl rpc::TxHandler for CancelJob {
         let cancelled = ops::cancel(tx.conn(), *job_id, by).await?;
         tracing::info!(%job_id, by, ?cancelled, "cancellation");
         match cancelled {
-            Cancelled::Buried => Ok(v1::CancelJobResponse { buried: true }),
+            Cancelled::DeadLettered => Ok(v1::CancelJobResponse { buried: true }),
             Cancelled::Asked => Ok(v1::CancelJobResponse { buried: false }),
             Cancelled::Dead => {
                 let message = format!("job {job_id} is dead already: there is nothing to cancel");

@@ -1,9 +1,10 @@
-//! Publishes what the outbox holds: claims some shards, publishes their events in order with confirms, deletes what the broker
-//! confirmed. A relay that dies in between leaves the rows, and the next publishes them again under the same message id.
+//! Publishes what the outbox holds: claims some shards, publishes their events in order with confirms, deletes what the
+//! broker confirmed. A relay that dies in between leaves the rows, and the next publishes them again under the same
+//! message id.
 mod sql;
 
 use gavel_runtime::{
-    Class, Error, Io, Result, fault, ids, poll,
+    Class, Error, Io, Result, failpoint, ids, poll,
     rabbitmq::{Outgoing, PublishError},
     spec::{Limits, Spec, Trigger},
 };
@@ -15,7 +16,7 @@ use uuid::Uuid;
 const BATCH: i64 = 512;
 /// Shards leased at a time, so that several loops and workers have their share.
 const SHARDS: i64 = 4;
-/// How long a relay may take over a batch before another takes the shard: more than the run's own time-out.
+/// Time for which a relay may take over a batch before another takes the shard: more than the run's own time-out.
 const LEASE: Duration = Duration::from_secs(8);
 
 /// The relay.
@@ -51,7 +52,7 @@ impl poll::IoHandler for RelayOutbox {
     async fn handle(io: &Io, Batch { shards, lease, events }: Batch) -> Result<()> {
         let outgoing: Vec<_> = events.iter().map(Pending::outgoing).collect();
         let results = io.publisher().publish_events(&outgoing).await;
-        fault::point("relay_outbox", "after_confirm");
+        failpoint::hit("relay_outbox", "after_confirm");
         let settlement = settle(&events, &results);
         let mut tx = io.begin_repeatable().await?;
         for (outbox_id, error) in &settlement.refused {
@@ -89,8 +90,8 @@ struct Settlement {
     unconfirmed: Option<String>,
 }
 
-/// What becomes of each event. An event that went out after a refused one of the same key stays in the outbox too: it
-/// goes out once more behind it, so that the last word each consumer hears is in order.
+/// Returns what becomes of each event. An event that went out after a refused one of the same key stays in the outbox
+/// too: it goes out once more behind it, so that the last word each consumer hears is in order.
 fn settle(events: &[Pending], results: &[Result<(), PublishError>]) -> Settlement {
     let mut settlement = Settlement::default();
     let mut held: BTreeSet<&str> = BTreeSet::new();

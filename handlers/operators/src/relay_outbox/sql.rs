@@ -15,8 +15,8 @@ pub(super) struct Pending {
     pub(super) traceparent: String,
 }
 
-/// Leases shards that have something to publish now, those first that were served longest ago. What waits, and what waits
-/// behind it, does not count: it would keep the other shards from their turn.
+/// Leases shards that have something to publish now, those first that were served longest ago. What waits, and what
+/// waits behind it, does not count: it would keep the other shards from their turn.
 pub(super) async fn lease_shards(tx: &mut Tx, lease: Uuid, lasts: Duration, most: i64) -> Result<Vec<i16>> {
     let shards = sqlx::query_scalar!(
         "UPDATE outbox_shards SET lease_token = $1, leased_until = clock_timestamp() + make_interval(secs => $2)
@@ -38,8 +38,8 @@ pub(super) async fn lease_shards(tx: &mut Tx, lease: Uuid, lasts: Duration, most
     Ok(shards.fetch_all(tx.conn()).await?)
 }
 
-/// The shards' events in order, without those that wait and those behind them. Each shard has its share of the limit, so that
-/// a long one does not keep the others from their turn.
+/// The shards' events in order, without those that wait and those behind them. Each shard has its share of the limit,
+/// so that a long one does not keep the others from their turn.
 pub(super) async fn pending(tx: &mut Tx, shards: &[i16], limit: i64) -> Result<Vec<Pending>> {
     let events = sqlx::query_as!(
         Pending,
@@ -75,8 +75,8 @@ pub(super) async fn hold_back(tx: &mut Tx, outbox_id: i64, error: &str) -> Resul
     Ok(())
 }
 
-/// Deletes what the broker has confirmed and gives the shards back, unless the lease has run out and another relay holds
-/// them by now.
+/// Deletes what the broker has confirmed and gives the shards back, unless the lease has run out and another relay
+/// holds them by now.
 pub(super) async fn delete_and_release(tx: &mut Tx, published: &[i64], shards: &[i16], lease: Uuid) -> Result<()> {
     sqlx::query!(
         "WITH deleted AS (DELETE FROM outbox WHERE outbox_id = ANY($1))

@@ -1,8 +1,8 @@
-//! What KEDA asks to decide how many workers there should be: of one queue, the runs at the same time that drain it within
-//! a target. Replicas are that divided by what one worker runs at once.
+//! What KEDA asks to decide how many workers there should be: of one queue, the runs at the same time that drain it
+//! within a target. Replicas are that divided by what one worker runs at once.
 //!
-//! KEDA sends no token: these calls are open to anybody who reaches the operators' listener, to which no gateway leads. What can't be
-//! answered is an error, upon which KEDA changes nothing: never a zero.
+//! KEDA sends no token: these calls are open to anybody who reaches the operators' listener, to which no gateway leads.
+//! What can't be answered is an error, upon which KEDA changes nothing: never a zero.
 use gavel_proto::externalscaler as keda;
 use gavel_runtime::{
     Error, Io, Result,
@@ -17,9 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a stream looks at its queue.
+/// Interval at which a stream looks at its queue.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it says again that there is something to do.
+/// Interval at which it says again that there is something to do.
 const SAY_AGAIN_EVERY: Duration = Duration::from_secs(5);
 /// The longest target.
 const MAX_TARGET_S: u64 = 86_400;
@@ -54,8 +54,8 @@ impl Target {
         Ok(depth.needed(self.within) > 0)
     }
 
-    /// It follows from the trigger and from the handler alone. KEDA asks when it starts, also while the database is down, and does
-    /// not ask again for minutes where there is no answer.
+    /// It follows from the trigger and from the handler alone. KEDA asks when it starts, also while the database is
+    /// down, and does not ask again for minutes where there is no answer.
     fn spec(&self, io: &Io) -> Result<keda::GetMetricSpecResponse> {
         let is_queue = |spec: &&&Spec| matches!(spec.trigger, Trigger::Job(_));
         let queues = || io.handlers().iter().filter(is_queue);
@@ -118,8 +118,8 @@ impl rpc::StreamHandler for StreamIsActive {
         Target::of(Some(request))
     }
 
-    /// Says at once what is, then each change, and again and again that there is something to do: whoever lost it once would
-    /// not look for half a minute. A look that fails after the first ends nothing.
+    /// Says at once what is, then each change, and again and again that there is something to do: whoever lost it once
+    /// would not look for half a minute. A look that fails after the first ends nothing.
     async fn handle(io: &Io, target: &Target, out: &Sink<keda::IsActiveResponse>) -> Result<()> {
         let mut active = target.is_active(io).await?;
         loop {

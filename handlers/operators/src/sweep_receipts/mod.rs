@@ -1,22 +1,23 @@
-//! Forgets old receipts, dead jobs and parked messages. A client that comes back with its key after [`KEEP_REPLIES`] is a new caller; a message that
-//! comes back after [`KEEP_INBOX`] would count again, except for money, which the spend ledger remembers for ever.
+//! Forgets old receipts, dead jobs and parked messages. A client that comes back with its key after [`KEEP_REPLIES`] is
+//! a new caller; a message that comes back after [`KEEP_INBOX`] would count again, except for money, which the spend
+//! ledger remembers for ever.
 mod sql;
 
 use gavel_runtime::{
     Result, Tx, job,
     message::parking,
-    schedule::{self, Tick, Timetable},
+    schedule::{self, CronSchedule, Tick},
     spec::{Limits, Spec, Trigger},
 };
 use std::time::Duration;
 
-/// How long a reply is given again.
+/// Time for which a reply is given again.
 pub const KEEP_REPLIES: Duration = Duration::from_hours(30 * 24);
-/// How long a message is known again.
+/// Time for which a message is known again.
 pub const KEEP_INBOX: Duration = Duration::from_hours(30 * 24);
-/// How long a dead job is kept.
+/// Time for which a dead job is kept.
 pub const KEEP_DEAD_JOBS: Duration = Duration::from_hours(90 * 24);
-/// How long a parked message is kept.
+/// Time for which a parked message is kept.
 pub const KEEP_PARKED: Duration = Duration::from_hours(90 * 24);
 /// Rows of each kind forgotten by one statement.
 const BATCH: i64 = 10_000;
@@ -27,7 +28,7 @@ const MAX_BATCHES: usize = 20;
 pub struct SweepReceipts;
 
 impl schedule::TxHandler for SweepReceipts {
-    const SPEC: &'static Spec = &Spec::new("sweep_receipts", Trigger::Schedule(Timetable::cron("* * * * *")))
+    const SPEC: &'static Spec = &Spec::new("sweep_receipts", Trigger::Schedule(CronSchedule::cron("* * * * *")))
         .limits(Limits::DEFAULT.timeout(Duration::from_secs(50)));
 
     async fn handle(tx: &mut Tx, _: Tick) -> Result<()> {

@@ -11,8 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes passwords. Under DIR is a directory for each that is to see some of them: postgres, rabbitmq, redis, service, worker,
-/// operator. Nothing that is there is overwritten.
+/// Makes passwords. Under DIR is a directory for each that is to see some of them: postgres, rabbitmq, redis, service,
+/// worker, operator. Nothing that is there is overwritten.
 #[derive(Args)]
 pub(crate) struct Accounts {
     /// Where the directories are made, or are there already

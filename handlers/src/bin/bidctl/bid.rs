@@ -11,9 +11,9 @@ use gavel_runtime::ids;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// How long `--wait` waits for the worker.
+/// Time for which `--wait` waits for the worker.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it looks: a service lets one caller read some 200 times a second.
+/// Interval at which it looks: a service lets one caller read some 200 times a second.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Args)]
@@ -93,7 +93,7 @@ impl PlaceBid {
         Ok((read_model_ms, Some(until(began, "the statistics", counted).await?)))
     }
 
-    /// How many of the caller's bids the statistics know, over all currencies.
+    /// Returns how many of the caller's bids the statistics know, over all currencies.
     async fn counted(&self, settings: &Settings, token: &str) -> anyhow::Result<i64> {
         let users = v1::UserServiceClient::new(client::config(settings)?);
         let reply = users.get_user_stats(client::request(v1::GetUserStatsRequest::default(), Some(token))).await;

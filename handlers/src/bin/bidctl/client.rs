@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow, ensure};
 use gavel_runtime::{ids, invocation::CORRELATION_HEADER, metadata::REPLAYED, tls};
 use poem_grpc::{ClientConfig, Code, Request, Response, Status};
 
-/// What every client of the public's address is built with.
+/// Returns what every client of the public's address is built with.
 pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
     config_of(settings, &settings.url)
 }
@@ -19,7 +19,7 @@ pub(crate) fn config_of(settings: &Settings, url: &str) -> anyhow::Result<Client
     client.build().with_context(|| format!("{url:?} is no URL of a service"))
 }
 
-/// What is no URL of a service would be taken for one, and fail in words of a library.
+/// Refuses what is no URL of a service: it would be taken for one, and fail in words of a library.
 pub(crate) fn check_url(url: &str) -> anyhow::Result<()> {
     let parsed = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let is_bare = parsed.is_some_and(|url| url.path() == "/" && url.query().is_none() && url.username().is_empty());
@@ -37,7 +37,7 @@ pub(crate) fn request<T>(message: T, token: Option<&str>) -> Request<T> {
     request
 }
 
-/// Whether the reply is the one that the same call was given before.
+/// Returns whether the reply is the one that the same call was given before.
 pub(crate) fn is_replayed<T>(response: &Response<T>) -> bool {
     response.metadata().get(REPLAYED.as_str()).is_some()
 }
@@ -54,7 +54,7 @@ fn name_of(code: Code) -> String {
     name
 }
 
-/// What a failed call tells its user.
+/// Returns what a failed call tells its user.
 pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
     explained_of(settings, &settings.url, status)
 }

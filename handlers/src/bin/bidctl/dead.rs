@@ -112,7 +112,7 @@ impl List {
 }
 
 impl Selection {
-    /// What follows from the end of those that are named, or of the newest of a kind.
+    /// Returns what follows from the end of those that are named, or of the newest of a kind.
     async fn consequence(&self, ops: &Ops<'_>) -> anyhow::Result<String> {
         let mut job_ids = self.job_ids.clone();
         if let Some(kind) = &self.kind {

@@ -24,7 +24,7 @@ pub(crate) async fn run(settings: &Settings, output: Output) -> anyhow::Result<E
     Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the service says of itself there.
+/// Returns what the service says of itself there.
 async fn service(settings: &Settings, what: &str, address: &str) -> Finding {
     let (ok, detail) = match readiness(settings, address).await {
         Ok(detail) => (true, detail),

@@ -25,7 +25,7 @@ pub(crate) struct Token {
     /// What the user may do: give it again for each further role
     #[arg(long = "role", value_parser = ROLES, default_value = "bidder")]
     roles: Vec<String>,
-    /// How long the token is valid
+    /// Time for which the token is valid
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1_440))]
     minutes: u32,
 }

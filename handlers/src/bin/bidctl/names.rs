@@ -4,7 +4,7 @@ use gavel_runtime::names::nearest;
 /// Names less alike than this are not each other's misspelling.
 const ALIKE: f64 = 0.7;
 
-/// What is said of a name that is not among those: the nearest, and all of them.
+/// Returns what is said of a name that is not among those: the nearest, and all of them.
 pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     let hint = nearest(name, known, ALIKE).map(|nearest| format!(", perhaps {nearest}?")).unwrap_or_default();
     format!("there is no {what} {name:?}{hint}; allowed: {}", known.join(", "))

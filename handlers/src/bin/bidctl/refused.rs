@@ -10,12 +10,12 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// What is not there.
+    /// Returns what is not there.
     pub(crate) fn not_found(message: String) -> Self {
         Self { code: "not_found".to_owned(), message }
     }
 
-    /// Whether the same call will be answered so however often it is made.
+    /// Returns whether the same call will be answered so however often it is made.
     pub(crate) fn is_final(&self) -> bool {
         matches!(
             &*self.code,

@@ -25,10 +25,10 @@ pub(crate) struct Settings {
     pub(crate) cacert: Option<PathBuf>,
     pub(crate) user: Option<String>,
     pub(crate) token: Option<String>,
-    /// Whether the addresses come from the development file alone.
+    /// True if the addresses come from the development file alone.
     pub(crate) is_url_from_file: bool,
     pub(crate) is_ops_url_from_file: bool,
-    /// Whether `cargo xtask up` has left its settings in this program's checkout.
+    /// True if `cargo xtask up` has left its settings in this program's checkout.
     pub(crate) in_checkout: bool,
 }
 
@@ -85,7 +85,8 @@ impl Settings {
     }
 }
 
-/// The settings that `cargo xtask up` has left in the checkout that this program was built in, where we are inside of it.
+/// The settings that `cargo xtask up` has left in the checkout that this program was built in, where we are inside of
+/// it.
 fn development_file() -> anyhow::Result<HashMap<String, String>> {
     let Ok(here) = env::current_dir() else { return Ok(HashMap::new()) };
     let program = env::current_exe().and_then(fs::canonicalize).unwrap_or_default();

@@ -3,7 +3,7 @@ use crate::{output::Output, refused::Refused};
 use clap::Args;
 use std::{io::IsTerminal, time::Duration};
 
-/// Whether standard output is a terminal that knows of a cursor.
+/// Returns whether standard output is a terminal that knows of a cursor.
 fn is_screen() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

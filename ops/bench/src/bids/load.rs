@@ -48,7 +48,7 @@ pub(crate) fn item_id(n: usize) -> String {
 pub(crate) struct Tally {
     pub(crate) accepted: u32,
     pub(crate) refused: u32,
-    pub(crate) turned_away: u32,
+    pub(crate) rejected: u32,
     /// Of accepted and refused bids, in ms, sorted.
     pub(crate) decided_ms: Vec<f64>,
     /// Of those turned away.
@@ -65,7 +65,7 @@ impl Tally {
             Answer::Accepted => self.accepted += 1,
             Answer::Refused => self.refused += 1,
             Answer::TurnedAway => {
-                self.turned_away += 1;
+                self.rejected += 1;
                 self.turned_away_ms.push(took_ms);
                 return;
             }
@@ -78,7 +78,7 @@ impl Tally {
         for tally in tallies {
             sum.accepted += tally.accepted;
             sum.refused += tally.refused;
-            sum.turned_away += tally.turned_away;
+            sum.rejected += tally.rejected;
             sum.decided_ms.extend(tally.decided_ms);
             sum.turned_away_ms.extend(tally.turned_away_ms);
         }

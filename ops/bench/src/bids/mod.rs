@@ -19,7 +19,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const TIME: Duration = Duration::from_secs(8);
 /// Of each cell of the growth table.
 const CELL: Duration = Duration::from_secs(4);
-/// Bids of the open load come over so few connections: many more would cost the generator, on the same machine, what is measured.
+/// Bids of the open load come over so few connections: many more would cost the generator, on the same machine, what is
+/// measured.
 const OPEN_CONNECTIONS: usize = 16;
 const OVERLOADED_ITEMS: u32 = 10_000;
 /// Baseline clients.
@@ -182,11 +183,12 @@ async fn cell(bench: &Bench<'_>, items: u32, clients: usize) -> anyhow::Result<V
     ])
 }
 
-/// The peak of clients that each wait for their answer, and then twice as many bids as that. What is accepted of those may be more: an
-/// open load's calls share writes. Then that is a peak as well, and twice as many as that are sent, until no more are accepted.
+/// The peak of clients that each wait for their answer, and then twice as many bids as that. What is accepted of those
+/// may be more: an open load's calls share writes. Then that is a peak as well, and twice as many as that are sent,
+/// until no more are accepted.
 ///
-/// The load comes from the same processors, and twice as much of it takes more of them: so the goodput is also given for each
-/// second of the processors' time that the load left.
+/// The load comes from the same processors, and twice as much of it takes more of them: so the goodput is also given
+/// for each second of the processors' time that the load left.
 async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
     let (mut ratios, mut strict, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let mut last = None;
@@ -224,7 +226,7 @@ async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> 
         above(
             &format!("turned away, {work}"),
             "bids/s",
-            f64::from(tally.turned_away) / extent::time(TIME).as_secs_f64(),
+            f64::from(tally.rejected) / extent::time(TIME).as_secs_f64(),
             0.0,
         ),
         below(&format!("p50 of being turned away, {work}"), "ms", percentile(&tally.turned_away_ms, 50), f64::INFINITY),

@@ -11,7 +11,8 @@ use std::{
 
 /// Ports that the system chooses.
 pub(crate) const ANYWHERE: [(&str, &str); 2] = [("GAVEL_LISTEN", "127.0.0.1:0"), ("GAVEL_OPS_LISTEN", "127.0.0.1:0")];
-/// A few clients stand for many callers, and all have one address: what is counted for each is counted, and never too much.
+/// A few clients stand for many callers, and all have one address: what is counted for each is counted, and never too
+/// much.
 pub(crate) const BOUNDLESS: [(&str, &str); 6] = [
     ("GAVEL_CALLS_PER_CALLER", "1000000"),
     ("GAVEL_READS_PER_CALLER", "1000000"),

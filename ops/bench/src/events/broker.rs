@@ -46,7 +46,7 @@ impl Broker {
         Ok(Self { connection, channel })
     }
 
-    /// Whether the consumers' queues are there.
+    /// Returns whether the consumers' queues are there.
     pub(crate) async fn is_declared(&self) -> bool {
         // Asking for what is not there costs the channel.
         let Ok(channel) = self.connection.create_channel().await else { return false };

@@ -137,7 +137,8 @@ pub(crate) async fn relay(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Ve
     ])
 }
 
-/// How old each event is when a consumer has it, in ms, sorted: from the instant of the decision, by the database's clock.
+/// Returns how old each event is when a consumer has it, in ms, sorted: from the instant of the decision, by the
+/// database's clock.
 async fn lags(bench: &Bench<'_>, broker: &Broker) -> anyhow::Result<Vec<f64>> {
     let items = 1_000;
     bench.stage(items).await?.close().await;

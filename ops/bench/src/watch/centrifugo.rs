@@ -58,7 +58,7 @@ impl Centrifugo {
     }
 }
 
-/// How late its publications come, from the moment at which each is handed over. `others_p99_ms` is asked
+/// Returns how late its publications come, from the moment at which each is handed over. `others_p99_ms` is asked
 /// when everybody listens and when all was said, and given as it was then.
 pub(super) async fn lateness(
     program: &str,

@@ -1,4 +1,5 @@
-//! Watchers of one item, each on a connection of its own, while it is bid on; and Centrifugo's of one channel beside them.
+//! Watchers of one item, each on a connection of its own, while it is bid on; and Centrifugo's of one channel beside
+//! them.
 mod centrifugo;
 mod seen;
 mod streamed;
@@ -71,7 +72,8 @@ impl Load {
     }
 }
 
-/// `only` is a number of watchers, or `WATCHERSxBIDS` a second. Without Centrifugo's program there is nothing beside ours.
+/// `only` is a number of watchers, or `WATCHERSxBIDS` a second. Without Centrifugo's program there is nothing beside
+/// ours.
 pub(crate) async fn run(bench: &Bench<'_>, only: Option<&str>) -> anyhow::Result<Vec<Row>> {
     let peer = std::env::var("CENTRIFUGO").ok();
     let mut rows = Vec::new();
@@ -139,7 +141,7 @@ async fn watched(bench: &Bench<'_>, load: Load, goals: &Goals, peer: Option<&str
     ])
 }
 
-/// How late Centrifugo's watchers hear, and bids on our service meanwhile, p99 in ms.
+/// Returns how late Centrifugo's watchers hear, and bids on our service meanwhile, p99 in ms.
 async fn theirs(bench: &Bench<'_>, load: Load, program: &str) -> anyhow::Result<(Lateness, f64)> {
     let _pool = bench.stage(2).await?;
     let service = start(bench, "bid-service", &[]).await?;

@@ -38,12 +38,12 @@ impl Seen {
         self.arrivals.iter_mut().for_each(Vec::clear);
     }
 
-    /// How many know this version, or a newer one.
+    /// Returns how many know this version, or a newer one.
     pub(super) fn know(&self, version: i64) -> usize {
         self.arrivals.iter().filter(|arrivals| arrivals.last().is_some_and(|(came, _)| *came >= version)).count()
     }
 
-    /// How late they came, of those made at these times.
+    /// Returns how late they came, of those made at these times.
     pub(super) fn lateness(&self, made: &[(i64, DateTime<Utc>)]) -> Lateness {
         let (mut ms, mut themselves) = (Vec::new(), 0_u32);
         for arrivals in &self.arrivals {

@@ -1,5 +1,5 @@
-//! An answer over HTTP/1.1 that goes on for as long as both sides like, read at the least cost: the machine is shared with what
-//! is measured.
+//! An answer over HTTP/1.1 that goes on for as long as both sides like, read at the least cost: the machine is shared
+//! with what is measured.
 use anyhow::{Context, bail};
 use bytes::{Buf, BytesMut};
 use tokio::{

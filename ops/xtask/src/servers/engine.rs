@@ -6,7 +6,7 @@ pub(crate) fn image(variable: &str, default: &str) -> String {
     env::var(variable).ok().filter(|image| !image.is_empty()).unwrap_or_else(|| default.to_owned())
 }
 
-/// Whether a Docker engine answers.
+/// Returns whether a Docker engine answers.
 pub(crate) fn engine_answers() -> bool {
     Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
 }

@@ -16,8 +16,8 @@ pub(super) struct Set<'a> {
     pub(super) epmd_port: u16,
 }
 
-/// Stops what an earlier run of ours, killed in the middle, has left behind: our own processes before their servers. A pid
-/// that meanwhile belongs to another program is recognised and left alone.
+/// Stops what an earlier run of ours, killed in the middle, has left behind: our own processes before their servers. A
+/// pid that meanwhile belongs to another program is recognised and left alone.
 pub(super) fn reap(set: &Set<'_>) -> anyhow::Result<Vec<String>> {
     let entries = fs::read_dir(set.dir)?.collect::<Result<Vec<_>, _>>()?;
     let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();

@@ -1,4 +1,5 @@
-//! The passwords of a set of private servers, made once and kept with their data: whoever else uses this machine knows none.
+//! The passwords of a set of private servers, made once and kept with their data: whoever else uses this machine knows
+//! none.
 use super::layout::Layout;
 use anyhow::Context;
 use gavel_accounts::{Passwords, password};

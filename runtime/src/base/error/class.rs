@@ -101,7 +101,7 @@ impl Class {
         }
     }
 
-    /// What a job or message whose handler returned this should meet with.
+    /// Returns what a job or message whose handler returned this should meet with.
     pub const fn disposition(self) -> Disposition {
         match self {
             Self::Exhausted | Self::Unavailable | Self::DeadlineExceeded => Disposition::RetryUntilItWorks,
@@ -122,7 +122,8 @@ impl Class {
 /// What becomes of a job or a message after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// The surroundings are at fault: a message is held and tried again for as long as it takes; a job uses up its tries.
+    /// The surroundings are at fault: a message is held and tried again for as long as it takes; a job uses up its
+    /// tries.
     RetryUntilItWorks,
     /// It may be a passing fault or a poisonous payload: a bounded number of tries, then dead or parked.
     RetryThenGiveUp,

@@ -15,13 +15,13 @@ pub struct Error {
     class: Class,
     message: Cow<'static, str>,
     details: Vec<prost_types::Any>,
-    /// Whether the text of a fault of ours may be seen.
+    /// True if the text of a fault of ours may be seen.
     is_shown: bool,
     source: Option<anyhow::Error>,
     rolled_back: Option<RolledBack>,
     retry_after: Option<Duration>,
     reason: Option<&'static str>,
-    /// Whether the database's session that it happened in is of no use any more.
+    /// True if the database's session that it happened in is of no use any more.
     spends_session: bool,
     is_unknown: bool,
     metadata: Option<Box<Metadata>>,
@@ -59,8 +59,8 @@ impl Error {
         Self::new(Class::Invalid, message.to_string())
     }
 
-    /// [`Class::Invalid`] here and now: a message tells of something that this version does not know. It is kept for one that
-    /// does.
+    /// [`Class::Invalid`] here and now: a message tells of something that this version does not know. It is kept for
+    /// one that does.
     pub fn unknown(message: impl fmt::Display) -> Self {
         Self { is_unknown: true, ..Self::invalid(format!("unknown to this version: {message}")) }
     }
@@ -135,7 +135,7 @@ impl Error {
         &self.details
     }
 
-    /// Whether the text is for nobody but the log.
+    /// Returns whether the text is for nobody but the log.
     pub(crate) fn is_masked(&self) -> bool {
         self.class == Class::Internal && !self.is_shown
     }
@@ -150,7 +150,7 @@ impl Error {
         self.retry_after
     }
 
-    /// What programs can tell it by.
+    /// Returns what programs can tell it by.
     pub fn reason(&self) -> Option<&'static str> {
         self.reason
     }
@@ -160,7 +160,7 @@ impl Error {
         self.metadata.as_deref()
     }
 
-    /// Whether another version may know what this one does not.
+    /// Returns whether another version may know what this one does not.
     pub(crate) fn is_unknown(&self) -> bool {
         self.is_unknown
     }
@@ -170,7 +170,7 @@ impl Error {
         Self { message: format!("{}; {hint}", self.message).into(), ..self }
     }
 
-    /// Whether the database's session that it happened in is of no use any more: its connection must be closed.
+    /// Returns whether the database's session that it happened in is of no use any more: its connection must be closed.
     pub(crate) fn spends_session(&self) -> bool {
         self.spends_session
     }
@@ -238,8 +238,8 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether an error leaves its session in doubt: then its connection is closed. A new one may be what this one can't become:
-/// able to write, without a plan of yesterday's table, with the settings of today.
+/// Returns whether an error leaves its session in doubt: then its connection is closed. A new one may be what this one
+/// can't become: able to write, without a plan of yesterday's table, with the settings of today.
 pub(crate) fn spends_session(error: &sqlx::Error) -> bool {
     use sqlx::Error as Sql;
     match error {

@@ -7,8 +7,8 @@ pub const MAX_BATCH_BYTES: usize = 16 << 20;
 /// The most batches of one handler at the same time, in one process.
 pub const MAX_LANES: usize = 64;
 
-/// How calls or messages are combined: whatever waits becomes one batch, in one transaction. Nothing ever waits for a batch
-/// to fill: it grows only while those before it are being committed.
+/// How calls or messages are combined: whatever waits becomes one batch, in one transaction. Nothing ever waits for a
+/// batch to fill: it grows only while those before it are being committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
     /// The most entries of one batch, up to [`MAX_BATCH`].
@@ -50,7 +50,7 @@ impl Batch {
         Self { per_key, ..self }
     }
 
-    pub(super) fn faults(&self, mut say: impl FnMut(String)) {
+    pub(super) fn validate(&self, mut say: impl FnMut(String)) {
         if self.size == 0 || self.size > MAX_BATCH {
             say(format!("a batch of {} is out of range; allowed: 1 to {MAX_BATCH}", self.size));
         }

@@ -1,14 +1,14 @@
 //! What every registration has in common: a name, a trigger and limits, checked at start-up.
 mod batch;
+mod pool_kind;
 mod queue;
-mod share;
 
 pub use batch::{Batch, MAX_BATCH, MAX_BATCH_BYTES, MAX_LANES};
 pub use queue::{Durability, MAX_GROUP, Queue, Rate};
 
-pub(crate) use share::Share;
+pub(crate) use pool_kind::PoolKind;
 
-use super::timetable::Timetable;
+use super::cron::CronSchedule;
 use std::{fmt, time::Duration};
 
 /// The longest time-out a handler may ask for.
@@ -71,7 +71,7 @@ pub enum Trigger {
     /// A message with one of these routing keys, in every service process.
     Broadcast(&'static [&'static str]),
     /// The clock, once across all replicas.
-    Schedule(Timetable),
+    Schedule(CronSchedule),
     /// A loop in every replica, pausing this long when there is nothing to do.
     Poll(Duration),
     /// Jobs of the crate sqlxmq on these channels.
@@ -93,19 +93,19 @@ impl Trigger {
         }
     }
 
-    /// Whether a worker process runs it; otherwise a service process does.
+    /// Returns whether a worker process runs it; otherwise a service process does.
     pub const fn is_workers(self) -> bool {
         !matches!(self, Self::Rpc(_) | Self::Http(_) | Self::Broadcast(_))
     }
 }
 
 impl Trigger {
-    /// Whose share of the connections its transactions are on.
-    pub(crate) const fn share(self) -> Share {
+    /// The pool whose connections its transactions are on.
+    pub(crate) const fn pool_kind(self) -> PoolKind {
         match self {
-            Self::Rpc(_) | Self::Http(_) | Self::Broadcast(_) => Share::Calls,
-            Self::Job(_) | Self::Message(_) | Self::Schedule(_) | Self::Sqlxmq(_) => Share::Jobs,
-            Self::Poll(_) => Share::Relay,
+            Self::Rpc(_) | Self::Http(_) | Self::Broadcast(_) => PoolKind::Calls,
+            Self::Job(_) | Self::Message(_) | Self::Schedule(_) | Self::Sqlxmq(_) => PoolKind::Jobs,
+            Self::Poll(_) => PoolKind::Relay,
         }
     }
 }
@@ -125,7 +125,7 @@ impl fmt::Display for Trigger {
             Self::Message(keys) | Self::Broadcast(keys) | Self::Sqlxmq(keys) => {
                 write!(f, "{} {}", self.kind(), keys.join(", "))
             }
-            Self::Schedule(timetable) => write!(f, "schedule {timetable}"),
+            Self::Schedule(cron) => write!(f, "schedule {cron}"),
             Self::Poll(idle) => write!(f, "poll every {idle:?} when idle"),
         }
     }
@@ -144,9 +144,10 @@ pub struct Spec {
     pub batch: Option<Batch>,
     /// Which listener leads to it, where it is a call or a route.
     pub listener: Listener,
-    /// What follows where a job of it is cancelled or discarded, for whoever is about to; empty where nothing much does.
+    /// What follows where a job of it is cancelled or discarded, for whoever is about to; empty where nothing much
+    /// does.
     pub consequence: &'static str,
-    /// Whether it is told of its call, and may say something beside the answer ([`Call`](crate::base::call::Call)).
+    /// True if it is told of its call, and may say something beside the answer ([`Call`](crate::base::call::Call)).
     pub sees_call: bool,
     /// The largest request, in bytes, before and after decompression, where it is a call.
     pub max_request: usize,
@@ -213,7 +214,7 @@ impl Spec {
     }
 
     /// Everything that is wrong with this registration by itself.
-    pub fn faults(&self) -> Vec<String> {
+    pub fn validate(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut say = |fault: String| faults.push(format!("handler {:?}: {fault}", self.name));
         if !is_snake_case(self.name) {
@@ -233,7 +234,7 @@ impl Spec {
             say(format!("requests of {} bytes are out of range; allowed: 1 to {MOST_MAX_REQUEST}", self.max_request));
         }
         if let Some(batch) = self.batch {
-            batch.faults(&mut say);
+            batch.validate(&mut say);
         }
         match self.trigger {
             Trigger::Rpc(method) if method.split('/').filter(|part| !part.is_empty()).count() != 2 => {
@@ -241,9 +242,9 @@ impl Spec {
             }
             Trigger::Http(path) if !path.starts_with('/') => say(format!("path {path:?} must start with /")),
             Trigger::Message([]) | Trigger::Broadcast([]) => say("it has no routing key".to_owned()),
-            Trigger::Job(queue) => queue.faults(say),
-            Trigger::Schedule(timetable) => {
-                if let Some(fault) = timetable.fault() {
+            Trigger::Job(queue) => queue.validate(say),
+            Trigger::Schedule(cron) => {
+                if let Some(fault) = cron.validate() {
                     say(fault);
                 }
             }
@@ -266,14 +267,15 @@ fn is_snake_case(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn faults(name: &'static str, trigger: Trigger, limits: Limits) -> Vec<String> {
-        Spec { limits, ..Spec::new(name, trigger) }.faults()
+    fn problems_of(name: &'static str, trigger: Trigger, limits: Limits) -> Vec<String> {
+        Spec { limits, ..Spec::new(name, trigger) }.validate()
     }
 
     #[test]
     fn each_fault_names_the_handler_and_what_is_allowed() {
-        assert_eq!(faults("fine_1", Trigger::Job(Queue::TX), Limits::DEFAULT), Vec::<String>::new());
-        let all = faults("Bad", Trigger::Rpc("x"), Limits { timeout: Duration::ZERO, retries: 101, concurrency: 0 });
+        assert_eq!(problems_of("fine_1", Trigger::Job(Queue::TX), Limits::DEFAULT), Vec::<String>::new());
+        let all =
+            problems_of("Bad", Trigger::Rpc("x"), Limits { timeout: Duration::ZERO, retries: 101, concurrency: 0 });
         assert_eq!(all.len(), 5, "{all:#?}");
         assert!(
             all.iter().all(|fault| fault.contains("\"Bad\"") && fault.contains("must") || fault.contains("allowed"))
@@ -290,7 +292,7 @@ mod tests {
             Batch::DEFAULT.lanes(MAX_LANES + 1),
             Batch::DEFAULT.per_key(0),
         ] {
-            let faults = Spec::new("a", Trigger::Rpc("a.B/C")).batched(batch).faults();
+            let faults = Spec::new("a", Trigger::Rpc("a.B/C")).batched(batch).validate();
             assert_eq!(faults.len(), 1, "{batch:?}: {faults:?}");
         }
     }
@@ -302,15 +304,15 @@ mod tests {
             Trigger::Http("x"),
             Trigger::Message(&[]),
             Trigger::Broadcast(&[]),
-            Trigger::Schedule(Timetable::cron("whenever")),
-            Trigger::Schedule(Timetable::cron("@daily").zone("Mars/Olympus")),
+            Trigger::Schedule(CronSchedule::cron("whenever")),
+            Trigger::Schedule(CronSchedule::cron("@daily").zone("Mars/Olympus")),
             Trigger::Poll(Duration::from_micros(1)),
             Trigger::Job(Queue::TX.batch(0)),
             Trigger::Job(Queue::TX.across(0)),
             Trigger::Job(Queue::TX.rate(0, Duration::from_secs(1))),
             Trigger::Job(Queue::IO.durability(bad_group)),
         ] {
-            let faults = faults("a", trigger, Limits::DEFAULT);
+            let faults = problems_of("a", trigger, Limits::DEFAULT);
             assert_eq!(faults.len(), 1, "{trigger}: {faults:?}");
         }
     }

@@ -31,9 +31,11 @@ pub struct Queue {
     /// When a completion is durable.
     pub durability: Durability,
     /// The most jobs that one claim takes, up to [`MAX_BATCH`]. A `Tx` batch is one transaction, which takes no further
-    /// job once it has run for [`BATCH_WINDOW`](crate::triggers::job::BATCH_WINDOW): slow jobs commit one by one whatever stands here.
+    /// job once it has run for [`BATCH_WINDOW`](crate::triggers::job::BATCH_WINDOW): slow jobs commit one by one
+    /// whatever stands here.
     pub batch: usize,
-    /// Runs at the same time over all processes; only [`Limits::concurrency`](super::Limits::concurrency) per process where none.
+    /// Runs at the same time over all processes; only [`Limits::concurrency`](super::Limits::concurrency) per process
+    /// where none.
     pub across: Option<u32>,
     /// How many may begin in a time, over all processes.
     pub rate: Option<Rate>,
@@ -78,7 +80,7 @@ impl Queue {
         Self { max_backoff, ..self }
     }
 
-    pub(super) fn faults(&self, mut say: impl FnMut(String)) {
+    pub(super) fn validate(&self, mut say: impl FnMut(String)) {
         if self.batch == 0 || self.batch > MAX_BATCH {
             say(format!("a batch of {} is out of range; allowed: 1 to {MAX_BATCH}", self.batch));
         }

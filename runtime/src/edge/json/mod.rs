@@ -1,8 +1,9 @@
 //! ProtoJSON, read strictly: <https://protobuf.dev/programming-guides/json/>.
 //!
-//! Whoever writes JSON writes it by hand, and what is misread acts: an amount that a floating-point number has rounded, one of two
-//! amounts of which the last wins, a field that does not exist and was meant to hold something back. So every value is looked at
-//! as it was written, refused by the name of its field, and handed on in a form that can't be misread.
+//! Whoever writes JSON writes it by hand, and what is misread acts: an amount that a floating-point number has rounded,
+//! one of two amounts of which the last wins, a field that does not exist and was meant to hold something back. So
+//! every value is looked at as it was written, refused by the name of its field, and handed on in a form that can't be
+//! misread.
 mod number;
 mod scalar;
 
@@ -127,7 +128,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Types with a form of their own in JSON. Times are looked at here: a second that there is not would become another one.
+    /// Types with a form of their own in JSON. Times are looked at here: a second that there is not would become
+    /// another one.
     fn well_known(&mut self, raw: &RawValue, message: &MessageDescriptor, path: &str) -> Result<(), Wrong> {
         let checked = match message.full_name() {
             "google.protobuf.Timestamp" => scalar::check_time(raw.get()),

@@ -1,5 +1,5 @@
-//! Whole numbers as ProtoJSON writes them: `100`, `"100"`, `1e2`, `100.0`. Read by their digits: a floating-point number has only 53
-//! bits, and would make `99.99999999999999999` a hundred.
+//! Whole numbers as ProtoJSON writes them: `100`, `"100"`, `1e2`, `100.0`. Read by their digits: a floating-point
+//! number has only 53 bits, and would make `99.99999999999999999` a hundred.
 
 /// The most digits of a whole number, and the largest exponent that could lead to one.
 const MOST: usize = 40;

@@ -3,7 +3,7 @@ use crate::queue::{
     claim::Claimed,
     settle::{self, Keys},
 };
-use crate::{Class, Error, Io, Result, Tx, base::fault};
+use crate::{Class, Error, Io, Result, Tx, base::failpoint};
 use std::{
     ops::Deref,
     sync::atomic::{AtomicBool, Ordering},
@@ -34,7 +34,7 @@ impl Attempt {
         Self { io, token, job: job.clone(), kind, per_key, completed: AtomicBool::new(false) }
     }
 
-    /// Whether its handler has completed the job itself.
+    /// Returns whether its handler has completed the job itself.
     pub(super) fn is_completed(&self) -> bool {
         self.completed.load(Ordering::Relaxed)
     }
@@ -69,12 +69,12 @@ impl Attempt {
             Ok(unblocked) => unblocked,
             Err(error) => return Err(tx.fail(error).await),
         };
-        fault::point(self.kind, "before_commit");
+        failpoint::hit(self.kind, "before_commit");
         tx.commit().await?;
         if let Some(kind) = self.io.runtime().jobs().kinds().get(self.kind) {
             kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
         }
-        fault::point(self.kind, "after_commit");
+        failpoint::hit(self.kind, "after_commit");
         self.completed.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -1,20 +1,20 @@
-//! What a runner of the crate sqlxmq leaves of a job: it makes its last try with a row that is never due again, and where that try
-//! fails, or its process dies, the row stays as it is for ever. Kinds that are run here have no other runner, so such a job is
-//! given the time that a try may take anywhere, and then buried.
+//! What a runner of the crate sqlxmq leaves of a job: it makes its last try with a row that is never due again, and
+//! where that try fails, or its process dies, the row stays as it is for ever. Kinds that are run here have no other
+//! runner, so such a job is given the time that a try may take anywhere, and then buried.
 use crate::queue::{
     Kind,
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
 };
-use crate::{Invocation, Result, Runtime, Tx, base::spec::Share};
+use crate::{Invocation, Result, Runtime, Tx, base::spec::PoolKind};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// A last try that was begun elsewhere has this long.
 const PATIENCE: Duration = Duration::from_hours(1);
-/// How often such jobs are looked for.
+/// Interval at which such jobs are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// How long that may take.
+/// Time for which that may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Jobs taken at a time.
 const BATCH: i64 = 100;
@@ -37,7 +37,7 @@ pub(super) fn run(runtime: &Runtime) {
 
 async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
     let names: Vec<_> = kinds.iter().map(|kind| kind.spec.name.to_owned()).collect();
-    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
     // Those that were not seen before: their time begins. A lease is what nobody else touches.
     sqlx::query!(
         "UPDATE mq_msgs SET lease_token = $3, leased_until = clock_timestamp() + make_interval(secs => $2)
@@ -66,9 +66,9 @@ async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
 
 /// Buries one whose time is over; false where there is none.
 async fn bury_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> Result<bool> {
-    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
     let Some((kind, job)) = over(&mut tx, names).await? else { return tx.commit().await.map(|()| false) };
-    let buried = bury(&mut tx, kinds, &kind, &job).await;
+    let buried = dead_letter(&mut tx, kinds, &kind, &job).await;
     match buried {
         Ok(()) => tx.commit().await.map(|()| true),
         Err(error) => {
@@ -79,19 +79,19 @@ async fn bury_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> 
     }
 }
 
-async fn bury(tx: &mut Tx, kinds: &[Arc<Kind>], kind: &str, job: &Claimed) -> Result<()> {
+async fn dead_letter(tx: &mut Tx, kinds: &[Arc<Kind>], kind: &str, job: &Claimed) -> Result<()> {
     let Some(kind) = kinds.iter().find(|known| known.spec.name == kind) else { return Ok(()) };
     let error = "a runner of the crate sqlxmq gave it up: its last try failed, or its process died".to_owned();
     tracing::error!(handler = kind.spec.name, job_id = %job.id, error, "the job is dead");
     let per_key = kind.per_key();
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let failure = Failure { class: "exhausted", error, after: None };
-    settle::bury(tx.conn(), job, Fence::Token(Uuid::max()), &failure, &keys).await.map(drop)
+    settle::dead_letter(tx.conn(), job, Fence::Token(Uuid::max()), &failure, &keys).await.map(drop)
 }
 
 /// One that can't be buried has as long again as it had.
 async fn put_off(runtime: &Runtime, job_id: Uuid) -> Result<()> {
-    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
     sqlx::query!(
         "UPDATE mq_msgs SET leased_until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1",
         job_id,

@@ -8,7 +8,7 @@ use crate::queue::{
 };
 use crate::{
     Class, Error, Invocation, Result, Runtime, Tx,
-    base::{backoff, error::Disposition, spec::Share},
+    base::{backoff, error::Disposition, spec::PoolKind},
 };
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(super) enum Outcome {
     },
 }
 
-/// What a run came to that may have been asked to stop.
+/// Returns what a run came to that may have been asked to stop.
 pub(super) fn judge_stoppable(result: Result<Verdict>, stop: &Stop) -> Outcome {
     if result.is_err() && stop.is_lost() { Outcome::Lost } else { judge(result) }
 }
@@ -61,13 +61,13 @@ pub(super) fn judge(result: Result<Verdict>) -> Outcome {
     }
 }
 
-/// What a handler that was asked to stop comes to.
+/// Returns what a handler that was asked to stop comes to.
 pub(super) fn cancelled() -> Error {
     Error::new(Class::Refused, "the job was cancelled")
 }
 
-/// Puts the job off, or buries it when that was its last try. Goes on trying while that may pass, up to a lease. Then, and after
-/// whatever else goes wrong, it is counted against the job, which steps aside.
+/// Puts the job off, or buries it when that was its last try. Goes on trying while that may pass, up to a lease. Then,
+/// and after whatever else goes wrong, it is counted against the job, which steps aside.
 ///
 /// # Errors
 /// Those of a database that does not answer.
@@ -98,7 +98,7 @@ pub(super) async fn settle(
     }
 }
 
-/// Whether the same may work a little later.
+/// Returns whether the same may work a little later.
 fn is_passing(error: &Error) -> bool {
     error.is_transient_conflict()
         || matches!(error.class(), Class::Unavailable | Class::Exhausted | Class::DeadlineExceeded)
@@ -108,14 +108,14 @@ fn is_passing(error: &Error) -> bool {
 async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, why: &Error) -> Result<()> {
     let (handler, job_id) = (kind.spec.name, job.id);
     tracing::error!(handler, %job_id, error = %why, "the job can't be settled: it steps aside");
-    let aside = async {
-        let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
+    let moved = async {
+        let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
         let is_moved = settle::step_aside(tx.conn(), job, fence).await?;
         tx.commit().await?;
         // Neither put off nor taken over: whatever its row says, it would be the first to be claimed again.
         if is_moved { Ok(()) } else { Err(Error::internal(anyhow::anyhow!("this attempt does not hold it"))) }
     };
-    match aside.await {
+    match moved.await {
         Err(error) if is_passing(&error) => {
             kind.shun(job.id);
             Err(error)
@@ -130,7 +130,7 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
 }
 
 async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &Outcome) -> Result<()> {
-    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
     let per_key = kind.per_key();
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let mut unblocked = Vec::new();
@@ -142,7 +142,7 @@ async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence
         }
         Outcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
             tracing::error!(handler = kind.spec.name, job_id = %job.id, error = failure.error, "the job is dead");
-            let buried = settle::bury(tx.conn(), job, fence, failure, &keys).await?;
+            let buried = settle::dead_letter(tx.conn(), job, fence, failure, &keys).await?;
             let held = buried.is_some();
             unblocked = buried.unwrap_or_default();
             held
@@ -179,8 +179,8 @@ pub(super) async fn stoppable(stop: &Stop, work: impl Future<Output = Result<Ver
     }
 }
 
-/// What a job that killed too many workers comes to.
-pub(super) fn killer() -> Outcome {
+/// Returns what a job that killed too many workers comes to.
+pub(super) fn poison() -> Outcome {
     let error = format!("{MAX_DEATHS} workers died while they ran it");
     Outcome::Failed { failure: Failure { class: "killer", error, after: None }, give_up: true }
 }

@@ -7,13 +7,14 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What becomes of a job whose handler returned. An error's class decides otherwise: what can't work is dead, the rest is
-/// retried.
+/// What becomes of a job whose handler returned. An error's class decides otherwise: what can't work is dead, the rest
+/// is retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Done: what it did is committed and the job is gone.
     Done,
-    /// Not yet, and this try counts as failed: nothing that it did stays. The pause is the usual backoff where none is given.
+    /// Not yet, and this try counts as failed: nothing that it did stays. The pause is the usual backoff where none is
+    /// given.
     Retry {
         /// When to try again.
         after: Option<Duration>,
@@ -31,8 +32,8 @@ pub enum Verdict {
 
 /// Runs one kind of job, with pure database effects.
 pub trait TxHandler: Send + Sync + 'static {
-    /// Name, [`Trigger::Job`](crate::base::spec::Trigger::Job) and limits. The name is the job's kind and the retries are the
-    /// job's.
+    /// Name, [`Trigger::Job`](crate::base::spec::Trigger::Job) and limits. The name is the job's kind and the retries
+    /// are the job's.
     const SPEC: &'static Spec;
     /// What it runs.
     type Job: Job;
@@ -43,8 +44,8 @@ pub trait TxHandler: Send + Sync + 'static {
 
 /// Runs many jobs of one kind at a time, with pure database effects: all of a claim in one transaction.
 pub trait BatchHandler: Send + Sync + 'static {
-    /// Name, [`Trigger::Job`](crate::base::spec::Trigger::Job) and limits. The name is the job's kind and the retries are the
-    /// job's; the queue's batch is how many are run at most.
+    /// Name, [`Trigger::Job`](crate::base::spec::Trigger::Job) and limits. The name is the job's kind and the retries
+    /// are the job's; the queue's batch is how many are run at most.
     const SPEC: &'static Spec;
     /// What it runs.
     type Job: Job;
@@ -56,8 +57,8 @@ pub trait BatchHandler: Send + Sync + 'static {
 
 /// Runs one kind of job, with effects outside the database, which it makes idempotent itself.
 pub trait IoHandler: Send + Sync + 'static {
-    /// Name, [`Trigger::Job`](crate::base::spec::Trigger::Job) and limits. The name is the job's kind and the retries are the
-    /// job's.
+    /// Name, [`Trigger::Job`](crate::base::spec::Trigger::Job) and limits. The name is the job's kind and the retries
+    /// are the job's.
     const SPEC: &'static Spec;
     /// What it runs.
     type Job: Job;

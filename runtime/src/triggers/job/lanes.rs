@@ -1,13 +1,13 @@
 //! Running `Tx` jobs: claimed, run and deleted in one transaction.
 //!
-//! A lane takes a batch, runs one job after another on the same transaction and commits them together, for as long as that
-//! takes less than [`BATCH_WINDOW`]; the rest of the batch is let go untouched. When a job of a batch fails, nothing of the
-//! batch stays, and its jobs run again one by one, so that each failure is its own.
+//! A lane takes a batch, runs one job after another on the same transaction and commits them together, for as long as
+//! that takes less than [`BATCH_WINDOW`]; the rest of the batch is let go untouched. When a job of a batch fails,
+//! nothing of the batch stays, and its jobs run again one by one, so that each failure is its own.
 //!
-//! A transaction leaves nothing behind when its worker dies. So that a job which kills its process is recognised, a lane
-//! writes down what it is about to run, in an unlogged table and a transaction of its own.
+//! A transaction leaves nothing behind when its worker dies. So that a job which kills its process is recognised, a
+//! lane writes down what it is about to run, in an unlogged table and a transaction of its own.
 use super::{
-    failure::{self, killer},
+    failure::{self, poison},
     lane::{BATCH_WINDOW, Handle, Lane, QUEUE_TIMEOUT},
     run::Batch,
 };
@@ -20,7 +20,7 @@ use crate::queue::{
 };
 use crate::{
     Invocation, Result, Runtime, Tx,
-    base::{backoff, spec::Share},
+    base::{backoff, spec::PoolKind},
     postgres::tx::bounded,
 };
 use std::{
@@ -32,9 +32,9 @@ use uuid::Uuid;
 
 /// The first batch; it doubles as long as whole batches fit into the window.
 const FIRST_BATCH: usize = 16;
-/// How long a broken database is left alone.
+/// Time for which a broken database is left alone.
 const BROKEN: Duration = Duration::from_secs(1);
-/// How long a lane waits when all slots across processes are taken.
+/// Time for which a lane waits when all slots across processes are taken.
 const FULL: Duration = Duration::from_millis(50);
 /// What a turn of a lane came to.
 enum Turn {
@@ -94,8 +94,8 @@ impl Lane {
 
     /// Claims and runs one batch.
     async fn turn(&mut self) -> Result<Turn> {
-        let (suspect, mut want) = (self.kind.take_suspects(), self.size);
-        let pool = self.runtime.pools().upkeep.clone();
+        let (has_poison, mut want) = (self.kind.take_poison(), self.size);
+        let pool = self.runtime.pools().bookkeeping.clone();
         if let Some(rate) = self.kind.queue.rate {
             want = bounded(QUEUE_TIMEOUT, limit::take_tokens(&pool, self.kind.spec.name, rate, want)).await?;
             if want == 0 {
@@ -103,8 +103,8 @@ impl Lane {
             }
         }
         let mut tx =
-            Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(self.kind.spec.limits.timeout)).await?;
-        let claimed = bounded(QUEUE_TIMEOUT, self.claim(&mut tx, suspect, want)).await;
+            Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(self.kind.spec.limits.timeout)).await?;
+        let claimed = bounded(QUEUE_TIMEOUT, self.claim(&mut tx, has_poison, want)).await;
         let used = claimed.as_ref().map_or(0, |jobs| jobs.as_ref().map_or(0, Vec::len));
         if self.kind.queue.rate.is_some() {
             let name = self.kind.spec.name;
@@ -137,7 +137,7 @@ impl Lane {
     }
 
     /// None when all slots across processes are taken.
-    async fn claim(&self, tx: &mut Tx, suspect: bool, want: usize) -> Result<Option<Vec<Claimed>>> {
+    async fn claim(&self, tx: &mut Tx, has_poison: bool, want: usize) -> Result<Option<Vec<Claimed>>> {
         let name = self.kind.spec.name;
         if let Some(across) = self.kind.queue.across
             && !limit::take_slot(tx.conn(), name, across).await?
@@ -145,8 +145,8 @@ impl Lane {
             return Ok(None);
         }
         let shunned = self.kind.shunned();
-        let killer = if suspect { claim::lock_suspect(tx.conn(), name, &shunned).await? } else { None };
-        if let Some(job) = killer {
+        let poison = if has_poison { claim::lock_poison(tx.conn(), name, &shunned).await? } else { None };
+        if let Some(job) = poison {
             let jobs = vec![job];
             claim::free_unique_keys(tx.conn(), &jobs).await?;
             return Ok(Some(jobs));
@@ -178,7 +178,7 @@ impl Lane {
     async fn write_down_and_run(&mut self, tx: Tx, jobs: &[Claimed], ids: &[Uuid], stops: &[Stop]) -> Result<()> {
         if jobs[0].deaths >= MAX_DEATHS {
             tx.rollback().await;
-            return failure::settle(&self.runtime, &self.kind, &jobs[0], Fence::Attempts(jobs[0].attempts), &killer())
+            return failure::settle(&self.runtime, &self.kind, &jobs[0], Fence::Attempts(jobs[0].attempts), &poison())
                 .await;
         }
         let written = bounded(QUEUE_TIMEOUT, self.write_down(ids)).await;
@@ -229,7 +229,7 @@ impl Lane {
             i32::try_from(self.index).unwrap_or(i32::MAX),
             ids,
         )
-        .execute(&self.runtime.pools().upkeep)
+        .execute(&self.runtime.pools().bookkeeping)
         .await?;
         Ok(())
     }

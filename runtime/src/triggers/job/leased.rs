@@ -5,7 +5,7 @@
 //! until its completion is durable.
 use super::{
     Attempt, Verdict,
-    failure::{self, Outcome, judge_stoppable, killer, stoppable},
+    failure::{self, Outcome, judge_stoppable, poison, stoppable},
 };
 use crate::queue::{
     Headers, Kind, MAX_DEATHS,
@@ -17,8 +17,8 @@ use crate::queue::{
 use crate::{
     Invocation, Io, Result, Runtime, Tx,
     base::{
-        backoff, fault, ids,
-        spec::{Durability, Share},
+        backoff, failpoint, ids,
+        spec::{Durability, PoolKind},
     },
     context::invoke,
     postgres::tx::bounded,
@@ -34,9 +34,9 @@ use uuid::Uuid;
 
 /// A statement on the queue that takes longer finds the database gone.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a broken database is left alone.
+/// Time for which a broken database is left alone.
 const BROKEN: Duration = Duration::from_secs(1);
-/// How long the fetcher waits when all slots across processes are taken.
+/// Time for which the fetcher waits when all slots across processes are taken.
 const FULL: Duration = Duration::from_millis(50);
 /// What was claimed ahead should have begun within this time, or less is claimed ahead.
 const AHEAD_WINDOW: Duration = Duration::from_millis(20);
@@ -59,8 +59,8 @@ struct Shared {
     handle: Handle,
     per_key: Option<u32>,
     permits: Arc<Semaphore>,
-    /// One job at a time that killed a worker, so that the next death has one suspect.
-    suspects: Arc<Semaphore>,
+    /// One job at a time that killed a worker, so that the next death can be laid to one.
+    poison: Arc<Semaphore>,
     slots: Option<Arc<Mutex<Slots>>>,
     completer: mpsc::Sender<Leased>,
 }
@@ -83,7 +83,7 @@ pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
         handle,
         per_key: kind.per_key(),
         permits: Arc::new(Semaphore::new(kind.spec.limits.concurrency)),
-        suspects: Arc::new(Semaphore::new(1)),
+        poison: Arc::new(Semaphore::new(1)),
         slots,
         completer,
     };
@@ -129,7 +129,7 @@ async fn turn(shared: &Shared, ahead: &mut usize, draining: &CancellationToken) 
     }
     let free = shared.permits.available_permits().max(1);
     let mut want = (free + *ahead).min(queue.batch);
-    let pool = &shared.runtime.pools().upkeep;
+    let pool = &shared.runtime.pools().bookkeeping;
     if let Some(rate) = queue.rate {
         want = bounded(QUEUE_TIMEOUT, limit::take_tokens(pool, kind.spec.name, rate, want)).await?;
         if want == 0 {
@@ -171,7 +171,7 @@ async fn turn(shared: &Shared, ahead: &mut usize, draining: &CancellationToken) 
 
 /// The lease needs no flush: lost with a crash of the database, it only means that the job is claimed again.
 async fn lease(shared: &Shared, want: usize, token: Uuid) -> Result<Vec<Claimed>> {
-    let mut tx = Tx::begin(shared.runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(shared.runtime.pools(), PoolKind::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
     sqlx::query("SET LOCAL synchronous_commit = off").execute(tx.conn()).await?;
     let (from, began) = (shared.kind.with_cursor(|cursor| cursor.from()), Instant::now());
     let life = shared.runtime.jobs().lease();
@@ -230,7 +230,7 @@ async fn begin_all(
 
 async fn give_back(shared: &Shared, ids: &[Uuid], token: Uuid) {
     let released = async {
-        let mut tx = Tx::begin(shared.runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
+        let mut tx = Tx::begin(shared.runtime.pools(), PoolKind::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
         settle::release(tx.conn(), ids, token).await?;
         tx.commit().await
     };
@@ -246,7 +246,7 @@ async fn run_one(shared: &Shared, leased: Leased, stop: &Stop, permit: OwnedSema
     let (permit, _alone) = if job.deaths > 0 {
         // Others go on meanwhile.
         drop(permit);
-        let alone = shared.suspects.clone().acquire_owned().await.ok();
+        let alone = shared.poison.clone().acquire_owned().await.ok();
         (shared.permits.clone().acquire_owned().await.ok(), alone)
     } else {
         (Some(permit), None)
@@ -257,14 +257,14 @@ async fn run_one(shared: &Shared, leased: Leased, stop: &Stop, permit: OwnedSema
     kind.load.running.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
     let (outcome, completed) =
-        if job.deaths >= MAX_DEATHS { (killer(), false) } else { handle(shared, &leased, stop, quiet).await };
+        if job.deaths >= MAX_DEATHS { (poison(), false) } else { handle(shared, &leased, stop, quiet).await };
     kind.load.running.fetch_sub(1, Ordering::Relaxed);
     kind.load.ran(1, began.elapsed());
     if completed {
         wake_next(shared);
         return forget();
     }
-    fault::point(kind.spec.name, "before_complete");
+    failpoint::hit(kind.spec.name, "before_complete");
     match (&outcome, kind.queue.durability) {
         (Outcome::Done, Durability::Inline) => complete(runtime, kind, shared.per_key, &[leased]).await,
         (Outcome::Done, _) => {
@@ -291,16 +291,16 @@ fn wake_next(shared: &Shared) {
     }
 }
 
-/// Counts the death that this run of a suspect may end in. False when it must not run: another attempt has it, or the
-/// database does not answer.
+/// Counts the death that this run of a poison job may end in. False when it must not run: another attempt has it, or
+/// the database does not answer.
 async fn begins_alone(shared: &Shared, leased: &Leased) -> bool {
     let count = async {
-        let mut conn = shared.runtime.pools().upkeep.acquire().await?;
+        let mut conn = shared.runtime.pools().bookkeeping.acquire().await?;
         settle::begin_alone(&mut conn, leased.job.id, leased.token).await
     };
     let begun = bounded(QUEUE_TIMEOUT, count).await;
     if let Err(error) = &begun {
-        tracing::warn!(handler = shared.kind.spec.name, job_id = %leased.job.id, %error, "a suspect is left to its lease's end");
+        tracing::warn!(handler = shared.kind.spec.name, job_id = %leased.job.id, %error, "a poison job is left to its lease's end");
     }
     begun.unwrap_or(false)
 }
@@ -308,13 +308,13 @@ async fn begins_alone(shared: &Shared, leased: &Leased) -> bool {
 /// Runs the handler; also says whether it has completed the job itself.
 async fn handle(shared: &Shared, leased: &Leased, stop: &Stop, quiet: bool) -> (Outcome, bool) {
     let (spec, job) = (shared.kind.spec, &leased.job);
-    fault::point(spec.name, "after_claim");
+    failpoint::hit(spec.name, "after_claim");
     let headers = Headers::read(job.headers.as_deref());
     let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
     let invocation =
         Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(stop.asked().clone());
     let attempt = Arc::new(Attempt::new(
-        Io::new(&shared.runtime, Share::Jobs, invocation.clone()),
+        Io::new(&shared.runtime, PoolKind::Jobs, invocation.clone()),
         leased.token,
         job,
         (spec.name, shared.per_key),
@@ -382,15 +382,15 @@ async fn complete(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &
     if per_key.is_some() {
         kind.wake();
     }
-    fault::point(kind.spec.name, "after_complete");
+    failpoint::hit(kind.spec.name, "after_complete");
 }
 
-/// How many of them were completed.
+/// Returns how many of them were completed.
 async fn complete_once(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, group: &[Leased]) -> Result<usize> {
     let jobs: Vec<&Claimed> = group.iter().map(|leased| &leased.job).collect();
     let tokens: Vec<Uuid> = group.iter().map(|leased| leased.token).collect();
     let keys = Keys::of(kind.spec.name, per_key, &jobs);
-    let mut tx = Tx::begin(runtime.pools(), Share::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
     let (deleted, unblocked) = settle::complete_leased(tx.conn(), &jobs, &tokens, &keys).await?;
     tx.commit().await?;
     kind.with_cursor(|cursor| cursor.unblocked(&unblocked));

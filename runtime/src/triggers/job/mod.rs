@@ -1,19 +1,19 @@
 //! Jobs on PostgreSQL, on the schema of the crate sqlxmq: a stock sqlxmq producer can enqueue to us. The claim, the
 //! keep-alive and the completion are ours.
 //!
-//! A *`Tx`* handler's jobs are claimed with `FOR UPDATE SKIP LOCKED`, run and deleted in one transaction, many at a time
-//! when they are short. The row's lock is lease and fence in one: a worker that dies frees it at once, one that is frozen
-//! can't commit. `lanes` runs them.
+//! A *`Tx`* handler's jobs are claimed with `FOR UPDATE SKIP LOCKED`, run and deleted in one transaction, many at a
+//! time when they are short. The row's lock is lease and fence in one: a worker that dies frees it at once, one that is
+//! frozen can't commit. `lanes` runs them.
 //!
-//! An *`Io`* handler's jobs are leased: the claim writes an attempt token and a time, a keep-alive renews it, and only the
-//! holder of the token may complete the job. `leased` runs them.
+//! An *`Io`* handler's jobs are leased: the claim writes an attempt token and a time, a keep-alive renews it, and only
+//! the holder of the token may complete the job. `leased` runs them.
 //!
-//! Either way a job whose worker died is found and runs again, and one that kills three workers is buried. A failed try is
-//! counted and put off; out of tries, the job moves to `dead_jobs` with the errors of its tries. Only registered kinds are
-//! claimed: those of a newer version wait for it.
+//! Either way a job whose worker died is found and runs again, and one that kills three workers is buried. A failed try
+//! is counted and put off; out of tries, the job moves to `dead_jobs` with the errors of its tries. Only registered
+//! kinds are claimed: those of a newer version wait for it.
 //!
 //! How a worker knows that there is work: `wake` is told after a commit and tells the others by a debounced NOTIFY; the
-//! `scout` polls, and sleeps until the next job is due. What is lost on the way costs a poll.
+//! `poller` polls, and sleeps until the next job is due. What is lost on the way costs a poll.
 
 mod attempt;
 mod batched;
@@ -21,13 +21,13 @@ mod erased;
 mod exhausted;
 mod failure;
 mod handler;
+mod heartbeat;
 mod lane;
 mod lanes;
 mod leased;
+mod poller;
 mod queues;
 mod run;
-mod scout;
-mod upkeep;
 
 pub use crate::queue::{
     COUNTED, DRAIN_WITHIN, Depth, Enqueued, Job, MAX_DEATHS, MAX_ERRORS, MAX_KEY_BYTES, Options, Priority, Unique,
@@ -47,8 +47,8 @@ use lane::Handle;
 
 /// Starts what all kinds of jobs share.
 pub(crate) fn start(runtime: &Runtime) {
-    upkeep::run(runtime);
-    scout::run(runtime);
+    heartbeat::run(runtime);
+    poller::run(runtime);
     exhausted::run(runtime);
 }
 

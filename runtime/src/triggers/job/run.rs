@@ -12,7 +12,7 @@ use crate::queue::{
 };
 use crate::{
     Invocation, Result, Tx,
-    base::{batch, fault},
+    base::{batch, failpoint},
     context::invoke::{self, Finished, Together},
     postgres::tx::bounded,
 };
@@ -43,7 +43,7 @@ pub(super) enum Batch {
 
 impl Lane {
     pub(super) async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], stops: &[Stop]) -> Result<Batch> {
-        fault::point(self.kind.spec.name, "after_claim");
+        failpoint::hit(self.kind.spec.name, "after_claim");
         let began = Instant::now();
         let ran = match self.handle {
             Handle::Each(handle) => self.run_each(&mut tx, handle, jobs, stops).await,
@@ -65,10 +65,10 @@ impl Lane {
                 return Ok(if count == 1 { Batch::Failed(judge(Err(error))) } else { Batch::Undone });
             }
         };
-        fault::point(self.kind.spec.name, "before_commit");
+        failpoint::hit(self.kind.spec.name, "before_commit");
         tx.commit().await?;
         self.kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
-        fault::point(self.kind.spec.name, "after_commit");
+        failpoint::hit(self.kind.spec.name, "after_commit");
         if jobs.len() > SPANS || matches!(self.handle, Handle::All(_)) {
             self.runtime.metrics().batch(
                 self.kind.spec.name,
@@ -84,7 +84,8 @@ impl Lane {
         Ok(Batch::Committed(count))
     }
 
-    /// One after another, while the window lasts. Otherwise what the batch came to, and whether the connection is clean.
+    /// One after another, while the window lasts. Otherwise what the batch came to, and whether the connection is
+    /// clean.
     async fn run_each<'a>(
         &self,
         tx: &mut Tx,

@@ -1,8 +1,8 @@
 //! A sign of life on the events' exchange, from every worker that publishes events.
 //!
-//! A service hears from its queue only what its bindings lead there, and nothing tells it when they are gone: an exchange that
-//! was deleted and declared again has none. So as long as a beacon comes, events would come as well; when none has for a while,
-//! nobody knows, and what is watched is stale.
+//! A service hears from its queue only what its bindings lead there, and nothing tells it when they are gone: an
+//! exchange that was deleted and declared again has none. So as long as a beacon comes, events would come as well; when
+//! none has for a while, nobody knows, and what is watched is stale.
 use crate::{
     Runtime,
     base::{ids, invocation::Invocation},
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) const KEY: &str = "_beacon";
 /// The message's type.
 pub(super) const TYPE: &str = "gavel.runtime.Beacon";
-/// How often each worker sends one.
+/// Interval at which each worker sends one.
 const EVERY: Duration = Duration::from_secs(2);
 /// Without one for so long, there is no knowing whether events would come.
 pub(super) const SILENCE: Duration = Duration::from_secs(7);

@@ -19,8 +19,8 @@ pub trait Feed: Send + Sync + 'static {
     /// Whoever watches a topic first gets them.
     fn load(io: &Io, topic: &str) -> impl Future<Output = Result<Self::State>> + Send;
 
-    /// Moves a topic forward. Events may come twice, and older than the state: those must change nothing. Returns whether the
-    /// watchers are to be woken.
+    /// Moves a topic forward. Events may come twice, and older than the state: those must change nothing. Returns
+    /// whether the watchers are to be woken.
     fn apply(state: &mut Self::State, topic: &str, message: &Self::Message) -> bool;
 
     /// Puts right what events have made of a topic, by what the database says, which was asked after they came.

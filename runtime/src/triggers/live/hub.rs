@@ -187,7 +187,7 @@ mod tests {
         gathering.end(5, Link { epoch: 1, up: true });
         assert_eq!(topic.held(|held| held.state), Some(7));
         hub.hear(TYPE, &event(6), &Tasks::default());
-        assert!(topic.crowd.news(), "what is older is no news: nobody is going round");
+        assert!(topic.fan_out.news(), "what is older is no news: nobody is going round");
         hub.hear(TYPE, &event(8), &Tasks::default());
         assert_eq!(topic.held(|held| held.state), Some(8));
     }
@@ -197,7 +197,7 @@ mod tests {
         let (hub, tasks) = (Hub::<Highest>::default(), Tasks::default());
         let topic = hub.join("t");
         Gathering::begin(&topic).end(0, Link { epoch: 1, up: true });
-        let mut news: Vec<_> = (0..2_000).map(|_| topic.crowd.join()).collect();
+        let mut news: Vec<_> = (0..2_000).map(|_| topic.fan_out.join()).collect();
         (1..=9).for_each(|number| hub.hear(TYPE, &event(number), &tasks));
         for one in &mut news {
             one.changed().await.unwrap();

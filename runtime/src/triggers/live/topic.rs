@@ -1,5 +1,5 @@
 //! One topic that somebody watches, and what is known of it.
-use super::{Feed, Reconciled, crowd::Crowd};
+use super::{Feed, Reconciled, fan_out::FanOut};
 use crate::context::Link;
 use crate::{Invocation, Io, Result, base::tasks::Tasks, postgres::tx::bounded};
 use std::{
@@ -21,7 +21,7 @@ pub(super) struct Topic<F: Feed> {
     pub(super) name: String,
     held: RwLock<Held<F>>,
     /// Those who watch it. They are told of whatever happens.
-    pub(super) crowd: Crowd,
+    pub(super) fan_out: FanOut,
     /// How many they are, over all processes, where that is known.
     audience: RwLock<Option<i64>>,
     /// Held by whoever is loading: the others wait and find it loaded.
@@ -32,7 +32,7 @@ pub(super) struct Topic<F: Feed> {
 pub(super) struct Held<F: Feed> {
     /// None before it was first loaded.
     pub(super) state: Option<F::State>,
-    /// How often it was loaded.
+    /// Number of loads so far.
     pub(super) loads: u64,
     /// The link's epoch when that was last begun.
     pub(super) epoch: u64,
@@ -47,7 +47,7 @@ impl<F: Feed> Topic<F> {
         Self {
             name,
             held: RwLock::new(nothing),
-            crowd: Crowd::default(),
+            fan_out: FanOut::default(),
             audience: RwLock::default(),
             loading: tokio::sync::Mutex::default(),
         }
@@ -62,7 +62,7 @@ impl<F: Feed> Topic<F> {
         self.held.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many watch it, over all processes, where that is known.
+    /// Returns how many watch it, over all processes, where that is known.
     pub(super) fn audience(&self) -> Option<i64> {
         *self.audience.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,9 +139,9 @@ impl<F: Feed> Topic<F> {
 
     /// There is news.
     pub(super) fn tell_all(self: &Arc<Self>, tasks: &Tasks) {
-        if self.crowd.news() {
+        if self.fan_out.news() {
             let topic = self.clone();
-            tasks.spawn(async move { topic.crowd.go_round().await });
+            tasks.spawn(async move { topic.fan_out.go_round().await });
         }
     }
 

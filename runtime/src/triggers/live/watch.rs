@@ -77,7 +77,7 @@ impl<F: Feed> Watch<F> {
         let topic = hub.join(topic);
         Ok(Self {
             io: io.within(io.invocation().clone()),
-            news: topic.crowd.join(),
+            news: topic.fan_out.join(),
             loads: 0,
             epoch: 0,
             told: Pulse { stale: true, watchers: None },
@@ -170,7 +170,7 @@ impl<F: Feed> Watch<F> {
         self.topic.held(|held| read(held.state.as_ref().expect("the topic was loaded")))
     }
 
-    /// How the stream is. Whoever asks is woken when it is not so any more.
+    /// Returns how the stream is. Whoever asks is woken when it is not so any more.
     pub fn pulse(&mut self) -> Pulse {
         let link = self.link();
         self.told = Pulse { stale: !link.up || link.epoch != self.epoch, watchers: self.topic.audience() };

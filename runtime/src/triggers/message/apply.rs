@@ -1,11 +1,12 @@
-//! Applying messages: effects and receipts in one transaction, or effects alone where they are idempotent by themselves.
+//! Applying messages: effects and receipts in one transaction, or effects alone where they are idempotent by
+//! themselves.
 use super::{
     delivery::Received,
     handler::{Consumer, Erased, HandleTx},
 };
 use crate::{
     Error, Invocation, Io, Member, Result, Runtime, Tx,
-    base::{batch::Verdicts, fault, spec::Share},
+    base::{batch::Verdicts, failpoint, spec::PoolKind},
     postgres::{receipt, tx::bounded},
 };
 
@@ -17,10 +18,10 @@ pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Memb
     run.deadline = latest.unwrap_or(run.deadline);
     match consumer.handler {
         Erased::Tx(handle) => {
-            let mut tx = Tx::begin(runtime.pools(), Share::Jobs, run).await?;
+            let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, run).await?;
             match first_time(consumer.spec.name, &mut tx, handle, members).await {
                 Ok(Some(verdicts)) => {
-                    fault::point(consumer.spec.name, "before_commit");
+                    failpoint::hit(consumer.spec.name, "before_commit");
                     tx.commit().await?;
                     Ok(verdicts)
                 }
@@ -32,7 +33,7 @@ pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Memb
             }
         }
         Erased::Io(handle) => {
-            let io = Io::new(runtime, Share::Jobs, run);
+            let io = Io::new(runtime, PoolKind::Jobs, run);
             bounded(io.invocation().remaining(), handle(&io, members)).await
         }
     }

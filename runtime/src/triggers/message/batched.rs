@@ -1,25 +1,25 @@
 //! Consuming many messages at a time: what has been delivered is one batch, applied in one transaction and acknowledged
 //! together. Nothing waits for a batch to fill.
 //!
-//! A message that can't be applied with the others is handled by itself, with its tries and its parking, while its lane goes
-//! on. When a whole batch fails it is halved, as often as it takes to find the one to blame.
+//! A message that can't be applied with the others is handled by itself, with its tries and its parking, while its lane
+//! goes on. When a whole batch fails it is halved, as often as it takes to find the one to blame.
 //!
-//! A message that comes again is handled alone: it may be the one that killed the consumer before. And the broker counts a
-//! delivery against whatever a consumer that dies had been given ahead; so a consumer is given one message at a time until
-//! one comes that nobody had before.
+//! A message that comes again is handled alone: it may be the one that killed the consumer before. And the broker
+//! counts a delivery against whatever a consumer that dies had been given ahead; so a consumer is given one message at
+//! a time until one comes that nobody had before.
 use super::{
     apply::apply,
     channel::{Ended, PAUSES, consume, leave},
     delivery::Received,
     handler::Consumer,
-    single::see_through,
+    single::settle_alone,
 };
 use crate::{
     Error, Invocation, Member, Result, Runtime,
     base::{
         backoff,
         batch::{self, Verdicts},
-        fault,
+        failpoint,
         spec::Batch,
     },
     context::invoke::{self, Finished, Together},
@@ -44,11 +44,12 @@ use tokio_util::task::TaskTracker;
 /// Batches delivered ahead: the next one arrives while one is applied.
 const PREFETCHED_BATCHES: usize = 2;
 
-/// A batch that the surroundings seem to be to blame for is tried so often, then halved: it may be one message after all.
+/// A batch that the surroundings seem to be to blame for is tried so often, then halved: it may be one message after
+/// all.
 const PATIENT_TRIES: u32 = 3;
 
 /// Messages of a lane that are handled by themselves at the same time: one more, and the lane waits.
-const ASIDE: usize = 16;
+const QUARANTINED: usize = 16;
 
 /// One channel, whose batches are applied one after another.
 pub(super) struct Lane {
@@ -56,17 +57,17 @@ pub(super) struct Lane {
     connection: Arc<Connection>,
     deliveries: Consuming,
     tag: String,
-    /// Whether every message so far had been delivered before.
-    wary: bool,
+    /// True if every message so far had been delivered before.
+    one_at_a_time: bool,
     /// How many consumers this channel has had.
     consumers: u32,
     /// Delivered, and not to go with the batch before it.
     next: VecDeque<Delivery>,
-    aside: Aside,
+    quarantine: Quarantine,
 }
 
 /// Messages that are seen through by themselves.
-struct Aside {
+struct Quarantine {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Messages of this channel that were passed over and are not acknowledged. While there are any, nothing may be
@@ -101,12 +102,21 @@ pub(super) async fn work(
 impl Lane {
     async fn open(runtime: &Runtime, consumer: Consumer, connection: &Arc<Connection>) -> anyhow::Result<Self> {
         let channel = connection.create_channel().await?;
-        let tag = format!("{}.wary", consumer.spec.name);
+        let tag = format!("{}.one_at_a_time", consumer.spec.name);
         let deliveries = consume(runtime, connection, consumer.spec.name, &channel, (&tag, 1)).await?;
-        let slots = Arc::new(Semaphore::new(ASIDE));
-        let aside = Aside { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
+        let slots = Arc::new(Semaphore::new(QUARANTINED));
+        let quarantine = Quarantine { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
         let connection = connection.clone();
-        Ok(Self { channel, connection, deliveries, tag, wary: true, consumers: 0, next: VecDeque::new(), aside })
+        Ok(Self {
+            channel,
+            connection,
+            deliveries,
+            tag,
+            one_at_a_time: true,
+            consumers: 0,
+            next: VecDeque::new(),
+            quarantine,
+        })
     }
 
     async fn work(mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<Ended> {
@@ -115,17 +125,17 @@ impl Lane {
                 Ok(first) => first,
                 Err(ended) => break ended,
             };
-            if self.wary && !first.redelivered {
+            if self.one_at_a_time && !first.redelivered {
                 self.trust(runtime, consumer, limits).await?;
             }
             let batch = self.gather(first, limits)?;
             let all_applied = self.settle(runtime, consumer, batch).await;
-            if self.wary && !all_applied {
-                // It was no killer; but the broker gives this consumer no other until it is acknowledged.
+            if self.one_at_a_time && !all_applied {
+                // It was no poison job; but the broker gives this consumer no other until it is acknowledged.
                 self.consume_anew(runtime, consumer, 1).await?;
             }
         };
-        leave(&self.channel, &self.tag, &self.aside.tasks).await;
+        leave(&self.channel, &self.tag, &self.quarantine.tasks).await;
         Ok(ended)
     }
 
@@ -135,7 +145,7 @@ impl Lane {
 
     /// From now on batches are delivered ahead.
     async fn trust(&mut self, runtime: &Runtime, consumer: Consumer, limits: Batch) -> anyhow::Result<()> {
-        self.wary = false;
+        self.one_at_a_time = false;
         self.consume_anew(runtime, consumer, limits.size * PREFETCHED_BATCHES).await
     }
 
@@ -162,7 +172,7 @@ impl Lane {
         if let Some(next) = self.next.pop_front() {
             return Ok(Ok(next));
         }
-        let has_room = !self.wary || self.aside.passed_over.load(Ordering::Relaxed) == 0;
+        let has_room = !self.one_at_a_time || self.quarantine.passed_over.load(Ordering::Relaxed) == 0;
         loop {
             let delivery = tokio::select! {
                 biased;
@@ -172,7 +182,7 @@ impl Lane {
             match delivery {
                 Some(delivery) => return Ok(Ok(delivery)),
                 // Not while messages of this channel are being seen through.
-                None if self.aside.tasks.is_empty() => return Ok(Err(Ended::Idle)),
+                None if self.quarantine.tasks.is_empty() => return Ok(Err(Ended::Idle)),
                 None => {}
             }
         }
@@ -203,11 +213,12 @@ impl Lane {
         Ok(batch)
     }
 
-    /// Applies the batch and acknowledges what was applied; what failed is seen through aside. Whether all of it was applied.
+    /// Applies the batch and acknowledges what was applied; what failed is seen through aside. Whether all of it was
+    /// applied.
     async fn settle(&self, runtime: &Runtime, consumer: Consumer, batch: Vec<Delivery>) -> bool {
         let received: Vec<_> = batch.iter().map(Received::of).collect();
         let fates = settle_each(runtime, consumer, &received).await;
-        fault::point(consumer.spec.name, "before_ack");
+        failpoint::hit(consumer.spec.name, "before_ack");
         let applied: Vec<_> = batch
             .iter()
             .zip(&fates)
@@ -215,7 +226,7 @@ impl Lane {
             .map(|(delivery, _)| delivery)
             .collect();
         let passed_over = batch.len() - applied.len();
-        let before = self.aside.passed_over.fetch_add(passed_over, Ordering::Relaxed);
+        let before = self.quarantine.passed_over.fetch_add(passed_over, Ordering::Relaxed);
         let together = passed_over == 0 && before == 0;
         for delivery in if together { &applied[applied.len() - 1..] } else { &applied } {
             acknowledge(consumer, delivery, together).await;
@@ -232,20 +243,20 @@ impl Lane {
         let slot = tokio::select! {
             biased;
             () = runtime.tasks().draining().cancelled() => return,
-            slot = self.aside.slots.clone().acquire_owned() => slot,
+            slot = self.quarantine.slots.clone().acquire_owned() => slot,
         };
-        let (inner, passed_over) = (runtime.clone(), self.aside.passed_over.clone());
+        let (inner, passed_over) = (runtime.clone(), self.quarantine.passed_over.clone());
         let seen_through = async move {
-            if see_through(&inner, consumer, &received).await && acknowledge(consumer, &delivery, false).await {
+            if settle_alone(&inner, consumer, &received).await && acknowledge(consumer, &delivery, false).await {
                 passed_over.fetch_sub(1, Ordering::Relaxed);
             }
             drop(slot);
         };
-        runtime.tasks().spawn(self.aside.tasks.track_future(seen_through));
+        runtime.tasks().spawn(self.quarantine.tasks.track_future(seen_through));
     }
 }
 
-/// Whether the broker was told.
+/// Returns whether the broker was told.
 async fn acknowledge(consumer: Consumer, delivery: &Delivery, multiple: bool) -> bool {
     let told = delivery.acker.ack(BasicAckOptions { multiple }).await;
     if let Err(error) = &told {

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-/// Messages delivered ahead, for each that is handled at the same time. Without a limit the client would buffer the whole
-/// queue; with a high one, a consumer that dies would count a delivery against many messages that are not to blame.
+/// Messages delivered ahead, for each that is handled at the same time. Without a limit the client would buffer the
+/// whole queue; with a high one, a consumer that dies would count a delivery against many messages that are not to
+/// blame.
 const PREFETCH_PER_SLOT: usize = 2;
 /// Consumes until the drain.
 pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {

@@ -73,7 +73,8 @@ impl Received {
         self.message_id.ok_or_else(|| Error::invalid("the message has no id; allowed: a UUID as AMQP message-id"))
     }
 
-    /// Reads the message. Bytes of one type can be read as another, and mean something else: so the type is what counts.
+    /// Reads the message. Bytes of one type can be read as another, and mean something else: so the type is what
+    /// counts.
     pub(crate) fn decode<M: prost::Name + Default>(&self) -> Result<M> {
         let (given, expected) = (&self.message_type, M::full_name());
         if *given != expected {
@@ -104,7 +105,7 @@ impl Received {
     }
 }
 
-/// What is kept of the error that a message is parked for.
+/// Returns what is kept of the error that a message is parked for.
 pub(super) fn why(error: &Error) -> String {
     let mut why = text(&error.to_string());
     why.truncate(why.floor_char_boundary(1_000));

@@ -2,8 +2,8 @@
 //!
 //! A message is acknowledged after its effect is committed, never before. A `Tx` handler's effect commits together with
 //! a row in the inbox, so a second delivery changes nothing; an `Io` handler must make its effect idempotent by itself.
-//! What the surroundings are to blame for is tried again in place, for as long as it takes; what the message is to blame
-//! for goes to the parking queue with its error, and the queue moves on; [`parking`] is where it is looked after.
+//! What the surroundings are to blame for is tried again in place, for as long as it takes; what the message is to
+//! blame for goes to the parking queue with its error, and the queue moves on; [`parking`] is where it is looked after.
 
 mod apply;
 mod batched;
@@ -56,7 +56,8 @@ pub trait IoHandler: Send + Sync + 'static {
 
 /// Consumes many messages at a time, with pure database effects: all of a batch in one transaction.
 pub trait TxBatchHandler: Send + Sync + 'static {
-    /// Name, routing keys, limits and [batch](Spec::batched). The lanes are how many batches are handled at the same time.
+    /// Name, routing keys, limits and [batch](Spec::batched). The lanes are how many batches are handled at the same
+    /// time.
     const SPEC: &'static Spec;
     /// The messages' protobuf type.
     type Message: Name + Default + 'static;
@@ -68,7 +69,8 @@ pub trait TxBatchHandler: Send + Sync + 'static {
 
 /// Consumes many messages at a time, with effects outside the database, which it makes idempotent itself.
 pub trait IoBatchHandler: Send + Sync + 'static {
-    /// Name, routing keys, limits and [batch](Spec::batched). The lanes are how many batches are handled at the same time.
+    /// Name, routing keys, limits and [batch](Spec::batched). The lanes are how many batches are handled at the same
+    /// time.
     const SPEC: &'static Spec;
     /// The messages' protobuf type.
     type Message: Name + Default + 'static;

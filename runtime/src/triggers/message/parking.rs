@@ -1,9 +1,9 @@
 //! Parked messages: from the broker's parking queue into a table, where operators list them, and back to the queue of
 //! the consumer that parked them.
 //!
-//! What is on the parking queue is acknowledged after its row is committed. Each parking has an id of its own, so that a
-//! second delivery changes nothing. A retry is published before its row is deleted: a message that went out twice is found
-//! in its consumer's inbox.
+//! What is on the parking queue is acknowledged after its row is committed. Each parking has an id of its own, so that
+//! a second delivery changes nothing. A retry is published before its row is deleted: a message that went out twice is
+//! found in its consumer's inbox.
 use super::{
     channel::{Ended, leave},
     delivery::{self, ParkedDelivery},
@@ -108,7 +108,7 @@ async fn over_channel(runtime: &Runtime, connection: &Arc<Connection>, failures:
         };
         let Some(delivery) = delivery else { break Ended::Idle };
         // What can't be written stays unacknowledged, and goes back to the queue with this connection.
-        keep(&runtime.pools().upkeep, &ParkedDelivery::of(&delivery)).await?;
+        keep(&runtime.pools().bookkeeping, &ParkedDelivery::of(&delivery)).await?;
         delivery.acker.ack(BasicAckOptions::default()).await?;
         *failures = 0;
     };
@@ -211,8 +211,8 @@ pub async fn get(reads: &Pool, parked_id: Uuid) -> Result<Option<(Parked, Vec<u8
     }))
 }
 
-/// Marks parked messages as on their way back, and gives them: enqueue a job for each, whose handler calls [`send_back`].
-/// Of a consumer's, those that have been on their way for less than a minute are left out.
+/// Marks parked messages as on their way back, and gives them: enqueue a job for each, whose handler calls
+/// [`send_back`]. Of a consumer's, those that have been on their way for less than a minute are left out.
 pub async fn mark_for_retry(tx: &mut Tx, selection: &Selection) -> Result<Vec<Uuid>> {
     let (ids, handler) = parts(selection);
     let marked = sqlx::query_scalar!(
@@ -266,8 +266,8 @@ fn parts(selection: &Selection) -> (&[Uuid], Option<&str>) {
     }
 }
 
-/// Publishes a parked message to the queue of the consumer that parked it, and deletes its row together with the job that
-/// does this. A message that is gone is done.
+/// Publishes a parked message to the queue of the consumer that parked it, and deletes its row together with the job
+/// that does this. A message that is gone is done.
 pub async fn send_back(attempt: &Attempt, parked_id: Uuid) -> Result<()> {
     let io: &Io = attempt;
     let row = sqlx::query!(

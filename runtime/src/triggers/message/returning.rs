@@ -1,6 +1,6 @@
-//! Messages that told of something a version did not know: once a worker with other contracts lives, it handles them itself,
-//! from the table, as if they had been delivered once more. While old and new workers share a queue, one that went back there
-//! might meet an old one again.
+//! Messages that told of something a version did not know: once a worker with other contracts lives, it handles them
+//! itself, from the table, as if they had been delivered once more. While old and new workers share a queue, one that
+//! went back there might meet an old one again.
 use super::{
     delivery::{Received, why},
     handler::{Consumer, Erased},
@@ -12,7 +12,7 @@ use crate::{
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How often such messages are looked for.
+/// Interval at which such messages are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Messages taken at a time.
 const BATCH: i64 = 64;
@@ -45,7 +45,7 @@ async fn look(runtime: &Runtime, consumers: &[Consumer]) -> Result<()> {
         runtime.contracts(),
         BATCH,
     );
-    for row in rows.fetch_all(&runtime.pools().upkeep).await? {
+    for row in rows.fetch_all(&runtime.pools().bookkeeping).await? {
         let Some(consumer) = consumers.iter().find(|consumer| consumer.spec.name == row.handler) else { continue };
         let received = Received::of_parked(
             (&row.message_id, row.routing_key, row.message_type),
@@ -63,7 +63,7 @@ async fn look(runtime: &Runtime, consumers: &[Consumer]) -> Result<()> {
 
 /// Handled, it is gone: a second delivery is found in the inbox. Otherwise it stays parked, for what is to blame now.
 async fn settle(runtime: &Runtime, parked_id: Uuid, handled: Result<()>) -> Result<()> {
-    let pool = &runtime.pools().upkeep;
+    let pool = &runtime.pools().bookkeeping;
     let error = match handled {
         Ok(()) => {
             sqlx::query!("DELETE FROM parked_messages WHERE parked_id = $1", parked_id).execute(pool).await?;

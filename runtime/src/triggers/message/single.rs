@@ -2,7 +2,7 @@
 use super::{apply::apply, channel::PAUSES, delivery::Received, handler::Consumer};
 use crate::{
     Error, Member, Result, Runtime,
-    base::{backoff, error::Disposition, fault, spec::Spec},
+    base::{backoff, error::Disposition, failpoint, spec::Spec},
     context::invoke::invoke,
 };
 use lapin::{message::Delivery, options::BasicAckOptions};
@@ -24,17 +24,17 @@ impl Consumer {
 
 /// Sees one delivery to its end: acknowledged, or (at a drain) left to be delivered again.
 pub(super) async fn handle(runtime: Runtime, consumer: Consumer, delivery: Delivery, _slot: OwnedSemaphorePermit) {
-    if !see_through(&runtime, consumer, &Received::of(&delivery)).await {
+    if !settle_alone(&runtime, consumer, &Received::of(&delivery)).await {
         return;
     }
-    fault::point(consumer.spec.name, "before_ack");
+    failpoint::hit(consumer.spec.name, "before_ack");
     if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
         tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; it will be delivered again and found done");
     }
 }
 
 /// Tries one message by itself until it is applied or parked. False where a drain begins first.
-pub(super) async fn see_through(runtime: &Runtime, consumer: Consumer, received: &Received) -> bool {
+pub(super) async fn settle_alone(runtime: &Runtime, consumer: Consumer, received: &Received) -> bool {
     let (mut tries, mut faults) = (0_u32, 0_u32);
     loop {
         let Err(error) = consumer.consume(runtime, received.clone()).await else {

@@ -1,16 +1,16 @@
 //! Calls that are decided many at a time.
 //!
-//! Each call passes the door by itself: token, limits, parsing. Then it waits in the combiner; a lane takes what waits and
-//! decides it in one transaction: the handler's verdicts, receipts and events written, committed. Whoever asked waits for a
-//! reply and no longer than their deadline; the decision does not depend on them. One who is gone before a lane takes the
-//! call is not decided at all.
+//! Each call passes admission by itself: token, limits, parsing. Then it waits in the combiner; a lane takes what waits
+//! and decides it in one transaction: the handler's verdicts, receipts and events written, committed. Whoever asked
+//! waits for a reply and no longer than their deadline; the decision does not depend on them. One who is gone before a
+//! lane takes the call is not decided at all.
 //!
-//! That a call was made before is known when its receipt is written and another one is there. Then, as after any failure,
-//! the transaction is rolled back and the receipts are looked for first.
+//! That a call was made before is known when its receipt is written and another one is there. Then, as after any
+//! failure, the transaction is rolled back and the receipts are looked for first.
 //!
-//! A batch that fails is rolled back and halved until whoever is to blame is alone. Each half has a transaction of its own: a
-//! panic or a time-out leaves a connection that can't be trusted, with any savepoint on it.
-use super::combine::{Apart, Combiner, Lane};
+//! A batch that fails is rolled back and halved until whoever is to blame is alone. Each half has a transaction of its
+//! own: a panic or a time-out leaves a connection that can't be trusted, with any savepoint on it.
+use super::combine::{Combiner, Lane, Quarantine};
 use super::{
     BatchHandler,
     group::{self, Next, Slot},
@@ -23,8 +23,8 @@ use crate::{
     base::{
         backoff,
         batch::{self, Verdicts},
-        fault,
-        spec::Share,
+        failpoint,
+        spec::PoolKind,
     },
     context::{
         admission::BUSY,
@@ -32,7 +32,7 @@ use crate::{
     },
     postgres::{
         receipt::{self, CallKey, Outcome},
-        tx::{Kept, Terms, bounded},
+        tx::{PinnedConnection, TxOptions, bounded},
     },
 };
 use bytes::Bytes;
@@ -48,21 +48,21 @@ use std::{
 };
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-/// A transaction waits no longer than this for a lock: then the calls of that key are set apart from the others, and go on
-/// trying by themselves.
+/// A transaction waits no longer than this for a lock: then the calls of that key are quarantined from the others, and
+/// go on trying by themselves.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// And no longer than this while it is found out which keys those are.
-const HASTE: Duration = Duration::from_millis(10);
+const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Keys that are set apart wait for their locks in turn, so many at a time: each takes a connection.
-const APART: usize = 4;
+/// Keys that are quarantined wait for their locks in turn, so many at a time: each takes a connection.
+const QUARANTINED: usize = 4;
 
 /// A connection goes back to the pool after so many transactions, or a lane that never ends would keep it for ever.
 const KEPT_FOR: u32 = 32;
 
 /// After a call that was made before, receipts are looked for first in so many batches: others may come again too.
-const CAREFUL_FOR: u32 = 64;
+const CHECK_RECEIPTS_FOR: u32 = 64;
 
 /// A batch that takes longer is one that others don't wait for.
 const QUICK: Duration = Duration::from_millis(20);
@@ -71,21 +71,21 @@ const QUICK: Duration = Duration::from_millis(20);
 struct Inner<H: BatchHandler> {
     runtime: Runtime,
     combiner: Arc<Combiner<H::Key, Waiting<H>>>,
-    apart: Semaphore,
-    careful: AtomicU32,
+    quarantine: Semaphore,
+    check_receipts_first: AtomicU32,
 }
 
 /// A lane's batch being decided.
 struct Turn {
-    kept: Kept,
+    pinned: PinnedConnection,
     committing: Notify,
     /// A commit was asked for and its answer never came.
     in_doubt: AtomicBool,
 }
 
 impl Turn {
-    fn on(kept: &Kept) -> Self {
-        Self { kept: kept.clone(), committing: Notify::new(), in_doubt: AtomicBool::new(false) }
+    fn on(pinned: &PinnedConnection) -> Self {
+        Self { pinned: pinned.clone(), committing: Notify::new(), in_doubt: AtomicBool::new(false) }
     }
 
     fn is_in_doubt(&self) -> bool {
@@ -109,11 +109,16 @@ impl Entry {
     /// To a handler that decides many calls at a time: what they wait in and the lanes are this process's.
     pub(crate) fn batched<H: BatchHandler>(runtime: &Runtime) -> Self {
         let limits = H::SPEC.batch.unwrap_or(crate::base::spec::Batch::DEFAULT);
-        // Half of the pool at most for the lanes, a quarter for those set apart: the rest is for other handlers.
-        let pool = runtime.pools().of(Share::Calls).size();
+        // Half of the pool at most for the lanes, a quarter for those quarantined: the rest is for other handlers.
+        let pool = runtime.pools().of(PoolKind::Calls).size();
         let combiner = Combiner::new(limits.lanes(limits.lanes.min(pool / 2).max(1)));
-        let apart = Semaphore::new(APART.min(pool / 4).max(1));
-        let inner = Arc::new(Inner::<H> { runtime: runtime.clone(), combiner, apart, careful: AtomicU32::new(0) });
+        let quarantine = Semaphore::new(QUARANTINED.min(pool / 4).max(1));
+        let inner = Arc::new(Inner::<H> {
+            runtime: runtime.clone(),
+            combiner,
+            quarantine,
+            check_receipts_first: AtomicU32::new(0),
+        });
         Self::unary(move |incoming, request| inner.clone().serve(incoming, request))
     }
 }
@@ -151,7 +156,7 @@ impl<H: BatchHandler> Inner<H> {
         }
         let lost = |_| Error::internal(anyhow::anyhow!("the lane ended before it had decided"));
         let reply = decided.await.map_err(lost)?.into_reply()?;
-        fault::point(H::SPEC.name, "before_reply");
+        failpoint::hit(H::SPEC.name, "before_reply");
         Ok(reply)
     }
 
@@ -162,17 +167,17 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     async fn work(self: Arc<Self>, mut lane: Lane<H::Key, Waiting<H>>) {
-        let (mut kept, mut batches) = (Kept::default(), 0_u32);
+        let (mut pinned, mut batches) = (PinnedConnection::default(), 0_u32);
         while let Some(calls) = lane.next(|waiting| waiting.slot.is_wanted()) {
             if let Some(another) = lane.another() {
                 self.clone().open(another);
             }
             batches += 1;
             if batches.is_multiple_of(KEPT_FOR) {
-                kept = Kept::default();
+                pinned = PinnedConnection::default();
             }
-            let turn = Turn::on(&kept);
-            let mut decided = Box::pin(self.decide(&turn, Group::of(calls, self.is_careful())));
+            let turn = Turn::on(&pinned);
+            let mut decided = Box::pin(self.decide(&turn, Group::of(calls, self.checks_receipts_first())));
             let stuck = tokio::select! {
                 biased;
                 stuck = &mut decided => stuck,
@@ -184,38 +189,38 @@ impl<H: BatchHandler> Inner<H> {
                 }
             };
             for (group, error) in stuck {
-                let apart = lane.set_apart(&group.keys());
-                self.clone().see_out(apart, group, error);
+                let quarantine = lane.quarantine(&group.keys());
+                self.clone().finish_quarantined(quarantine, group, error);
             }
         }
     }
 
-    fn is_careful(&self) -> bool {
-        let left = self.careful.load(Ordering::Relaxed);
-        self.careful.store(left.saturating_sub(1), Ordering::Relaxed);
+    fn checks_receipts_first(&self) -> bool {
+        let left = self.check_receipts_first.load(Ordering::Relaxed);
+        self.check_receipts_first.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
     }
 
     /// Goes on with calls whose lock is held elsewhere, in a task of their own, until they are decided or out of time.
-    fn see_out(self: Arc<Self>, apart: Apart<H::Key, Waiting<H>>, group: Group<H>, error: Error) {
+    fn finish_quarantined(self: Arc<Self>, quarantine: Quarantine<H::Key, Waiting<H>>, group: Group<H>, error: Error) {
         let tasks = self.runtime.tasks().clone();
         let work: BoxFuture<'static, ()> = Box::pin(async move {
             let mut stuck = vec![(group, error)];
             while let Some((group, error)) = stuck.pop() {
                 let Some(group) = group.in_time(&error) else { continue };
                 // In turn with the others that are stuck.
-                let _place = self.apart.acquire().await;
-                stuck.extend(self.decide(&Turn::on(&Kept::default()), group).await);
+                let _place = self.quarantine.acquire().await;
+                stuck.extend(self.decide(&Turn::on(&PinnedConnection::default()), group).await);
             }
-            if let Some(lane) = apart.end() {
+            if let Some(lane) = quarantine.end() {
                 self.open(lane);
             }
         });
         tasks.spawn(work);
     }
 
-    /// Decides every call of a group, in as many transactions as it takes. Gives those whose lock is not to be had for the
-    /// moment, each key's by themselves.
+    /// Decides every call of a group, in as many transactions as it takes. Gives those whose lock is not to be had for
+    /// the moment, each key's by themselves.
     async fn decide(&self, turn: &Turn, group: Group<H>) -> Vec<(Group<H>, Error)> {
         let (mut groups, mut stuck) = (VecDeque::from([group]), Vec::new());
         while let Some(group) = groups.pop_front() {
@@ -246,9 +251,15 @@ impl<H: BatchHandler> Inner<H> {
 
     /// Answers with the error, but for those that were answered before.
     async fn fail(&self, turn: &Turn, mut group: Group<H>, error: &Error) {
-        if (turn.is_in_doubt() || (!group.careful && !error.is_nobodys_fault()))
-            && let Ok(mut tx) =
-                Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, group.representative(), Terms::USUAL).await
+        if (turn.is_in_doubt() || (!group.check_receipts_first && !error.is_nobodys_fault()))
+            && let Ok(mut tx) = Tx::begin_on(
+                &turn.pinned,
+                self.runtime.pools(),
+                PoolKind::Calls,
+                group.representative(),
+                TxOptions::USUAL,
+            )
+            .await
             && let Ok(known) = known(&mut tx, &group.calls()).await
         {
             group.answer_known(known);
@@ -257,8 +268,8 @@ impl<H: BatchHandler> Inner<H> {
         group.fail(error);
     }
 
-    /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was first.
-    /// The group comes back where nothing of it stays.
+    /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was
+    /// first. The group comes back where nothing of it stays.
     async fn decide_together(&self, turn: &Turn, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
         let invocation = group.representative();
         let mut attempt = 0;
@@ -270,8 +281,8 @@ impl<H: BatchHandler> Inner<H> {
             match ran {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    group.careful = true;
-                    self.careful.store(CAREFUL_FOR, Ordering::Relaxed);
+                    group.check_receipts_first = true;
+                    self.check_receipts_first.store(CHECK_RECEIPTS_FOR, Ordering::Relaxed);
                 }
                 Err(error) if error.is_transient_conflict() && attempt < H::SPEC.limits.retries => {
                     tokio::time::sleep(backoff::pause(attempt + 1, CONFLICT_PAUSES.0, CONFLICT_PAUSES.1)).await;
@@ -288,10 +299,10 @@ impl<H: BatchHandler> Inner<H> {
         let left = invocation.remaining();
         let limit = if group.members.len() > 1 { left / 2 } else { left };
         let run = Invocation { deadline: Instant::now() + limit, ..invocation.clone() };
-        let lock_wait = if group.hasty { HASTE } else { PATIENCE };
-        let terms = Terms { lock_wait, ..Terms::USUAL };
-        let mut tx = Tx::begin_on(&turn.kept, self.runtime.pools(), Share::Calls, run.clone(), terms).await?;
-        if group.careful {
+        let lock_wait = if group.short_lock_timeout { SHORT_LOCK_TIMEOUT } else { PATIENCE };
+        let options = TxOptions { lock_wait, ..TxOptions::USUAL };
+        let mut tx = Tx::begin_on(&turn.pinned, self.runtime.pools(), PoolKind::Calls, run.clone(), options).await?;
+        if group.check_receipts_first {
             match known(&mut tx, &group.calls()).await {
                 Ok(known) => group.answer_known(known),
                 Err(error) => return Err(tx.fail(error).await),
@@ -317,7 +328,7 @@ impl<H: BatchHandler> Inner<H> {
         verdicts: Verdicts<H::Reply>,
     ) -> Result<bool> {
         let outcomes: Vec<Option<Outcome>> = verdicts.iter().map(recorded).collect();
-        if !group.careful && !self.are_new(group, &outcomes, &mut tx).await? {
+        if !group.check_receipts_first && !self.are_new(group, &outcomes, &mut tx).await? {
             tx.rollback().await;
             return Ok(false);
         }
@@ -333,12 +344,12 @@ impl<H: BatchHandler> Inner<H> {
                 }
                 Err(error) => return Err(tx.fail(error).await),
             }
-            fault::point(H::SPEC.name, "before_commit");
+            failpoint::hit(H::SPEC.name, "before_commit");
             turn.committing.notify_one();
             turn.in_doubt.store(true, Ordering::Relaxed);
             tx.commit().await?;
             turn.in_doubt.store(false, Ordering::Relaxed);
-            fault::point(H::SPEC.name, "after_commit");
+            failpoint::hit(H::SPEC.name, "after_commit");
         } else {
             tx.rollback().await;
         }
@@ -351,7 +362,7 @@ impl<H: BatchHandler> Inner<H> {
         Ok(true)
     }
 
-    /// Whether those that leave no receipt, where one before it would be met, have none from before either.
+    /// Returns whether those that leave no receipt, where one before it would be met, have none from before either.
     async fn are_new(&self, group: &Group<H>, outcomes: &[Option<Outcome>], tx: &mut Tx) -> Result<bool> {
         let slots = group.slots.iter().zip(outcomes);
         let calls: Vec<_> = slots.filter(|(_, outcome)| outcome.is_none()).map(|(slot, _)| &slot.call).collect();
@@ -359,12 +370,12 @@ impl<H: BatchHandler> Inner<H> {
     }
 }
 
-/// What was answered to these calls before.
+/// Returns what was answered to these calls before.
 async fn known(tx: &mut Tx, calls: &[&CallKey]) -> Result<Vec<Option<Outcome>>> {
     bounded(tx.invocation().remaining(), receipt::find(tx.conn(), calls)).await
 }
 
-/// What stays of a verdict: replies and refusals. Other errors may pass another time.
+/// Returns what stays of a verdict: replies and refusals. Other errors may pass another time.
 fn recorded<R: Message>(verdict: &Result<R>) -> Option<Outcome> {
     match verdict {
         Ok(reply) => Some(Ok(reply.encode_to_vec())),

@@ -1,11 +1,11 @@
 //! Combining: what waits becomes one batch, and nothing ever waits for a batch to fill.
 //!
-//! Entries queue by key. A lane takes whatever is waiting, of one key or of many, works on it, and takes whatever has come
-//! in the meantime. A key is in one lane at a time, so that its entries keep their order. Lanes are tasks that end when
-//! nothing waits: an idle handler has none.
+//! Entries queue by key. A lane takes whatever is waiting, of one key or of many, works on it, and takes whatever has
+//! come in the meantime. A key is in one lane at a time, so that its entries keep their order. Lanes are tasks that end
+//! when nothing waits: an idle handler has none.
 //!
-//! One lane is enough while it is quick, and makes the largest batches. Another one opens when a batch has had no room for
-//! all keys that are ready, or when a lane is held up: a key that holds up its lane holds up no other.
+//! One lane is enough while it is quick, and makes the largest batches. Another one opens when a batch has had no room
+//! for all keys that are ready, or when a lane is held up: a key that holds up its lane holds up no other.
 use crate::base::spec::Batch;
 use std::{
     collections::{HashMap, VecDeque},
@@ -52,8 +52,8 @@ pub(crate) struct Lane<K: Hash + Eq + Clone, T> {
     open: bool,
 }
 
-/// Keys that a lane has set apart, so as not to be held up by them: nobody else takes them until [`Apart::end`].
-pub(crate) struct Apart<K: Hash + Eq + Clone, T> {
+/// Keys that a lane has quarantined, so as not to be held up by them: nobody else takes them until [`Quarantine::end`].
+pub(crate) struct Quarantine<K: Hash + Eq + Clone, T> {
     combiner: Arc<Combiner<K, T>>,
     held: Vec<K>,
 }
@@ -122,7 +122,7 @@ impl<K: Hash + Eq + Clone, T> State<K, T> {
         }
     }
 
-    /// What is waiting, within the limits; entries that nobody wants any more are dropped.
+    /// Returns what is waiting, within the limits; entries that nobody wants any more are dropped.
     fn take(&mut self, limits: Batch, held: &mut Vec<K>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(key) = self.ready.pop_front() {
@@ -186,10 +186,10 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
     }
 
     /// Sets some of this lane's keys apart: it is not held up by them any longer.
-    pub(crate) fn set_apart(&mut self, keys: &[K]) -> Apart<K, T> {
-        let (apart, held) = self.held.drain(..).partition(|key| keys.contains(key));
+    pub(crate) fn quarantine(&mut self, keys: &[K]) -> Quarantine<K, T> {
+        let (quarantine, held) = self.held.drain(..).partition(|key| keys.contains(key));
         self.held = held;
-        Apart { combiner: self.combiner.clone(), held: apart }
+        Quarantine { combiner: self.combiner.clone(), held: quarantine }
     }
 
     fn let_go(&mut self, state: &mut State<K, T>) {
@@ -199,7 +199,7 @@ impl<K: Hash + Eq + Clone, T> Lane<K, T> {
     }
 }
 
-impl<K: Hash + Eq + Clone, T> Apart<K, T> {
+impl<K: Hash + Eq + Clone, T> Quarantine<K, T> {
     /// Lets the keys go. Gives a lane, where entries of theirs wait and no other lane would take them soon.
     pub(crate) fn end(mut self) -> Option<Lane<K, T>> {
         let combiner = self.combiner.clone();
@@ -209,7 +209,7 @@ impl<K: Hash + Eq + Clone, T> Apart<K, T> {
     }
 }
 
-impl<K: Hash + Eq + Clone, T> Drop for Apart<K, T> {
+impl<K: Hash + Eq + Clone, T> Drop for Quarantine<K, T> {
     fn drop(&mut self) {
         if !self.held.is_empty() {
             let combiner = self.combiner.clone();
@@ -332,12 +332,12 @@ mod tests {
             submit(&c, key, n, 1).unwrap();
         }
         assert_eq!(next(&mut lane), Some(vec![1, 2, 3]));
-        let apart = lane.set_apart(&["c"]);
+        let quarantine = lane.quarantine(&["c"]);
         submit(&c, "c", 4, 1).unwrap();
         submit(&c, "d", 5, 1).unwrap();
         assert_eq!(next(&mut lane), Some(vec![5]), "c is not to be had");
         assert_eq!(next(&mut lane), None);
-        let mut lane = apart.end().expect("one of c waits");
+        let mut lane = quarantine.end().expect("one of c waits");
         assert_eq!(next(&mut lane), Some(vec![4]));
         assert_eq!(next(&mut lane), None);
         let state = c.state();

@@ -7,7 +7,7 @@ use crate::{
 use std::{collections::HashSet, time::Duration};
 use tokio::sync::oneshot;
 
-/// A call that has passed the door.
+/// A call that has passed admission.
 pub(super) struct Waiting<C> {
     pub(super) member: Member<C>,
     pub(super) slot: Slot,
@@ -20,7 +20,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Whether somebody still waits for it.
+    /// Returns whether somebody still waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         !self.reply.is_closed()
     }
@@ -35,11 +35,11 @@ impl Slot {
 pub(super) struct Group<H: BatchHandler> {
     pub(super) members: Vec<Member<H::Command>>,
     pub(super) slots: Vec<Slot>,
-    /// Whether it waits for locks only a moment: keys whose locks are not to be had are being looked for.
-    pub(super) hasty: bool,
-    /// Whether their receipts are looked for before the work. Most calls are new, and one that is not is found out by its
-    /// receipt when this transaction's is written; so it is done once something has gone wrong.
-    pub(super) careful: bool,
+    /// True if it waits for locks only a moment: keys whose locks are not to be had are being looked for.
+    pub(super) short_lock_timeout: bool,
+    /// True if their receipts are looked for before the work. Most calls are new, and one that is not is found out by
+    /// its receipt when this transaction's is written; so it is done once something has gone wrong.
+    pub(super) check_receipts_first: bool,
 }
 
 /// What is done with a group of which nothing stays.
@@ -53,8 +53,8 @@ pub(super) enum Next<H: BatchHandler> {
 }
 
 impl<H: BatchHandler> Group<H> {
-    fn empty(hasty: bool, careful: bool) -> Self {
-        Self { members: Vec::new(), slots: Vec::new(), hasty, careful }
+    fn empty(short_lock_timeout: bool, check_receipts_first: bool) -> Self {
+        Self { members: Vec::new(), slots: Vec::new(), short_lock_timeout, check_receipts_first }
     }
 
     fn push(&mut self, member: Member<H::Command>, slot: Slot) {
@@ -63,8 +63,8 @@ impl<H: BatchHandler> Group<H> {
     }
 
     /// All calls of a batch.
-    pub(super) fn of(calls: Vec<Waiting<H::Command>>, careful: bool) -> Self {
-        let mut group = Self::empty(false, careful);
+    pub(super) fn of(calls: Vec<Waiting<H::Command>>, check_receipts_first: bool) -> Self {
+        let mut group = Self::empty(false, check_receipts_first);
         for Waiting { member, slot } in calls {
             group.push(member, slot);
         }
@@ -79,7 +79,10 @@ impl<H: BatchHandler> Group<H> {
         if are_new.iter().all(|is_new| *is_new) {
             return (self, None);
         }
-        let (mut first, mut repeated) = (Self::empty(self.hasty, self.careful), Self::empty(self.hasty, true));
+        let (mut first, mut repeated) = (
+            Self::empty(self.short_lock_timeout, self.check_receipts_first),
+            Self::empty(self.short_lock_timeout, true),
+        );
         for ((member, slot), is_new) in self.members.into_iter().zip(self.slots).zip(are_new) {
             (if is_new { &mut first } else { &mut repeated }).push(member, slot);
         }
@@ -91,7 +94,7 @@ impl<H: BatchHandler> Group<H> {
         self.slots.iter().map(|slot| &slot.call).collect()
     }
 
-    /// What its calls are about.
+    /// Returns what its calls are about.
     pub(super) fn keys(&self) -> Vec<H::Key> {
         let mut keys = Vec::new();
         for member in &self.members {
@@ -126,7 +129,7 @@ impl<H: BatchHandler> Group<H> {
         if known.iter().all(Option::is_none) {
             return;
         }
-        let before = std::mem::replace(self, Self::empty(self.hasty, self.careful));
+        let before = std::mem::replace(self, Self::empty(self.short_lock_timeout, self.check_receipts_first));
         for ((member, slot), known) in before.members.into_iter().zip(before.slots).zip(known) {
             match known {
                 None => self.push(member, slot),
@@ -135,16 +138,16 @@ impl<H: BatchHandler> Group<H> {
         }
     }
 
-    /// What is to be done with it after that error.
+    /// Returns what is to be done with it after that error.
     pub(super) fn divide(self, error: Error) -> Next<H> {
         let several_keys = self.has_several_keys();
         let locked = error.is_lock_wait();
         if locked && !several_keys {
-            Next::Wait(Self { hasty: false, careful: true, ..self }, error)
+            Next::Wait(Self { short_lock_timeout: false, check_receipts_first: true, ..self }, error)
         } else if error.is_nobodys_fault() || self.members.len() == 1 {
             Next::Fail(self, error)
         } else {
-            let this = Self { careful: true, hasty: locked, ..self };
+            let this = Self { check_receipts_first: true, short_lock_timeout: locked, ..self };
             Next::Halves(if locked { this.halves_by_key() } else { this.halves() })
         }
     }
@@ -172,14 +175,19 @@ impl<H: BatchHandler> Group<H> {
     fn halves(mut self) -> [Self; 2] {
         let middle = self.members.len() / 2;
         let (members, slots) = (self.members.split_off(middle), self.slots.split_off(middle));
-        let right = Self { members, slots, hasty: self.hasty, careful: self.careful };
+        let right = Self {
+            members,
+            slots,
+            short_lock_timeout: self.short_lock_timeout,
+            check_receipts_first: self.check_receipts_first,
+        };
         [self, right]
     }
 
     /// Takes over those of `other` that are about the same, behind its own: they come after them whatever happens.
     pub(super) fn take_over(&mut self, other: &mut Self) {
         let keys = self.keys();
-        let kept = Self::empty(other.hasty, other.careful);
+        let kept = Self::empty(other.short_lock_timeout, other.check_receipts_first);
         let before = std::mem::replace(other, kept);
         for (member, slot) in before.members.into_iter().zip(before.slots) {
             let to = if keys.contains(&H::key(&member.input)) { &mut *self } else { &mut *other };
@@ -189,7 +197,7 @@ impl<H: BatchHandler> Group<H> {
 
     /// Each key in one of them.
     fn halves_by_key(self) -> [Self; 2] {
-        let empty = || Self::empty(self.hasty, self.careful);
+        let empty = || Self::empty(self.short_lock_timeout, self.check_receipts_first);
         let keys: Vec<_> = self.members.iter().map(|member| H::key(&member.input)).collect();
         let mut distinct = HashSet::new();
         let order: Vec<_> = keys.iter().filter(|key| distinct.insert((*key).clone())).collect();

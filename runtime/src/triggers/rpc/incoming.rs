@@ -58,7 +58,7 @@ impl Incoming {
 pub(super) struct Token(Result<()>);
 
 impl Token {
-    /// Who calls, if they may.
+    /// Returns who calls, if they may.
     pub(super) fn admission<'a>(&self, invocation: &'a Invocation, access: Access) -> Result<Option<&'a Caller>> {
         self.0.as_ref().map_err(|error| match access {
             Access::Public => error.again().with_hint("this call needs no token: leave it out, or send a good one"),
@@ -70,8 +70,8 @@ impl Token {
     }
 }
 
-/// A message in protobuf; or why it can't be had, where it came in another encoding. A call that can't be read is a run of its
-/// handler as any other: its caller is checked first, and it is logged and counted.
+/// A message in protobuf; or why it can't be had, where it came in another encoding. A call that can't be read is a run
+/// of its handler as any other: its caller is checked first, and it is logged and counted.
 pub(crate) type Received = Result<Bytes>;
 
 /// Reads a message.
@@ -87,7 +87,8 @@ pub(crate) fn read<M: Message + Default, T>(request: Bytes, parse: impl FnOnce(M
     parse(decode(Ok(request))?).map(drop)
 }
 
-/// A request that changes something: which call it is, and the command that it means. Two spellings of one command are one call.
+/// A request that changes something: which call it is, and the command that it means. Two spellings of one command are
+/// one call.
 pub(super) fn checked<M: Message, C: Serialize>(
     (spec, caller): (&Spec, &Caller),
     request: M,

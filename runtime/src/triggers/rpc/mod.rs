@@ -1,8 +1,8 @@
 //! gRPC calls.
 //!
 //! A call that changes something carries an idempotency key, a UUID chosen by the client. Its effect, its events and
-//! the stored reply commit together; the same key again gets the same reply, byte for byte; with another request it is a
-//! [`Conflict`](crate::Class::Conflict). A refusal is stored too: it was an answer.
+//! the stored reply commit together; the same key again gets the same reply, byte for byte; with another request it is
+//! a [`Conflict`](crate::Class::Conflict). A refusal is stored too: it was an answer.
 
 mod batched;
 mod combine;
@@ -33,8 +33,8 @@ pub trait TxHandler: Send + Sync + 'static {
     const ACCESS: Access;
     /// The message on the wire.
     type Request: Message + Name + Default + 'static;
-    /// What it means, checked. Two requests under one idempotency key are the same one where their commands are serialized alike:
-    /// so it holds no unordered collection, and nothing but what was asked for.
+    /// What it means, checked. Two requests under one idempotency key are the same one where their commands are
+    /// serialized alike: so it holds no unordered collection, and nothing but what was asked for.
     type Command: Serialize + Send + Sync + 'static;
     /// The reply on the wire.
     type Reply: Message + Name + Default + 'static;
@@ -49,7 +49,8 @@ pub trait TxHandler: Send + Sync + 'static {
     fn handle(tx: &mut Tx, command: &Self::Command) -> impl Future<Output = Result<Self::Reply>> + Send;
 }
 
-/// A call that changes something, decided together with others that wait: pure database effects of many in one transaction.
+/// A call that changes something, decided together with others that wait: pure database effects of many in one
+/// transaction.
 pub trait BatchHandler: Send + Sync + 'static {
     /// Name, method, limits and [batch](Spec::batched).
     const SPEC: &'static Spec;
@@ -57,8 +58,8 @@ pub trait BatchHandler: Send + Sync + 'static {
     const ACCESS: Access;
     /// The message on the wire.
     type Request: Message + Name + Default + 'static;
-    /// What it means, checked. Two requests under one idempotency key are the same one where their commands are serialized alike:
-    /// so it holds no unordered collection, and nothing but what was asked for.
+    /// What it means, checked. Two requests under one idempotency key are the same one where their commands are
+    /// serialized alike: so it holds no unordered collection, and nothing but what was asked for.
     type Command: Serialize + Send + Sync + 'static;
     /// The reply on the wire.
     type Reply: Message + Name + Default + 'static;
@@ -71,11 +72,11 @@ pub trait BatchHandler: Send + Sync + 'static {
     /// Checks the request and turns it into a command.
     fn parse(request: Self::Request, caller: &Caller) -> Result<Self::Command>;
 
-    /// What the call is about: calls with the same key are decided in the order in which they came.
+    /// Returns what the call is about: calls with the same key are decided in the order in which they came.
     fn key(command: &Self::Command) -> Self::Key;
 
-    /// Decides all of them: one verdict each, in their order. A refused one must have had no effect. May run again, in a new
-    /// transaction and with fewer of them, when PostgreSQL rolls back or one of them makes it fail.
+    /// Decides all of them: one verdict each, in their order. A refused one must have had no effect. May run again, in
+    /// a new transaction and with fewer of them, when PostgreSQL rolls back or one of them makes it fail.
     fn handle(
         tx: &mut Tx,
         batch: &[Member<Self::Command>],
@@ -104,7 +105,8 @@ pub trait IoHandler: Send + Sync + 'static {
 
 /// A call that is answered by a stream, for as long as the client listens: reads only.
 pub trait StreamHandler: Send + Sync + 'static {
-    /// Name, method and limits. The concurrency is how many streams are open at the same time; the time-out does not count.
+    /// Name, method and limits. The concurrency is how many streams are open at the same time; the time-out does not
+    /// count.
     const SPEC: &'static Spec;
     /// Who may call.
     const ACCESS: Access;
@@ -114,8 +116,8 @@ pub trait StreamHandler: Send + Sync + 'static {
     type Query: Send + Sync + 'static;
     /// One answer on the wire.
     type Reply: Message + Name + Default + 'static;
-    /// Whether a drain ends it well. Otherwise with UNAVAILABLE, so that its client knows to go elsewhere; but some wait longer
-    /// before they come back from an error than from an end.
+    /// True if a drain ends it well. Otherwise with UNAVAILABLE, so that its client knows to go elsewhere; but some
+    /// wait longer before they come back from an error than from an end.
     const ENDS_WELL_IN_A_DRAIN: bool = false;
 
     /// Checks the request and turns it into a query.

@@ -8,8 +8,8 @@ use super::{
 use crate::{
     Class, Invocation, Io, Result, Runtime, Tx,
     base::{
-        backoff, fault,
-        spec::{Share, Spec},
+        backoff, failpoint,
+        spec::{PoolKind, Spec},
     },
     context::invoke,
     postgres::{
@@ -88,7 +88,7 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Re
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
         });
         let reply = Box::pin(decide(&runtime, H::SPEC, &incoming.invocation, &call, &*handle)).await?.into_reply()?;
-        fault::point(H::SPEC.name, "before_reply");
+        failpoint::hit(H::SPEC.name, "before_reply");
         Ok(reply)
     };
     invoke::run(&runtime, H::SPEC, &incoming.invocation, run).await
@@ -96,7 +96,7 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Re
 
 async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Received) -> Result<Reply> {
     let Incoming { invocation, token, client, .. } = incoming;
-    let io = Io::new(&runtime, Share::Calls, invocation);
+    let io = Io::new(&runtime, PoolKind::Calls, invocation);
     let admitted = token.admission(io.invocation(), H::ACCESS);
     let admitted = admitted.and_then(|caller| runtime.admission().admit_read(H::SPEC, caller, client));
     let _permit = match admitted {
@@ -146,7 +146,7 @@ async fn attempt_once(
     handle: &Erased,
 ) -> Result<Option<Decided>> {
     let pool = runtime.pools();
-    let mut tx = Tx::begin(pool, Share::Calls, invocation.clone()).await?;
+    let mut tx = Tx::begin(pool, PoolKind::Calls, invocation.clone()).await?;
     match receipt::find(tx.conn(), &[call]).await {
         Ok(known) => {
             if let Some(known) = known.into_iter().next().flatten() {
@@ -161,7 +161,7 @@ async fn attempt_once(
         Err(refusal) if refusal.class() == Class::Refused => {
             // Nothing that a refused call did stays; that it was refused does.
             tx.rollback().await;
-            tx = Tx::begin(pool, Share::Calls, invocation.clone()).await?;
+            tx = Tx::begin(pool, PoolKind::Calls, invocation.clone()).await?;
             Err(refusal)
         }
         Err(error) => return Err(tx.fail(error).await),
@@ -174,8 +174,8 @@ async fn attempt_once(
         }
         Err(error) => return Err(tx.fail(error).await),
     }
-    fault::point(spec.name, "before_commit");
+    failpoint::hit(spec.name, "before_commit");
     tx.commit().await?;
-    fault::point(spec.name, "after_commit");
+    failpoint::hit(spec.name, "after_commit");
     Ok(Some(Decided::now(outcome)))
 }

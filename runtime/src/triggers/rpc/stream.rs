@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     Class, Error, Io, Result, Runtime, auth,
-    base::{call::Call, spec::Share},
+    base::{call::Call, spec::PoolKind},
     context::invoke,
 };
 use bytes::Bytes;
@@ -22,7 +22,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Answers on their way to a client that does not keep up. Few: a handler that waits can skip what is outdated meanwhile.
+/// Answers on their way to a client that does not keep up. Few: a handler that waits can skip what is outdated
+/// meanwhile.
 const BUFFER: usize = 1;
 
 /// A stream's answers.
@@ -104,7 +105,7 @@ pub(super) fn open<H: StreamHandler>(runtime: &Runtime, incoming: Incoming, requ
     let panicked = Error::internal(anyhow::anyhow!("the handler of the stream panicked"));
     let ending = Arc::new(Mutex::new(Some(panicked)));
     let call = invocation.call.clone();
-    let (io, closing) = (Io::new(runtime, Share::Calls, invocation), runtime.tasks().closing().clone());
+    let (io, closing) = (Io::new(runtime, PoolKind::Calls, invocation), runtime.tasks().closing().clone());
     let (metrics, patience, end) = (runtime.clone(), runtime.streams().patience, ending.clone());
     runtime.tasks().spawn(async move {
         // Also where the handler panics before its first answer: somebody waits for what goes beside it.

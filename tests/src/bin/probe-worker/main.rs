@@ -7,7 +7,7 @@ use gavel_runtime::{
     App, Result, Tx,
     config::{Backends, Env, ProcessConfig},
     message, process,
-    schedule::{self, Tick as Due, Timetable},
+    schedule::{self, CronSchedule, Tick as Due},
     spec::{Spec, Trigger},
 };
 use jobs::{Carrier, InOrder, Metered, Narrow, Ranked, Tally, Together};
@@ -49,7 +49,7 @@ impl message::TxHandler for HeardByNext {
 struct Tick;
 
 impl schedule::TxHandler for Tick {
-    const SPEC: &'static Spec = &Spec::new("tick", Trigger::Schedule(Timetable::cron("* * * * * *")));
+    const SPEC: &'static Spec = &Spec::new("tick", Trigger::Schedule(CronSchedule::cron("* * * * * *")));
 
     async fn handle(tx: &mut Tx, tick: Due) -> Result<()> {
         sqlx::query("INSERT INTO ticks (tick_at) VALUES ($1)").bind(tick.due_at).execute(tx.conn()).await?;

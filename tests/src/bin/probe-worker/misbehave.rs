@@ -75,7 +75,7 @@ impl job::TxHandler for Misbehave {
     }
 }
 
-/// Whether the test has seen enough.
+/// Returns whether the test has seen enough.
 async fn is_enough(tx: &mut Tx) -> Result<bool> {
     let noted = "SELECT EXISTS (SELECT FROM notes WHERE text = 'enough')";
     Ok(sqlx::query_scalar(noted).fetch_one(tx.conn()).await?)

@@ -1,5 +1,5 @@
 //! Leased jobs, step by step: claimed, and then whatever the test wants to happen.
-use super::Lab;
+use super::Harness;
 use crate::{
     Result,
     queue::{Job, step},
@@ -7,23 +7,23 @@ use crate::{
 use std::time::Duration;
 use uuid::Uuid;
 
-/// A leased job in a test's hand. Dropped, it is what a worker that died leaves: see [`Lab::expire_leases`].
+/// A leased job in a test's hand. Dropped, it is what a worker that died leaves: see [`Harness::expire_leases`].
 #[derive(Debug)]
-pub struct Hand {
+pub struct LeasedJob {
     claim: step::Claim,
 }
 
-impl Lab {
+impl Harness {
     /// Leases up to `most` due jobs, as a worker would, in the order in which it would begin them.
-    pub async fn claim<J: Job>(&self, most: usize) -> Result<Vec<Hand>> {
+    pub async fn claim<J: Job>(&self, most: usize) -> Result<Vec<LeasedJob>> {
         let mut tx = self.begin().await?;
         let claims = step::lease(tx.conn(), J::KIND, J::PER_KEY, most, self.backends.lease).await?;
         tx.commit().await?;
-        Ok(claims.into_iter().map(|claim| Hand { claim }).collect())
+        Ok(claims.into_iter().map(|claim| LeasedJob { claim }).collect())
     }
 }
 
-impl Hand {
+impl LeasedJob {
     /// Which job.
     pub fn job_id(&self) -> Uuid {
         self.claim.job_id()
@@ -35,25 +35,25 @@ impl Hand {
     }
 
     /// Completes it, where this attempt still holds it.
-    pub async fn complete(&self, lab: &Lab) -> Result<bool> {
-        let mut tx = lab.begin().await?;
+    pub async fn complete(&self, harness: &Harness) -> Result<bool> {
+        let mut tx = harness.begin().await?;
         let completed = self.claim.complete(tx.conn()).await?;
         tx.commit().await?;
         Ok(completed)
     }
 
-    /// Fails it: it is due again `after`, with a try less, or dead where none is left. False where this attempt does not
-    /// hold it any more.
-    pub async fn fail(&self, lab: &Lab, after: Duration) -> Result<bool> {
-        let mut tx = lab.begin().await?;
+    /// Fails it: it is due again `after`, with a try less, or dead where none is left. False where this attempt does
+    /// not hold it any more.
+    pub async fn fail(&self, harness: &Harness, after: Duration) -> Result<bool> {
+        let mut tx = harness.begin().await?;
         let failed = self.claim.fail(tx.conn(), after).await?;
         tx.commit().await?;
         Ok(failed)
     }
 
     /// Puts it off, where this attempt still holds it.
-    pub async fn snooze(&self, lab: &Lab, pause: Duration) -> Result<bool> {
-        let mut tx = lab.begin().await?;
+    pub async fn snooze(&self, harness: &Harness, pause: Duration) -> Result<bool> {
+        let mut tx = harness.begin().await?;
         let snoozed = self.claim.snooze(tx.conn(), pause).await?;
         tx.commit().await?;
         Ok(snoozed)

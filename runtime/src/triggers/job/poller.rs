@@ -1,7 +1,7 @@
 //! Looks out for due jobs of all kinds this process runs, with one statement, and wakes their loops.
 //!
-//! It polls, and between polls it sleeps until the next job is due, so that a deadline is met to the millisecond. Loops that
-//! find nothing ask it to look for what is due next; notifications wake them directly.
+//! It polls, and between polls it sleeps until the next job is due, so that a deadline is met to the millisecond. Loops
+//! that find nothing ask it to look for what is due next; notifications wake them directly.
 use crate::queue::{Kind, claim::From, wake};
 use crate::{Result, Runtime, base::backoff, postgres::Pool};
 use sqlx::postgres::PgListener;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const POLL: Duration = Duration::from_millis(500);
 /// Requests to look again are gathered for this long.
 const GATHER: Duration = Duration::from_millis(1);
-/// How long a broken listener is left alone.
+/// Time for which a broken listener is left alone.
 const BROKEN: Duration = Duration::from_secs(1);
 
 /// Starts looking and listening, until the drain.
@@ -31,7 +31,7 @@ pub(super) fn run(runtime: &Runtime) {
 struct Sight {
     due: bool,
     next: Option<Duration>,
-    suspects: bool,
+    poison: bool,
 }
 
 async fn look_out(runtime: &Runtime) {
@@ -71,16 +71,16 @@ async fn look_out(runtime: &Runtime) {
     }
 }
 
-/// Wakes who has something to do; gives when each kind's next job is due. Only a poll wakes for what is due already: a job
-/// that another worker is running is due as well, and a loop that found nothing would be woken for it without end.
+/// Wakes who has something to do; gives when each kind's next job is due. Only a poll wakes for what is due already: a
+/// job that another worker is running is due as well, and a loop that found nothing would be woken for it without end.
 fn act(kinds: &[Arc<Kind>], sights: &HashMap<String, Sight>, polls: bool) -> HashMap<&'static str, Instant> {
     let now = Instant::now();
     let mut next = HashMap::new();
     for kind in kinds {
         let sight = sights.get(kind.spec.name).copied().unwrap_or_default();
         if polls {
-            kind.set_suspects(sight.suspects);
-            if sight.due || sight.suspects {
+            kind.set_poison(sight.poison);
+            if sight.due || sight.poison {
                 kind.wake();
             }
         }
@@ -112,7 +112,7 @@ async fn look(pool: &Pool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sight>
                      AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
                    ORDER BY m.attempt_at LIMIT 1) AS next_s,
                   EXISTS (SELECT FROM mq_msgs m WHERE m.channel_name = l.kind AND m.deaths > 0
-                            AND m.attempt_at <= now()) AS "suspects!"
+                            AND m.attempt_at <= now()) AS "poison!"
            FROM unnest($1::text[], $2::smallint[], $3::timestamptz[], $4::bigint[]) l (kind, priority, low_at, low_seq)
            LEFT JOIN LATERAL (
              SELECT m.attempt_at, m.seq FROM mq_msgs m
@@ -139,7 +139,7 @@ async fn look(pool: &Pool, kinds: &[Arc<Kind>]) -> Result<HashMap<String, Sight>
         let sight = sights.entry(row.kind).or_default();
         let next = row.next_s.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default());
         sight.due |= due.is_some();
-        sight.suspects |= row.suspects;
+        sight.poison |= row.poison;
         sight.next = [sight.next, next].into_iter().flatten().min();
     }
     Ok(sights)
@@ -157,7 +157,7 @@ async fn listen(runtime: &Runtime) {
 }
 
 async fn hear(runtime: &Runtime, draining: &CancellationToken) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(runtime.pools().upkeep.inner()).await?;
+    let mut listener = PgListener::connect_with(runtime.pools().bookkeeping.inner()).await?;
     listener.listen_all([wake::CHANNEL, wake::STOCK_CHANNEL]).await?;
     wake_all(runtime);
     loop {

@@ -2,7 +2,7 @@
 use super::Worker;
 use crate::{
     App, Invocation, Io, Result, Runtime, Tx,
-    base::{batch::Verdicts, spec::Share},
+    base::{batch::Verdicts, spec::PoolKind},
     config::Backends,
     context::runtime::Role,
     postgres::{receipt, tx::bounded},
@@ -17,9 +17,9 @@ use chrono::{DateTime, Utc};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// A lease in a lab: short, since tests wait for it to end.
+/// A lease in a harness: short, since tests wait for it to end.
 const LEASE: Duration = Duration::from_secs(1);
-/// How long a test's own step may take.
+/// Time for which a test's own step may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(5);
@@ -27,20 +27,20 @@ const LOOK: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An application on a database of its own, for a test. Nothing runs by itself.
-pub struct Lab {
+pub struct Harness {
     pub(super) app: fn() -> App,
     pub(super) backends: Backends,
     pub(super) runtime: Runtime,
 }
 
-impl Lab {
+impl Harness {
     /// An application that runs on these servers; its workers' leases hold for one second.
     ///
     /// # Errors
     /// When a registration is invalid or the database's URL can't be read.
     pub fn new(app: fn() -> App, backends: &Backends) -> anyhow::Result<Self> {
         let backends = Backends { lease: LEASE, ..backends.clone() };
-        let runtime = app().checked()?.runtime(&backends, "lab", Role::Worker)?;
+        let runtime = app().checked()?.runtime(&backends, "harness", Role::Worker)?;
         Ok(Self { app, backends, runtime })
     }
 
@@ -50,13 +50,13 @@ impl Lab {
         Self { backends: Backends { lease, ..self.backends }, ..self }
     }
 
-    /// What an `Io` handler gets.
+    /// Returns what an `Io` handler gets.
     pub fn io(&self) -> Io {
-        Io::new(&self.runtime, Share::Jobs, Invocation::start(TIMEOUT))
+        Io::new(&self.runtime, PoolKind::Jobs, Invocation::start(TIMEOUT))
     }
 
     pub(super) async fn begin(&self) -> Result<Tx> {
-        Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(TIMEOUT)).await
+        Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await
     }
 
     /// Enqueues a job, in a transaction of its own.
@@ -72,7 +72,7 @@ impl Lab {
     /// # Errors
     /// The handler's own.
     pub async fn run_tx<H: job::TxHandler>(&self, job: &H::Job) -> Result<Verdict> {
-        let mut tx = Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx = Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
         match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, job)).await {
             Ok(verdict @ (Verdict::Done | Verdict::Snooze(_))) => tx.commit().await.map(|()| verdict),
             Ok(verdict) => {
@@ -88,7 +88,7 @@ impl Lab {
     /// # Errors
     /// The handler's own: then nothing stays.
     pub async fn deliver<H: message::TxHandler>(&self, message_id: Uuid, message: &H::Message) -> Result<bool> {
-        let mut tx = Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx = Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
         let work = async {
             let new = receipt::in_inbox(&mut tx, H::SPEC.name, &[message_id]).await?.is_empty();
             if new {
@@ -106,8 +106,8 @@ impl Lab {
         }
     }
 
-    /// Gives messages to a batched consumer, as one batch of deliveries with those ids would be: one verdict each. Those
-    /// that were handled before are passed over.
+    /// Gives messages to a batched consumer, as one batch of deliveries with those ids would be: one verdict each.
+    /// Those that were handled before are passed over.
     ///
     /// # Errors
     /// The handler's own: then nothing stays.
@@ -123,16 +123,16 @@ impl Lab {
     /// # Errors
     /// The handler's own: then nothing stays.
     pub async fn tick<H: schedule::TxHandler>(&self, due_at: DateTime<Utc>) -> Result<()> {
-        let mut tx = Tx::begin(self.runtime.pools(), Share::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx = Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
         match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, Tick { due_at })).await {
             Ok(()) => tx.commit().await,
             Err(error) => Err(tx.fail(error).await),
         }
     }
 
-    /// Runs every job that is due, those that they enqueue, and the next tries of those that fail, until each is done or
-    /// dead; gives those that died meanwhile. What was delayed or snoozed for more than a second stays: see
-    /// [`Lab::advance`]. (A conflict with a concurrent transaction puts a job off for less.)
+    /// Runs every job that is due, those that they enqueue, and the next tries of those that fail, until each is done
+    /// or dead; gives those that died meanwhile. What was delayed or snoozed for more than a second stays: see
+    /// [`Harness::advance`]. (A conflict with a concurrent transaction puts a job off for less.)
     ///
     /// # Errors
     /// When jobs are still due after a minute, or the database fails.
@@ -147,7 +147,7 @@ impl Lab {
         Ok(dead.into_iter().filter(|job| job.at >= since).collect())
     }
 
-    /// Whether no job of this application is due, running or on its way to another try.
+    /// Returns whether no job of this application is due, running or on its way to another try.
     pub(super) async fn is_drained(&self) -> anyhow::Result<bool> {
         let kinds: Vec<String> = self.runtime.jobs().kinds().keys().map(|kind| (*kind).to_owned()).collect();
         let left: bool = sqlx::query_scalar(

@@ -1,8 +1,8 @@
 //! The worker's heartbeat: one tick on a connection of its own, three to a lease, until the last job is settled.
 //!
 //! A tick says that this worker lives, renews the leases it holds in one statement, asks which of its jobs are to be
-//! cancelled, writes how busy it is, and looks for workers that have died: what they were running in transactions is marked
-//! as suspect, and runs alone from then on.
+//! cancelled, writes how busy it is, and looks for workers that have died: what they were running in transactions is
+//! marked as poison, and runs alone from then on.
 use crate::{Result, Runtime, postgres::Purpose};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
@@ -163,8 +163,8 @@ fn host() -> String {
 }
 
 /// Forgets workers that have not been seen for a lease, and marks what they were running. A job that runs elsewhere by
-/// now is locked, and left. Among others it is only suspected, however many workers died: deaths are counted of a job that
-/// ran alone.
+/// now is locked, and left. Among others it is only suspected, however many workers died: deaths are counted of a job
+/// that ran alone.
 async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
     let reaped = sqlx::query!(
         r#"WITH gone AS (
@@ -179,21 +179,25 @@ async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
              DELETE FROM job_loads l
              WHERE NOT EXISTS (SELECT FROM job_workers w WHERE w.worker_id = l.worker_id)
                 OR l.worker_id IN (SELECT worker_id FROM gone)),
-           suspects AS (
+           poison AS (
              SELECT id, bool_or(alone) AS alone
              FROM (SELECT unnest(job_ids) AS id, cardinality(job_ids) = 1 AS alone FROM claims) c GROUP BY id),
            free AS (
-             SELECT m.id FROM mq_msgs m WHERE m.id IN (SELECT id FROM suspects) FOR UPDATE OF m SKIP LOCKED),
+             SELECT m.id FROM mq_msgs m WHERE m.id IN (SELECT id FROM poison) FOR UPDATE OF m SKIP LOCKED),
            marked AS (
              UPDATE mq_msgs m SET deaths = CASE WHEN s.alone THEN m.deaths + 1 ELSE greatest(m.deaths, 1) END
-             FROM suspects s JOIN free f USING (id) WHERE m.id = s.id RETURNING m.id)
+             FROM poison s JOIN free f USING (id) WHERE m.id = s.id RETURNING m.id)
            SELECT (SELECT count(*) FROM gone) AS "workers!", (SELECT count(*) FROM marked) AS "jobs!""#,
         lease.as_secs_f64(),
     )
     .fetch_one(conn)
     .await?;
     if reaped.workers > 0 {
-        tracing::warn!(workers = reaped.workers, jobs = reaped.jobs, "workers died; what they were running is suspect");
+        tracing::warn!(
+            workers = reaped.workers,
+            jobs = reaped.jobs,
+            "workers died; what they were running may be poison"
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What the judges need, the clients that others have written: packages for Node.js and Python, installed into the checkout.
+//! What the interop tests need, clients that others have written: packages for Node.js and Python, installed into the
+//! checkout.
 use crate::{
     install::{NODE, PYTHON, ensure},
     progress::{Step, run, run_quietly},
@@ -15,14 +16,14 @@ pub(crate) fn prepare() -> anyhow::Result<PathBuf> {
     ensure(&[NODE, PYTHON])?;
     let root = crate::root();
     if is_older(&root.join("node_modules/.package-lock.json"), &root.join("package-lock.json")) {
-        let step = Step::begin("installing the judges' packages for Node.js");
+        let step = Step::begin("installing the interop' packages for Node.js");
         run_quietly(npm().args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))?;
         step.done("packages for Node.js installed");
     }
     let tools = root.join("target/tools/python");
-    let (python, list) = (tools.join("bin/python"), root.join("tests/judges/requirements.txt"));
+    let (python, list) = (tools.join("bin/python"), root.join("tests/interop/requirements.txt"));
     if is_older(&tools.join("installed"), &list) {
-        let step = Step::begin("installing the judges' packages for Python");
+        let step = Step::begin("installing the interop' packages for Python");
         run_quietly(Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
         run_quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&list))?;
         fs::write(tools.join("installed"), "")?;

@@ -2,7 +2,7 @@
 
 /// Which pool a transaction's connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Share {
+pub(crate) enum PoolKind {
     /// Calls that change something.
     Calls,
     /// Jobs, messages, schedules.

@@ -10,15 +10,15 @@ use std::{
 pub(crate) type OwnKeys<K, V> = HashMap<K, V, RandomState>;
 
 /// What is made once for each key.
-pub(crate) struct Kept<K, V>(RwLock<OwnKeys<K, Arc<V>>>);
+pub(crate) struct Memo<K, V>(RwLock<OwnKeys<K, Arc<V>>>);
 
-impl<K, V> Default for Kept<K, V> {
+impl<K, V> Default for Memo<K, V> {
     fn default() -> Self {
         Self(RwLock::default())
     }
 }
 
-impl<K: Hash + Eq, V> Kept<K, V> {
+impl<K: Hash + Eq, V> Memo<K, V> {
     /// The value of a key, made where it is asked for the first time.
     pub(crate) fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
         if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {

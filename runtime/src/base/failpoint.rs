@@ -1,8 +1,8 @@
 //! Named places where a test can make this process fail.
 //!
-//! `GAVEL_FAULT=site=abort@3` aborts the process (as kill -9 would) the third time it comes by `site`; `panic` in place
-//! of `abort` panics, and `*` in place of the number does it each time. Several are separated by commas. Unset, a site costs one comparison. Production never sets it:
-//! start-up logs a warning when it is there.
+//! `GAVEL_FAILPOINTS=site=abort@3` aborts the process (as kill -9 would) the third time it comes by `site`; `panic` in
+//! place of `abort` panics, and `*` in place of the number does it each time. Several are separated by commas. Unset, a
+//! site costs one comparison. Production never sets it: start-up logs a warning when it is there.
 //!
 //! [`testing`](crate::testing) does the same to a worker in a thread: see `Script`.
 use std::{
@@ -18,7 +18,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 /// The variable.
-pub const VARIABLE: &str = "GAVEL_FAULT";
+pub const VARIABLE: &str = "GAVEL_FAILPOINTS";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -66,7 +66,7 @@ fn parse(part: &str) -> Result<(String, Plan), String> {
 ///
 /// # Panics
 /// When a plan says so.
-pub fn point(handler: &str, stage: &str) {
+pub fn hit(handler: &str, stage: &str) {
     perform(handler, stage);
     if PLANS.get().is_some() {
         fail_as_planned(&format!("{handler}.{stage}"));
@@ -77,7 +77,7 @@ pub fn point(handler: &str, stage: &str) {
 ///
 /// # Panics
 /// When a plan says so.
-pub fn point_for(handler: &str, stage: &str, who: &str) {
+pub fn hit_for(handler: &str, stage: &str, who: &str) {
     if PLANS.get().is_some() {
         fail_as_planned(&format!("{handler}.{stage}.{who}"));
     }

@@ -1,7 +1,8 @@
 //! When a schedule ticks: a cron pattern, the time zone it is read in, and what becomes of ticks that were missed.
 //!
 //! The pattern has five fields (minute, hour, day of month, month, day of week) or six, seconds first; `@daily` and its
-//! like stand for one. Across a change to or from summer time it behaves as Vixie cron does: the crate `croner` decides.
+//! like stand for one. Across a change to or from summer time it behaves as Vixie cron does: the crate `croner`
+//! decides.
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
@@ -25,7 +26,7 @@ pub enum CatchUp {
 
 /// A cron pattern in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Timetable {
+pub struct CronSchedule {
     /// Such as `30 4 * * MON-FRI`, or `*/10 * * * * *` with seconds.
     pub cron: &'static str,
     /// A name of the IANA time zone database.
@@ -34,7 +35,7 @@ pub struct Timetable {
     pub catch_up: CatchUp,
 }
 
-impl Timetable {
+impl CronSchedule {
     /// That pattern in UTC; of the ticks that were missed, the newest runs.
     pub const fn cron(cron: &'static str) -> Self {
         Self { cron, zone: "UTC", catch_up: CatchUp::One }
@@ -52,22 +53,22 @@ impl Timetable {
         Self { catch_up, ..self }
     }
 
-    /// What is wrong with it.
-    pub(crate) fn fault(&self) -> Option<String> {
+    /// Returns what is wrong with it.
+    pub(crate) fn validate(&self) -> Option<String> {
         self.parse().err()
     }
 
-    pub(crate) fn parse(&self) -> Result<Clockwork, String> {
+    pub(crate) fn parse(&self) -> Result<CronTicks, String> {
         let cron = Cron::from_str(self.cron).map_err(|error| {
             format!("{:?} is no cron pattern: {error}; allowed: five fields, or six with seconds first", self.cron)
         })?;
         let zone = Tz::from_str(self.zone)
             .map_err(|_| format!("{:?} is no time zone; allowed: an IANA name, such as Europe/Berlin", self.zone))?;
-        Ok(Clockwork { cron, zone, catch_up: self.catch_up })
+        Ok(CronTicks { cron, zone, catch_up: self.catch_up })
     }
 }
 
-impl fmt::Display for Timetable {
+impl fmt::Display for CronSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}", self.cron, self.zone)
     }
@@ -83,14 +84,14 @@ pub(crate) enum Due {
     Skip(DateTime<Utc>),
 }
 
-/// A timetable that can be asked.
-pub(crate) struct Clockwork {
+/// A cron schedule that can be asked.
+pub(crate) struct CronTicks {
     cron: Cron,
     zone: Tz,
     catch_up: CatchUp,
 }
 
-impl Clockwork {
+impl CronTicks {
     /// The first tick after `at`; none when the pattern names no further date.
     pub(crate) fn next_after(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let next = self.cron.find_next_occurrence(&at.with_timezone(&self.zone), false).ok()?;
@@ -102,7 +103,7 @@ impl Clockwork {
         Some(latest.with_timezone(&Utc))
     }
 
-    /// What is due at `now`, when the newest tick that ran or was passed over is `last`.
+    /// Returns what is due at `now`, when the newest tick that ran or was passed over is `last`.
     pub(crate) fn due(&self, last: DateTime<Utc>, now: DateTime<Utc>) -> Due {
         let Some(latest) = self.latest_until(now).filter(|latest| *latest > last) else { return Due::Nothing };
         match self.catch_up {
@@ -125,11 +126,11 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn ticks(timetable: Timetable, mut last: DateTime<Utc>, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
-        let clockwork = timetable.parse().unwrap();
+    fn ticks(cron: CronSchedule, mut last: DateTime<Utc>, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+        let ticks = cron.parse().unwrap();
         let mut ran = Vec::new();
         loop {
-            match clockwork.due(last, now) {
+            match ticks.due(last, now) {
                 Due::Nothing => return ran,
                 Due::Run(tick) => {
                     ran.push(tick);
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_missed_hour_is_caught_up_on_as_the_policy_says() {
-        let every_minute = Timetable::cron("* * * * *");
+        let every_minute = CronSchedule::cron("* * * * *");
         let (last, now) = (at("2026-03-01T10:00:00Z"), at("2026-03-01T11:00:30Z"));
         assert_eq!(ticks(every_minute.catch_up(CatchUp::All), last, now).len(), 60);
         assert_eq!(ticks(every_minute.catch_up(CatchUp::One), last, now), [at("2026-03-01T11:00:00Z")]);
@@ -153,21 +154,21 @@ mod tests {
 
     #[test]
     fn what_was_missed_too_long_ago_is_left() {
-        let daily = Timetable::cron("0 0 * * *").catch_up(CatchUp::All);
+        let daily = CronSchedule::cron("0 0 * * *").catch_up(CatchUp::All);
         assert_eq!(ticks(daily, at("2020-01-01T00:00:00Z"), at("2026-03-01T12:00:00Z")).len(), 31);
     }
 
     #[test]
     fn a_tick_is_local_time_in_its_zone_on_both_sides_of_summer_time() {
-        let clockwork = Timetable::cron("30 4 * * *").zone("Europe/Berlin").parse().unwrap();
-        let next = |text| clockwork.next_after(at(text)).unwrap();
+        let ticks = CronSchedule::cron("30 4 * * *").zone("Europe/Berlin").parse().unwrap();
+        let next = |text| ticks.next_after(at(text)).unwrap();
         assert_eq!(next("2026-03-28T12:00:00Z"), at("2026-03-29T02:30:00Z"));
         assert_eq!(next("2026-03-27T12:00:00Z"), at("2026-03-28T03:30:00Z"));
     }
 
     #[test]
     fn a_tick_that_ran_does_not_run_again() {
-        let every_second = Timetable::cron("* * * * * *").parse().unwrap();
+        let every_second = CronSchedule::cron("* * * * * *").parse().unwrap();
         let now = at("2026-03-01T10:00:00.900Z");
         assert_eq!(every_second.due(at("2026-03-01T10:00:00Z"), now), Due::Nothing);
         assert_eq!(every_second.due(at("2026-03-01T09:59:59Z"), now), Due::Run(at("2026-03-01T10:00:00Z")));

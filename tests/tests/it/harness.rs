@@ -1,5 +1,5 @@
-//! Handlers tested with the runtime's own harness: the example's, which are not about auctions, and one that forgets what
-//! handlers must not forget.
+//! Handlers tested with the runtime's own harness: the example's, which are not about auctions, and one that forgets
+//! what handlers must not forget.
 use chrono::Utc;
 use gavel::EXPAND;
 use gavel::apply_user_stats::ApplyUserStats;
@@ -9,7 +9,7 @@ use gavel_runtime::{
     config::{Backends, Env},
     job::{self, Attempt, Job, Options, Verdict, inspect},
     spec::{Queue, Spec, Trigger},
-    testing::{BOUNDARIES, FROZEN, Lab, Worker},
+    testing::{BOUNDARIES, FROZEN, Harness, Worker},
 };
 use gavel_tests::{Process, System, broker::Broker, eventually, process::binary};
 use prost::Message;
@@ -34,13 +34,13 @@ fn backends_of(variables: &[(String, String)]) -> Backends {
     backends
 }
 
-async fn lab() -> (System, Lab) {
+async fn harness() -> (System, Harness) {
     let system = System::new().await;
     for statement in TABLES.split_inclusive(';').filter(|statement| statement.contains("CREATE")) {
         sqlx::query(statement).execute(&system.db).await.expect("created");
     }
-    let lab = Lab::new(|| reminders::app(&EXPAND), &backends(&system)).expect("valid");
-    (system, lab)
+    let harness = Harness::new(|| reminders::app(&EXPAND), &backends(&system)).expect("valid");
+    (system, harness)
 }
 
 async fn count(system: &System, sql: &'static str) -> i64 {
@@ -56,8 +56,9 @@ const DIGESTS: &str = "SELECT count(*) FROM digests";
 
 #[tokio::test]
 async fn a_tx_job_survives_a_crash_at_every_boundary_it_passes() {
-    let (system, lab) = lab().await;
-    let survival = lab.survives(&remind("ada", "water the plants"), async || Ok(count(&system, LETTERS).await)).await;
+    let (system, harness) = harness().await;
+    let survival =
+        harness.survives(&remind("ada", "water the plants"), async || Ok(count(&system, LETTERS).await)).await;
     let survival = survival.expect("one letter each");
     let passed: Vec<_> = BOUNDARIES.into_iter().chain([FROZEN]).filter(|b| survival.passed(b)).collect();
     assert_eq!(passed, ["after_claim", "before_commit", "after_commit", FROZEN]);
@@ -65,8 +66,9 @@ async fn a_tx_job_survives_a_crash_at_every_boundary_it_passes() {
 
 #[tokio::test]
 async fn a_leased_job_that_commits_with_its_completion_survives_them_too() {
-    let (system, lab) = lab().await;
-    let survival = lab.survives(&Digest { who: "ada".to_owned() }, async || Ok(count(&system, DIGESTS).await)).await;
+    let (system, harness) = harness().await;
+    let survival =
+        harness.survives(&Digest { who: "ada".to_owned() }, async || Ok(count(&system, DIGESTS).await)).await;
     let survival = survival.expect("one digest each");
     let passed: Vec<_> = BOUNDARIES.into_iter().chain([FROZEN]).filter(|b| survival.passed(b)).collect();
     assert_eq!(passed, ["after_claim", "before_commit", "after_commit", FROZEN]);
@@ -95,69 +97,70 @@ impl job::IoHandler for Careless {
 
 #[tokio::test]
 async fn the_harness_finds_a_handler_that_is_not_idempotent_and_names_the_boundary() {
-    let (system, _) = lab().await;
-    let lab = Lab::new(|| App::new("careless", &EXPAND).job_io::<Careless>(), &backends(&system)).expect("valid");
-    let found = lab.survives(&Careless, async || Ok(count(&system, LETTERS).await)).await;
+    let (system, _) = harness().await;
+    let harness =
+        Harness::new(|| App::new("careless", &EXPAND).job_io::<Careless>(), &backends(&system)).expect("valid");
+    let found = harness.survives(&Careless, async || Ok(count(&system, LETTERS).await)).await;
     let error = found.expect_err("it writes twice").to_string();
     assert!(error.contains("before_complete") && error.contains("2 times"), "{error}");
 }
 
 #[tokio::test]
 async fn handlers_run_by_hand_and_queues_drain_in_time_that_a_test_moves() {
-    let (system, lab) = lab().await;
-    let refused = lab.run_tx::<Reminder>(&remind("ada", "")).await.expect("it ran");
+    let (system, harness) = harness().await;
+    let refused = harness.run_tx::<Reminder>(&remind("ada", "")).await.expect("it ran");
     assert!(matches!(refused, Verdict::Dead { .. }));
     assert_eq!(count(&system, LETTERS).await, 0);
-    assert_eq!(lab.run_tx::<Reminder>(&remind("ada", "a")).await.expect("it ran"), Verdict::Done);
+    assert_eq!(harness.run_tx::<Reminder>(&remind("ada", "a")).await.expect("it ran"), Verdict::Done);
     let later = Options::new().delay(Duration::from_hours(1));
     for text in ["b", "c", ""] {
-        lab.enqueue(&remind("ada", text), later.clone()).await.expect("enqueued");
+        harness.enqueue(&remind("ada", text), later.clone()).await.expect("enqueued");
     }
-    assert!(lab.drain().await.expect("drained").is_empty());
+    assert!(harness.drain().await.expect("drained").is_empty());
     assert_eq!(count(&system, LETTERS).await, 1, "an hour is not over");
-    lab.advance(Duration::from_hours(1)).await.expect("it is now");
-    let dead = lab.drain().await.expect("drained");
+    harness.advance(Duration::from_hours(1)).await.expect("it is now");
+    let dead = harness.drain().await.expect("drained");
     assert_eq!(dead.len(), 1);
     assert_eq!((dead[0].kind.as_str(), dead[0].state), ("remind", inspect::State::Dead));
     assert_eq!(count(&system, LETTERS).await, 3);
-    lab.advance(Duration::from_secs(1)).await.expect("moved");
-    lab.drain().await.expect("drained");
+    harness.advance(Duration::from_secs(1)).await.expect("moved");
+    harness.drain().await.expect("drained");
     assert!(count(&system, DIGESTS).await > 0);
 
     sqlx::query("UPDATE letters SET at = at - interval '31 days' WHERE text = 'a'")
         .execute(&system.db)
         .await
         .expect("aged");
-    lab.tick::<Shredder>(Utc::now()).await.expect("it ran");
+    harness.tick::<Shredder>(Utc::now()).await.expect("it ran");
     assert_eq!(count(&system, LETTERS).await, 2, "the old one is shredded");
 }
 
 #[tokio::test]
 async fn a_message_delivered_by_hand_twice_counts_once() {
     let system = System::new().await;
-    let lab = Lab::new(gavel::app, &backends(&system)).expect("valid");
+    let harness = Harness::new(gavel::app, &backends(&system)).expect("valid");
     let item_id = uuid::Uuid::new_v4().to_string();
     let item = ItemState { item_id, currency: "EUR".to_owned(), ..ItemState::default() };
     let bid = BidAccepted { bidder_id: "ann".to_owned(), ..BidAccepted::default() };
     let event = ItemEvent { item: Some(item), fact: Some(Fact::BidAccepted(bid)), ..ItemEvent::default() };
     let [first, second] = [(); 2].map(|()| (uuid::Uuid::new_v4(), event.clone()));
     let malformed = (uuid::Uuid::new_v4(), ItemEvent::default());
-    let verdicts = lab.deliver_all::<ApplyUserStats>(&[first.clone(), malformed, second]).await.expect("applied");
+    let verdicts = harness.deliver_all::<ApplyUserStats>(&[first.clone(), malformed, second]).await.expect("applied");
     assert_eq!(verdicts.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
-    lab.deliver_all::<ApplyUserStats>(&[first]).await.expect("it is known");
+    harness.deliver_all::<ApplyUserStats>(&[first]).await.expect("it is known");
     assert_eq!(count(&system, "SELECT bids_placed FROM user_stats").await, 2);
     assert_eq!(count(&system, "SELECT count(*) FROM inbox").await, 2, "what failed has no receipt");
 }
 
 #[tokio::test]
 async fn another_application_relays_its_events_with_handlers_that_it_only_registers() {
-    let (system, lab) = lab().await;
+    let (system, harness) = harness().await;
     let broker = Broker::connect(&system.amqp_url).await;
     broker.tap_exchange("reminders.events", "letters", &["letter.#"]).await;
     let worker =
         Worker::start(reminders::app(&EXPAND), &backends_of(&system.variables(&[("AMQP_URL", &system.amqp_url)])));
     for text in ["water the plants", "close the window"] {
-        lab.enqueue(&remind("ada", text), Duration::ZERO).await.expect("enqueued");
+        harness.enqueue(&remind("ada", text), Duration::ZERO).await.expect("enqueued");
     }
     for event in broker.take("letters", 2).await {
         assert_eq!(String::decode(event.data.as_slice()).expect("a message"), "ada");

@@ -1,4 +1,5 @@
-//! Clients that others have written, in other languages, against one table of scenarios: directly and through both gateways.
+//! Clients that others have written, in other languages, against one table of scenarios: directly and through both
+//! gateways.
 use chrono::{TimeDelta, Utc};
 use gavel_gateway::Kind;
 use gavel_proto::DESCRIPTORS;
@@ -12,8 +13,8 @@ use std::{
 };
 use tokio::process::Command;
 
-fn judges() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("judges")
+fn interop() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop")
 }
 
 #[tokio::test]
@@ -65,7 +66,7 @@ async fn judged(through: Option<Kind>) {
         [("node", "connect.mjs"), ("node", "grpcjs.mjs"), ("node", "bufcurl.mjs"), (python.as_str(), "grpcio_judge.py")]
     {
         let mut command = Command::new(program);
-        command.arg(judges().join(judge)).env("GAVEL_JUDGED", given.to_string()).kill_on_drop(true);
+        command.arg(interop().join(judge)).env("GAVEL_JUDGED", given.to_string()).kill_on_drop(true);
         if let Some(certificate) = &certificate {
             command.env("NODE_EXTRA_CA_CERTS", certificate);
         }
@@ -85,7 +86,7 @@ fn expired(system: &System) -> String {
 
 #[test]
 fn the_table_asks_every_method_of_the_api() {
-    let table = fs::read_to_string(judges().join("scenarios.json")).expect("the table");
+    let table = fs::read_to_string(interop().join("scenarios.json")).expect("the table");
     let table: Value = serde_json::from_str(&table).expect("JSON");
     let asked = table["scenarios"].as_array().expect("scenarios").iter();
     let asked: BTreeSet<_> = asked.map(|scenario| scenario["method"].as_str().expect("a method").to_owned()).collect();

@@ -1,16 +1,16 @@
-//! Those who watch one topic, in rows. What is new goes round, row after row, and always as the newest there is: a crowd that
-//! were woken all at once would be one long queue, and keep the process from everything else.
+//! Those who watch one topic, in rows. What is new goes round, row after row, and always as the newest there is: a
+//! crowd that were woken all at once would be one long queue, and keep the process from everything else.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
 
-/// So many stand in a row. All of them fit into the queue of one of tokio's workers, which holds 256: whatever else is to be
-/// done waits for one row at most.
+/// So many stand in a row. All of them fit into the queue of one of tokio's workers, which holds 256: whatever else is
+/// to be done waits for one row at most.
 const ROW: usize = 64;
-/// For the time that telling a row takes, this part of it is left for everything else. On a machine that has much to do telling
-/// takes longer, and so do the pauses.
+/// For the time that telling a row takes, this part of it is left for everything else. On a machine that has much to do
+/// telling takes longer, and so do the pauses.
 const SPARE_PERCENT: u32 = 20;
 /// Timers are no finer: shorter pauses are saved up.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Crowd(Mutex<Round>);
+pub(super) struct FanOut(Mutex<Round>);
 
 #[derive(Default)]
 struct Round {
@@ -45,7 +45,7 @@ impl Row {
     }
 }
 
-impl Crowd {
+impl FanOut {
     /// A place in one of the rows. It is changed whenever there is news.
     pub(super) fn join(&self) -> watch::Receiver<()> {
         let mut round = self.round();
@@ -58,7 +58,7 @@ impl Crowd {
         place
     }
 
-    /// There is news. Whether somebody must [`Crowd::go_round`] with it.
+    /// There is news. Whether somebody must [`FanOut::go_round`] with it.
     pub(super) fn news(&self) -> bool {
         let mut round = self.round();
         round.news += 1;
@@ -69,8 +69,8 @@ impl Crowd {
     pub(super) async fn go_round(&self) {
         while self.tell() {
             let began = Instant::now();
-            // Comes back when those who were told have had their turn: the first time perhaps in the midst of them, behind
-            // what the worker looks at between two tasks.
+            // Comes back when those who were told have had their turn: the first time perhaps in the midst of them,
+            // behind what the worker looks at between two tasks.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             let pause = self.owed_after(began.elapsed());
@@ -111,7 +111,7 @@ impl Crowd {
     }
 }
 
-/// What is left for everything else when telling a row took so long.
+/// Returns what is left for everything else when telling a row took so long.
 fn pause_after(took: Duration) -> Duration {
     (took * SPARE_PERCENT / 100).min(LONGEST_PAUSE)
 }
@@ -120,13 +120,13 @@ fn pause_after(took: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn crowd_of(watchers: usize) -> (Crowd, Vec<watch::Receiver<()>>) {
-        let crowd = Crowd::default();
-        let places = (0..watchers).map(|_| crowd.join()).collect();
-        (crowd, places)
+    fn fan_out_to(watchers: usize) -> (FanOut, Vec<watch::Receiver<()>>) {
+        let fan_out = FanOut::default();
+        let places = (0..watchers).map(|_| fan_out.join()).collect();
+        (fan_out, places)
     }
 
-    /// How many have been told something since they were last asked.
+    /// Returns how many have been told something since they were last asked.
     fn told(places: &mut [watch::Receiver<()>]) -> usize {
         let mut told = 0;
         for place in places {
@@ -138,37 +138,37 @@ mod tests {
 
     #[test]
     fn a_few_are_told_at_once() {
-        let (crowd, mut places) = crowd_of(ROW);
-        assert!(crowd.news());
-        assert!(crowd.tell());
+        let (fan_out, mut places) = fan_out_to(ROW);
+        assert!(fan_out.news());
+        assert!(fan_out.tell());
         assert_eq!(told(&mut places), ROW);
-        assert!(!crowd.tell(), "there is no more to tell");
+        assert!(!fan_out.tell(), "there is no more to tell");
     }
 
     #[test]
     fn many_are_told_row_by_row_and_of_later_news_too() {
-        let (crowd, mut places) = crowd_of(10 * ROW);
-        assert!(crowd.news());
-        assert!(crowd.tell());
+        let (fan_out, mut places) = fan_out_to(10 * ROW);
+        assert!(fan_out.news());
+        assert!(fan_out.tell());
         assert_eq!(told(&mut places), ROW);
-        assert!(!crowd.news(), "somebody is going round with it");
+        assert!(!fan_out.news(), "somebody is going round with it");
         for _ in 0..10 {
-            assert!(crowd.tell());
+            assert!(fan_out.tell());
             assert_eq!(told(&mut places), ROW, "the row that had heard but the first comes again, last");
         }
-        assert!(!crowd.tell());
-        assert!(crowd.news(), "the round is over");
+        assert!(!fan_out.tell());
+        assert!(fan_out.news(), "the round is over");
     }
 
     #[test]
     fn places_that_were_left_are_taken_again() {
-        let (crowd, mut places) = crowd_of(3 * ROW);
+        let (fan_out, mut places) = fan_out_to(3 * ROW);
         places.drain(ROW..ROW + 5);
-        places.extend((0..5).map(|_| crowd.join()));
-        assert_eq!(crowd.round().rows.len(), 3);
-        assert!(crowd.news());
+        places.extend((0..5).map(|_| fan_out.join()));
+        assert_eq!(fan_out.round().rows.len(), 3);
+        assert!(fan_out.news());
         for _ in 0..3 {
-            assert!(crowd.tell());
+            assert!(fan_out.tell());
         }
         assert_eq!(told(&mut places), 3 * ROW);
     }
@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn short_pauses_are_saved_up() {
-        let crowd = Crowd::default();
-        let owed: Vec<_> = (0..10).map(|_| crowd.owed_after(Duration::from_millis(1))).collect();
+        let fan_out = FanOut::default();
+        let owed: Vec<_> = (0..10).map(|_| fan_out.owed_after(Duration::from_millis(1))).collect();
         assert!(owed[0] < SHORTEST_PAUSE && owed[9] == 10 * owed[0] && owed[9] > SHORTEST_PAUSE, "{owed:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! How far a request's body was read, within its limits, and what of it is left when its answer is there: that stands in the
-//! answer's way, or in that of whatever comes next on the connection.
+//! How far a request's body was read, within its limits, and what of it is left when its answer is there: that stands
+//! in the answer's way, or in that of whatever comes next on the connection.
 use super::budget::{BodyLimits, Cut};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -24,8 +24,8 @@ use tokio::{
     time::{Sleep, sleep_until, timeout},
 };
 
-/// How much of a body nobody wants is taken all the same, in bytes. Less than what was sent, and its client finds its connection
-/// or its stream reset in the middle of sending, and might never see its answer.
+/// How much of a body nobody wants is taken all the same, in bytes. Less than what was sent, and its client finds its
+/// connection or its stream reset in the middle of sending, and might never see its answer.
 const LINGERING_BYTES: usize = 16 * 1_024 * 1_024;
 const LINGERING_TIME: Duration = Duration::from_secs(5);
 /// A client that has sent nothing for this long is not in the middle of sending.
@@ -50,7 +50,7 @@ pub(super) struct Unread {
 
 /// What whoever read the body has left of it.
 struct Rest {
-    /// Whether some is still to come.
+    /// True if some is still to come.
     is_left: AtomicBool,
     /// Where it can be had, over HTTP/2.
     body: Mutex<Option<Source>>,
@@ -90,15 +90,15 @@ pub(super) fn watched(request: Request<Source>, limits: &BodyLimits) -> (Request
 }
 
 impl Unread {
-    /// What its client is to be told of a body that was cut off, and in which form.
+    /// Returns what its client is to be told of a body that was cut off, and in which form.
     pub(super) fn cut(&self) -> Option<(crate::Error, HeaderMap)> {
         let cut = self.rest.cut.get()?;
         let form = self.content_type.iter().map(|value| (CONTENT_TYPE, value.clone())).collect();
         Some((cut.error(&self.rest.limits), form))
     }
 
-    /// The answer to a call, after what is left has come: a stream of HTTP/2 that is answered earlier is reset, and a gateway
-    /// between may make an error of that, instead of leading the answer on.
+    /// The answer to a call, after what is left has come: a stream of HTTP/2 that is answered earlier is reset, and a
+    /// gateway between may make an error of that, instead of leading the answer on.
     pub(super) async fn in_turn<B>(self, answer: Response<B>) -> Response<B> {
         self.after(PAUSE, answer).await
     }
