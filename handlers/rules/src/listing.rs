@@ -62,7 +62,7 @@ pub enum InvalidListing {
     #[error(transparent)]
     Currency(#[from] InvalidCurrency),
     /// The start price is no amount.
-    #[error("start_price_minor: {0}")]
+    #[error("start_price_minor {} is out of range; allowed: 1 to {} minor units", .0.given, money::BID_CEILING_MINOR)]
     StartPrice(#[from] InvalidAmount),
     /// No bid could reach the start price.
     #[error(

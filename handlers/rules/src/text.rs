@@ -5,6 +5,7 @@ use icu_properties::{
     CodePointMapData, CodePointSetData,
     props::{DefaultIgnorableCodePoint, EmojiModifier, ExtendedPictographic, GeneralCategory, Script},
 };
+use std::ops::RangeInclusive;
 
 /// The longest run of marks on one character. Vietnamese, Thai and pointed Hebrew need up to three.
 const MOST_MARKS: usize = 4;
@@ -16,6 +17,15 @@ const NON_JOINER: char = '\u{200C}';
 const AS_PICTURE: char = '\u{FE0F}';
 /// A cell of Braille without dots.
 const BLANK_CELL: char = '\u{2800}';
+/// Characters that are no letters, and whose picture is blank or stands for one that is missing: Unicode has no property for
+/// them.
+const EMPTY_PICTURES: [char; 5] = ['\u{1D159}', '\u{13441}', '\u{FFFC}', '\u{FFFD}', '\u{2422}'];
+/// Letters and digits for formulas, which pass for those of the Latin alphabet.
+const FOR_FORMULAS: RangeInclusive<char> = '\u{1D400}'..='\u{1D7FF}';
+/// Letters and digits as wide as those of Chinese and Japanese, beside which they stand.
+const WIDE: RangeInclusive<char> = '\u{FF10}'..='\u{FF5A}';
+/// What the sign for micro is in compatibility forms. Behind a digit it is no letter.
+const MU: char = '\u{03BC}';
 /// What the sign for ohm is in NFC, a Greek letter. It passes for none of another script.
 const OHM: char = '\u{03A9}';
 
@@ -89,6 +99,9 @@ fn check_characters(chars: &[char]) -> Result<(), InvalidText> {
             GeneralCategory::Unassigned => "not assigned to any character",
             GeneralCategory::PrivateUse | GeneralCategory::Surrogate => "for private use",
             GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => "the end of a line",
+            _ if EMPTY_PICTURES.contains(&character) => "a picture of nothing",
+            _ if FOR_FORMULAS.contains(&character) => "a letter for formulas",
+            _ if is_mark(character) && before.is_none_or(|before| before == ' ') => "a mark on nothing",
             GeneralCategory::Format if !fits(character, before, after) => "an invisible character of format",
             _ if is_ignorable(character) && !fits(character, before, after) => "an invisible character",
             _ => continue,
@@ -128,14 +141,21 @@ fn check_marks(chars: &[char]) -> Result<(), InvalidText> {
 /// The letters of Latin, Greek, Cyrillic and a few scripts made after them are those that pass for each other.
 fn check_scripts(text: &str) -> Result<(), InvalidText> {
     for word in text.split(|c: char| !c.is_alphanumeric() && !is_mark(c)) {
-        let mut alike: Vec<_> =
-            word.chars().filter(|c| *c != OHM).map(script).filter(|script| is_alike(*script)).collect();
+        let mut alike: Vec<_> = letters(word).map(script).filter(|script| is_alike(*script)).collect();
         alike.dedup();
-        if alike.len() > 1 {
+        let is_partly_wide = word.contains(|c| WIDE.contains(&c)) && word.contains(|c: char| c.is_ascii_alphanumeric());
+        if alike.len() > 1 || is_partly_wide {
             return Err(InvalidText::Scripts { word: word.to_owned() });
         }
     }
     Ok(())
+}
+
+/// The letters of a word, without what is a unit.
+fn letters(word: &str) -> impl Iterator<Item = char> {
+    let before = std::iter::once(' ').chain(word.chars());
+    let is_unit = |(before, c): &(char, char)| *c == OHM || (*c == MU && before.is_ascii_digit());
+    before.zip(word.chars()).filter(move |pair| !is_unit(pair)).map(|(_, c)| c)
 }
 
 fn is_alike(script: Script) -> bool {
@@ -207,6 +227,8 @@ mod tests {
             "❤️ lamp 👨‍👩‍👧 👍🏽 1️⃣",
             "α-Tocopherol",
             "⠓⠑⠇⠇⠕",
+            "10\u{3BC}F, 4.7 kΩ",
+            "ＪＢＬ スピーカー",
         ] {
             assert_eq!(shown_text(good, 200).as_deref(), Ok(good), "{good}");
         }
@@ -216,6 +238,11 @@ mod tests {
     fn what_can_not_be_seen_or_turns_the_text_around_is_named() {
         for (given, named) in [
             ("\u{200B}", "U+200B"),
+            ("\u{1D159}", "U+1D159"),
+            ("\u{13441}", "U+13441"),
+            ("\u{FFFD} lamp", "U+FFFD"),
+            ("\u{301}lamp", "U+0301"),
+            ("\u{1D411}olex", "U+1D411"),
             ("a\u{FEFF}b", "U+FEFF"),
             ("\u{3164}", "U+3164"),
             ("\u{AD}", "U+00AD"),

@@ -11,7 +11,7 @@ use gavel_proto::{
     events_v1::{BidAccepted, item_event::Fact},
     v1,
 };
-use gavel_rules::{Acceptance, Auction, BID_CEILING_MINOR, Bid, Refusal, RefusalReason};
+use gavel_rules::{Acceptance, Auction, BID_CEILING_MINOR, Bid, InvalidAmount, Refusal, RefusalReason};
 use gavel_runtime::{
     Class, Error, Member, Result, Tx,
     auth::{Access, Caller},
@@ -49,7 +49,10 @@ impl rpc::BatchHandler for PlaceBid {
     }
 
     fn parse(request: v1::PlaceBidRequest, caller: &Caller) -> Result<Command> {
-        let amount_minor = gavel_rules::amount(request.max_amount_minor).map_err(Error::invalid)?;
+        let amount_minor = gavel_rules::amount(request.max_amount_minor).map_err(|InvalidAmount { given }| {
+            let allowed = format!("allowed: 1 to {BID_CEILING_MINOR} minor units");
+            Error::invalid(format!("max_amount_minor {given} is out of range; {allowed}"))
+        })?;
         let bid = Bid { bidder: user(&caller.subject)?, amount_minor };
         Ok(Command { item_id: uuid("item_id", &request.item_id)?, bid })
     }

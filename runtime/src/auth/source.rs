@@ -1,7 +1,7 @@
 //! Where the public keys come from: PEM, or a JWKS document in a file or at a URL.
 use super::{jwks, keys::Key};
 use crate::{
-    base::tls,
+    base::{files, tls},
     config::{KeySource, Location},
 };
 use anyhow::{Context, ensure};
@@ -22,7 +22,7 @@ impl KeySource {
     pub(crate) async fn text(&self) -> anyhow::Result<String> {
         let text = match self {
             Self::Pem(pem) => return Ok(pem.expose_secret().to_owned()),
-            Self::PemFile(path) | Self::Jwks(Location::Path(path)) => tokio::fs::read_to_string(path).await,
+            Self::PemFile(path) | Self::Jwks(Location::Path(path)) => files::read_text(path),
             Self::Jwks(Location::Url { url, ca }) => {
                 return fetch(url, ca.as_ref()).await.with_context(|| format!("the keys at {url}"));
             }

@@ -19,6 +19,7 @@ pub(crate) mod caller;
 pub(crate) mod client;
 pub(crate) mod concurrency_limit;
 pub(crate) mod cron;
+pub(crate) mod files;
 pub(crate) mod memo;
 pub(crate) mod seldom;
 pub(crate) mod tasks;

@@ -1,5 +1,6 @@
 //! TLS of the connections that this process opens. Two of our dependencies bring a provider of cryptography each, and a
 //! library that finds two and no choice panics at its first handshake: so the choice is made once, at the start.
+use super::files;
 use anyhow::{Context, ensure};
 use std::path::Path;
 use tokio_rustls::rustls::{
@@ -25,7 +26,7 @@ pub fn client_config(authorities: Option<&Path>) -> anyhow::Result<ClientConfig>
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(path) => {
             let read = || format!("the certificates in {} can't be read", path.display());
-            let pem = std::fs::read(path).with_context(read)?;
+            let pem = files::read(path).with_context(read)?;
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 roots.add(certificate.with_context(read)?).with_context(read)?;
             }

@@ -1,7 +1,8 @@
 //! Reading variables, and remembering everything that is wrong with them.
 use super::ConfigError;
+use crate::base::files;
 use secrecy::{ExposeSecret, SecretString};
-use std::{collections::HashMap, fmt, str::FromStr, time::Duration};
+use std::{collections::HashMap, fmt, path::Path, str::FromStr, time::Duration};
 
 /// Reads variables and remembers what was wrong with them.
 pub struct Env {
@@ -93,7 +94,7 @@ impl Env {
         let value = match (self.variables.get(name), self.variables.get(&from_file)) {
             (Some(_), Some(_)) => Err(format!("{name} and {from_file} are both set; allowed: one of them")),
             (Some(value), None) => Ok(value.clone()),
-            (None, Some(path)) => std::fs::read_to_string(path)
+            (None, Some(path)) => files::read_text(Path::new(path))
                 .map(|text| text.trim_end().to_owned())
                 .map_err(|error| format!("{from_file} names {path:?}, which can't be read: {error}")),
             (None, None) => Err(format!("{name} is missing: {what} (or {from_file}, a path to it)")),

@@ -16,8 +16,8 @@ use poem::{
     Addr, Endpoint, Response,
     endpoint::BoxEndpoint,
     http::{
-        self, HeaderValue, Uri,
-        header::{HOST, ORIGIN, RETRY_AFTER},
+        self, HeaderValue, StatusCode, Uri,
+        header::{ALLOW, HOST, ORIGIN, RETRY_AFTER},
         uri::{Authority, Scheme},
     },
     web::{LocalAddr, RemoteAddr},
@@ -68,6 +68,10 @@ impl Answers {
         let mut response = self.route(request, ends).await;
         if matches!(response.status().as_u16(), 429 | 503) && !response.headers().contains_key(RETRY_AFTER) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // Calls say themselves what is allowed; all other routes are read.
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED && !response.headers().contains_key(ALLOW) {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         if !response.headers().contains_key(CORRELATION_HEADER) {
             asked.told(&mut response);

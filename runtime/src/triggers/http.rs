@@ -1,6 +1,6 @@
 //! Plain HTTP GET routes that answer JSON: for a browser's address bar, a health probe, a shell script.
 use crate::{
-    Class, Error, Invocation, Io, Result, Runtime,
+    Error, Invocation, Io, Result, Runtime,
     base::{
         client::ClientNetwork,
         invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
@@ -46,8 +46,7 @@ async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
         Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), H::SPEC.limits.timeout);
     let correlation_id = invocation.correlation_id.clone();
     let client = request.data::<ClientNetwork>().copied().unwrap_or(ClientNetwork::NONE);
-    let query = request.path_params::<H::Query>();
-    let query = query.map_err(|error| Error::new(Class::Invalid, format!("the path can't be read: {error}")));
+    let query = request.path_params::<H::Query>().map_err(|_| Error::invalid(misspelled(H::SPEC.trigger, request)));
     // Once begun it comes to its end: its statement would be left in the middle.
     let call = Box::pin(call::<H>(runtime.clone(), invocation, client, query));
     let result = runtime.tasks().enduring(call).await;
@@ -64,6 +63,14 @@ async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
         .content_type("application/json")
         .header(CORRELATION_HEADER, correlation_id)
         .body(body.to_string())
+}
+
+/// Names what stands in the path.
+fn misspelled(trigger: Trigger, request: &Request) -> String {
+    let Trigger::Http(path) = trigger else { return String::new() };
+    let names = path.split('/').filter_map(|part| part.strip_prefix(':'));
+    let given = names.map(|name| format!("{name} {:?}", request.raw_path_param(name).unwrap_or_default()));
+    format!("{} can't be read; allowed: {path}", given.collect::<Vec<_>>().join(", "))
 }
 
 async fn call<H: IoHandler>(

@@ -69,6 +69,16 @@ async fn queues_are_listed_paused_and_resumed() {
     assert!(again.contains("was paused already"), "{again}");
     let unknown = operator.refused(&["queue", "pause", "close_itm"]).await;
     assert!(unknown.contains("perhaps close_item?"), "{unknown}");
+    for wrong in [
+        &["queue", "pause", "CLOSE_ITEM"][..],
+        &["dead", "list", "--kind", "clos_item"],
+        &["dead", "retry", "--kind", "clos_item"],
+    ] {
+        let said = operator.refused(wrong).await;
+        assert!(said.contains("perhaps close_item?"), "{wrong:?}: {said}");
+    }
+    let consumer = operator.refused(&["parked", "list", "--handler", "project_itm"]).await;
+    assert!(consumer.contains("perhaps project_item?"), "{consumer}");
     assert_eq!(operator.queue("close_item").await["paused_by"], "olga");
     let table = operator.said(&["queue", "list"]).await;
     assert!(table.contains("kind") && table.contains("paused by olga") && table.contains("unknown kind"), "{table}");
@@ -103,7 +113,7 @@ async fn a_job_is_looked_at_cancelled_retried_and_discarded() {
     let nobody = uuid::Uuid::nil().to_string();
     let partly = operator.refused(&["dead", "retry", &nobody]).await;
     assert!(partly.contains("not there") && partly.contains(&nobody) && !partly.contains("queued again"), "{partly}");
-    let none = operator.refused(&["dead", "retry", "--kind", "close_itm"]).await;
+    let none = operator.refused(&["dead", "retry", "--kind", "start_item"]).await;
     assert!(none.contains("there is none"), "{none}");
     let none = operator.refused(&["parked", "discard", &nobody, "--yes"]).await;
     assert!(none.contains("not there"), "{none}");

@@ -57,6 +57,9 @@ async fn however_ids_and_keys_are_spelled_a_bid_is_made_once_and_its_repetition_
     assert_eq!(marks, [None, Some("true".to_owned())]);
     let other = alice.bid_with_key(&item.to_string(), 1_600, &key.to_string()).await.expect_err("another amount");
     assert_eq!(other.code, Code::AlreadyExists);
+    let another = json!({ "itemId": item, "maxAmountMinor": "1700", "idempotencyKey": key }).to_string();
+    let (status, replayed, reply) = post(&service, &token, "BidService/PlaceBid", another).await;
+    assert_eq!((status, replayed), (409, None), "nothing like it was answered before: {reply}");
 }
 
 #[tokio::test]

@@ -63,10 +63,18 @@ pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
 pub(crate) fn explained_of(settings: &Settings, url: &str, status: &Status) -> anyhow::Error {
     let message = status.message().unwrap_or("no message");
     match status.code() {
-        Code::Internal if message.contains("onnect") => {
-            let hint =
-                if settings.in_checkout { "" } else { "; there is no .gavel/dev.env in this program's checkout" };
-            anyhow!("{url} does not answer ({message}); is bid-service running? `cargo xtask up` starts one{hint}")
+        Code::Internal
+            if ["onnect", "client error", "invalid http status"].iter().any(|said| message.contains(said)) =>
+        {
+            let is_https = url.to_ascii_lowercase().starts_with("https://");
+            let trust =
+                if is_https { " Or its certificate is not trusted: --cacert names who vouches for it." } else { "" };
+            let file =
+                if settings.in_checkout { "" } else { " What that starts is found inside its checkout, or by --url." };
+            anyhow!(
+                "{url} does not answer as a service of Gavel ({message}). Is bid-service running there? `cargo xtask up` \
+                 starts one.{trust}{file}"
+            )
         }
         code => Refused { code: name_of(code), message: message.to_owned() }.into(),
     }

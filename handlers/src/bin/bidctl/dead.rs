@@ -1,7 +1,7 @@
 //! Jobs that failed for good.
 use crate::{
     jobs,
-    ops::{Done, Ops, PAGE, key, pages, sum},
+    ops::{Done, Ops, PAGE, key, limit, pages, sum},
     output::{Output, time},
     settings::Settings,
     watch::Watch,
@@ -30,7 +30,7 @@ pub(crate) struct List {
     #[arg(long)]
     kind: Option<String>,
     /// At most this many
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = limit)]
     limit: usize,
     #[command(flatten)]
     watch: Watch,
@@ -99,6 +99,9 @@ impl List {
             Ok((page.jobs, page.next_page_token))
         };
         let (dead, is_more) = pages(self.limit, page).await?;
+        if let Some(kind) = self.kind.as_ref().filter(|_| dead.is_empty()) {
+            ops.check_queue(kind).await?;
+        }
         let row = |job: &v1::Job| {
             let error = job.last_error.clone();
             vec![job.job_id.clone(), job.kind.clone(), job.tries.to_string(), time(job.at.as_ref()), error]
@@ -128,6 +131,14 @@ impl Selection {
         Ok(if consequences.is_empty() { String::new() } else { format!("; {}", consequences.join("; ")) })
     }
 
+    /// Where nothing was, the kind may be spelled wrong.
+    async fn done(&self, ops: &Ops<'_>, done: Done) -> anyhow::Result<Done> {
+        match &self.kind {
+            Some(kind) if done.count == 0 => ops.check_queue(kind).await.map(|()| done),
+            _ => Ok(done),
+        }
+    }
+
     async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
@@ -135,7 +146,7 @@ impl Selection {
             let done = ops.said(ops.client.retry_dead_jobs(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };
-        sum(self.kind.is_some(), call).await?.say("queued again", output)
+        self.done(ops, sum(self.kind.is_some(), call).await?).await?.say("queued again", output)
     }
 
     async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
@@ -145,6 +156,6 @@ impl Selection {
             let done = ops.said(ops.client.discard_dead_jobs(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };
-        sum(self.kind.is_some(), call).await?.say("discarded", output)
+        self.done(ops, sum(self.kind.is_some(), call).await?).await?.say("discarded", output)
     }
 }

@@ -78,7 +78,9 @@ impl Settings {
 
     /// As [`Settings::token`], for calls that anyone may make.
     pub(crate) fn token_if_any(&self, role: &str) -> anyhow::Result<Option<String>> {
-        if self.user.is_none() && self.token.is_none() { Ok(None) } else { self.token(role).map(Some) }
+        // A token that is not for this address is not needed either.
+        let is_none = self.user.is_none() && (self.token.is_none() || self.is_url_from_file);
+        if is_none { Ok(None) } else { self.token(role).map(Some) }
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) use shown::read;
 
 use crate::{
     client,
-    ops::{PAGE, pages},
+    ops::{PAGE, limit, pages},
     output::{Output, money, time},
     settings::Settings,
 };
@@ -40,7 +40,7 @@ pub(crate) struct List {
     #[arg(long, value_parser = ["scheduled", "open", "closing", "closed", "cancelled"])]
     status: Option<String>,
     /// At most this many
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = limit)]
     limit: usize,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Bids {
     /// The item's id
     item_id: String,
     /// At most this many
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = limit)]
     limit: usize,
 }
 

@@ -1,5 +1,5 @@
 //! Operators' calls.
-use crate::{client, output::Output, settings::Settings};
+use crate::{client, names, output::Output, refused::Refused, settings::Settings};
 use anyhow::ensure;
 use gavel_proto::v1;
 use gavel_runtime::ids;
@@ -30,6 +30,30 @@ impl<'a> Ops<'a> {
     pub(crate) fn said<T>(&self, reply: Result<Response<T>, Status>) -> anyhow::Result<T> {
         Ok(reply.map_err(|status| client::explained_of(self.settings, &self.settings.ops_url, &status))?.into_inner())
     }
+}
+
+impl Ops<'_> {
+    /// Fails where there is no such queue: what it has none of would be a matter of its spelling.
+    pub(crate) async fn check_queue(&self, kind: &str) -> anyhow::Result<()> {
+        let queues = self.said(self.client.list_queues(self.request(v1::ListQueuesRequest {})).await)?.queues;
+        known("queue", kind, &queues.iter().map(|queue| queue.kind.as_str()).collect::<Vec<_>>())
+    }
+
+    /// Fails where there is no such consumer.
+    pub(crate) async fn check_consumer(&self, name: &str) -> anyhow::Result<()> {
+        let all = self.said(self.client.list_handlers(self.request(v1::ListHandlersRequest {})).await)?.handlers;
+        let consumers = all.iter().filter(|handler| handler.trigger == "message");
+        known("consumer", name, &consumers.map(|handler| handler.name.as_str()).collect::<Vec<_>>())
+    }
+}
+
+fn known(what: &str, name: &str, names: &[&str]) -> anyhow::Result<()> {
+    if names.contains(&name) { Ok(()) } else { Err(Refused::not_found(names::unknown(what, name, names)).into()) }
+}
+
+/// A number of entries.
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "allowed: a number from 1".to_owned())
 }
 
 /// A key of its own for each call.

@@ -77,7 +77,9 @@ impl Output {
             let code = error.downcast_ref::<Refused>().map(|refused| refused.code.as_str());
             eprintln!("{:#}", json!({ "error": format!("{error:#}"), "code": code }));
         } else {
-            eprintln!("bidctl: {}", harmless(&format!("{error:#}")));
+            // What is wrong with the settings is a list.
+            let text = format!("{error:#}");
+            eprintln!("bidctl: {}", text.lines().map(harmless).collect::<Vec<_>>().join("\n"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Messages that no try could handle.
 use crate::{
     jobs::none_if_empty,
-    ops::{Done, Ops, PAGE, key, pages, sum},
+    ops::{Done, Ops, PAGE, key, limit, pages, sum},
     output::{Output, optional_time, time},
     settings::Settings,
     watch::Watch,
@@ -33,7 +33,7 @@ pub(crate) struct List {
     #[arg(long)]
     handler: Option<String>,
     /// At most this many
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = limit)]
     limit: usize,
     #[command(flatten)]
     watch: Watch,
@@ -101,6 +101,9 @@ impl List {
             Ok((page.messages, page.next_page_token))
         };
         let (parked, is_more) = pages(self.limit, page).await?;
+        if let Some(handler) = self.handler.as_ref().filter(|_| parked.is_empty()) {
+            ops.check_consumer(handler).await?;
+        }
         let row = |message: &v1::ParkedMessage| {
             vec![
                 message.parked_id.clone(),
@@ -154,6 +157,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Selection {
+    /// Where nothing was, the consumer may be spelled wrong.
+    async fn done(&self, ops: &Ops<'_>, done: Done) -> anyhow::Result<Done> {
+        match &self.handler {
+            Some(handler) if done.count == 0 => ops.check_consumer(handler).await.map(|()| done),
+            _ => Ok(done),
+        }
+    }
+
     async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
@@ -161,7 +172,7 @@ impl Selection {
             let done = ops.said(ops.client.retry_parked_messages(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };
-        sum(self.handler.is_some(), call).await?.say("sent back", output)
+        self.done(ops, sum(self.handler.is_some(), call).await?).await?.say("sent back", output)
     }
 
     async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
@@ -171,6 +182,6 @@ impl Selection {
             let done = ops.said(ops.client.discard_parked_messages(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };
-        sum(self.handler.is_some(), call).await?.say("discarded", output)
+        self.done(ops, sum(self.handler.is_some(), call).await?).await?.say("discarded", output)
     }
 }

@@ -29,7 +29,8 @@ fn is_invisible(c: char) -> bool {
     is_format && !is_joiner
 }
 
-/// The lines of a table, as wide as the terminal at most; as wide as it takes where there is none.
+/// The lines of a table, as wide as the terminal at most: what does not fit is cut, and the last columns are left out. As
+/// wide as it takes where there is none.
 pub(crate) fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let wide = stdout().is_terminal().then(terminal_size).flatten().map(|(Width(wide), _)| usize::from(wide));
     fitted(header, rows, wide)
@@ -42,11 +43,16 @@ fn fitted(header: &[&str], rows: &[Vec<String>], wide: Option<usize>) -> Vec<Str
     let mut widths: Vec<_> =
         (0..header.len()).map(|column| cells(column).map(|cell| cell.width()).max().unwrap_or_default()).collect();
     if let Some(wide) = wide {
-        // An id that is cut is of no use to whoever wants to name it.
-        let is_id =
-            |column: usize| rows.iter().any(|row| row.get(column).is_some_and(|cell| Uuid::try_parse(cell).is_ok()));
-        let ids: Vec<_> = (0..header.len()).map(is_id).collect();
-        narrow(&mut widths, &ids, wide);
+        let is_whole =
+            |column: usize| rows.iter().any(|row| row.get(column).is_some_and(|cell| is_of_no_use_cut(cell)));
+        let whole: Vec<_> = (0..header.len()).map(is_whole).collect();
+        let least: Vec<_> = widths
+            .iter()
+            .zip(&whole)
+            .map(|(width, whole)| if *whole { *width } else { NARROWEST.min(*width) })
+            .collect();
+        widths.truncate(that_fit(&least, wide));
+        narrow(&mut widths, &whole, wide);
     }
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| padded(&cut(cell, *width), *width));
@@ -55,11 +61,26 @@ fn fitted(header: &[&str], rows: &[Vec<String>], wide: Option<usize>) -> Vec<Str
     std::iter::once(&header).chain(&rows).map(line).collect()
 }
 
+/// Of an id, an amount or a time the beginning alone tells nobody anything.
+fn is_of_no_use_cut(cell: &str) -> bool {
+    Uuid::try_parse(cell).is_ok() || cell.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// How many columns fit, from the first on, each as narrow as it may be. The first always does.
+fn that_fit(least: &[usize], wide: usize) -> usize {
+    let mut taken = 0;
+    let fits = |width: &&usize| {
+        taken += **width + GAP.len();
+        taken <= wide + GAP.len()
+    };
+    least.iter().take_while(fits).count().max(1)
+}
+
 /// Takes from the widest columns until they fit.
-fn narrow(widths: &mut [usize], ids: &[bool], wide: usize) {
+fn narrow(widths: &mut [usize], whole: &[bool], wide: usize) {
     let gaps = GAP.len() * widths.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > wide {
-        let others = widths.iter_mut().zip(ids).filter(|(_, is_id)| !**is_id).map(|(width, _)| width);
+        let others = widths.iter_mut().zip(whole).filter(|(_, is_whole)| !**is_whole).map(|(width, _)| width);
         let Some(widest) = others.max().filter(|width| **width > NARROWEST) else { return };
         *widest -= 1;
     }
@@ -111,7 +132,15 @@ mod tests {
         let id = "0192f0c1-0000-7000-8000-000000000000".to_owned();
         let with_id = fitted(&["item", "title"], &[vec![id.clone(), "A very long title indeed".to_owned()]], Some(50));
         assert!(with_id[1].starts_with(&id) && with_id[1].ends_with('…'), "{with_id:?}");
-        assert_eq!(fitted(&["n", "title"], &rows(), Some(1))[0], "n  title", "and not narrower than can be read");
+        let row = [id.as_str(), "A lamp", "300.00 EUR", "open", "2026-11-28T20:31:13Z"].map(str::to_owned).to_vec();
+        let header = ["item", "title", "price", "status", "ends"];
+        for (wide, columns) in [(200, 5), (86, 5), (80, 4), (60, 3), (36, 1)] {
+            let lines = fitted(&header, std::slice::from_ref(&row), Some(wide));
+            assert!(lines.iter().all(|line| line.width() <= wide), "{wide}: {lines:?}");
+            assert_eq!(lines[0].split_whitespace().count(), columns, "{wide}: {lines:?}");
+            assert!(!lines[1].contains('…'), "{wide}: {lines:?}");
+        }
+        assert_eq!(fitted(&["n", "title"], &rows(), Some(1))[0], "n", "and never nothing");
     }
 
     #[test]

@@ -5,8 +5,11 @@ use base64::{
     alphabet::{Alphabet, STANDARD, URL_SAFE},
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use chrono::DateTime;
+use chrono::{DateTime, Datelike, FixedOffset, Timelike};
 use prost_reflect::{EnumDescriptor, Kind};
+
+/// As protobuf has it: ten thousand years.
+const LONGEST_DURATION_S: u64 = 315_576_000_000;
 
 /// A value in a form that can't be misread.
 pub(super) fn checked(raw: &str, kind: &Kind) -> Result<String, String> {
@@ -33,8 +36,10 @@ pub(super) fn check_time(raw: &str) -> Result<(), String> {
         let fraction = text.split_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
         text.as_bytes().get(10) == Some(&b'T') && !text.contains('z') && fraction <= 9
     });
-    let is_kept = is_written && time.is_some_and(|time| chrono::Timelike::nanosecond(&time) < 1_000_000_000);
-    is_kept.then_some(()).ok_or_else(|| wrong(raw, "a time as RFC 3339 has it, such as 2027-01-31T18:30:00Z"))
+    let is_kept =
+        |time: DateTime<FixedOffset>| time.nanosecond() < 1_000_000_000 && (1..=9_999).contains(&time.to_utc().year());
+    let allowed = "a time as RFC 3339 has it, of the years 1 to 9999, such as 2027-01-31T18:30:00Z";
+    (is_written && time.is_some_and(is_kept)).then_some(()).ok_or_else(|| wrong(raw, allowed))
 }
 
 /// Seconds, with up to nine digits behind the point.
@@ -44,10 +49,11 @@ pub(super) fn check_duration(raw: &str) -> Result<(), String> {
         let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
         let is_fraction = (1..=9).contains(&fraction.len()) && fraction.bytes().all(|digit| digit.is_ascii_digit());
         let digits = whole.strip_prefix('-').unwrap_or(whole);
-        let is_whole = digits == "0" || (!digits.starts_with('0') && digits.parse::<u32>().is_ok());
+        let is_whole =
+            digits == "0" || (!digits.starts_with('0') && digits.parse().is_ok_and(|s: u64| s <= LONGEST_DURATION_S));
         is_whole && is_fraction && digits.bytes().all(|digit| digit.is_ascii_digit())
     });
-    is_duration.then_some(()).ok_or_else(|| wrong(raw, "seconds, such as 90s or 1.5s"))
+    is_duration.then_some(()).ok_or_else(|| wrong(raw, "seconds, up to 315576000000, such as 90s or 1.5s"))
 }
 
 fn whole<T: std::str::FromStr + std::fmt::Display>(raw: &str, from: &T, to: &T) -> Result<String, String> {
@@ -102,16 +108,27 @@ mod tests {
             "\"2027-01-31t18:30:00Z\"",
             "\"2027-01-31T18:30:00z\"",
             "\"2027-01-31T18:30:60Z\"",
+            "\"0000-01-01T00:00:00Z\"",
             "\"2027-01-31T18:30:59.9999999999Z\"",
             "\"\"",
             "5",
         ] {
             assert!(check_time(bad).unwrap_err().contains("allowed"), "{bad}");
         }
-        for good in ["\"90s\"", "\"0s\"", "\"1.5s\"", "\"-1s\"", "\"1.123456789s\""] {
+        for good in ["\"90s\"", "\"0s\"", "\"315576000000s\"", "\"1.5s\"", "\"-1s\"", "\"1.123456789s\""] {
             assert_eq!(check_duration(good), Ok(()), "{good}");
         }
-        for bad in ["\"0100s\"", "\"1.9999999999s\"", "\"abc\"", "\"90\"", "\"1.s\"", "\"+1s\"", "\"1e3s\"", "90"] {
+        for bad in [
+            "\"0100s\"",
+            "\"315576000001s\"",
+            "\"1.9999999999s\"",
+            "\"abc\"",
+            "\"90\"",
+            "\"1.s\"",
+            "\"+1s\"",
+            "\"1e3s\"",
+            "90",
+        ] {
             assert!(check_duration(bad).unwrap_err().contains("allowed"), "{bad}");
         }
     }

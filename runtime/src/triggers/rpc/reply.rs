@@ -1,5 +1,5 @@
 //! An answer on its way to the edge.
-use crate::{Result, base::metadata::Metadata, postgres::receipt::Outcome};
+use crate::{Class, Result, base::metadata::Metadata, postgres::receipt::Outcome};
 use bytes::Bytes;
 
 /// A reply in protobuf, and what goes beside it.
@@ -25,8 +25,10 @@ impl Decided {
         Self { outcome, is_replayed: false }
     }
 
+    /// What was answered before; unless it was another call that the key was used for.
     pub(super) fn before(outcome: Outcome) -> Self {
-        Self { outcome, is_replayed: true }
+        let is_replayed = outcome.as_ref().err().is_none_or(|error| error.class() != Class::Conflict);
+        Self { outcome, is_replayed }
     }
 
     pub(super) fn into_reply(self) -> Result<Reply> {

@@ -11,7 +11,8 @@ use gavel_proto::v1;
 use serde_json::{Value, json};
 
 /// The columns of [`as_row`].
-pub(super) const HEADER: [&str; 8] = ["item", "title", "price", "next minimum", "leader", "bids", "status", "ends"];
+/// The last are left out where a terminal is too narrow.
+pub(super) const HEADER: [&str; 8] = ["item", "title", "price", "status", "ends", "bids", "leader", "next minimum"];
 
 #[derive(Args)]
 pub(crate) struct Show {
@@ -65,11 +66,11 @@ pub(super) fn as_row(item: &v1::Item) -> Vec<String> {
         item.item_id.clone(),
         item.title.clone(),
         item.price_minor.map_or_else(|| "-".to_owned(), |price| money(price, &item.currency)),
-        minimum(item),
-        item.leader.clone(),
-        item.bid_count.to_string(),
         status_name(item.status()).to_owned(),
         time(item.ends_at.as_ref()),
+        item.bid_count.to_string(),
+        item.leader.clone(),
+        minimum(item),
     ]
 }
 
@@ -85,7 +86,7 @@ fn minimum(item: &v1::Item) -> String {
 pub(super) fn lines(item: &v1::Item) -> Vec<(&'static str, String)> {
     let mut lines: Vec<_> = HEADER.into_iter().zip(as_row(item)).collect();
     lines.insert(2, ("seller", item.seller.clone()));
-    lines.insert(8, ("starts", time(item.starts_at.as_ref())));
+    lines.insert(5, ("starts", time(item.starts_at.as_ref())));
     if let Some(closed_at) = optional_time(item.closed_at.as_ref()) {
         lines.push((if item.cancel_reason.is_some() { "cancelled" } else { "closed" }, closed_at));
     }

@@ -57,7 +57,8 @@ fn show(item: &v1::Item, output: Output) {
     let price = item.price_minor.map_or_else(|| "no bid".to_owned(), |price| money(price, &item.currency));
     let leader = if item.leader.is_empty() { String::new() } else { format!(" by {}", item.leader) };
     let (status, ends) = (status_name(item.status()), time(item.ends_at.as_ref()));
-    say!("version {}: {status}, {price}{leader}, {} bids, ends {ends}", item.version, item.bid_count);
+    let bids = if item.bid_count == 1 { "1 bid".to_owned() } else { format!("{} bids", item.bid_count) };
+    say!("version {}: {status}, {price}{leader}, {bids}, ends {ends}", item.version);
 }
 
 /// An update has everything that may change.
