@@ -18,6 +18,65 @@
 //! [`Io`]: the read pool, the broker and the cache, and no transaction held open around them.
 //!
 //! [`App`] holds the registrations; it refuses to start with a duplicate or an invalid one.
+//!
+//! # The layers
+//!
+//! Each directory imports only those below it here; no file imports one that imports it.
+//!
+//! ```text
+//!  testing     handlers in the hands of a test            diagnose   what an operator asks first
+//!  process     a process's life: start, readiness, drain
+//!  app         registrations, checked, and what they come to
+//!  server      listeners and connections
+//!  edge        gRPC, gRPC-Web and Connect, in protobuf and JSON
+//!  triggers    rpc · http · job · message · live · schedule · reconcile · poll · sqlxmq_jobs
+//!  context     what the handlers of a process share: Runtime, Io, admission, health
+//!  redis       read models        rabbitmq   publishing, topology        queue   jobs as rows
+//!  postgres    pools, transactions, receipts, the outbox
+//!  telemetry   logs, metrics      auth       tokens, keys                config  the environment
+//!  base        errors, ids, time, specs, batches, failpoints
+//! ```
+//!
+//! # A handler from start to end
+//!
+//! A counter that visitors press. The trait says when it runs and what it may use; `handle` gets a transaction.
+//!
+//! ```
+//! use gavel_runtime::{
+//!     App, Result, Tx,
+//!     job::{self, Job, Verdict},
+//!     spec::{Queue, Spec, Trigger},
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// What is enqueued: `tx.enqueue(&Press { by: 1 }, Duration::ZERO)`, in any other handler's transaction.
+//! #[derive(Serialize, Deserialize)]
+//! struct Press {
+//!     by: i64,
+//! }
+//!
+//! impl Job for Press {
+//!     const KIND: &'static str = "press";
+//!     const RETRIES: u32 = 3;
+//! }
+//!
+//! struct Counter;
+//!
+//! impl job::TxHandler for Counter {
+//!     const SPEC: &'static Spec = &Spec::new(Press::KIND, Trigger::Job(Queue::TX));
+//!     type Job = Press;
+//!
+//!     async fn handle(tx: &mut Tx, job: &Press) -> Result<Verdict> {
+//!         sqlx::query("UPDATE counter SET total = total + $1").bind(job.by).execute(tx.conn()).await?;
+//!         // The effect, this completion and any event or job sent from here commit together, or not at all.
+//!         Ok(Verdict::Done)
+//!     }
+//! }
+//!
+//! static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate::Migrator::DEFAULT;
+//! let app = App::new("demo", &MIGRATIONS).job_tx::<Counter>();
+//! assert_eq!(app.registrations().len(), 1);
+//! ```
 
 pub mod app;
 pub mod auth;

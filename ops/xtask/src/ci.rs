@@ -45,7 +45,8 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("fuzz target", &mut fuzz::check)?;
     stage("rustdoc", &mut || {
         let mut doc = cargo();
-        run(doc.args(["doc", "--no-deps", "-p", "gavel-runtime"]).env("RUSTDOCFLAGS", "-D warnings"))
+        run(doc.args(["doc", "--no-deps", "-p", "gavel-runtime"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+        run(cargo().args(["test", "--quiet", "-p", "gavel-runtime", "--doc"]))
     })?;
     stage("unused dependencies", &mut || {
         // Under cargo it would take its first argument for its own name.
