@@ -23,7 +23,7 @@ use connectrpc::{
 };
 use futures_util::StreamExt;
 use poem::http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode, header::ALLOW};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// The handlers of one process, by their methods.
 pub(crate) struct Dispatch {
@@ -65,8 +65,14 @@ impl Registered {
     /// Returns what a request is answered that is no call of this method.
     pub(super) fn no_call<B>(&self, request: &Request<B>) -> Option<Response<ConnectRpcBody>> {
         let is_read = self.contract.descriptor.idempotent && matches!(self.entry, Entry::Unary(_));
-        let fits = request.method() == Verb::POST || (is_read && request.method() == Verb::GET);
-        (!fits).then(|| disallowed(if is_read { "GET, POST" } else { "POST" }))
+        let is_get = is_read && request.method() == Verb::GET;
+        if request.method() != Verb::POST && !is_get {
+            return Some(disallowed(if is_read { "GET, POST" } else { "POST" }));
+        }
+        // Of two messages one would be taken, and nobody could say which.
+        let twice = given_twice(request.uri().query().filter(|_| is_get).unwrap_or_default())?;
+        let refusal = ConnectError::invalid_argument(format!("the parameter {twice:?} is given twice; allowed: once"));
+        Some(refusal.into_http_response(request.headers()))
     }
 
     /// The request in protobuf, where it is no larger than this method's may be.
@@ -171,6 +177,13 @@ fn check_timeouts(headers: &HeaderMap) -> Result<(), ConnectError> {
         }
     }
     Ok(())
+}
+
+/// A parameter that is in the query more than once.
+fn given_twice(query: &str) -> Option<&str> {
+    let mut seen = HashSet::new();
+    let mut names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+    names.find(|name| !name.is_empty() && !seen.insert(*name))
 }
 
 fn names_timeout(headers: &HeaderMap) -> bool {

@@ -142,6 +142,12 @@ async fn reads_can_be_got_and_writes_can_not() {
     assert_eq!((written.status().as_u16(), &written.headers()["allow"]), (405, &"POST".parse().expect("a value")));
     let put = Client::new().put(format!("{}/{GET_ITEM}", edge.base)).send().await.expect("answered");
     assert_eq!((put.status().as_u16(), &put.headers()["allow"]), (405, &"GET, POST".parse().expect("a value")));
+    let message = json!({ "itemId": edge.item_id }).to_string();
+    let twice = [("connect", "v1"), ("encoding", "json"), ("message", message.as_str()), ("message", "{}")];
+    let twice = Client::new().get(format!("{}/{GET_ITEM}", edge.base)).query(&twice).send().await.expect("answered");
+    assert_eq!(twice.status(), 400);
+    let said = twice.text().await.expect("text");
+    assert!(said.contains("\\\"message\\\" is given twice"), "{said}");
     let route = Client::new().post(format!("{}/items/{}", edge.base, edge.item_id)).send().await.expect("answered");
     assert_eq!((route.status().as_u16(), &route.headers()["allow"]), (405, &"GET, HEAD".parse().expect("a value")));
     let odd = Client::new().get(format!("{}/items/nonsense", edge.base)).send().await.expect("answered");

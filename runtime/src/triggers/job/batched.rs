@@ -11,7 +11,7 @@ use crate::{
 use futures_util::future::BoxFuture;
 
 /// A batched handler with its types forgotten: arguments as JSON, where there are any.
-pub(crate) type Handle = for<'a> fn(&'a mut Tx, Vec<Member<String>>) -> BoxFuture<'a, Result<Verdicts<Verdict>>>;
+pub(crate) type HandleAll = for<'a> fn(&'a mut Tx, Vec<Member<String>>) -> BoxFuture<'a, Result<Verdicts<Verdict>>>;
 
 /// Reads each job's arguments; those that can't be read get their verdict here.
 pub(super) fn call<H: BatchHandler>(

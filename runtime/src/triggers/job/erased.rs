@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy)]
 pub(crate) enum Erased {
     Tx(for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>),
-    TxBatch(batched::Handle),
+    TxBatch(batched::HandleAll),
     Io(fn(Arc<Attempt>, String) -> BoxFuture<'static, Result<Verdict>>),
 }
 

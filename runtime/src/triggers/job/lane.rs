@@ -7,8 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 /// A batch takes no further job once it has run for this long.
 pub const BATCH_WINDOW: Duration = Duration::from_millis(20);
-/// A statement on the queue that takes longer finds the database gone.
-pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) type Each = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<Verdict>>;
 
@@ -16,7 +14,7 @@ pub(super) type Each = for<'a> fn(&'a mut Tx, &'a str) -> BoxFuture<'a, Result<V
 #[derive(Clone, Copy)]
 pub(super) enum Handle {
     Each(Each),
-    All(batched::Handle),
+    All(batched::HandleAll),
 }
 
 pub(super) struct Lane {

@@ -8,8 +8,9 @@
 //! lane writes down what it is about to run, in an unlogged table and a transaction of its own.
 use super::{
     failure::{self, poison},
-    lane::{BATCH_WINDOW, Handle, Lane, QUEUE_TIMEOUT},
+    lane::{BATCH_WINDOW, Handle, Lane},
     run::Batch,
+    turn::{BROKEN, FULL, QUEUE_TIMEOUT, Turn},
 };
 use crate::queue::{
     Kind, MAX_DEATHS,
@@ -32,17 +33,6 @@ use uuid::Uuid;
 
 /// The first batch; it doubles as long as whole batches fit into the window.
 const FIRST_BATCH: usize = 16;
-/// Time for which a broken database is left alone.
-const BROKEN: Duration = Duration::from_secs(1);
-/// Time for which a lane waits when all slots across processes are taken.
-const FULL: Duration = Duration::from_millis(50);
-/// What a turn of a lane came to.
-enum Turn {
-    Ran,
-    Idle,
-    Wait(Duration),
-}
-
 /// Starts as many lanes as the kind's concurrency. Whoever finds a full batch wakes one more.
 pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
     for index in 0..kind.spec.limits.concurrency {

@@ -6,6 +6,7 @@
 use super::{
     Attempt, Verdict,
     failure::{self, Outcome, judge_stoppable, poison, stoppable},
+    turn::{BROKEN, FULL, QUEUE_TIMEOUT, SPANS, Turn},
 };
 use crate::queue::{
     Headers, Kind, MAX_DEATHS,
@@ -32,18 +33,10 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A statement on the queue that takes longer finds the database gone.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which a broken database is left alone.
-const BROKEN: Duration = Duration::from_secs(1);
-/// Time for which the fetcher waits when all slots across processes are taken.
-const FULL: Duration = Duration::from_millis(50);
 /// What was claimed ahead should have begun within this time, or less is claimed ahead.
 const AHEAD_WINDOW: Duration = Duration::from_millis(20);
-/// Jobs of larger claims get no span and no metrics of their own.
-const SPANS: usize = 16;
 
-pub(super) type Handle = fn(Arc<Attempt>, String) -> BoxFuture<'static, Result<Verdict>>;
+pub(super) type RunAttempt = fn(Arc<Attempt>, String) -> BoxFuture<'static, Result<Verdict>>;
 
 /// A job on its way through this process.
 struct Leased {
@@ -56,7 +49,7 @@ struct Leased {
 struct Shared {
     runtime: Runtime,
     kind: Arc<Kind>,
-    handle: Handle,
+    handle: RunAttempt,
     per_key: Option<u32>,
     permits: Arc<Semaphore>,
     /// One job at a time that killed a worker, so that the next death can be laid to one.
@@ -65,13 +58,7 @@ struct Shared {
     completer: mpsc::Sender<Leased>,
 }
 
-enum Turn {
-    Ran,
-    Idle,
-    Wait(Duration),
-}
-
-pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
+pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: RunAttempt) {
     let (completer, finished) = mpsc::channel(kind.queue.batch * 2);
     let slots = kind
         .queue

@@ -28,6 +28,7 @@ mod leased;
 mod poller;
 mod queues;
 mod run;
+mod turn;
 
 pub use crate::queue::{
     COUNTED, DRAIN_WITHIN, Depth, Enqueued, Job, MAX_DEATHS, MAX_ERRORS, MAX_KEY_BYTES, Options, Priority, Unique,

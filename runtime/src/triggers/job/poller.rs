@@ -2,6 +2,7 @@
 //!
 //! It polls, and between polls it sleeps until the next job is due, so that a deadline is met to the millisecond. Loops
 //! that find nothing ask it to look for what is due next; notifications wake them directly.
+use super::turn::BROKEN;
 use crate::queue::{Kind, claim::From, wake};
 use crate::{Result, Runtime, base::backoff, postgres::Pool};
 use sqlx::postgres::PgListener;
@@ -16,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 const POLL: Duration = Duration::from_millis(500);
 /// Requests to look again are gathered for this long.
 const GATHER: Duration = Duration::from_millis(1);
-/// Time for which a broken listener is left alone.
-const BROKEN: Duration = Duration::from_secs(1);
 
 /// Starts looking and listening, until the drain.
 pub(super) fn run(runtime: &Runtime) {

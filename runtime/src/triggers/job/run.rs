@@ -2,7 +2,8 @@
 use super::{
     Verdict, batched,
     failure::{self, Outcome, cancelled, judge, judge_stoppable, stoppable},
-    lane::{BATCH_WINDOW, Each, Handle, Lane, QUEUE_TIMEOUT},
+    lane::{BATCH_WINDOW, Each, Handle, Lane},
+    turn::{QUEUE_TIMEOUT, SPANS},
 };
 use crate::queue::{
     Headers,
@@ -19,8 +20,6 @@ use crate::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Jobs of larger batches get no span and no metrics of their own.
-const SPANS: usize = 16;
 /// What a batch's jobs came to, before the commit.
 struct Ran<'a> {
     done: Vec<&'a Claimed>,
@@ -117,7 +116,7 @@ impl Lane {
     async fn run_all<'a>(
         &self,
         tx: &mut Tx,
-        handle: batched::Handle,
+        handle: batched::HandleAll,
         jobs: &'a [Claimed],
         stops: &[Stop],
     ) -> Result<Ran<'a>, (Batch, bool)> {
