@@ -45,7 +45,7 @@
 //! use gavel_runtime::{
 //!     App, Result, Tx,
 //!     job::{self, Job, Verdict},
-//!     spec::{Queue, Spec, Trigger},
+//!     spec::{Queue, Spec},
 //! };
 //! use serde::{Deserialize, Serialize};
 //!
@@ -63,7 +63,7 @@
 //! struct Counter;
 //!
 //! impl job::TxHandler for Counter {
-//!     const SPEC: &'static Spec = &Spec::new(Press::KIND, Trigger::Job(Queue::TX));
+//!     const SPEC: &'static Spec = &job::spec::<Press>(Queue::TX);
 //!     type Job = Press;
 //!
 //!     async fn handle(tx: &mut Tx, job: &Press) -> Result<Verdict> {

@@ -10,16 +10,16 @@ use gavel_proto::events_v1::{ItemClosed, item_event::Fact};
 use gavel_rules::{NotDue, Outcome};
 use gavel_runtime::{
     Result, Tx,
-    job::{self, Job, Verdict},
-    spec::{Limits, Queue, Spec, Trigger},
+    job::{self, Verdict},
+    spec::{Queue, Spec},
 };
 
 /// The job's handler.
 pub struct CloseItem;
 
 impl job::TxHandler for CloseItem {
-    const SPEC: &'static Spec = &Spec::new(jobs::CloseItem::KIND, Trigger::Job(Queue::TX))
-        .limits(Limits::DEFAULT.retries(jobs::CloseItem::RETRIES).concurrency(4))
+    const SPEC: &'static Spec = &job::spec::<jobs::CloseItem>(Queue::TX)
+        .concurrency(4)
         .consequence(
             "its auction stays without a recorded end and a winner until it is enqueued again, some ten seconds after its end",
         );

@@ -9,8 +9,8 @@ use crate::{
 use gavel_proto::events_v1::{ItemStarted, item_event::Fact};
 use gavel_runtime::{
     Result, Tx,
-    job::{self, Job, Verdict},
-    spec::{Limits, Queue, Spec, Trigger},
+    job::{self, Verdict},
+    spec::{Queue, Spec},
 };
 
 /// The version of an item to which nothing has happened.
@@ -20,11 +20,9 @@ const UNTOUCHED: i64 = 1;
 pub struct StartItem;
 
 impl job::TxHandler for StartItem {
-    const SPEC: &'static Spec = &Spec::new(jobs::StartItem::KIND, Trigger::Job(Queue::TX))
-        .limits(Limits::DEFAULT.retries(jobs::StartItem::RETRIES).concurrency(4))
-        .consequence(
-            "who watches its item learns some ten seconds late that bidding has begun; bids are taken all the same",
-        );
+    const SPEC: &'static Spec = &job::spec::<jobs::StartItem>(Queue::TX).concurrency(4).consequence(
+        "who watches its item learns some ten seconds late that bidding has begun; bids are taken all the same",
+    );
     type Job = jobs::StartItem;
 
     async fn handle(tx: &mut Tx, job: &jobs::StartItem) -> Result<Verdict> {

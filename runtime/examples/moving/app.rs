@@ -98,8 +98,7 @@ impl Job for Welcome {
 pub(crate) struct SendWelcome;
 
 impl job::TxHandler for SendWelcome {
-    const SPEC: &'static Spec =
-        &Spec::new(Welcome::KIND, Trigger::Job(Queue::TX)).limits(Limits::DEFAULT.retries(Welcome::RETRIES));
+    const SPEC: &'static Spec = &job::spec::<Welcome>(Queue::TX);
     type Job = Welcome;
 
     async fn handle(tx: &mut Tx, job: &Welcome) -> Result<Verdict> {

@@ -43,7 +43,7 @@ impl Job for Remind {
 pub(crate) struct Reminder;
 
 impl job::TxHandler for Reminder {
-    const SPEC: &'static Spec = &Spec::new("remind", Trigger::Job(Queue::TX));
+    const SPEC: &'static Spec = &job::spec::<Remind>(Queue::TX);
     type Job = Remind;
 
     async fn handle(tx: &mut Tx, job: &Remind) -> Result<Verdict> {
@@ -77,7 +77,7 @@ impl Job for Digest {
 pub(crate) struct Digester;
 
 impl job::IoHandler for Digester {
-    const SPEC: &'static Spec = &Spec::new("digest", Trigger::Job(Queue::IO.durability(Durability::Inline)));
+    const SPEC: &'static Spec = &job::spec::<Digest>(Queue::IO.durability(Durability::Inline));
     type Job = Digest;
 
     async fn handle(attempt: &Attempt, job: &Digest) -> Result<Verdict> {

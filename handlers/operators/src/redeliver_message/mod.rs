@@ -3,7 +3,7 @@ use gavel_runtime::{
     Result,
     job::{self, Attempt, Job, Verdict},
     message::parking,
-    spec::{Limits, Queue, Spec, Trigger},
+    spec::{Queue, Spec},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -25,8 +25,8 @@ impl Job for RedeliverMessage {
 pub struct Redeliver;
 
 impl job::IoHandler for Redeliver {
-    const SPEC: &'static Spec = &Spec::new("redeliver_message", Trigger::Job(Queue::IO))
-        .limits(Limits::DEFAULT.timeout(Duration::from_secs(10)).retries(RedeliverMessage::RETRIES).concurrency(4));
+    const SPEC: &'static Spec =
+        &job::spec::<RedeliverMessage>(Queue::IO).timeout(Duration::from_secs(10)).concurrency(4);
     type Job = RedeliverMessage;
 
     async fn handle(attempt: &Attempt, job: &RedeliverMessage) -> Result<Verdict> {

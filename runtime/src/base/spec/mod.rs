@@ -207,6 +207,18 @@ impl Spec {
         Self { listener: Listener::Operators, ..self }
     }
 
+    /// With another time-out.
+    #[must_use]
+    pub const fn timeout(self, timeout: Duration) -> Self {
+        Self { limits: self.limits.timeout(timeout), ..self }
+    }
+
+    /// With another concurrency.
+    #[must_use]
+    pub const fn concurrency(self, concurrency: usize) -> Self {
+        Self { limits: self.limits.concurrency(concurrency), ..self }
+    }
+
     /// With other limits.
     #[must_use]
     pub const fn limits(self, limits: Limits) -> Self {

@@ -1,11 +1,19 @@
 //! What a handler of jobs is.
 use super::Attempt;
-use crate::queue::payload::Job;
 use crate::{
     Member, Result, Tx,
-    base::{batch::Verdicts, spec::Spec},
+    base::{
+        batch::Verdicts,
+        spec::{Limits, Queue, Spec, Trigger},
+    },
+    queue::payload::Job,
 };
 use std::time::Duration;
+
+/// The spec of the handler that runs these jobs: name and retries are the job's.
+pub const fn spec<J: Job>(queue: Queue) -> Spec {
+    Spec::new(J::KIND, Trigger::Job(queue)).limits(Limits::DEFAULT.retries(J::RETRIES))
+}
 
 /// What becomes of a job whose handler returned. An error's class decides otherwise: what can't work is dead, the rest
 /// is retried.

@@ -35,7 +35,7 @@ pub use crate::queue::{
     forget_dead, inspect, ops,
 };
 pub use attempt::Attempt;
-pub use handler::{BatchHandler, IoHandler, TxHandler, Verdict};
+pub use handler::{BatchHandler, IoHandler, TxHandler, Verdict, spec};
 pub use lane::BATCH_WINDOW;
 pub use queues::{depth, depths};
 
