@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { fromBinary, toJson } from "@bufbuild/protobuf";
 import { BidRefusedSchema } from "@gavel/client/errors";
-import { given, isForOperators, judge, scenarios } from "./judge.mjs";
+import { given, isForOperators, check, scenarios } from "./table.mjs";
 
 const root = new URL("../..", import.meta.url).pathname;
 // The program itself: its wrapper would leave it running when killed.
@@ -55,7 +55,7 @@ const over = (protocol, schema = BY_FILE) => (asked) =>
 
 // A process for each call: those scenarios that differ between protocols, and the one whose item they need.
 const chosen = scenarios.filter((scenario) => scenario.curl || scenario.save);
-for (const protocol of ["grpc", "grpcweb", "connect"]) await judge(`buf curl, ${protocol}`, over(protocol), chosen);
+for (const protocol of ["grpc", "grpcweb", "connect"]) await check(`buf curl, ${protocol}`, over(protocol), chosen);
 const inside = chosen.concat(scenarios.filter((scenario) => scenario.name === "operators see the handlers"));
-if (!given.ca) await judge("buf curl, by reflection", over("grpc", BY_REFLECTION), inside);
+if (!given.ca) await check("buf curl, by reflection", over("grpc", BY_REFLECTION), inside);
 process.exit();

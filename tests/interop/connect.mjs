@@ -8,7 +8,7 @@ import { BidRefusedSchema } from "@gavel/client/errors";
 import { ItemService } from "@gavel/client/item";
 import { OpsService } from "@gavel/client/ops";
 import { UserService } from "@gavel/client/user";
-import { given, isForOperators, judge } from "./judge.mjs";
+import { given, isForOperators, check } from "./table.mjs";
 
 const services = { BidService, ItemService, OpsService, UserService };
 const CODES = Object.fromEntries(
@@ -64,5 +64,5 @@ const clients = {
   "connect-web, Connect": each(web.createConnectTransport, { useBinaryFormat: true, useHttpGet: true }),
   "connect-web, gRPC-Web": each(web.createGrpcWebTransport, {}),
 };
-for (const [name, [transport, inside]] of Object.entries(clients)) await judge(name, over(transport, inside));
+for (const [name, [transport, inside]] of Object.entries(clients)) await check(name, over(transport, inside));
 process.exit();

@@ -4,7 +4,7 @@ import { loadSync } from "@grpc/proto-loader";
 import { fromBinary, toJson } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { BidRefusedSchema } from "@gavel/client/errors";
-import { given, isForOperators, judge } from "./judge.mjs";
+import { given, isForOperators, check } from "./table.mjs";
 
 const root = new URL("../../proto", import.meta.url).pathname;
 const files = ["item", "bid", "user", "ops"].map((name) => `gavel/v1/${name}.proto`);
@@ -77,5 +77,5 @@ const call = (asked) =>
     if (asked.cancelAfterMs) setTimeout(() => running.cancel(), asked.cancelAfterMs);
   });
 
-await judge("grpc-js", call);
+await check("grpc-js", call);
 process.exit();

@@ -4,7 +4,7 @@ use gavel_proto::{events_v1::ItemState, v1};
 use gavel_runtime::wire::timestamp;
 use prost_types::Timestamp;
 
-/// An item's status at that time. Here and in [`shown_just_then`], and nowhere else, it is made from the rest.
+/// An item's status at that time, made from the rest of it.
 pub fn status(state: &ItemState, now: DateTime<Utc>) -> v1::ItemStatus {
     let now = timestamp(now);
     let is_past = |at: &Option<Timestamp>| at.is_some_and(|at| (at.seconds, at.nanos) <= (now.seconds, now.nanos));
@@ -77,17 +77,35 @@ fn shown_as(status: v1::ItemStatus, state: ItemState, version: i64) -> v1::Item 
     }
 }
 
-/// Returns what of an item may change, of the API's view of it.
+/// What of an item may change, of the API's view of it. A field that is new has to be put on either side.
 pub fn update(item: &v1::Item) -> v1::ItemUpdate {
+    let v1::Item {
+        version,
+        price_minor,
+        next_minimum_minor,
+        leader,
+        bid_count,
+        status,
+        ends_at,
+        closed_at,
+        cancel_reason,
+        // These stay as they are; a cancelled item's start is past.
+        item_id: _,
+        title: _,
+        seller: _,
+        currency: _,
+        start_price_minor: _,
+        starts_at: _,
+    } = item;
     v1::ItemUpdate {
-        version: item.version,
-        price_minor: item.price_minor,
-        next_minimum_minor: item.next_minimum_minor,
-        leader: item.leader.clone(),
-        bid_count: item.bid_count,
-        status: item.status,
-        ends_at: item.ends_at,
-        closed_at: item.closed_at,
-        cancel_reason: item.cancel_reason.clone(),
+        version: *version,
+        price_minor: *price_minor,
+        next_minimum_minor: *next_minimum_minor,
+        leader: leader.clone(),
+        bid_count: *bid_count,
+        status: *status,
+        ends_at: *ends_at,
+        closed_at: *closed_at,
+        cancel_reason: cancel_reason.clone(),
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 const CLIENTS: usize = 64;
-/// Interval at which each has its turn in a round: whatever else the machine does meets all of them.
+/// Turns that each has in a round: whatever else the machine does meets all of them.
 const TURNS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(200);
 const TIME: Duration = Duration::from_millis(900);

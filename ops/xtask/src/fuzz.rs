@@ -42,7 +42,7 @@ impl Fuzz {
     }
 }
 
-/// Returns whether it can be built, without instruments.
+/// Checks that it can be built, without instruments.
 pub(crate) fn check() -> anyhow::Result<()> {
     ensure(&[PROTOC, CPP_COMPILER])?;
     let mut check = Command::new("cargo");

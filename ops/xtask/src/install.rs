@@ -68,7 +68,7 @@ fn has_venv() -> bool {
     })
 }
 
-/// Returns what building and running without containers needs.
+/// Installs what building and running without containers needs.
 pub(crate) fn everything() -> anyhow::Result<()> {
     ensure(&[C_COMPILER, PROTOC, POSTGRESQL, RABBITMQ, REDIS, PGBOUNCER, OPENSSL, NGINX, HAPROXY])
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// From an end to the next start: the first, and the longest where it ends again and again before it is ready.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Number of times that a program has ended before it was ready.
+/// The ends of a program so far.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Restarts {
     was_ever_ready: bool,

@@ -112,7 +112,7 @@ impl std::str::FromStr for Proxy {
     }
 }
 
-/// Time for which a connection is waited for that takes a place and does nothing with it.
+/// The times for which a connection is waited for that takes a place and does nothing with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// From its beginning to the end of HTTP/2's preface, or of as many bytes of a request of HTTP/1.1.

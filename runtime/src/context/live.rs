@@ -23,7 +23,7 @@ pub(crate) trait Listens: Send + Sync {
 /// Loads at the same time.
 const LOADS: usize = 3;
 
-/// True if events come.
+/// The link over which events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Link {
     /// Counts connections: what was loaded in an earlier one may lack events.

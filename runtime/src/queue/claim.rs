@@ -250,7 +250,7 @@ pub(crate) async fn lock_poison(conn: &mut PgConnection, kind: &str, shunned: &[
     Ok(claimed)
 }
 
-/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: it is suspect
+/// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: it may be poison
 /// from then on, and comes back with the others. The update touches no indexed column, unless a unique key is freed.
 pub(crate) async fn lease(
     conn: &mut PgConnection,

@@ -52,7 +52,7 @@ pub struct Options {
     pub delay: Duration,
     /// Which goes first.
     pub priority: Priority,
-    /// True if a queued job may make this one unnecessary.
+    /// Which queued job makes this one unnecessary, or is replaced by it.
     pub unique: Option<Unique>,
 }
 

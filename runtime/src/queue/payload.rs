@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The first pause after a failed try; it doubles up to the queue's
 /// [`max_backoff`](crate::base::spec::Queue::max_backoff). A producer with the crate sqlxmq chooses its own.
 pub(crate) const BASE_BACKOFF: Duration = Duration::from_millis(200);
-/// A job that was running when this many workers died is buried.
+/// A job that was running when this many workers died is dead-lettered.
 pub const MAX_DEATHS: i32 = 3;
 /// Errors kept of one job, the newest.
 pub const MAX_ERRORS: usize = 20;

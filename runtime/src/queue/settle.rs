@@ -232,7 +232,7 @@ pub(crate) async fn dead_letter(
     let tried = i64::from(failure.class != CANCELLED);
     let entry = failure.entry(job.tries.saturating_add(i32::from(tried != 0)));
     let headers = super::Headers::read(job.headers.as_deref());
-    let buried = sqlx::query!(
+    let dead_lettered = sqlx::query!(
         "WITH message AS (DELETE FROM mq_msgs
                           WHERE id = $1
                             AND ($3::uuid IS NULL AND attempts = $2 AND lease_token IS NULL OR lease_token = $3)
@@ -259,7 +259,7 @@ pub(crate) async fn dead_letter(
     .execute(&mut *conn)
     .await?;
     let unblocked = keys.unblock(conn).await?;
-    Ok((buried.rows_affected() == 1).then_some(unblocked))
+    Ok((dead_lettered.rows_affected() == 1).then_some(unblocked))
 }
 
 /// A poison job begins, alone: should its worker die, that was its doing. False when the attempt does not hold it any

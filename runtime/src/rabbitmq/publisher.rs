@@ -93,7 +93,7 @@ impl Publisher {
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
-    /// Returns whether the broker can be reached now: connects where there is no connection. While another is
+    /// Checks that the broker can be reached now: connects where there is no connection. While another is
     /// connecting, what was found last.
     pub(crate) async fn check(&self) -> Result<()> {
         let Ok(mut link) = self.link.try_lock() else {
@@ -113,7 +113,7 @@ impl Publisher {
     async fn publish(&self, exchange: &str, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let mut results: Vec<_> = messages.iter().map(|_| Ok(())).collect();
         let mut parts = VecDeque::from([(0..messages.len()).collect::<Vec<_>>()]);
-        let mut poison = true;
+        let mut largest_first = true;
         while let Some(part) = parts.pop_front() {
             let batch: Vec<_> = part.iter().map(|place| &messages[*place]).collect();
             let Published { results: published, closed } = self.publish_part(exchange, &batch).await;
@@ -129,7 +129,7 @@ impl Publisher {
             }
             // Mostly it is the largest.
             let size = |place: &usize| messages[*place].payload.len();
-            let split = if std::mem::take(&mut poison) { around_largest(&lost, size) } else { halves(&lost) };
+            let split = if std::mem::take(&mut largest_first) { around_largest(&lost, size) } else { halves(&lost) };
             split.into_iter().rev().filter(|part| !part.is_empty()).for_each(|part| parts.push_front(part.to_vec()));
         }
         results

@@ -60,7 +60,7 @@ impl Link {
         }
     }
 
-    /// Returns whether it may be read now.
+    /// Checks that it may be read now.
     pub(super) fn readable(&self) -> Result<()> {
         match self.state().off {
             Some((until, why)) if until > Instant::now() => Err(Error::new(Class::Unavailable, why)),

@@ -209,7 +209,7 @@ impl Cache {
         Ok(sums)
     }
 
-    /// Returns whether it takes writes.
+    /// Checks that it takes writes.
     pub(crate) async fn check(&self) -> Result<()> {
         let mut command = redis::cmd("SET");
         command.arg(self.full(&self.0.probe)).arg(1).arg("EX").arg(PROBE_TTL_S);

@@ -19,20 +19,20 @@ fn interop() -> PathBuf {
 
 #[tokio::test]
 async fn outside_clients_see_what_the_table_says() {
-    judged(None).await;
+    by_all(None).await;
 }
 
 #[tokio::test]
 async fn outside_clients_see_the_same_through_nginx() {
-    judged(Some(Kind::Nginx)).await;
+    by_all(Some(Kind::Nginx)).await;
 }
 
 #[tokio::test]
 async fn outside_clients_see_the_same_through_haproxy() {
-    judged(Some(Kind::Haproxy)).await;
+    by_all(Some(Kind::Haproxy)).await;
 }
 
-async fn judged(through: Option<Kind>) {
+async fn by_all(through: Option<Kind>) {
     let system = System::new().await;
     let (service, api) = system.service().await;
     let seller = api.with_token(system.token("sam", "seller"));
@@ -62,19 +62,19 @@ async fn judged(through: Option<Kind>) {
     });
     let python = variable("GAVEL_TEST_PYTHON");
     let mut wrong = Vec::new();
-    for (program, judge) in
-        [("node", "connect.mjs"), ("node", "grpcjs.mjs"), ("node", "bufcurl.mjs"), (python.as_str(), "grpcio_judge.py")]
+    for (program, client) in
+        [("node", "connect.mjs"), ("node", "grpcjs.mjs"), ("node", "bufcurl.mjs"), (python.as_str(), "grpcio.py")]
     {
         let mut command = Command::new(program);
-        command.arg(interop().join(judge)).env("GAVEL_JUDGED", given.to_string()).kill_on_drop(true);
+        command.arg(interop().join(client)).env("GAVEL_INTEROP", given.to_string()).kill_on_drop(true);
         if let Some(certificate) = &certificate {
             command.env("NODE_EXTRA_CA_CERTS", certificate);
         }
-        let output = command.output().await.unwrap_or_else(|error| panic!("{program} {judge} can't be run: {error}"));
+        let output = command.output().await.unwrap_or_else(|error| panic!("{program} {client} can't be run: {error}"));
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         eprintln!("{said}");
         if !output.status.success() {
-            wrong.push(judge);
+            wrong.push(client);
         }
     }
     assert!(wrong.is_empty(), "not as the table says: {wrong:?}");

@@ -24,7 +24,7 @@ pub(crate) enum Queue {
     Resume(Kind),
     /// Show one job, queued or dead, with its arguments and errors
     Job(JobId),
-    /// Bury a queued job, or ask a running one to stop
+    /// Put a queued job among the dead, or ask a running one to stop
     Cancel(Cancel),
 }
 

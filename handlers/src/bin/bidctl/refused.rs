@@ -10,7 +10,7 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Returns what is not there.
+    /// As where something is not there.
     pub(crate) fn not_found(message: String) -> Self {
         Self { code: "not_found".to_owned(), message }
     }

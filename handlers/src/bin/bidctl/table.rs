@@ -22,7 +22,7 @@ pub(crate) fn harmless(text: &str) -> String {
     shown
 }
 
-/// Returns what has no width of its own and is no mark on a letter.
+/// Returns whether it has no width of its own and is no mark on a letter.
 fn is_invisible(c: char) -> bool {
     let is_joiner = matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE0F}');
     let is_format = matches!(c, '\u{AD}' | '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}');

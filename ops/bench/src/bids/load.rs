@@ -52,7 +52,7 @@ pub(crate) struct Tally {
     /// Of accepted and refused bids, in ms, sorted.
     pub(crate) decided_ms: Vec<f64>,
     /// Of those turned away.
-    pub(crate) turned_away_ms: Vec<f64>,
+    pub(crate) rejected_ms: Vec<f64>,
     seconds: f64,
     /// The processors' time that the load itself took, in seconds.
     generator_s: f64,
@@ -66,7 +66,7 @@ impl Tally {
             Answer::Refused => self.refused += 1,
             Answer::TurnedAway => {
                 self.rejected += 1;
-                self.turned_away_ms.push(took_ms);
+                self.rejected_ms.push(took_ms);
                 return;
             }
         }
@@ -80,10 +80,10 @@ impl Tally {
             sum.refused += tally.refused;
             sum.rejected += tally.rejected;
             sum.decided_ms.extend(tally.decided_ms);
-            sum.turned_away_ms.extend(tally.turned_away_ms);
+            sum.rejected_ms.extend(tally.rejected_ms);
         }
         sum.decided_ms.sort_by(f64::total_cmp);
-        sum.turned_away_ms.sort_by(f64::total_cmp);
+        sum.rejected_ms.sort_by(f64::total_cmp);
         sum
     }
 

@@ -1,6 +1,6 @@
 //! What a runner of the crate sqlxmq leaves of a job: it makes its last try with a row that is never due again, and
 //! where that try fails, or its process dies, the row stays as it is for ever. Kinds that are run here have no other
-//! runner, so such a job is given the time that a try may take anywhere, and then buried.
+//! runner, so such a job is given the time that a try may take anywhere, and then dead_lettered.
 use crate::queue::{
     Kind,
     claim::Claimed,
@@ -52,12 +52,12 @@ async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
     .await?;
     tx.commit().await?;
     for _ in 0..BATCH {
-        // Each in a transaction of its own: one that can't be buried is not to keep the others.
-        match bury_next(runtime, kinds, &names).await {
+        // Each in a transaction of its own: one that can't be dead-lettered is not to keep the others.
+        match dead_letter_next(runtime, kinds, &names).await {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => {
-                tracing::error!(%error, "an exhausted job can't be buried: it is left alone for as long again");
+                tracing::error!(%error, "an exhausted job can't be dead-lettered: it is left alone for as long again");
             }
         }
     }
@@ -65,11 +65,11 @@ async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
 }
 
 /// Buries one whose time is over; false where there is none.
-async fn bury_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> Result<bool> {
+async fn dead_letter_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> Result<bool> {
     let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
     let Some((kind, job)) = over(&mut tx, names).await? else { return tx.commit().await.map(|()| false) };
-    let buried = dead_letter(&mut tx, kinds, &kind, &job).await;
-    match buried {
+    let dead_lettered = dead_letter(&mut tx, kinds, &kind, &job).await;
+    match dead_lettered {
         Ok(()) => tx.commit().await.map(|()| true),
         Err(error) => {
             tx.rollback().await;
@@ -89,7 +89,7 @@ async fn dead_letter(tx: &mut Tx, kinds: &[Arc<Kind>], kind: &str, job: &Claimed
     settle::dead_letter(tx.conn(), job, Fence::Token(Uuid::max()), &failure, &keys).await.map(drop)
 }
 
-/// One that can't be buried has as long again as it had.
+/// One that can't be dead-lettered has as long again as it had.
 async fn put_off(runtime: &Runtime, job_id: Uuid) -> Result<()> {
     let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
     sqlx::query!(

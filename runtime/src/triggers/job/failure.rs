@@ -29,7 +29,7 @@ pub(super) enum Outcome {
     Snooze(Duration),
     /// Another attempt has the job: nothing is to be said of this one.
     Lost,
-    /// It failed. Given up, it is buried.
+    /// It failed. Given up, it is dead_lettered.
     Failed {
         failure: Failure,
         give_up: bool,
@@ -142,9 +142,9 @@ async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence
         }
         Outcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
             tracing::error!(handler = kind.spec.name, job_id = %job.id, error = failure.error, "the job is dead");
-            let buried = settle::dead_letter(tx.conn(), job, fence, failure, &keys).await?;
-            let held = buried.is_some();
-            unblocked = buried.unwrap_or_default();
+            let dead_lettered = settle::dead_letter(tx.conn(), job, fence, failure, &keys).await?;
+            let held = dead_lettered.is_some();
+            unblocked = dead_lettered.unwrap_or_default();
             held
         }
         Outcome::Failed { failure, .. } => {

@@ -31,7 +31,7 @@ pub enum Verdict {
     },
     /// Later: what it did so far is committed, and no try is used up.
     Snooze(Duration),
-    /// Never: nothing that it did stays, and the job is buried.
+    /// Never: nothing that it did stays, and the job is dead-lettered.
     Dead {
         /// For the job's history.
         why: String,
@@ -58,7 +58,7 @@ pub trait BatchHandler: Send + Sync + 'static {
     /// What it runs.
     type Job: Job;
 
-    /// Does them: one verdict each, in their order. One that failed, or is to be retried or buried, must have had no
+    /// Does them: one verdict each, in their order. One that failed, or is to be retried or dead-lettered, must have had no
     /// effect. Runs again with fewer of them when one makes it fail.
     fn handle(tx: &mut Tx, batch: &[Member<Self::Job>]) -> impl Future<Output = Result<Verdicts<Verdict>>> + Send;
 }

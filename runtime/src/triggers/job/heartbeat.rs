@@ -163,7 +163,7 @@ fn host() -> String {
 }
 
 /// Forgets workers that have not been seen for a lease, and marks what they were running. A job that runs elsewhere by
-/// now is locked, and left. Among others it is only suspected, however many workers died: deaths are counted of a job
+/// now is locked, and left. Among others it is only taken for poison, however many workers died: deaths are counted of a job
 /// that ran alone.
 async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
     let reaped = sqlx::query!(

@@ -8,7 +8,7 @@
 //! An *`Io`* handler's jobs are leased: the claim writes an attempt token and a time, a keep-alive renews it, and only
 //! the holder of the token may complete the job. `leased` runs them.
 //!
-//! Either way a job whose worker died is found and runs again, and one that kills three workers is buried. A failed try
+//! Either way a job whose worker died is found and runs again, and one that kills three workers is dead-lettered. A failed try
 //! is counted and put off; out of tries, the job moves to `dead_jobs` with the errors of its tries. Only registered
 //! kinds are claimed: those of a newer version wait for it.
 //!

@@ -66,7 +66,7 @@ pub(super) struct Lane {
     quarantine: Quarantine,
 }
 
-/// Messages that are seen through by themselves.
+/// Messages that are settled by themselves.
 struct Quarantine {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -79,7 +79,7 @@ struct Quarantine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Applied,
-    /// To be seen through by itself.
+    /// To be settled by itself.
     Failed,
     /// A drain began first.
     Left,
@@ -131,7 +131,7 @@ impl Lane {
             let batch = self.gather(first, limits)?;
             let all_applied = self.settle(runtime, consumer, batch).await;
             if self.one_at_a_time && !all_applied {
-                // It was no poison job; but the broker gives this consumer no other until it is acknowledged.
+                // It killed nobody; but the broker gives this consumer no other until it is acknowledged.
                 self.consume_anew(runtime, consumer, 1).await?;
             }
         };
@@ -233,26 +233,26 @@ impl Lane {
         }
         for ((delivery, received), fate) in batch.into_iter().zip(received).zip(fates) {
             if fate == Fate::Failed {
-                self.set_aside(runtime, consumer, delivery, received).await;
+                self.quarantine(runtime, consumer, delivery, received).await;
             }
         }
         passed_over == 0
     }
 
-    async fn set_aside(&self, runtime: &Runtime, consumer: Consumer, delivery: Delivery, received: Received) {
+    async fn quarantine(&self, runtime: &Runtime, consumer: Consumer, delivery: Delivery, received: Received) {
         let slot = tokio::select! {
             biased;
             () = runtime.tasks().draining().cancelled() => return,
             slot = self.quarantine.slots.clone().acquire_owned() => slot,
         };
         let (inner, passed_over) = (runtime.clone(), self.quarantine.passed_over.clone());
-        let seen_through = async move {
+        let settled = async move {
             if settle_alone(&inner, consumer, &received).await && acknowledge(consumer, &delivery, false).await {
                 passed_over.fetch_sub(1, Ordering::Relaxed);
             }
             drop(slot);
         };
-        runtime.tasks().spawn(self.quarantine.tasks.track_future(seen_through));
+        runtime.tasks().spawn(self.quarantine.tasks.track_future(settled));
     }
 }
 

@@ -59,7 +59,7 @@ const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 const QUARANTINED: usize = 4;
 
 /// A connection goes back to the pool after so many transactions, or a lane that never ends would keep it for ever.
-const KEPT_FOR: u32 = 32;
+const PINNED_FOR: u32 = 32;
 
 /// After a call that was made before, receipts are looked for first in so many batches: others may come again too.
 const CHECK_RECEIPTS_FOR: u32 = 64;
@@ -173,7 +173,7 @@ impl<H: BatchHandler> Inner<H> {
                 self.clone().open(another);
             }
             batches += 1;
-            if batches.is_multiple_of(KEPT_FOR) {
+            if batches.is_multiple_of(PINNED_FOR) {
                 pinned = PinnedConnection::default();
             }
             let turn = Turn::on(&pinned);

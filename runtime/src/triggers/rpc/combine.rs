@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_set_apart_hold_up_only_themselves() {
+    fn keys_that_are_quarantined_hold_up_only_themselves() {
         let c = combiner(10, 1);
         let mut lane = submit(&c, "b", 1, 1).unwrap().unwrap();
         for (key, n) in [("b", 2), ("c", 3)] {

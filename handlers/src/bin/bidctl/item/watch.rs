@@ -63,16 +63,27 @@ fn show(item: &v1::Item, output: Output) {
 
 /// An update has everything that may change.
 fn moved_on(item: v1::Item, update: v1::ItemUpdate) -> v1::Item {
+    let v1::ItemUpdate {
+        version,
+        price_minor,
+        next_minimum_minor,
+        leader,
+        bid_count,
+        status,
+        ends_at,
+        closed_at,
+        cancel_reason,
+    } = update;
     v1::Item {
-        version: update.version,
-        price_minor: update.price_minor,
-        next_minimum_minor: update.next_minimum_minor,
-        leader: update.leader,
-        bid_count: update.bid_count,
-        status: update.status,
-        ends_at: update.ends_at,
-        closed_at: update.closed_at,
-        cancel_reason: update.cancel_reason,
+        version,
+        price_minor,
+        next_minimum_minor,
+        leader,
+        bid_count,
+        status,
+        ends_at,
+        closed_at,
+        cancel_reason,
         ..item
     }
 }

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 export const { scenarios } = JSON.parse(readFileSync(new URL("scenarios.json", import.meta.url), "utf8"));
 
 /** What the test gives: addresses, tokens by role, ids. */
-export const given = JSON.parse(process.env.GAVEL_JUDGED);
+export const given = JSON.parse(process.env.GAVEL_INTEROP);
 
 /** Where operators' calls are served, which no gateway leads to, and which is nobody's but its own machine's: without TLS. */
 export const isForOperators = (method) => method.startsWith("OpsService/");
@@ -60,7 +60,7 @@ const fault = (expect, seen) => {
  * Runs the table with one client. `call` makes one call: it gives { code, message, reply, frames, details }, the reply and frames as
  * JSON, and stops reading a stream once `enough(frames)`.
  */
-export const judge = async (client, call, chosen = scenarios) => {
+export const check = async (client, call, chosen = scenarios) => {
   const names = { ...given.names };
   let failed = 0;
   for (const scenario of chosen) {

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent / "proto"
-GIVEN = json.loads(os.environ["GAVEL_JUDGED"])
+GIVEN = json.loads(os.environ["GAVEL_INTEROP"])
 SCENARIOS = json.loads((HERE / "scenarios.json").read_text())["scenarios"]
 PATIENCE_S = 20
 
