@@ -5,7 +5,7 @@ use gavel_accounts::Program;
 use reqwest::Client;
 use serde_json::{Value, json};
 
-/// How a program reaches the servers of its test.
+/// The way a program reaches the servers of its test.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// The vhost.

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// The longest reason, in characters.
 pub const MAX_REASON_CHARS: usize = 200;
 
-/// Who wants an item cancelled.
+/// The one who wants an item cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum Canceller {
     /// A seller: for their own items, while there is no bid.

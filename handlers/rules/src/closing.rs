@@ -3,7 +3,7 @@
 use crate::{Auction, UserId, rfc_3339};
 use chrono::{DateTime, Utc};
 
-/// How an auction ended.
+/// The way an auction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The leader won at the price.

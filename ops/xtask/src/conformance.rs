@@ -36,7 +36,7 @@ const INTEROP_CASES: [&str; 8] = [
 /// and answered as one.
 const EXCEPTIONS: [&str; 1] = ["Sends invalid connection preface"];
 
-/// What a suite came to.
+/// The outcome of a suite.
 struct Tally {
     suite: &'static str,
     cases: u32,

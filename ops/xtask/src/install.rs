@@ -117,7 +117,7 @@ pub(crate) fn as_root(program: &str) -> Command {
 /// Debian starts a server when it installs it. While this lives, it does not: our servers are private.
 struct NoAutostart;
 
-/// How a policy that is there already is known to be ours, left by a run that was killed.
+/// The way a policy that is there already is known to be ours, left by a run that was killed.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_MARK: &str = "written by cargo xtask";
 

@@ -31,7 +31,7 @@ pub struct App {
     migrator: &'static Migrator,
     registrations: Vec<Registration>,
     descriptors: Option<&'static [u8]>,
-    reconcilers: Vec<reconcile::Erased>,
+    reconcilers: Vec<reconcile::ErasedReconciler>,
     /// Methods of the contracts that are not served.
     left_out: Vec<&'static str>,
     faults: Vec<String>,
@@ -189,7 +189,7 @@ impl App {
     /// Something that looks, regularly, for what is past its time.
     #[must_use]
     pub fn reconciler<R: Reconciler>(mut self) -> Self {
-        self.reconcilers.push(reconcile::Erased::of::<R>());
+        self.reconcilers.push(reconcile::ErasedReconciler::of::<R>());
         self.register(R::SPEC, "schedule", Run::Schedule(reconcile::ticking::<R>()))
     }
 
@@ -243,7 +243,7 @@ impl App {
     }
 
     /// Returns what looks for what is overdue.
-    pub(crate) fn reconcilers(&self) -> &[reconcile::Erased] {
+    pub(crate) fn reconcilers(&self) -> &[reconcile::ErasedReconciler] {
         &self.reconcilers
     }
 

@@ -23,10 +23,10 @@ pub(super) enum Run {
     Http(fn(&Runtime, Route) -> Route),
     Job(job::Handler),
     /// A consumer, and its message's full name.
-    Message(message::Erased, fn() -> String),
-    Schedule(schedule::Erased),
-    Poll(poll::Erased),
-    Sqlxmq(sqlxmq_jobs::Erased),
+    Message(message::ErasedConsumer, fn() -> String),
+    Schedule(schedule::ErasedSchedule),
+    Poll(poll::ErasedPoll),
+    Sqlxmq(sqlxmq_jobs::ErasedRegistry),
     /// Adds a hub.
     Feed(fn(&mut Live)),
 }
@@ -55,7 +55,7 @@ impl Method {
 
 impl Registration {
     /// The consumer, where it is one.
-    pub(crate) fn consumer(&self) -> Option<(&'static Spec, message::Erased)> {
+    pub(crate) fn consumer(&self) -> Option<(&'static Spec, message::ErasedConsumer)> {
         if let Run::Message(handler, _) = self.run { Some((self.spec, handler)) } else { None }
     }
 

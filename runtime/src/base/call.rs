@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How a call was asked. The edge puts it beside the request, for methods whose handlers want to know.
+/// The way a call was asked. The edge puts it beside the request, for methods whose handlers want to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) is_get: bool,

@@ -13,7 +13,7 @@ const ON_TIME: TimeDelta = TimeDelta::seconds(10);
 /// What was missed longer ago than this is never caught up on.
 const MAX_CATCH_UP: TimeDelta = TimeDelta::days(31);
 
-/// What becomes of ticks that were due while no worker ran.
+/// The fate of ticks that were due while no worker ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CatchUp {
     /// They are skipped.
@@ -31,7 +31,7 @@ pub struct CronSchedule {
     pub cron: &'static str,
     /// A name of the IANA time zone database.
     pub zone: &'static str,
-    /// What becomes of missed ticks.
+    /// The fate of missed ticks.
     pub catch_up: CatchUp,
 }
 

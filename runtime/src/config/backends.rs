@@ -16,7 +16,7 @@ pub struct Backends {
     pub pools: PoolSizes,
     /// How much one caller, one address and one key may ask for.
     pub limits: AdmissionLimits,
-    /// How streams are kept.
+    /// The way streams are kept.
     pub streams: Streams,
     /// Time for which a worker that says nothing keeps its jobs.
     pub lease: Duration,
@@ -49,7 +49,7 @@ impl PoolSizes {
     }
 }
 
-/// How streams are kept.
+/// The way streams are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Streams {
     /// A stream says at least so often that it is alive.

@@ -11,7 +11,7 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIF
 /// Where operators reach a process that is not told otherwise: from its own machine.
 const DEFAULT_OPS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
-/// How a process listens and leaves.
+/// The way a process listens and leaves.
 #[derive(Debug, Clone)]
 pub struct ProcessConfig {
     /// Where the public's calls are served; a worker serves none.

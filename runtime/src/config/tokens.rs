@@ -43,7 +43,7 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// How tokens are checked.
+/// The way tokens are checked.
 #[derive(Debug, Clone)]
 pub struct TokenConfig {
     /// Where the public keys come from.

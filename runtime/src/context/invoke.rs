@@ -14,7 +14,7 @@ use tracing::{Instrument, Level, Span, field::Empty};
 /// Past its deadline a run is given this long to roll back; then it is dropped and its connection closed.
 const BACKSTOP: Duration = Duration::from_secs(2);
 
-/// How a run ended.
+/// The way a run ended.
 pub(crate) struct Finished<T> {
     pub(crate) result: Result<T>,
     /// True if it ended by itself: a run that was cut off, or panicked, may have left a statement in the middle.

@@ -129,7 +129,7 @@ async fn queues(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-async fn overdue(runtime: &Runtime, reconcilers: &[reconcile::Erased]) -> anyhow::Result<Vec<Finding>> {
+async fn overdue(runtime: &Runtime, reconcilers: &[reconcile::ErasedReconciler]) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for reconciler in reconcilers {
         let overdue = (reconciler.overdue)(&runtime.pools().reads).await?;

@@ -144,7 +144,7 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// What becomes of the rest of a body that is not read to its end.
+/// The fate of the rest of a body that is not read to its end.
 #[derive(Clone, Copy)]
 enum Then {
     Keep,

@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that takes longer over a look is busy.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is said of a server that says nothing.
+/// All that is said of a server that says nothing.
 const SILENT: &str = "the database takes long to answer";
 /// A server that says nothing for so long is not busy.
 const SILENT_FOR: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(crate) enum State {
     Down(&'static str),
 }
 
-/// How to connect. Cheap to clone.
+/// The way to connect. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Inner>);
 

@@ -47,7 +47,7 @@ impl PinnedConnection {
     }
 }
 
-/// How a transaction is begun.
+/// The way a transaction is begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TxOptions {
     /// Time for which it waits for a lock, within its deadline.

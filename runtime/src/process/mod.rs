@@ -150,7 +150,7 @@ struct Process {
     uses: Uses,
     /// What tokens are checked with, where it takes calls.
     keys: Option<KeySource>,
-    reconcilers: Vec<reconcile::Erased>,
+    reconcilers: Vec<reconcile::ErasedReconciler>,
 }
 
 impl Process {

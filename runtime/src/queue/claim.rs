@@ -152,7 +152,7 @@ impl Cursor {
         }
     }
 
-    /// What became of claimed jobs is not known: the next claim begins at the beginning.
+    /// The fate of claimed jobs is not known: the next claim begins at the beginning.
     pub(crate) fn reset(&mut self) {
         self.lows = [(DateTime::UNIX_EPOCH, 0); LEVELS];
         self.last_full = None;

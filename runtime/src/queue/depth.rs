@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::types::JsonValue;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-/// What is counted exactly; above it, estimated.
+/// All that is counted exactly; above it, estimated.
 pub const COUNTED: i64 = 10_000;
 /// A backlog should be drained within this time where nobody says otherwise.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);

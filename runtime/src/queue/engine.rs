@@ -122,7 +122,7 @@ impl Kind {
 
 /// A job that this process has claimed.
 #[derive(Debug, Clone)]
-pub(crate) struct Held {
+pub(crate) struct HeldJob {
     stop: Stop,
     /// The lease to keep alive, where there is one.
     pub(crate) token: Option<Uuid>,
@@ -137,7 +137,7 @@ struct Inner {
     worker_id: Uuid,
     lease: Duration,
     kinds: HashMap<&'static str, Arc<Kind>>,
-    held: Mutex<HashMap<Uuid, Held>>,
+    held: Mutex<HashMap<Uuid, HeldJob>>,
     /// Told when a lane has found nothing: the poller looks for what is due next.
     pub(crate) rescan: Notify,
     signed_on: CancellationToken,
@@ -195,7 +195,7 @@ impl Engine {
         &self.0.rescan
     }
 
-    fn held<T>(&self, look: impl FnOnce(&mut HashMap<Uuid, Held>) -> T) -> T {
+    fn held<T>(&self, look: impl FnOnce(&mut HashMap<Uuid, HeldJob>) -> T) -> T {
         look(&mut self.0.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -204,7 +204,7 @@ impl Engine {
         self.held(|held| {
             ids.map(|id| {
                 let stop = Stop::default();
-                let older = held.insert(id, Held { stop: stop.clone(), token, renewed: Instant::now() });
+                let older = held.insert(id, HeldJob { stop: stop.clone(), token, renewed: Instant::now() });
                 // An attempt of ours that lost its lease, or its transaction, without knowing.
                 if let Some(older) = older {
                     older.stop.lose();

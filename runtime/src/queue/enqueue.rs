@@ -45,7 +45,7 @@ impl Unique {
     }
 }
 
-/// How to enqueue.
+/// The way to enqueue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Due this much after the transaction began.

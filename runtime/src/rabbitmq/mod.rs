@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection over which nothing comes for twice as long is dead, in seconds. The broker's own wish is a minute.
 const HEARTBEAT_S: u16 = 10;
 
-/// How to reach the broker.
+/// The way to reach the broker.
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerUrl(SecretString);
 

@@ -46,7 +46,7 @@ pub enum PublishError {
     Unconfirmed(String),
 }
 
-/// What became of a batch.
+/// The fate of a batch.
 pub(super) struct Published {
     /// Of each message.
     pub(super) results: Vec<Result<(), PublishError>>,

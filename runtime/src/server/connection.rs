@@ -133,14 +133,14 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// How a connection is ended.
+/// The way a connection is ended.
 enum End {
     AtOnce,
     /// When what is under way is answered.
     InOrder,
 }
 
-/// How a connection is made use of.
+/// The way a connection is made use of.
 #[derive(Default)]
 struct Usage {
     bytes_read: AtomicUsize,

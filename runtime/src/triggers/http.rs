@@ -19,7 +19,7 @@ pub trait IoHandler: Send + Sync + 'static {
     const SPEC: &'static Spec;
     /// The path's parameters, by name.
     type Query: DeserializeOwned + Send + Sync + 'static;
-    /// What is answered as JSON.
+    /// All that is answered as JSON.
     type Reply: Serialize + Send + 'static;
 
     /// Answers.

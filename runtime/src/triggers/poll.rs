@@ -43,7 +43,7 @@ pub trait IoHandler: Send + Sync + 'static {
 
 /// A handler with its types forgotten, so that the loop is compiled once: the claim, and what was claimed as work to
 /// run.
-pub(crate) type Erased = fn(Arc<Io>) -> BoxFuture<'static, Result<Option<BoxFuture<'static, Result<()>>>>>;
+pub(crate) type ErasedPoll = fn(Arc<Io>) -> BoxFuture<'static, Result<Option<BoxFuture<'static, Result<()>>>>>;
 
 pub(crate) fn erased<H: IoHandler>(io: Arc<Io>) -> BoxFuture<'static, Result<Option<BoxFuture<'static, Result<()>>>>> {
     Box::pin(async move {
@@ -53,7 +53,7 @@ pub(crate) fn erased<H: IoHandler>(io: Arc<Io>) -> BoxFuture<'static, Result<Opt
 }
 
 /// Loops until the drain.
-pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Erased) {
+pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: ErasedPoll) {
     let Trigger::Poll(idle) = spec.trigger else { return };
     for _ in 0..spec.limits.concurrency {
         let runtime = runtime.clone();
@@ -62,7 +62,7 @@ pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Erased) {
     }
 }
 
-async fn work(runtime: &Runtime, spec: &'static Spec, handler: Erased, idle: Duration) {
+async fn work(runtime: &Runtime, spec: &'static Spec, handler: ErasedPoll, idle: Duration) {
     let mut failures = 0_u32;
     let mut pause = Duration::ZERO;
     while rest(runtime, failures == 0, pause).await {
@@ -90,7 +90,7 @@ async fn rest(runtime: &Runtime, is_well: bool, pause: Duration) -> bool {
 }
 
 /// One run. Only one that found work is an invocation, so an idle loop fills no log.
-async fn once(runtime: &Runtime, spec: &'static Spec, handler: Erased) -> Result<Progress> {
+async fn once(runtime: &Runtime, spec: &'static Spec, handler: ErasedPoll) -> Result<Progress> {
     let invocation = Invocation::start(spec.limits.timeout);
     let io = Arc::new(Io::new(runtime, spec.trigger.pool_kind(), invocation.clone()));
     let claimed = bounded(invocation.remaining(), handler(io)).await;

@@ -38,13 +38,13 @@ pub struct Overdue {
 
 /// A reconciler with its types forgotten.
 #[derive(Clone, Copy)]
-pub(crate) struct Erased {
+pub(crate) struct ErasedReconciler {
     pub(crate) spec: &'static Spec,
     pub(crate) what: &'static str,
     pub(crate) overdue: fn(&Pool) -> BoxFuture<'_, Result<Overdue>>,
 }
 
-impl Erased {
+impl ErasedReconciler {
     pub(crate) fn of<R: Reconciler>() -> Self {
         Self { spec: R::SPEC, what: R::WHAT, overdue: |reads| Box::pin(R::overdue(reads)) }
     }
@@ -65,7 +65,7 @@ impl<R: Reconciler> schedule::TxHandler for Ticking<R> {
     }
 }
 
-pub(crate) fn ticking<R: Reconciler>() -> schedule::Erased {
+pub(crate) fn ticking<R: Reconciler>() -> schedule::ErasedSchedule {
     schedule::erased::<Ticking<R>>
 }
 
@@ -83,7 +83,7 @@ impl Found {
 }
 
 /// Looks until the drain.
-pub(crate) async fn run(runtime: Runtime, reconcilers: Vec<Erased>) {
+pub(crate) async fn run(runtime: Runtime, reconcilers: Vec<ErasedReconciler>) {
     if reconcilers.is_empty() {
         return;
     }

@@ -40,7 +40,7 @@ pub trait TxHandler: Send + Sync + 'static {
 }
 
 /// A handler with its types forgotten, so that the loop is compiled once.
-pub(crate) type Erased = for<'a> fn(&'a mut Tx, Tick) -> BoxFuture<'a, Result<()>>;
+pub(crate) type ErasedSchedule = for<'a> fn(&'a mut Tx, Tick) -> BoxFuture<'a, Result<()>>;
 
 pub(crate) fn erased<H: TxHandler>(tx: &mut Tx, tick: Tick) -> BoxFuture<'_, Result<()>> {
     Box::pin(H::handle(tx, tick))
@@ -58,7 +58,7 @@ enum Looked {
 }
 
 /// Ticks until the drain.
-pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
+pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: ErasedSchedule) {
     let Trigger::Schedule(cron) = spec.trigger else { return };
     let Ok(ticks) = cron.parse() else { return };
     let tasks = runtime.tasks().clone();
@@ -84,7 +84,7 @@ fn until_next(ticks: &CronTicks) -> Duration {
 }
 
 /// Takes the tick that is due, if it is still to be had. Only a tick that runs is an invocation.
-async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, ticks: &CronTicks) -> Result<Looked> {
+async fn look(runtime: &Runtime, spec: &'static Spec, handler: ErasedSchedule, ticks: &CronTicks) -> Result<Looked> {
     let invocation = Invocation::start(spec.limits.timeout);
     let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, invocation.clone()).await?;
     let locked = match bounded(invocation.remaining(), receipt::lock_schedule(&mut tx, spec.name)).await {
@@ -109,7 +109,7 @@ async fn look(runtime: &Runtime, spec: &'static Spec, handler: Erased, ticks: &C
     }
 }
 
-async fn run_tick(name: &'static str, handler: Erased, mut tx: Tx, tick: Tick) -> Result<()> {
+async fn run_tick(name: &'static str, handler: ErasedSchedule, mut tx: Tx, tick: Tick) -> Result<()> {
     let left = tx.invocation().remaining();
     let work = async {
         handler(&mut tx, tick).await?;

@@ -34,11 +34,11 @@ pub trait Jobs: Send + Sync + 'static {
     fn registry(pool: &PgPool) -> JobRegistry;
 }
 
-/// How to make the registry.
-pub(crate) type Erased = fn(&PgPool) -> JobRegistry;
+/// The way to make the registry.
+pub(crate) type ErasedRegistry = fn(&PgPool) -> JobRegistry;
 
 /// Runs them until the drain, and lets those that have begun come to their end.
-pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, registry: Erased) {
+pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, registry: ErasedRegistry) {
     let (mut runners, mut failures) = (Vec::new(), 0);
     let gauge = runtime.metrics().gauge("gavel_sqlxmq_jobs_running", "Jobs of the crate sqlxmq that run here");
     let draining = runtime.tasks().draining().clone();
@@ -72,7 +72,11 @@ fn labels(spec: &Spec) -> [KeyValue; 1] {
     [KeyValue::new("handler", spec.name)]
 }
 
-async fn start(runtime: &Runtime, spec: &'static Spec, registry: Erased) -> Result<JobRunnerHandle, sqlx::Error> {
+async fn start(
+    runtime: &Runtime,
+    spec: &'static Spec,
+    registry: ErasedRegistry,
+) -> Result<JobRunnerHandle, sqlx::Error> {
     let pool = runtime.pools().of(PoolKind::Jobs).inner();
     let mut jobs = registry(pool);
     let own = runtime.clone();

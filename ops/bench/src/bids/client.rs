@@ -17,7 +17,7 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// What `h2` takes for an attack by default is a few dozen answers that wait.
 const DATA_FRAME_BUDGET: usize = 1 << 22;
 
-/// What became of a bid.
+/// The fate of a bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Accepted,

@@ -24,7 +24,7 @@ pub(crate) fn start_postgres(layout: &layout::Layout) -> anyhow::Result<(Child, 
     Ok((postgres::start(layout, &passwords, true)?, url))
 }
 
-/// How to reach one set of servers, as an administrator.
+/// The way to reach one set of servers, as an administrator.
 #[derive(Debug, Clone)]
 pub(crate) struct Urls {
     /// Without a database's name.

@@ -119,7 +119,7 @@ impl Class {
     }
 }
 
-/// What becomes of a job or a message after an error.
+/// The fate of a job or a message after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// The surroundings are at fault: a message is held and tried again for as long as it takes; a job uses up its

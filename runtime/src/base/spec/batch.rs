@@ -7,7 +7,7 @@ pub const MAX_BATCH_BYTES: usize = 16 << 20;
 /// The most batches of one handler at the same time, in one process.
 pub const MAX_LANES: usize = 64;
 
-/// How calls or messages are combined: whatever waits becomes one batch, in one transaction. Nothing ever waits for a
+/// The way calls or messages are combined: whatever waits becomes one batch, in one transaction. Nothing ever waits for a
 /// batch to fill: it grows only while those before it are being committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {

@@ -140,7 +140,7 @@ pub struct Spec {
     pub trigger: Trigger,
     /// What it may use.
     pub limits: Limits,
-    /// How calls or messages are combined; none where each has a transaction of its own. Jobs have their queue's batch.
+    /// The way calls or messages are combined; none where each has a transaction of its own. Jobs have their queue's batch.
     pub batch: Option<Batch>,
     /// Which listener leads to it, where it is a call or a route.
     pub listener: Listener,

@@ -25,7 +25,7 @@ pub struct Rate {
     pub per: Duration,
 }
 
-/// How the jobs of one kind are claimed, limited and acknowledged.
+/// The way the jobs of one kind are claimed, limited and acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// When a completion is durable.

@@ -22,9 +22,9 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(30);
 /// A handler that was asked to stop has this long; then it is dropped.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum JobOutcome {
     Done,
     Snooze(Duration),
     /// Another attempt has the job: nothing is to be said of this one.
@@ -37,26 +37,26 @@ pub(super) enum Outcome {
 }
 
 /// Returns what a run came to that may have been asked to stop.
-pub(super) fn judge_stoppable(result: Result<Verdict>, stop: &Stop) -> Outcome {
-    if result.is_err() && stop.is_lost() { Outcome::Lost } else { judge(result) }
+pub(super) fn judge_stoppable(result: Result<Verdict>, stop: &Stop) -> JobOutcome {
+    if result.is_err() && stop.is_lost() { JobOutcome::Lost } else { judge(result) }
 }
 
-pub(super) fn judge(result: Result<Verdict>) -> Outcome {
+pub(super) fn judge(result: Result<Verdict>) -> JobOutcome {
     match result {
-        Ok(Verdict::Done) => Outcome::Done,
-        Ok(Verdict::Snooze(pause)) => Outcome::Snooze(pause),
+        Ok(Verdict::Done) => JobOutcome::Done,
+        Ok(Verdict::Snooze(pause)) => JobOutcome::Snooze(pause),
         Ok(Verdict::Retry { after, why }) => {
-            Outcome::Failed { failure: Failure { class: "retry", error: why, after }, give_up: false }
+            JobOutcome::Failed { failure: Failure { class: "retry", error: why, after }, give_up: false }
         }
         Ok(Verdict::Dead { why }) => {
-            Outcome::Failed { failure: Failure { class: "dead", error: why, after: None }, give_up: true }
+            JobOutcome::Failed { failure: Failure { class: "dead", error: why, after: None }, give_up: true }
         }
         // Nobody's fault: no try is used up.
-        Err(error) if error.is_transient_conflict() => Outcome::Snooze(backoff::jitter(CONFLICT_PAUSE)),
+        Err(error) if error.is_transient_conflict() => JobOutcome::Snooze(backoff::jitter(CONFLICT_PAUSE)),
         Err(error) => {
             let give_up = error.class().disposition() == Disposition::GiveUp;
             let failure = Failure { class: error.class().name(), error: error.to_string(), after: None };
-            Outcome::Failed { failure, give_up }
+            JobOutcome::Failed { failure, give_up }
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) async fn settle(
     kind: &Kind,
     job: &Claimed,
     fence: Fence,
-    outcome: &Outcome,
+    outcome: &JobOutcome,
 ) -> Result<()> {
     let until = tokio::time::Instant::now() + runtime.jobs().lease();
     let mut failures = 0;
@@ -129,25 +129,25 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
     }
 }
 
-async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &Outcome) -> Result<()> {
+async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &JobOutcome) -> Result<()> {
     let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
     let per_key = kind.per_key();
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let mut unblocked = Vec::new();
     let held = match outcome {
-        Outcome::Done | Outcome::Lost => false,
-        Outcome::Snooze(pause) => {
+        JobOutcome::Done | JobOutcome::Lost => false,
+        JobOutcome::Snooze(pause) => {
             let token = if let Fence::Token(token) = fence { Some(token) } else { None };
             settle::snooze(tx.conn(), job.id, token, *pause).await?
         }
-        Outcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
+        JobOutcome::Failed { failure, give_up } if *give_up || job.attempts <= 1 => {
             tracing::error!(handler = kind.spec.name, job_id = %job.id, error = failure.error, "the job is dead");
             let dead_lettered = settle::dead_letter(tx.conn(), job, fence, failure, &keys).await?;
             let held = dead_lettered.is_some();
             unblocked = dead_lettered.unwrap_or_default();
             held
         }
-        Outcome::Failed { failure, .. } => {
+        JobOutcome::Failed { failure, .. } => {
             settle::retry(tx.conn(), job, fence, failure, kind.queue.max_backoff).await?
         }
     };
@@ -180,7 +180,7 @@ pub(super) async fn stoppable(stop: &Stop, work: impl Future<Output = Result<Ver
 }
 
 /// Returns what a job that killed too many workers comes to.
-pub(super) fn poison() -> Outcome {
+pub(super) fn poison() -> JobOutcome {
     let error = format!("{MAX_DEATHS} workers died while they ran it");
-    Outcome::Failed { failure: Failure { class: "killer", error, after: None }, give_up: true }
+    JobOutcome::Failed { failure: Failure { class: "killer", error, after: None }, give_up: true }
 }

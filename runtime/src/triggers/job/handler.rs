@@ -15,7 +15,7 @@ pub const fn spec<J: Job>(queue: Queue) -> Spec {
     Spec::new(J::KIND, Trigger::Job(queue)).limits(Limits::DEFAULT.retries(J::RETRIES))
 }
 
-/// What becomes of a job whose handler returned. An error's class decides otherwise: what can't work is dead, the rest
+/// The fate of a job whose handler returned. An error's class decides otherwise: what can't work is dead, the rest
 /// is retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

@@ -17,7 +17,7 @@ pub(super) enum Handle {
     All(batched::HandleAll),
 }
 
-pub(super) struct Lane {
+pub(super) struct JobLane {
     pub(super) runtime: Runtime,
     pub(super) kind: Arc<Kind>,
     pub(super) handle: Handle,

@@ -8,7 +8,7 @@
 //! lane writes down what it is about to run, in an unlogged table and a transaction of its own.
 use super::{
     failure::{self, poison},
-    lane::{BATCH_WINDOW, Handle, Lane},
+    lane::{BATCH_WINDOW, Handle, JobLane},
     run::Batch,
     turn::{BROKEN, FULL, QUEUE_TIMEOUT, Turn},
 };
@@ -36,7 +36,7 @@ const FIRST_BATCH: usize = 16;
 /// Starts as many lanes as the kind's concurrency. Whoever finds a full batch wakes one more.
 pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
     for index in 0..kind.spec.limits.concurrency {
-        let mut lane = Lane {
+        let mut lane = JobLane {
             runtime: runtime.clone(),
             kind: kind.clone(),
             handle,
@@ -48,7 +48,7 @@ pub(super) fn run(runtime: &Runtime, kind: &Arc<Kind>, handle: Handle) {
     }
 }
 
-impl Lane {
+impl JobLane {
     async fn work(&mut self) {
         let draining = self.runtime.tasks().draining().clone();
         tokio::select! {

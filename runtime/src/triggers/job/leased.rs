@@ -5,7 +5,7 @@
 //! until its completion is durable.
 use super::{
     Attempt, Verdict,
-    failure::{self, Outcome, judge_stoppable, poison, stoppable},
+    failure::{self, JobOutcome, judge_stoppable, poison, stoppable},
     turn::{BROKEN, FULL, QUEUE_TIMEOUT, SPANS, Turn},
 };
 use crate::queue::{
@@ -253,8 +253,8 @@ async fn run_one(shared: &Shared, leased: Leased, stop: &Stop, permit: OwnedSema
     }
     failpoint::hit(kind.spec.name, "before_complete");
     match (&outcome, kind.queue.durability) {
-        (Outcome::Done, Durability::Inline) => complete(runtime, kind, shared.per_key, &[leased]).await,
-        (Outcome::Done, _) => {
+        (JobOutcome::Done, Durability::Inline) => complete(runtime, kind, shared.per_key, &[leased]).await,
+        (JobOutcome::Done, _) => {
             drop(permit);
             let _ = shared.completer.send(leased).await;
         }
@@ -293,7 +293,7 @@ async fn begins_alone(shared: &Shared, leased: &Leased) -> bool {
 }
 
 /// Runs the handler; also says whether it has completed the job itself.
-async fn handle(shared: &Shared, leased: &Leased, stop: &Stop, quiet: bool) -> (Outcome, bool) {
+async fn handle(shared: &Shared, leased: &Leased, stop: &Stop, quiet: bool) -> (JobOutcome, bool) {
     let (spec, job) = (shared.kind.spec, &leased.job);
     failpoint::hit(spec.name, "after_claim");
     let headers = Headers::read(job.headers.as_deref());

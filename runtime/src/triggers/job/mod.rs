@@ -43,7 +43,7 @@ pub(crate) use erased::{Handler, by_io, by_tx, by_tx_batch};
 pub(crate) use queues::depths_of_all;
 
 use crate::{Runtime, base::spec::Spec};
-use erased::Erased;
+use erased::ErasedJob;
 use lane::Handle;
 
 /// Starts what all kinds of jobs share.
@@ -57,8 +57,8 @@ pub(crate) fn start(runtime: &Runtime) {
 pub(crate) fn run(runtime: &Runtime, spec: &'static Spec, handler: Handler) {
     let Some(kind) = runtime.jobs().start(spec, handler.per_key) else { return };
     match handler.erased {
-        Erased::Tx(each) => lanes::run(runtime, &kind, Handle::Each(each)),
-        Erased::TxBatch(all) => lanes::run(runtime, &kind, Handle::All(all)),
-        Erased::Io(handle) => leased::run(runtime, &kind, handle),
+        ErasedJob::Tx(each) => lanes::run(runtime, &kind, Handle::Each(each)),
+        ErasedJob::TxBatch(all) => lanes::run(runtime, &kind, Handle::All(all)),
+        ErasedJob::Io(handle) => leased::run(runtime, &kind, handle),
     }
 }

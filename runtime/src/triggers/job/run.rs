@@ -1,8 +1,8 @@
 //! Running what a lane has claimed: one job after another, or all of them by one call.
 use super::{
     Verdict, batched,
-    failure::{self, Outcome, cancelled, judge, judge_stoppable, stoppable},
-    lane::{BATCH_WINDOW, Each, Handle, Lane},
+    failure::{self, JobOutcome, cancelled, judge, judge_stoppable, stoppable},
+    lane::{BATCH_WINDOW, Each, Handle, JobLane},
     turn::{QUEUE_TIMEOUT, SPANS},
 };
 use crate::queue::{
@@ -20,27 +20,27 @@ use crate::{
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// What a batch's jobs came to, before the commit.
+/// The outcome of a batch's jobs, before the commit.
 struct Ran<'a> {
     done: Vec<&'a Claimed>,
     snoozed: Vec<(Uuid, Duration)>,
     /// Failed by their own verdicts, without effects.
-    failed: Vec<(&'a Claimed, Outcome)>,
+    failed: Vec<(&'a Claimed, JobOutcome)>,
     /// How many of the batch were run.
     count: usize,
 }
 
-/// What a batch came to.
+/// The outcome of a batch.
 pub(super) enum Batch {
     /// Committed: so many of it were run.
     Committed(usize),
     /// Rolled back. Its jobs are to run alone.
     Undone,
     /// Rolled back: its first job failed.
-    Failed(Outcome),
+    Failed(JobOutcome),
 }
 
-impl Lane {
+impl JobLane {
     pub(super) async fn run_batch(&self, mut tx: Tx, jobs: &[Claimed], stops: &[Stop]) -> Result<Batch> {
         failpoint::hit(self.kind.spec.name, "after_claim");
         let began = Instant::now();
@@ -100,8 +100,8 @@ impl Lane {
             }
             let finished = self.run_one(tx, handle, job, stop, jobs.len()).await;
             match judge_stoppable(finished.result, stop) {
-                Outcome::Done => ran.done.push(job),
-                Outcome::Snooze(pause) if finished.committable => ran.snoozed.push((job.id, pause)),
+                JobOutcome::Done => ran.done.push(job),
+                JobOutcome::Snooze(pause) if finished.committable => ran.snoozed.push((job.id, pause)),
                 failed => {
                     let batch = if ran.count == 0 { Batch::Failed(failed) } else { Batch::Undone };
                     return Err((batch, finished.clean));
@@ -150,9 +150,9 @@ impl Lane {
             let has_effects = matches!(verdict, Ok(Verdict::Done | Verdict::Snooze(_)));
             let verdict = if stop.asked().is_cancelled() && !has_effects { Err(cancelled()) } else { verdict };
             match judge_stoppable(verdict, stop) {
-                Outcome::Done => ran.done.push(job),
-                Outcome::Snooze(pause) => ran.snoozed.push((job.id, pause)),
-                failed @ (Outcome::Failed { .. } | Outcome::Lost) => ran.failed.push((job, failed)),
+                JobOutcome::Done => ran.done.push(job),
+                JobOutcome::Snooze(pause) => ran.snoozed.push((job.id, pause)),
+                failed @ (JobOutcome::Failed { .. } | JobOutcome::Lost) => ran.failed.push((job, failed)),
             }
         }
         Ok(ran)
@@ -163,7 +163,7 @@ impl Lane {
         tx: &mut Tx,
         done: &[&Claimed],
         snoozed: &[(Uuid, Duration)],
-        failed: &[(&Claimed, Outcome)],
+        failed: &[(&Claimed, JobOutcome)],
     ) -> Result<Unblocked> {
         for (job, _) in failed {
             claim::take_unique_key_back(tx.conn(), self.kind.spec.name, job).await?;

@@ -10,7 +10,7 @@ pub(super) const FULL: Duration = Duration::from_millis(50);
 /// Jobs of larger claims get no span and no metrics of their own.
 pub(super) const SPANS: usize = 16;
 
-/// What a turn came to.
+/// The outcome of a turn.
 pub(super) enum Turn {
     Ran,
     Idle,

@@ -36,7 +36,7 @@ pub enum Topics {
     AllWatched,
 }
 
-/// What comparing a topic with the database came to.
+/// The outcome of comparing a topic with the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconciled {
     /// They agree.

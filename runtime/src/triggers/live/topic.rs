@@ -19,17 +19,17 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A topic of a feed.
 pub(super) struct Topic<F: Feed> {
     pub(super) name: String,
-    held: RwLock<Held<F>>,
+    held: RwLock<HeldState<F>>,
     /// Those who watch it. They are told of whatever happens.
     pub(super) fan_out: FanOut,
     /// How many they are, over all processes, where that is known.
     audience: RwLock<Option<i64>>,
-    /// Held by whoever is loading: the others wait and find it loaded.
+    /// HeldState by whoever is loading: the others wait and find it loaded.
     loading: tokio::sync::Mutex<()>,
 }
 
-/// What is known of a topic.
-pub(super) struct Held<F: Feed> {
+/// All that is known of a topic.
+pub(super) struct HeldState<F: Feed> {
     /// None before it was first loaded.
     pub(super) state: Option<F::State>,
     /// Number of loads so far.
@@ -43,7 +43,7 @@ pub(super) struct Held<F: Feed> {
 
 impl<F: Feed> Topic<F> {
     pub(super) fn named(name: String) -> Self {
-        let nothing = Held { state: None, loads: 0, epoch: 0, at: Instant::now(), meanwhile: None };
+        let nothing = HeldState { state: None, loads: 0, epoch: 0, at: Instant::now(), meanwhile: None };
         Self {
             name,
             held: RwLock::new(nothing),
@@ -54,11 +54,11 @@ impl<F: Feed> Topic<F> {
     }
 
     /// Looks at what is known.
-    pub(super) fn held<R>(&self, look: impl FnOnce(&Held<F>) -> R) -> R {
+    pub(super) fn held<R>(&self, look: impl FnOnce(&HeldState<F>) -> R) -> R {
         look(&self.held.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn held_mut(&self) -> RwLockWriteGuard<'_, Held<F>> {
+    fn held_mut(&self) -> RwLockWriteGuard<'_, HeldState<F>> {
         self.held.write().unwrap_or_else(PoisonError::into_inner)
     }
 

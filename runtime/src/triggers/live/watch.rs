@@ -26,7 +26,7 @@ pub enum News {
     Pulse,
 }
 
-/// How the stream itself is.
+/// The way the stream itself is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
     /// Changes may be late: the link to the broker is lost.

@@ -2,7 +2,7 @@
 //! themselves.
 use super::{
     delivery::Received,
-    handler::{Consumer, Erased, HandleTx},
+    handler::{Consumer, ErasedConsumer, HandleTx},
 };
 use crate::{
     Error, Invocation, Io, Member, Result, Runtime, Tx,
@@ -17,7 +17,7 @@ pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Memb
         members.first().map_or_else(|| Invocation::start(consumer.spec.limits.timeout), |m| m.invocation.clone());
     run.deadline = latest.unwrap_or(run.deadline);
     match consumer.handler {
-        Erased::Tx(handle) => {
+        ErasedConsumer::Tx(handle) => {
             let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, run).await?;
             match first_time(consumer.spec.name, &mut tx, handle, members).await {
                 Ok(Some(verdicts)) => {
@@ -32,7 +32,7 @@ pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Memb
                 Err(error) => Err(tx.fail(error).await),
             }
         }
-        Erased::Io(handle) => {
+        ErasedConsumer::Io(handle) => {
             let io = Io::new(runtime, PoolKind::Jobs, run);
             bounded(io.invocation().remaining(), handle(&io, members)).await
         }

@@ -52,7 +52,7 @@ const PATIENT_TRIES: u32 = 3;
 const QUARANTINED: usize = 16;
 
 /// One channel, whose batches are applied one after another.
-pub(super) struct Lane {
+pub(super) struct ConsumerLane {
     channel: Channel,
     connection: Arc<Connection>,
     deliveries: Consuming,
@@ -63,11 +63,11 @@ pub(super) struct Lane {
     consumers: u32,
     /// Delivered, and not to go with the batch before it.
     next: VecDeque<Delivery>,
-    quarantine: Quarantine,
+    quarantine: QuarantinedMessages,
 }
 
 /// Messages that are settled by themselves.
-struct Quarantine {
+struct QuarantinedMessages {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Messages of this channel that were passed over and are not acknowledged. While there are any, nothing may be
@@ -75,7 +75,7 @@ struct Quarantine {
     passed_over: Arc<AtomicUsize>,
 }
 
-/// What became of a message in its batch.
+/// The fate of a message in its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Applied,
@@ -93,19 +93,21 @@ pub(super) async fn work(
     connection: &Arc<Connection>,
 ) -> anyhow::Result<()> {
     let lanes = (0..limits.lanes).map(|_| async {
-        while Lane::open(runtime, consumer, connection).await?.work(runtime, consumer, limits).await? == Ended::Idle {}
+        while ConsumerLane::open(runtime, consumer, connection).await?.work(runtime, consumer, limits).await?
+            == Ended::Idle
+        {}
         anyhow::Ok(())
     });
     try_join_all(lanes).await.map(drop)
 }
 
-impl Lane {
+impl ConsumerLane {
     async fn open(runtime: &Runtime, consumer: Consumer, connection: &Arc<Connection>) -> anyhow::Result<Self> {
         let channel = connection.create_channel().await?;
         let tag = format!("{}.one_at_a_time", consumer.spec.name);
         let deliveries = consume(runtime, connection, consumer.spec.name, &channel, (&tag, 1)).await?;
         let slots = Arc::new(Semaphore::new(QUARANTINED));
-        let quarantine = Quarantine { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
+        let quarantine = QuarantinedMessages { slots, tasks: TaskTracker::new(), passed_over: Arc::default() };
         let connection = connection.clone();
         Ok(Self {
             channel,

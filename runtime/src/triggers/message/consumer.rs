@@ -2,7 +2,7 @@
 use super::{
     batched,
     channel::{Ended, PAUSES, consume, leave},
-    handler::{Consumer, Erased},
+    handler::{Consumer, ErasedConsumer},
     single::handle,
 };
 use crate::{
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 /// blame.
 const PREFETCH_PER_SLOT: usize = 2;
 /// Consumes until the drain.
-pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: Erased) {
+pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: ErasedConsumer) {
     let consumer = Consumer { spec, handler };
     let tasks = runtime.tasks().clone();
     let mut failures = 0;

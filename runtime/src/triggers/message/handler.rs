@@ -13,7 +13,7 @@ type HandleIo = for<'a> fn(&'a Io, &'a [Member<Received>]) -> Deciding<'a>;
 
 /// A handler with its types forgotten, so that the consumer is compiled once.
 #[derive(Clone, Copy)]
-pub(crate) enum Erased {
+pub(crate) enum ErasedConsumer {
     Tx(HandleTx),
     Io(HandleIo),
 }
@@ -21,5 +21,5 @@ pub(crate) enum Erased {
 #[derive(Clone, Copy)]
 pub(super) struct Consumer {
     pub(super) spec: &'static Spec,
-    pub(super) handler: Erased,
+    pub(super) handler: ErasedConsumer,
 }

@@ -17,7 +17,7 @@ mod single;
 pub mod parking;
 
 pub(crate) use consumer::run;
-pub(crate) use handler::Erased;
+pub(crate) use handler::ErasedConsumer;
 pub(crate) use returning::run as return_unknown;
 
 use crate::{
@@ -80,7 +80,7 @@ pub trait IoBatchHandler: Send + Sync + 'static {
 }
 
 /// Effect and inbox row in one transaction, of one message at a time: one that fails leaves nothing.
-pub(crate) fn by_tx<H: TxHandler>() -> Erased {
+pub(crate) fn by_tx<H: TxHandler>() -> ErasedConsumer {
     fn call<'a, H: TxHandler>(tx: &'a mut Tx, received: &'a [Member<Received>]) -> Deciding<'a> {
         Box::pin(async move {
             for Member { input, .. } in received {
@@ -89,11 +89,11 @@ pub(crate) fn by_tx<H: TxHandler>() -> Erased {
             Ok(received.iter().map(|_| Ok(())).collect())
         })
     }
-    Erased::Tx(call::<H>)
+    ErasedConsumer::Tx(call::<H>)
 }
 
 /// An effect that is idempotent by itself, of one message at a time.
-pub(crate) fn by_io<H: IoHandler>() -> Erased {
+pub(crate) fn by_io<H: IoHandler>() -> ErasedConsumer {
     fn call<'a, H: IoHandler>(io: &'a Io, received: &'a [Member<Received>]) -> Deciding<'a> {
         Box::pin(async move {
             for Member { input, .. } in received {
@@ -102,11 +102,11 @@ pub(crate) fn by_io<H: IoHandler>() -> Erased {
             Ok(received.iter().map(|_| Ok(())).collect())
         })
     }
-    Erased::Io(call::<H>)
+    ErasedConsumer::Io(call::<H>)
 }
 
 /// Effects and inbox rows of many in one transaction.
-pub(crate) fn by_tx_batch<H: TxBatchHandler>() -> Erased {
+pub(crate) fn by_tx_batch<H: TxBatchHandler>() -> ErasedConsumer {
     fn call<'a, H: TxBatchHandler>(tx: &'a mut Tx, received: &'a [Member<Received>]) -> Deciding<'a> {
         Box::pin(async move {
             let decoded = Decoded::<H::Message>::of(received);
@@ -115,11 +115,11 @@ pub(crate) fn by_tx_batch<H: TxBatchHandler>() -> Erased {
             decoded.merge(verdicts)
         })
     }
-    Erased::Tx(call::<H>)
+    ErasedConsumer::Tx(call::<H>)
 }
 
 /// Effects of many that are idempotent by themselves.
-pub(crate) fn by_io_batch<H: IoBatchHandler>() -> Erased {
+pub(crate) fn by_io_batch<H: IoBatchHandler>() -> ErasedConsumer {
     fn call<'a, H: IoBatchHandler>(io: &'a Io, received: &'a [Member<Received>]) -> Deciding<'a> {
         Box::pin(async move {
             let decoded = Decoded::<H::Message>::of(received);
@@ -128,7 +128,7 @@ pub(crate) fn by_io_batch<H: IoBatchHandler>() -> Erased {
             decoded.merge(verdicts)
         })
     }
-    Erased::Io(call::<H>)
+    ErasedConsumer::Io(call::<H>)
 }
 
 /// One batch, as if these had been delivered.

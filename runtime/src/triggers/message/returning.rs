@@ -3,7 +3,7 @@
 //! went back there might meet an old one again.
 use super::{
     delivery::{Received, why},
-    handler::{Consumer, Erased},
+    handler::{Consumer, ErasedConsumer},
 };
 use crate::{
     Result, Runtime,
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const BATCH: i64 = 64;
 
 /// Looks for messages of these consumers until the drain.
-pub(crate) async fn run(runtime: Runtime, consumers: Vec<(&'static Spec, Erased)>) {
+pub(crate) async fn run(runtime: Runtime, consumers: Vec<(&'static Spec, ErasedConsumer)>) {
     let consumers: Vec<_> = consumers.into_iter().map(|(spec, handler)| Consumer { spec, handler }).collect();
     loop {
         if let Err(error) = look(&runtime, &consumers).await {

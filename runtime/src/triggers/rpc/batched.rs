@@ -76,14 +76,14 @@ struct Inner<H: BatchHandler> {
 }
 
 /// A lane's batch being decided.
-struct Turn {
+struct LaneTurn {
     pinned: PinnedConnection,
     committing: Notify,
     /// A commit was asked for and its answer never came.
     in_doubt: AtomicBool,
 }
 
-impl Turn {
+impl LaneTurn {
     fn on(pinned: &PinnedConnection) -> Self {
         Self { pinned: pinned.clone(), committing: Notify::new(), in_doubt: AtomicBool::new(false) }
     }
@@ -176,7 +176,7 @@ impl<H: BatchHandler> Inner<H> {
             if batches.is_multiple_of(PINNED_FOR) {
                 pinned = PinnedConnection::default();
             }
-            let turn = Turn::on(&pinned);
+            let turn = LaneTurn::on(&pinned);
             let mut decided = Box::pin(self.decide(&turn, Group::of(calls, self.checks_receipts_first())));
             let stuck = tokio::select! {
                 biased;
@@ -210,7 +210,7 @@ impl<H: BatchHandler> Inner<H> {
                 let Some(group) = group.in_time(&error) else { continue };
                 // In turn with the others that are stuck.
                 let _place = self.quarantine.acquire().await;
-                stuck.extend(self.decide(&Turn::on(&PinnedConnection::default()), group).await);
+                stuck.extend(self.decide(&LaneTurn::on(&PinnedConnection::default()), group).await);
             }
             if let Some(lane) = quarantine.end() {
                 self.open(lane);
@@ -221,7 +221,7 @@ impl<H: BatchHandler> Inner<H> {
 
     /// Decides every call of a group, in as many transactions as it takes. Gives those whose lock is not to be had for
     /// the moment, each key's by themselves.
-    async fn decide(&self, turn: &Turn, group: Group<H>) -> Vec<(Group<H>, Error)> {
+    async fn decide(&self, turn: &LaneTurn, group: Group<H>) -> Vec<(Group<H>, Error)> {
         let (mut groups, mut stuck) = (VecDeque::from([group]), Vec::new());
         while let Some(group) = groups.pop_front() {
             let (group, repeated) = group.once_each();
@@ -250,7 +250,7 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     /// Answers with the error, but for those that were answered before.
-    async fn fail(&self, turn: &Turn, mut group: Group<H>, error: &Error) {
+    async fn fail(&self, turn: &LaneTurn, mut group: Group<H>, error: &Error) {
         if (turn.is_in_doubt() || (!group.check_receipts_first && !error.is_nobodys_fault()))
             && let Ok(mut tx) = Tx::begin_on(
                 &turn.pinned,
@@ -270,7 +270,7 @@ impl<H: BatchHandler> Inner<H> {
 
     /// One transaction; again after a conflict with a concurrent one, or when another run of one of the calls was
     /// first. The group comes back where nothing of it stays.
-    async fn decide_together(&self, turn: &Turn, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
+    async fn decide_together(&self, turn: &LaneTurn, mut group: Group<H>) -> Result<(), (Group<H>, Error)> {
         let invocation = group.representative();
         let mut attempt = 0;
         loop {
@@ -294,7 +294,7 @@ impl<H: BatchHandler> Inner<H> {
     }
 
     /// False when another run of one of the calls committed in between.
-    async fn attempt(&self, turn: &Turn, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
+    async fn attempt(&self, turn: &LaneTurn, group: &mut Group<H>, invocation: &Invocation) -> Result<bool> {
         // Half of the time that is left is for those who are not to blame when one of them takes too long.
         let left = invocation.remaining();
         let limit = if group.members.len() > 1 { left / 2 } else { left };
@@ -322,7 +322,7 @@ impl<H: BatchHandler> Inner<H> {
 
     async fn settle(
         &self,
-        turn: &Turn,
+        turn: &LaneTurn,
         group: &mut Group<H>,
         mut tx: Tx,
         verdicts: Verdicts<H::Reply>,

@@ -14,7 +14,7 @@ impl From<Vec<u8>> for Reply {
     }
 }
 
-/// What a call that changes something came to, now or when it was first made.
+/// The outcome of a call that changes something, now or when it was first made.
 pub(super) struct Decided {
     pub(super) outcome: Outcome,
     pub(super) is_replayed: bool,

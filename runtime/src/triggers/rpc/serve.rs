@@ -83,7 +83,7 @@ async fn call_tx<H: TxHandler>(runtime: Runtime, incoming: Incoming, request: Re
         let request: H::Request = decode(request)?;
         let (call, command) = checked((H::SPEC, caller), request, H::idempotency_key, H::parse)?;
         let command = Arc::new(command);
-        let handle: Box<Erased> = Box::new(move |tx| {
+        let handle: Box<ErasedTx> = Box::new(move |tx| {
             let command = command.clone();
             Box::pin(async move { Ok(H::handle(tx, &command).await?.encode_to_vec()) })
         });
@@ -112,7 +112,7 @@ async fn call_io<H: IoHandler>(runtime: Runtime, incoming: Incoming, request: Re
 }
 
 /// A call's handler with its types forgotten, so that what surrounds it is compiled once.
-type Erased = dyn for<'a> Fn(&'a mut Tx) -> BoxFuture<'a, Result<Vec<u8>>> + Send + Sync;
+type ErasedTx = dyn for<'a> Fn(&'a mut Tx) -> BoxFuture<'a, Result<Vec<u8>>> + Send + Sync;
 
 /// Runs the transaction until it is decided: again after a conflict with a concurrent one, within the deadline.
 async fn decide(
@@ -120,7 +120,7 @@ async fn decide(
     spec: &Spec,
     invocation: &Invocation,
     call: &CallKey,
-    handle: &Erased,
+    handle: &ErasedTx,
 ) -> Result<Decided> {
     let mut attempt = 0;
     loop {
@@ -143,7 +143,7 @@ async fn attempt_once(
     spec: &Spec,
     invocation: &Invocation,
     call: &CallKey,
-    handle: &Erased,
+    handle: &ErasedTx,
 ) -> Result<Option<Decided>> {
     let pool = runtime.pools();
     let mut tx = Tx::begin(pool, PoolKind::Calls, invocation.clone()).await?;
