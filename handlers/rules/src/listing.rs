@@ -74,19 +74,19 @@ pub enum InvalidListing {
         given: i64,
     },
     /// The start is past.
-    #[error("the start is past (now is {}); allowed: from now on, or none for now", rfc_3339(*now))]
+    #[error("starts_at or starts_in: the start is past (now is {}); allowed: from now on, or none for now", rfc_3339(*now))]
     StartsTooEarly {
         /// The database's clock.
         now: DateTime<Utc>,
     },
     /// The end does not come after the start, or is past.
-    #[error("the end must come after the start and after now, which is {}", rfc_3339(*now))]
+    #[error("ends_at or ends_in: the end must come after the start and after now, which is {}", rfc_3339(*now))]
     EndsTooEarly {
         /// The database's clock.
         now: DateTime<Utc>,
     },
     /// The end is too far away.
-    #[error("the end must come within {MAX_DURATION_DAYS} days from now, which is {}", rfc_3339(*now))]
+    #[error("ends_at or ends_in: the end must come within {MAX_DURATION_DAYS} days from now, which is {}", rfc_3339(*now))]
     EndsTooLate {
         /// The database's clock.
         now: DateTime<Utc>,
