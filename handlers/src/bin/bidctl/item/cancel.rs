@@ -1,5 +1,5 @@
 //! Taking one out of the auction.
-use super::shown::{as_json, lines};
+use super::shown::record_change;
 use crate::{client, output::Output, settings::Settings};
 use anyhow::Context;
 use clap::Args;
@@ -38,12 +38,7 @@ impl Cancel {
         let reply = reply.map_err(|status| client::explained(settings, &status))?;
         let is_replayed = client::is_replayed(&reply);
         let item = reply.into_inner().item.context("the reply has no item")?;
-        let (mut json, mut lines) = (as_json(&item), lines(&item));
-        json["replayed"] = is_replayed.into();
-        if is_replayed {
-            lines.push(("cancelled", "before, with this key: nothing was done now".to_owned()));
-        }
-        output.record(&json, &lines);
+        record_change(&item, is_replayed.then_some("cancelled"), output);
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
 //! Publishing one.
-use super::shown::{as_json, lines};
+use super::shown::record_change;
 use crate::{client, duration, output::Output, settings::Settings};
 use anyhow::Context;
 use clap::Args;
@@ -54,12 +54,7 @@ impl Create {
         let reply = reply.map_err(|status| client::explained(settings, &status))?;
         let is_replayed = client::is_replayed(&reply);
         let item = reply.into_inner().item.context("the reply has no item")?;
-        let (mut json, mut lines) = (as_json(&item), lines(&item));
-        json["replayed"] = is_replayed.into();
-        if is_replayed {
-            lines.push(("published", "before, with this key: nothing was done now".to_owned()));
-        }
-        output.record(&json, &lines);
+        record_change(&item, is_replayed.then_some("published"), output);
         Ok(())
     }
 }

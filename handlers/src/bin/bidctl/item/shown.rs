@@ -97,6 +97,14 @@ pub(super) fn lines(item: &v1::Item) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// Shows an item after a call that changes it; of one that was made before, what had been done then.
+pub(super) fn record_change(item: &v1::Item, done_before: Option<&'static str>, output: Output) {
+    let (mut json, mut lines) = (as_json(item), lines(item));
+    json["replayed"] = done_before.is_some().into();
+    lines.extend(done_before.map(|done| (done, "before, with this key: nothing was done now".to_owned())));
+    output.record(&json, &lines);
+}
+
 /// The API's own names and values.
 pub(super) fn as_json(item: &v1::Item) -> Value {
     json!({
