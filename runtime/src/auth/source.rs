@@ -22,7 +22,7 @@ impl KeySource {
     pub(crate) async fn text(&self) -> anyhow::Result<String> {
         let text = match self {
             Self::Pem(pem) => return Ok(pem.expose_secret().to_owned()),
-            Self::PemFile(path) | Self::Jwks(Location::Path(path)) => files::read_text(path),
+            Self::PemFile(path) | Self::Jwks(Location::Path(path)) => files::read_text_later(path).await,
             Self::Jwks(Location::Url { url, ca }) => {
                 return fetch(url, ca.as_ref()).await.with_context(|| format!("the keys at {url}"));
             }

@@ -29,6 +29,15 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
+/// As [`read_text`], on a thread that may wait: while the process runs, a file that is slow to come stops nobody else.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) async fn read_text_later(path: &Path) -> io::Result<String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || read_text(&path)).await.map_err(io::Error::other)?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
