@@ -23,7 +23,7 @@ const LIMITS: Limits = Limits { calls_per_second: 5_000, connections: 5_000 };
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A gateway that runs. Stopped when dropped.
-pub struct Door {
+pub struct RunningGateway {
     /// `https://localhost:…`.
     pub url: String,
     /// What its clients trust.
@@ -32,26 +32,26 @@ pub struct Door {
     dir: PathBuf,
 }
 
-impl Door {
+impl RunningGateway {
     /// Opens one in front of services at these addresses.
     pub async fn open(kind: Kind, services: &[String]) -> Self {
         Self::open_with(kind, services, LIMITS).await
     }
 
-    /// As [`Door::open`], with other limits of one address.
+    /// As [`RunningGateway::open`], with other limits of one address.
     pub async fn open_with(kind: Kind, services: &[String], limits: Limits) -> Self {
-        let dir = std::env::temp_dir().join(format!("gavel-door-{}", Uuid::new_v4().simple()));
+        let dir = std::env::temp_dir().join(format!("gavel-gateway-{}", Uuid::new_v4().simple()));
         let port = free_port().await;
         let gateway = Gateway { kind, port, services: services.to_vec(), dir: dir.clone(), limits };
         let process = Process::spawn(gateway.prepare().expect("the gateway is prepared"));
-        let door =
+        let gateway =
             Self { url: format!("https://localhost:{port}"), certificate: dir.join("certificate.pem"), process, dir };
         let connect = || async {
-            assert!(!door.process.has_ended(), "{:?}", door.process.output());
+            assert!(!gateway.process.has_ended(), "{:?}", gateway.process.output());
             TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         };
         eventually("the gateway listens", connect, |connected| *connected).await;
-        door
+        gateway
     }
 
     /// A client that trusts it.
@@ -84,7 +84,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for RunningGateway {
     fn drop(&mut self) {
         // Killed, nginx would leave its workers.
         if !self.process.has_ended() {

@@ -17,7 +17,7 @@ pub mod wire;
 
 pub use api::{Api, Failure, settle};
 pub use eventually::eventually;
-pub use gateway::Door;
+pub use gateway::RunningGateway;
 pub use process::Process;
 pub use system::{Options, System, claims};
 pub use wire::frame;

@@ -1,5 +1,5 @@
 //! Is this bid accepted, and what does it change?
-use crate::{BID_CEILING_MINOR, Ladder, UserId, rfc_3339};
+use crate::{BID_CEILING_MINOR, Ladder, UserId, money, rfc_3339};
 use chrono::{DateTime, Utc};
 
 /// What a decision needs to know of an item, read under its row lock.
@@ -52,8 +52,7 @@ pub struct Acceptance {
 }
 
 /// A refused bid, and what would have been accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.
     pub reason: RefusalReason,
@@ -62,35 +61,48 @@ pub struct Refusal {
 }
 
 /// Why a bid is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
     /// The amount does not reach the next minimum.
-    #[error("the bid is below the next minimum of {minimum_minor} minor units")]
     BelowMinimum {
         /// The next minimum, in minor units.
         minimum_minor: i64,
     },
     /// The amount exceeds the product ceiling.
-    #[error("the bid is above the highest amount taken, {BID_CEILING_MINOR} minor units")]
     AboveCeiling,
     /// The price has reached the product ceiling: no bid can beat it.
-    #[error("the price is the highest amount taken, {BID_CEILING_MINOR} minor units: no higher bid is possible")]
     AtCeiling,
     /// Sellers don't bid on their own items.
-    #[error("the seller may not bid on their own item")]
     SellerMayNotBid,
     /// Bidding has not begun.
-    #[error("bidding starts at {}", rfc_3339(*starts_at))]
     NotStarted {
         /// When it begins.
         starts_at: DateTime<Utc>,
     },
     /// Bidding is over: the end itself no longer counts.
-    #[error("bidding ended at {}", rfc_3339(*ends_at))]
     Ended {
         /// When it ended.
         ends_at: DateTime<Utc>,
     },
+}
+
+impl RefusalReason {
+    /// Says it to the bidder, with amounts in the item's currency.
+    pub fn explain(self, currency: &str) -> String {
+        let ceiling = money(BID_CEILING_MINOR, currency);
+        match self {
+            Self::BelowMinimum { minimum_minor } => {
+                format!("the bid is below the next minimum, {}", money(minimum_minor, currency))
+            }
+            Self::AboveCeiling => format!("the bid is above the highest amount taken, {ceiling}"),
+            Self::AtCeiling => {
+                format!("the price is the highest amount taken, {ceiling}: no higher bid is possible")
+            }
+            Self::SellerMayNotBid => "the seller may not bid on their own item".to_owned(),
+            Self::NotStarted { starts_at } => format!("bidding starts at {}", rfc_3339(starts_at)),
+            Self::Ended { ends_at } => format!("bidding ended at {}", rfc_3339(ends_at)),
+        }
+    }
 }
 
 /// Decides one bid at `now`, which the caller read from the database's clock after taking the item's lock.

@@ -19,7 +19,7 @@ pub use cancelling::{Cancellation, Canceller, MAX_REASON_CHARS, NotCancelled, ca
 pub use closing::{NotDue, Outcome, close};
 pub use ladder::Ladder;
 pub use listing::{InvalidListing, Listing, MAX_DURATION_DAYS, MAX_TITLE_CHARS, Moment, Period};
-pub use money::{BID_CEILING_MINOR, Currency, InvalidAmount, InvalidCurrency, MAX_AMOUNT_MINOR, amount};
+pub use money::{BID_CEILING_MINOR, Currency, InvalidAmount, InvalidCurrency, MAX_AMOUNT_MINOR, amount, money};
 pub use simultaneous::decide_all;
 pub use text::{InvalidText, shown_text};
 pub use user::{InvalidUserId, UserId};

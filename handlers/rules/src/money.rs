@@ -10,6 +10,11 @@ pub const MAX_AMOUNT_MINOR: i64 = 1_000_000_000_000;
 /// as a rule, with this number in the answer, and never fails as a database error.
 pub const BID_CEILING_MINOR: i64 = 2_000_000_000;
 
+/// Minor units as people write them: `4.25 EUR`. Every currency Gavel lists has two decimals.
+pub fn money(minor: i64, currency: &str) -> String {
+    format!("{}.{:02} {currency}", minor / 100, minor % 100)
+}
+
 /// Currencies in which an item may be listed. All have two decimals, which is what the step ladder is made for.
 const LISTED: [&str; 12] = ["AUD", "CAD", "CHF", "CZK", "DKK", "EUR", "GBP", "NOK", "NZD", "PLN", "SEK", "USD"];
 
@@ -74,6 +79,12 @@ mod tests {
         let error = "BTC".parse::<Currency>().unwrap_err();
         assert!(error.to_string().contains("\"BTC\"") && error.to_string().contains("EUR"));
         assert!("eur".parse::<Currency>().is_err(), "codes are upper case");
+    }
+
+    #[test]
+    fn an_amount_is_shown_with_its_currency() {
+        assert_eq!(money(425, "EUR"), "4.25 EUR");
+        assert_eq!(money(BID_CEILING_MINOR, "CHF"), "20000000.00 CHF");
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn decide(
         let place = places[nth];
         verdicts[place] = Some(match verdict {
             Ok(accepted) => Ok(accept(tx, ledger, item, &batch[place], &accepted)?),
-            Err(refusal) => Err(refused(&auction, refusal)),
+            Err(refusal) => Err(refused(&auction, refusal, &item.currency)),
         });
     }
     Ok(())
@@ -142,7 +142,7 @@ fn accept(
     })
 }
 
-fn refused(auction: &Auction, refusal: Refusal) -> Error {
+fn refused(auction: &Auction, refusal: Refusal, currency: &str) -> Error {
     use v1::BidRefusalReason as Wire;
     let minimum = refusal.next_minimum_minor.unwrap_or_default();
     let (reason, next_minimum_minor) = match refusal.reason {
@@ -153,7 +153,7 @@ fn refused(auction: &Auction, refusal: Refusal) -> Error {
         RefusalReason::NotStarted { .. } => (Wire::NotStarted, minimum),
         RefusalReason::Ended { .. } => (Wire::Ended, 0),
     };
-    Error::new(Class::Refused, refusal.to_string()).with_detail(&v1::BidRefused {
+    Error::new(Class::Refused, refusal.reason.explain(currency)).with_detail(&v1::BidRefused {
         reason: reason.into(),
         next_minimum_minor,
         maximum_minor: BID_CEILING_MINOR,

@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
         println!("dead {}: {}", job.kind, job.errors.last().map_or("?", |error| &error.error));
     }
 
-    let reminder = Remind { who: "alan".to_owned(), text: "lock the door".to_owned() };
+    let reminder = Remind { who: "alan".to_owned(), text: "lock up".to_owned() };
     let count = async || Ok(sqlx::query_scalar("SELECT count(*) FROM letters").fetch_one(&db).await?);
     let survival = harness.survives(&reminder, count).await?;
     println!("workers that died or froze with a reminder: {survival:?}");

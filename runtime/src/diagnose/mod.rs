@@ -109,7 +109,7 @@ async fn queues(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
         }
         if depth.faulty > 0 {
             let detail = format!(
-                "{} jobs could not be settled and step aside for the others: see the worker's log",
+                "{} jobs could not be settled and are put off for the others: see the worker's log",
                 depth.faulty
             );
             findings.push(Finding::new(what.as_str(), false, detail));

@@ -60,7 +60,7 @@ fn register(meter: &Meter, queues: &Queues) {
         ("gavel_job_queue_standing_still", "1 while jobs are due and no worker settles any", |d| {
             i64::from(d.standstill().is_some())
         }),
-        ("gavel_job_queue_faulty", "Jobs that could not be settled and step aside, counted up to 10000", |d| d.faulty),
+        ("gavel_job_queue_faulty", "Jobs that could not be settled and are put off, counted up to 10000", |d| d.faulty),
         ("gavel_job_queue_paused", "1 while nobody may claim from it", |d| i64::from(d.paused.is_some())),
         (
             "gavel_job_queue_needed_concurrency",

@@ -38,7 +38,7 @@ pub struct Depth {
     pub oldest_age: Duration,
     /// Of one run, lately. None where none was measured.
     pub mean: Option<Duration>,
-    /// Jobs that could not be settled and have stepped aside, up to [`COUNTED`].
+    /// Jobs that could not be settled and are put off, up to [`COUNTED`].
     pub faulty: i64,
     /// Jobs whose last try a runner of the crate sqlxmq has begun, up to [`COUNTED`].
     pub exhausted: i64,

@@ -71,7 +71,7 @@ pub async fn resume(conn: &mut PgConnection, kind: &str) -> Result<bool> {
     Ok(resumed.rows_affected() > 0)
 }
 
-/// Buries a queued job as cancelled, or asks the handler of a running one to stop. Must be in a transaction.
+/// Dead-letters a queued job as cancelled, or asks the handler of a running one to stop. Must be in a transaction.
 pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<Cancelled> {
     let queued = sqlx::query_as!(
         Claimed,

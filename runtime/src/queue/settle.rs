@@ -203,7 +203,7 @@ pub(crate) async fn snooze(conn: &mut PgConnection, id: Uuid, token: Option<Uuid
     Ok(moved.rows_affected() == 1)
 }
 
-/// Puts a job off that can't be settled, for longer each time, up to an hour: it steps aside for the others of its
+/// Puts a job off that can't be settled, for longer each time, up to an hour: it makes room for the others of its
 /// kind. No value that its row may hold makes this fail.
 pub(crate) async fn step_aside(conn: &mut PgConnection, job: &Claimed, fence: Fence) -> Result<bool> {
     let moved = sqlx::query!(

@@ -93,7 +93,7 @@ fn closes_over_a_message(error: &lapin::Error) -> bool {
     matches!(error.kind(), AMQPErrorKind::Soft(CONTENTTOOLARGE | PRECONDITIONFAILED))
 }
 
-/// The three arms of a confirm; returned messages are put aside by their id.
+/// The three arms of a confirm; returned messages are kept by their id.
 fn verdict(
     confirmation: lapin::Result<Confirmation>,
     returned: &mut HashMap<String, String>,

@@ -1,4 +1,5 @@
 //! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
+mod completed;
 mod runs;
 
 pub(crate) use runs::Observed;
@@ -34,7 +35,13 @@ const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info,sqlxm
 /// Starts logging for this process. Call it once, first.
 pub fn init(process: &'static str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    tracing_subscriber::registry().with(filter).with(JsonStorageLayer).with(EventsOnly(bunyan(process)?)).try_init()?;
+    let lines = EventsOnly(bunyan(process)?);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(completed::CountCompleted)
+        .with(JsonStorageLayer)
+        .with(lines)
+        .try_init()?;
     if let Ok(plan) = std::env::var(failpoint::VARIABLE) {
         failpoint::arm(&plan).map_err(anyhow::Error::msg)?;
         tracing::warn!(plan, "{} is set: this process will fail on purpose", failpoint::VARIABLE);
@@ -97,6 +104,7 @@ impl Metrics {
             jobs_dead: unsampled(),
         });
         register_gauges(&meter, &backlog);
+        completed::observe(&meter);
         Ok(Self {
             registry,
             runs: Runs::new(&meter),

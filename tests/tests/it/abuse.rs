@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use gavel_gateway::Kind;
 use gavel_proto::v1::WatchItemRequest;
-use gavel_tests::{Api, Door, Process, System, eventually, frame};
+use gavel_tests::{Api, Process, RunningGateway, System, eventually, frame};
 use http::{Request, header::CONTENT_TYPE};
 use prost::Message;
 use reqwest::StatusCode;
@@ -184,9 +184,9 @@ async fn who_sends_a_header_drop_by_drop_is_cut_off_by_the_gateway() {
     let item = item(&system, &api).await;
     let services = [service.address().await];
     let cut_off = async |kind| {
-        let door = Door::open(kind, &services).await;
+        let gateway = RunningGateway::open(kind, &services).await;
         let mut client = Command::new("openssl");
-        client.args(["s_client", "-quiet", "-no_ign_eof", "-connect", door.url.trim_start_matches("https://")]);
+        client.args(["s_client", "-quiet", "-no_ign_eof", "-connect", gateway.url.trim_start_matches("https://")]);
         client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let mut client = client.spawn().expect("openssl runs");
         let mut drops = client.stdin.take().expect("piped");

@@ -106,7 +106,7 @@ async fn an_event_of_a_fact_that_this_version_does_not_know_is_put_aside_and_not
         let rows = "SELECT error, cardinality(unknown_to) FROM parked_messages WHERE handler = 'apply_user_stats'";
         sqlx::query_as::<_, (String, i32)>(rows).fetch_all(&system.db).await.expect("read")
     };
-    let parked = eventually("it is put aside", parked, |rows| !rows.is_empty()).await;
+    let parked = eventually("it is parked", parked, |rows| !rows.is_empty()).await;
     assert!(parked.len() == 1 && parked[0].0.contains("unknown to this version") && parked[0].1 == 1, "{parked:?}");
     let inbox = "SELECT count(*) FROM inbox WHERE consumer = 'apply_user_stats'";
     let inbox: i64 = sqlx::query_scalar(inbox).fetch_one(&system.db).await.expect("counted");
@@ -140,7 +140,7 @@ async fn a_message_of_another_type_counts_for_nothing_and_moves_no_watcher() {
         let parked = "SELECT count(*) FROM parked_messages WHERE error LIKE '%type%'";
         sqlx::query_scalar::<_, i64>(parked).fetch_one(&system.db).await.expect("counted")
     };
-    eventually("each consumer has put both aside", parked, |parked| *parked == 4).await;
+    eventually("each consumer has parked both", parked, |parked| *parked == 4).await;
     assert_eq!(counted().await, Some(1), "neither is a bid");
     assert_eq!(shown(&api, &item).await.1, 2);
     let next = tokio::time::timeout(Duration::from_secs(3), async {

@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use gavel_gateway::Kind;
-use gavel_tests::{Api, Door, Process, System, eventually, process::binary};
+use gavel_tests::{Api, Process, RunningGateway, System, eventually, process::binary};
 use serde_json::Value;
 use std::{
     fs,
@@ -122,10 +122,10 @@ async fn json(arguments: &[&str]) -> Value {
 async fn through_the_gateway_it_trusts_whom_it_is_told_to() {
     let system = System::new().await;
     let (service, _api, item) = listed(&system).await;
-    let door = Door::open(Kind::Nginx, &[service.address().await]).await;
-    let (certificate, token) = (door.certificate.display().to_string(), system.token("alice", "bidder"));
+    let gateway = RunningGateway::open(Kind::Nginx, &[service.address().await]).await;
+    let (certificate, token) = (gateway.certificate.display().to_string(), system.token("alice", "bidder"));
     let by = |more: &[&str]| {
-        let all = [&["--json", "--url", &door.url, "--token", &token], more].concat();
+        let all = [&["--json", "--url", &gateway.url, "--token", &token], more].concat();
         all.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     let trusting: Vec<_> = by(&["--cacert", &certificate, "bid", &item, "1500"]);

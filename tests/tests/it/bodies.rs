@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use gavel_gateway::Kind;
-use gavel_tests::{Api, Door, System, frame};
+use gavel_tests::{Api, RunningGateway, System, frame};
 use h2::{SendStream, client::SendRequest};
 use http::{Request, Response, header::CONTENT_TYPE};
 use std::time::{Duration, Instant};
@@ -78,11 +78,11 @@ async fn through_haproxy_a_body_that_never_ends_is_given_up_as_well() {
 async fn is_given_up_through(kind: Kind) {
     let system = System::new().await;
     let (service, api) = system.service_with(&[SHORT]).await;
-    let door = Door::open(kind, &[service.address().await]).await;
-    let client = door.h2().await;
+    let gateway = RunningGateway::open(kind, &[service.address().await]).await;
+    let client = gateway.h2().await;
     let mut answers = Vec::new();
     for _ in 0..20 {
-        let (answer, body) = begin(&client, &door.url).await;
+        let (answer, body) = begin(&client, &gateway.url).await;
         tokio::spawn(drip(body));
         answers.push(answer);
     }

@@ -200,7 +200,7 @@ fn files_that_documents_name_are_somewhere() {
 fn the_handler_in_the_readme_is_one_of_the_auctions() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README");
     let shown = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a handler");
-    let own = fs::read_to_string(root().join("handlers/src/cancel_item/mod.rs")).expect("the handler");
+    let own = fs::read_to_string(root().join("handlers/src/start_item/mod.rs")).expect("the handler");
     let own: Vec<_> = own.lines().map(str::trim).collect();
     for line in shown.lines().map(str::trim).filter(|line| !line.starts_with("// …")) {
         assert!(own.contains(&line), "it has no line {line:?}");

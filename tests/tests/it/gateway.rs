@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use gavel_gateway::{Kind, Limits};
-use gavel_tests::{Door, Process, System, eventually, frame, gateway::free_port};
+use gavel_tests::{Process, RunningGateway, System, eventually, frame, gateway::free_port};
 use reqwest::{Client, StatusCode, Version};
 use serde_json::{Value, json};
 use std::{
@@ -33,28 +33,28 @@ async fn leads_where_it_should(kind: Kind) {
     let system = System::new().await;
     let (service, api) = system.service().await;
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
-    let door = Door::open(kind, &[service.address().await]).await;
-    let client = door.client();
+    let gateway = RunningGateway::open(kind, &[service.address().await]).await;
+    let client = gateway.client();
     let ask = |path: &str| {
-        let request = client.post(format!("{}{path}", door.url)).header("x-correlation-id", "through-the-door");
+        let request = client.post(format!("{}{path}", gateway.url)).header("x-correlation-id", "through-the-gateway");
         request.header("content-type", "application/json").body(json!({ "itemId": item.item_id }).to_string()).send()
     };
     for path in ["/api/gavel.v1.ItemService/GetItem", "/gavel.v1.ItemService/GetItem"] {
         let reply = ask(path).await.expect("answered");
         assert_eq!((reply.status(), reply.version()), (StatusCode::OK, Version::HTTP_2), "{path}");
-        assert_eq!(reply.headers()["x-correlation-id"], "through-the-door");
+        assert_eq!(reply.headers()["x-correlation-id"], "through-the-gateway");
         assert_eq!(reply.headers()["x-content-type-options"], "nosniff");
         assert!(reply.headers().contains_key("strict-transport-security"));
         assert_eq!(reply.json::<Value>().await.expect("JSON")["item"]["title"], "A lamp");
     }
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        let huge = client.post(format!("{}/api/gavel.v1.ItemService/GetItem", door.url)).version(version);
+        let huge = client.post(format!("{}/api/gavel.v1.ItemService/GetItem", gateway.url)).version(version);
         let huge = huge.header("content-type", "application/json").body(vec![b' '; 2 * 1_024 * 1_024]);
         let refused = huge.send().await.expect("answered");
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{version:?}");
         assert_eq!(refused.json::<Value>().await.expect("JSON")["code"], "resource_exhausted", "{version:?}");
     }
-    let plain = client.get(format!("{}/api/items/{}", door.url, item.item_id)).send().await.expect("answered");
+    let plain = client.get(format!("{}/api/items/{}", gateway.url, item.item_id)).send().await.expect("answered");
     assert_eq!(plain.status(), StatusCode::OK);
     for path in [
         "/metrics",
@@ -67,9 +67,9 @@ async fn leads_where_it_should(kind: Kind) {
     ] {
         let reply = ask(path).await.expect("answered");
         assert_eq!(reply.status(), StatusCode::NOT_FOUND, "{path}");
-        assert_eq!(reply.headers()["x-correlation-id"], "through-the-door", "{path}");
+        assert_eq!(reply.headers()["x-correlation-id"], "through-the-gateway", "{path}");
     }
-    eventually("the calls are logged", || async { door.log() }, |log| log.contains("through-the-door")).await;
+    eventually("the calls are logged", || async { gateway.log() }, |log| log.contains("through-the-gateway")).await;
 }
 
 #[tokio::test]
@@ -86,10 +86,10 @@ async fn is_let_in_as_often_as_it_may(kind: Kind) {
     let system = System::new().await;
     let (service, _) = system.service().await;
     let limits = Limits { calls_per_second: 4, connections: 100 };
-    let door = Door::open_with(kind, &[service.address().await], limits).await;
-    let client = door.client();
+    let gateway = RunningGateway::open_with(kind, &[service.address().await], limits).await;
+    let client = gateway.client();
     let ask = || async {
-        let request = client.post(format!("{}/api/gavel.v1.ItemService/ListItems", door.url));
+        let request = client.post(format!("{}/api/gavel.v1.ItemService/ListItems", gateway.url));
         let reply = request.header("content-type", "application/json").body("{}").send().await.expect("answered");
         assert_eq!(reply.headers().contains_key("retry-after"), reply.status() != StatusCode::OK);
         reply.status()
@@ -123,7 +123,7 @@ async fn rolling_restart(kind: Kind) {
     };
     let mut services = vec![start(&addresses[0]).await, start(&addresses[1]).await];
     let _worker = system.worker().await;
-    let door = Door::open(kind, &addresses).await;
+    let gateway = RunningGateway::open(kind, &addresses).await;
     let seller = gavel_tests::Api::of(&services[0]).await.with_token(system.token("sam", "seller"));
     let item = seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id;
 
@@ -131,8 +131,8 @@ async fn rolling_restart(kind: Kind) {
     let bidders: Vec<_> = (0..BIDDERS)
         .map(|n| {
             let bidder = Bidder {
-                client: door.client(),
-                url: format!("{}/api/gavel.v1.BidService/PlaceBid", door.url),
+                client: gateway.client(),
+                url: format!("{}/api/gavel.v1.BidService/PlaceBid", gateway.url),
                 token: system.token(&format!("bidder-{n}"), "bidder"),
                 item: item.clone(),
             };
@@ -140,7 +140,7 @@ async fn rolling_restart(kind: Kind) {
         })
         .collect();
     let seen: Vec<_> = (0..WATCHERS).map(|_| Arc::new(AtomicI64::new(0))).collect();
-    let watchers: Vec<_> = seen.iter().map(|seen| watch(&door, &item, seen.clone())).collect();
+    let watchers: Vec<_> = seen.iter().map(|seen| watch(&gateway, &item, seen.clone())).collect();
     for n in 0..2 {
         let before = amount.load(Ordering::Relaxed);
         // Under load before, while and after each of them is away.
@@ -215,8 +215,8 @@ impl Bidder {
 }
 
 /// Watches as a browser would: when the stream ends, again from the version it has.
-fn watch(door: &Door, item: &str, seen: Arc<AtomicI64>) -> JoinHandle<()> {
-    let (client, url) = (door.client(), format!("{}/api/gavel.v1.ItemService/WatchItem", door.url));
+fn watch(gateway: &RunningGateway, item: &str, seen: Arc<AtomicI64>) -> JoinHandle<()> {
+    let (client, url) = (gateway.client(), format!("{}/api/gavel.v1.ItemService/WatchItem", gateway.url));
     let item = item.to_owned();
     tokio::spawn(async move {
         loop {

@@ -3,7 +3,7 @@
 use chrono::{TimeDelta, Utc};
 use gavel_gateway::Kind;
 use gavel_proto::DESCRIPTORS;
-use gavel_tests::{Door, System, claims, servers::variable};
+use gavel_tests::{RunningGateway, System, claims, servers::variable};
 use prost::Message;
 use serde_json::{Value, json};
 use std::{
@@ -41,15 +41,15 @@ async fn by_all(through: Option<Kind>) {
     let lock = sqlx::query("SELECT item_id FROM items WHERE item_id = $1::uuid FOR UPDATE").bind(&locked);
     lock.execute(&mut *holder).await.expect("locked");
     let address = service.address().await;
-    let door = match through {
-        Some(kind) => Some(Door::open(kind, std::slice::from_ref(&address)).await),
+    let gateway = match through {
+        Some(kind) => Some(RunningGateway::open(kind, std::slice::from_ref(&address)).await),
         None => None,
     };
-    let certificate = door.as_ref().map(|door| door.certificate.clone());
+    let certificate = gateway.as_ref().map(|gateway| gateway.certificate.clone());
     let given = json!({
-        "url": door.as_ref().map_or_else(|| format!("http://{address}"), |door| door.url.clone()),
+        "url": gateway.as_ref().map_or_else(|| format!("http://{address}"), |gateway| gateway.url.clone()),
         "opsUrl": format!("http://{}", service.ops_address().await),
-        "prefix": if door.is_some() { "/api" } else { "" },
+        "prefix": if gateway.is_some() { "/api" } else { "" },
         "ca": certificate,
         "caText": certificate.as_ref().map(|path| fs::read_to_string(path).expect("a certificate")),
         "tokens": {

@@ -96,7 +96,7 @@ async fn a_leased_job_whose_worker_is_killed_runs_again() {
     assert_eq!(notes(&system).await, ["take a while"]);
 }
 
-/// A job that kills its workers is buried, and its neighbours are not.
+/// A job that kills its workers is dead-lettered, and its neighbours are not.
 async fn a_killer_is_found(kind: &str) {
     let system = prepared().await;
     let poison = enqueue(&system, kind, "kill").await;
@@ -104,11 +104,11 @@ async fn a_killer_is_found(kind: &str) {
         enqueue(&system, kind, "work beside it").await;
     }
     let mut deaths = 0;
-    // The worker that buries it lives on: killed now, it would be one more death of whatever it is running.
+    // The worker that dead-letters it lives on: killed now, it would be one more death of whatever it is running.
     let _survivor = loop {
         let process = worker(&system);
         let over = || async { process.has_ended() || last_error(&system, poison).await.is_some() };
-        eventually("the worker dies, or buries the job", over, |over| *over).await;
+        eventually("the worker dies, or dead-letters the job", over, |over| *over).await;
         if !process.has_ended() {
             break process;
         }

@@ -51,6 +51,11 @@ fn sent(kind: &str, by: &str, count: i64) -> (String, String, i64) {
     (kind.to_owned(), by.to_owned(), count)
 }
 
+fn is_ten_invoices(line: &str) -> bool {
+    let of_invoices = line.starts_with("gavel_sqlxmq_jobs_completed") && line.contains("job=\"invoice\"");
+    of_invoices && line.rsplit(' ').next().and_then(|count| count.parse().ok()).is_some_and(|count: u64| count >= 10)
+}
+
 #[tokio::test]
 async fn jobs_of_the_crate_move_to_handlers_one_at_a_time_and_none_is_lost_nor_a_handlers_done_twice() {
     let system = emptied().await;
@@ -85,6 +90,8 @@ async fn jobs_of_the_crate_move_to_handlers_one_at_a_time_and_none_is_lost_nor_a
     let said =
         |line: &serde_json::Value| line["msg"].as_str().is_some_and(|text| text.contains("Job `invoice` completed"));
     assert!(log.iter().any(said), "what the crate says of its jobs is in the log");
+    let counts = |metrics: &String| metrics.lines().any(is_ten_invoices);
+    eventually("those that ended well are counted", || after.metrics(), counts).await;
     after.terminate();
     assert!(after.ended().await.success());
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM mq_msgs WHERE id <> uuid_nil()")

@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use futures_util::{StreamExt, future::join_all};
 use gavel_gateway::Kind;
 use gavel_proto::v1::{self, ItemStatus};
-use gavel_tests::{Api, Door, System, eventually};
+use gavel_tests::{Api, RunningGateway, System, eventually};
 use poem_grpc::Code;
 use reqwest::{Client, StatusCode};
 use sqlx::PgPool;
@@ -140,8 +140,8 @@ async fn is_counted_where_it_comes_from(kind: Kind) {
     let limits = [("GAVEL_READS_PER_ADDRESS", "5"), ("GAVEL_TRUSTED_PROXIES", "127.0.0.1")];
     let (service, api) = system.service_with(&limits).await;
     let id = item(&system, &api).await;
-    let door = Door::open(kind, &[service.address().await]).await;
-    let (client, url) = (door.client(), format!("{}/api/gavel.v1.ItemService/GetItem", door.url));
+    let gateway = RunningGateway::open(kind, &[service.address().await]).await;
+    let (client, url) = (gateway.client(), format!("{}/api/gavel.v1.ItemService/GetItem", gateway.url));
     let ask = |n: usize| {
         let request = client.post(&url).header("content-type", "application/json");
         let request = request.header("x-forwarded-for", format!("203.0.113.{n}, 198.51.100.{n}"));

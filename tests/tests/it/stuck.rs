@@ -46,7 +46,7 @@ async fn wrong(system: &System, service: &Process, what: &str, words: &str) -> S
 }
 
 #[tokio::test]
-async fn whatever_a_dead_job_holds_it_is_buried_and_its_queue_goes_on() {
+async fn whatever_a_dead_job_holds_it_is_dead_lettered_and_its_queue_goes_on() {
     let system = System::new().await;
     let (_service, api) = system.service().await;
     let item = item_ending_in(&system, &api, 2).await;
@@ -59,15 +59,15 @@ async fn whatever_a_dead_job_holds_it_is_buried_and_its_queue_goes_on() {
     let _worker = system.worker().await;
     eventually("the auction behind them is closed", || status(&api, &item), |status| *status == ItemStatus::Closed)
         .await;
-    let buried = eventually("all three are dead", || dead(&system), |dead| dead.len() == 4).await;
-    assert!(buried.iter().any(|(id, _)| *id == with_nul) && buried.iter().any(|(id, _)| *id == extreme), "{buried:?}");
+    let dead = eventually("all three are dead", || dead(&system), |dead| dead.len() == 4).await;
+    assert!(dead.iter().any(|(id, _)| *id == with_nul) && dead.iter().any(|(id, _)| *id == extreme), "{dead:?}");
     let kept = "SELECT arguments::text FROM dead_jobs WHERE job_id = $1";
     let kept: String = sqlx::query_scalar(kept).bind(with_nul).fetch_one(&system.db).await.expect("read");
     assert_eq!(kept, r#"{"item_id": "\u0000"}"#, "as it was enqueued");
 }
 
 #[tokio::test]
-async fn a_job_that_can_not_be_settled_steps_aside_for_the_others_and_is_named() {
+async fn a_job_that_can_not_be_settled_is_put_off_for_the_others_and_is_named() {
     let system = System::new().await;
     let (service, api) = system.service().await;
     let item = item_ending_in(&system, &api, 2).await;
@@ -90,7 +90,7 @@ async fn a_job_that_can_not_be_settled_steps_aside_for_the_others_and_is_named()
     let _worker = system.worker().await;
     eventually("the auction behind them is closed", || status(&api, &item), |status| *status == ItemStatus::Closed)
         .await;
-    wrong(&system, &service, "queue close_item", "step aside").await;
+    wrong(&system, &service, "queue close_item", "put off").await;
     let faulty = |metrics: &String| {
         let figure = "gavel_job_queue_faulty{kind=\"close_item\"";
         metrics.lines().any(|line| line.starts_with(figure) && line.ends_with(" 1"))
@@ -100,8 +100,7 @@ async fn a_job_that_can_not_be_settled_steps_aside_for_the_others_and_is_named()
         run(&system, &format!("DROP TRIGGER {trigger} ON mq_msgs")).await;
     }
     run(&system, "UPDATE mq_msgs SET attempt_at = now() WHERE faults > 0").await;
-    eventually("it is buried once it can be", || dead(&system), |dead| dead.iter().any(|(id, _)| *id == stubborn))
-        .await;
+    eventually("it is dead once it can be", || dead(&system), |dead| dead.iter().any(|(id, _)| *id == stubborn)).await;
 }
 
 #[tokio::test]
@@ -123,7 +122,7 @@ async fn a_job_that_can_not_be_settled_for_want_of_room_steps_aside_after_a_leas
     run(&system, &keep).await;
     let _worker = system.worker_with(&[], &[("GAVEL_LEASE_MS", "2000")]).await;
     eventually("the auction behind it is closed", || status(&api, &item), |status| *status == ItemStatus::Closed).await;
-    wrong(&system, &service, "queue close_item", "step aside").await;
+    wrong(&system, &service, "queue close_item", "put off").await;
 }
 
 #[tokio::test]
@@ -161,7 +160,7 @@ async fn a_job_that_a_foreign_runner_gave_up_is_shown_as_that_and_buried_in_the_
     );
     run(&system, &over).await;
     let _worker = system.worker().await;
-    let dead = eventually("it is buried", || dead(&system), |dead| !dead.is_empty()).await;
+    let dead = eventually("it is dead", || dead(&system), |dead| !dead.is_empty()).await;
     assert!(dead[0].0 == given_up && dead[0].1.contains("sqlxmq"), "{dead:?}");
 }
 

@@ -1,4 +1,6 @@
 //! Tables for people, JSON for scripts.
+pub(crate) use gavel_rules::money;
+
 use crate::{
     refused::Refused,
     table::{self, harmless},
@@ -82,11 +84,6 @@ impl Output {
             eprintln!("bidctl: {}", text.lines().map(harmless).collect::<Vec<_>>().join("\n"));
         }
     }
-}
-
-/// Minor units as people write them. Every currency Gavel lists has two decimals.
-pub(crate) fn money(minor: i64, currency: &str) -> String {
-    format!("{}.{:02} {currency}", minor / 100, minor % 100)
 }
 
 /// An age as people say it.

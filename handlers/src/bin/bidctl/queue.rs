@@ -151,9 +151,9 @@ impl Ops<'_> {
             bail!("this would cancel {job_id}: {consequence}; give --yes to do it");
         }
         let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.clone() };
-        let buried = self.said(self.client.cancel_job(self.request(request)).await)?.buried;
-        let said = if buried { "it was queued, and is dead now" } else { "it is running, and was asked to stop" };
-        output.record(&json!({ "job_id": job_id, "buried": buried }), &[(job_id, said.to_owned())]);
+        let was_queued = self.said(self.client.cancel_job(self.request(request)).await)?.buried;
+        let said = if was_queued { "it was queued, and is dead now" } else { "it is running, and was asked to stop" };
+        output.record(&json!({ "job_id": job_id, "buried": was_queued }), &[(job_id, said.to_owned())]);
         Ok(())
     }
 }

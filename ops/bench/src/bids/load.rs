@@ -51,7 +51,7 @@ pub(crate) struct Tally {
     pub(crate) rejected: u32,
     /// Of accepted and refused bids, in ms, sorted.
     pub(crate) decided_ms: Vec<f64>,
-    /// Of those turned away.
+    /// Of those rejected.
     pub(crate) rejected_ms: Vec<f64>,
     seconds: f64,
     /// The processors' time that the load itself took, in seconds.

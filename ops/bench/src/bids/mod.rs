@@ -224,13 +224,13 @@ async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> 
         goodput(strict, peak, "an open load", 0.0),
         goodput(left, peak, "an open load, by what the load leaves of the processors", 0.0),
         above(
-            &format!("turned away, {work}"),
+            &format!("rejected, {work}"),
             "bids/s",
             f64::from(tally.rejected) / extent::time(TIME).as_secs_f64(),
             0.0,
         ),
-        below(&format!("p50 of being turned away, {work}"), "ms", percentile(&tally.rejected_ms, 50), f64::INFINITY),
-        below(&format!("p99 of being turned away, {work}"), "ms", percentile(&tally.rejected_ms, 99), f64::INFINITY),
+        below(&format!("p50 of being rejected, {work}"), "ms", percentile(&tally.rejected_ms, 50), f64::INFINITY),
+        below(&format!("p99 of being rejected, {work}"), "ms", percentile(&tally.rejected_ms, 99), f64::INFINITY),
         below(&format!("p99 of a decision, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
         below(&format!("memory of the service at most, {work}"), "MiB", memory, f64::INFINITY),
     ])

@@ -64,7 +64,7 @@ async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
     Ok(())
 }
 
-/// Buries one whose time is over; false where there is none.
+/// Dead-letters one whose time is over; false where there is none.
 async fn dead_letter_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> Result<bool> {
     let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
     let Some((kind, job)) = over(&mut tx, names).await? else { return tx.commit().await.map(|()| false) };

@@ -66,8 +66,8 @@ pub(super) fn cancelled() -> Error {
     Error::new(Class::Refused, "the job was cancelled")
 }
 
-/// Puts the job off, or buries it when that was its last try. Goes on trying while that may pass, up to a lease. Then,
-/// and after whatever else goes wrong, it is counted against the job, which steps aside.
+/// Puts the job off, or dead-letters it when that was its last try. Goes on trying while that may pass, up to a lease. Then,
+/// and after whatever else goes wrong, it is counted against the job, which is put off.
 ///
 /// # Errors
 /// Those of a database that does not answer.
@@ -107,7 +107,7 @@ fn is_passing(error: &Error) -> bool {
 /// For others of the kind, who would wait for it without end.
 async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, why: &Error) -> Result<()> {
     let (handler, job_id) = (kind.spec.name, job.id);
-    tracing::error!(handler, %job_id, error = %why, "the job can't be settled: it steps aside");
+    tracing::error!(handler, %job_id, error = %why, "the job can't be settled: it is put off");
     let moved = async {
         let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
         let is_moved = settle::step_aside(tx.conn(), job, fence).await?;

@@ -1,5 +1,5 @@
-//! Those who watch one topic, in rows. What is new goes round, row after row, and always as the newest there is: a
-//! crowd that were woken all at once would be one long queue, and keep the process from everything else.
+//! Those who watch one topic, in rows. What is new goes round, row after row, and always as the newest there is: all
+//! of them woken at once would be one long queue, and keep the process from everything else.
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,

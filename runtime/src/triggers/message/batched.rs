@@ -215,7 +215,7 @@ impl ConsumerLane {
         Ok(batch)
     }
 
-    /// Applies the batch and acknowledges what was applied; what failed is seen through aside. Whether all of it was
+    /// Applies the batch and acknowledges what was applied; what failed goes to the quarantine. Whether all of it was
     /// applied.
     async fn settle(&self, runtime: &Runtime, consumer: Consumer, batch: Vec<Delivery>) -> bool {
         let received: Vec<_> = batch.iter().map(Received::of).collect();
