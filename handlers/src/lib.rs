@@ -5,6 +5,7 @@
 
 pub mod item;
 pub mod jobs;
+pub mod schema;
 
 pub mod apply_user_stats;
 pub mod cancel_item;
@@ -25,15 +26,14 @@ pub mod watch_user;
 mod convert;
 mod live;
 
-use gavel_runtime::App;
-use sqlx::migrate::Migrator;
+pub use schema::EXPAND;
 
-/// What a running version needs of the schema.
-pub static EXPAND: Migrator = sqlx::migrate!("../migrations/expand");
+use gavel_runtime::App;
 
 /// Everything Gavel does: one line per use case.
 pub fn app() -> App {
     App::new("gavel", &EXPAND)
+        .changes(schema::SOURCES, schema::PROGRAMS)
         .contracts(gavel_proto::DESCRIPTORS)
         .rpc_tx::<create_item::CreateItem>()
         .rpc_tx::<cancel_item::CancelItem>()
@@ -54,6 +54,7 @@ pub fn app() -> App {
         .reconciler::<close_overdue_items::CloseOverdueItems>()
         .with(gavel_operators::calls)
         .with(gavel_operators::housekeeping)
+        .with(gavel_operators::schema_changes)
 }
 
 #[cfg(test)]

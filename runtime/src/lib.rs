@@ -31,8 +31,10 @@
 //!  edge        gRPC, gRPC-Web and Connect, in protobuf and JSON
 //!  triggers    rpc · http · job · message · live · schedule · reconcile · poll · sqlxmq_jobs
 //!  context     what the handlers of a process share: Runtime, Io, admission, health
-//!  redis       read models        rabbitmq   publishing, topology        queue   jobs as rows
+//!  redis       read models        rabbitmq   publishing, topology
+//!  schema      migrations, backfills, contracts           queue   jobs as rows
 //!  postgres    pools, transactions, receipts, the outbox
+//!  changes     changes of the schema, as their files describe them
 //!  telemetry   logs, metrics      auth       tokens, keys                config  the environment
 //!  base        errors, ids, time, specs, batches, failpoints
 //! ```
@@ -81,6 +83,7 @@
 pub mod app;
 pub mod auth;
 mod base;
+pub mod changes;
 pub mod config;
 mod context;
 pub mod diagnose;
@@ -90,6 +93,7 @@ pub mod process;
 mod queue;
 pub mod rabbitmq;
 pub mod redis;
+pub mod schema;
 mod server;
 pub mod telemetry;
 pub mod testing;
@@ -108,7 +112,6 @@ pub use context::{io::Io, runtime::Runtime};
 pub use postgres::{
     Pool,
     outbox::{Event, MAX_EVENT_BYTES},
-    schema,
     tx::Tx,
 };
 pub use triggers::{http, job, live, message, poll, reconcile, rpc, schedule, sqlxmq_jobs};

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod api;
 pub mod broker;
 pub mod eventually;
+pub mod evolving;
 pub mod gateway;
 pub mod https;
 pub mod modules;

@@ -166,7 +166,7 @@ impl System {
     pub async fn waiting_for_locks(&self, program: &str) -> i64 {
         sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name = $1 AND wait_event_type = 'Lock'",
+             AND split_part(application_name, ' ', 1) = $1 AND wait_event_type = 'Lock'",
         )
         .bind(program)
         .fetch_one(&self.db)

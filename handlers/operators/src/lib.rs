@@ -5,14 +5,18 @@
 //! `gavel.v1.OpsService` and KEDA's `externalscaler.ExternalScaler`.
 
 pub mod list_handlers;
+pub mod operate_backfills;
 pub mod operate_dead_jobs;
 pub mod operate_parked;
 pub mod operate_queues;
 pub mod redeliver_message;
 pub mod relay_outbox;
+pub mod run_backfill_chunk;
+pub mod run_online_step;
 pub mod scale_workers;
 pub mod sweep_receipts;
 
+mod audit;
 mod shown;
 
 use gavel_runtime::App;
@@ -23,6 +27,13 @@ pub fn housekeeping(app: App) -> App {
     app.poll_io::<relay_outbox::RelayOutbox>()
         .job_io::<redeliver_message::Redeliver>()
         .schedule_tx::<sweep_receipts::SweepReceipts>()
+}
+
+/// Registers what fills rows when the schema changes: one line per handler. Only workers run it that are started for it
+/// by name, with the rights of whoever owns the tables.
+#[must_use]
+pub fn schema_changes(app: App) -> App {
+    app.job_tx::<run_backfill_chunk::RunBackfillChunk>().job_io::<run_online_step::RunOnlineStep>()
 }
 
 /// Registers what operators and autoscalers call: one line per method.
@@ -42,6 +53,14 @@ pub fn calls(app: App) -> App {
         .rpc_io::<operate_parked::GetParkedMessage>()
         .rpc_tx::<operate_parked::RetryParkedMessages>()
         .rpc_tx::<operate_parked::DiscardParkedMessages>()
+        .rpc_tx::<operate_backfills::StartBackfill>()
+        .rpc_tx::<operate_backfills::PauseBackfill>()
+        .rpc_tx::<operate_backfills::ResumeBackfill>()
+        .rpc_tx::<operate_backfills::CancelBackfill>()
+        .rpc_tx::<operate_backfills::RetuneBackfill>()
+        .rpc_io::<operate_backfills::GetBackfill>()
+        .rpc_io::<operate_backfills::ListBackfills>()
+        .rpc_stream::<operate_backfills::WatchBackfill>()
         .rpc_io::<scale_workers::IsActive>()
         .rpc_stream::<scale_workers::StreamIsActive>()
         .rpc_io::<scale_workers::GetMetricSpec>()

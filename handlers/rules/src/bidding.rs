@@ -1,5 +1,5 @@
 //! Is this bid accepted, and what does it change?
-use crate::{BID_CEILING_MINOR, Ladder, UserId, money, rfc_3339};
+use crate::{Ladder, UserId, money, rfc_3339};
 use chrono::{DateTime, Utc};
 
 /// What a decision needs to know of an item, read under its row lock.
@@ -13,6 +13,8 @@ pub struct Auction {
     pub standing: Option<(i64, UserId)>,
     /// The steps this item was published with.
     pub ladder: Ladder,
+    /// The highest bid that is taken, in minor units.
+    pub ceiling_minor: i64,
     /// Bids are taken from this moment on.
     pub starts_at: DateTime<Utc>,
     /// Bids are taken before this moment.
@@ -22,12 +24,13 @@ pub struct Auction {
 impl Auction {
     /// The lowest amount a new bid may have, in minor units; none where no higher bid is possible.
     pub fn next_minimum_minor(&self) -> Option<i64> {
-        self.ladder.next_minimum_minor(self.start_price_minor, self.standing.as_ref().map(|(price, _)| *price))
+        let price_minor = self.standing.as_ref().map(|(price, _)| *price);
+        self.ladder.next_minimum_minor(self.start_price_minor, price_minor, self.ceiling_minor)
     }
 
     /// The lowest amount of the bid after one of that amount, in minor units; none where no higher bid is possible.
     pub(crate) fn minimum_after_minor(&self, amount_minor: i64) -> Option<i64> {
-        self.ladder.next_minimum_minor(self.start_price_minor, Some(amount_minor))
+        self.ladder.next_minimum_minor(self.start_price_minor, Some(amount_minor), self.ceiling_minor)
     }
 }
 
@@ -88,8 +91,8 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Says it to the bidder, with amounts in the item's currency.
-    pub fn explain(self, currency: &str) -> String {
-        let ceiling = money(BID_CEILING_MINOR, currency);
+    pub fn explain(self, ceiling_minor: i64, currency: &str) -> String {
+        let ceiling = money(ceiling_minor, currency);
         match self {
             Self::BelowMinimum { minimum_minor } => {
                 format!("the bid is below the next minimum, {}", money(minimum_minor, currency))
@@ -136,7 +139,7 @@ fn objection(auction: &Auction, bid: &Bid, minimum_minor: Option<i64>, now: Date
     if bid.bidder == auction.seller {
         return Some(RefusalReason::SellerMayNotBid);
     }
-    if bid.amount_minor > BID_CEILING_MINOR {
+    if bid.amount_minor > auction.ceiling_minor {
         return Some(RefusalReason::AboveCeiling);
     }
     match minimum_minor {
@@ -149,6 +152,7 @@ fn objection(auction: &Auction, bid: &Bid, minimum_minor: Option<i64>, now: Date
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BID_CEILING_MINOR;
     use chrono::TimeDelta;
     use proptest::prelude::*;
 
@@ -166,6 +170,7 @@ mod tests {
             start_price_minor: 1_000,
             standing: standing.map(|(price, leader)| (price, user(leader))),
             ladder: Ladder::V1,
+            ceiling_minor: BID_CEILING_MINOR,
             starts_at: at(1_000),
             ends_at: at(2_000),
         }

@@ -64,6 +64,7 @@ pub fn reason(given: &str) -> Result<String, InvalidText> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BID_CEILING_MINOR;
     use crate::Ladder;
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -72,7 +73,15 @@ mod tests {
 
     fn auction(standing: Option<(i64, UserId)>) -> Auction {
         let seller = "sam".parse().unwrap();
-        Auction { seller, start_price_minor: 100, standing, ladder: Ladder::V1, starts_at: at(10), ends_at: at(20) }
+        Auction {
+            seller,
+            start_price_minor: 100,
+            standing,
+            ladder: Ladder::V1,
+            ceiling_minor: BID_CEILING_MINOR,
+            starts_at: at(10),
+            ends_at: at(20),
+        }
     }
 
     fn seller(name: &str) -> Canceller {

@@ -39,6 +39,7 @@ pub fn close(auction: &Auction, now: DateTime<Utc>) -> Result<Outcome, NotDue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BID_CEILING_MINOR;
     use crate::Ladder;
     use chrono::TimeDelta;
 
@@ -50,6 +51,7 @@ mod tests {
             start_price_minor: 100,
             standing: Some((250, "ann".parse().unwrap())),
             ladder: Ladder::V1,
+            ceiling_minor: BID_CEILING_MINOR,
             starts_at: DateTime::UNIX_EPOCH,
             ends_at,
         };

@@ -1,5 +1,4 @@
 //! The step ladder: by how much a new bid must beat the price.
-use crate::BID_CEILING_MINOR;
 
 /// A published version of the ladder. An item keeps the version it was published with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +49,21 @@ impl Ladder {
     /// The lowest amount a new bid may have, in minor units: the start price while there is no bid, else price + step.
     /// Near the ceiling the ceiling itself, which is less than a step away; at it none, since no higher bid is
     /// possible.
-    pub fn next_minimum_minor(self, start_price_minor: i64, price_minor: Option<i64>) -> Option<i64> {
+    pub fn next_minimum_minor(
+        self,
+        start_price_minor: i64,
+        price_minor: Option<i64>,
+        ceiling_minor: i64,
+    ) -> Option<i64> {
         let Some(price) = price_minor else { return Some(start_price_minor) };
-        (price < BID_CEILING_MINOR).then(|| BID_CEILING_MINOR.min(price + self.step_minor(price)))
+        (price < ceiling_minor).then(|| ceiling_minor.min(price + self.step_minor(price)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BID_CEILING_MINOR;
 
     #[test]
     fn each_step_begins_at_its_price_and_not_before() {
@@ -72,13 +77,13 @@ mod tests {
 
     #[test]
     fn the_first_bid_starts_at_the_start_price() {
-        assert_eq!(Ladder::V1.next_minimum_minor(700, None), Some(700));
-        assert_eq!(Ladder::V1.next_minimum_minor(700, Some(700)), Some(750));
+        assert_eq!(Ladder::V1.next_minimum_minor(700, None, BID_CEILING_MINOR), Some(700));
+        assert_eq!(Ladder::V1.next_minimum_minor(700, Some(700), BID_CEILING_MINOR), Some(750));
     }
 
     #[test]
     fn the_last_step_is_as_long_as_it_takes_to_the_ceiling() {
-        let minimum_after = |price| Ladder::V1.next_minimum_minor(1, Some(price));
+        let minimum_after = |price| Ladder::V1.next_minimum_minor(1, Some(price), BID_CEILING_MINOR);
         assert_eq!(minimum_after(BID_CEILING_MINOR - 10_001), Some(BID_CEILING_MINOR - 1));
         assert_eq!(minimum_after(BID_CEILING_MINOR - 9_999), Some(BID_CEILING_MINOR));
         assert_eq!(minimum_after(BID_CEILING_MINOR - 1), Some(BID_CEILING_MINOR));

@@ -16,7 +16,7 @@ pub struct Listing {
     pub title: String,
     /// What it is sold in.
     pub currency: Currency,
-    /// The lowest first bid, in minor units, at most the bid ceiling.
+    /// The lowest first bid, in minor units.
     pub start_price_minor: i64,
     /// When bidding starts; none for at once.
     pub starts: Option<Moment>,
@@ -62,16 +62,15 @@ pub enum InvalidListing {
     #[error(transparent)]
     Currency(#[from] InvalidCurrency),
     /// The start price is no amount.
-    #[error("start_price_minor {} is out of range; allowed: 1 to {} minor units", .0.given, money::BID_CEILING_MINOR)]
+    #[error("start_price_minor {} is out of range; allowed: 1 to {} minor units", .0.given, money::MAX_AMOUNT_MINOR)]
     StartPrice(#[from] InvalidAmount),
     /// No bid could reach the start price.
-    #[error(
-        "start_price_minor {given} is above the highest bid taken; allowed: up to {} minor units",
-        money::BID_CEILING_MINOR
-    )]
+    #[error("start_price_minor {given} is above the highest bid taken; allowed: up to {ceiling_minor} minor units")]
     StartPriceAboveCeiling {
         /// In minor units.
         given: i64,
+        /// The highest bid taken, in minor units.
+        ceiling_minor: i64,
     },
     /// The start is past.
     #[error("starts_at or starts_in: the start is past (now is {}); allowed: from now on, or none for now", rfc_3339(*now))]
@@ -104,10 +103,15 @@ impl Listing {
     ) -> Result<Self, InvalidListing> {
         let title = shown_text(title, MAX_TITLE_CHARS)?;
         let start_price_minor = money::amount(start_price_minor)?;
-        if start_price_minor > money::BID_CEILING_MINOR {
-            return Err(InvalidListing::StartPriceAboveCeiling { given: start_price_minor });
-        }
         Ok(Self { title, currency: currency.parse()?, start_price_minor, starts, ends })
+    }
+
+    /// Checks that a bid could reach the start price, where the highest bid taken is that.
+    pub const fn check_price(&self, ceiling_minor: i64) -> Result<(), InvalidListing> {
+        if self.start_price_minor > ceiling_minor {
+            return Err(InvalidListing::StartPriceAboveCeiling { given: self.start_price_minor, ceiling_minor });
+        }
+        Ok(())
     }
 
     /// Checks the times against `now`, the database's clock, and returns when bidding takes place.
@@ -174,7 +178,9 @@ mod tests {
         assert_eq!(new(&"x".repeat(201), 1).unwrap_err(), length(201));
         assert!(new("a\u{7}b", 1).unwrap_err().to_string().starts_with("title has U+0007"));
         assert_eq!(new("x", 0).unwrap_err(), InvalidListing::StartPrice(InvalidAmount { given: 0 }));
-        let above = money::BID_CEILING_MINOR + 1;
-        assert_eq!(new("x", above).unwrap_err(), InvalidListing::StartPriceAboveCeiling { given: above });
+        let (given, ceiling_minor) = (1_001, 1_000);
+        let refusal = InvalidListing::StartPriceAboveCeiling { given, ceiling_minor };
+        assert_eq!(new("x", given).unwrap().check_price(ceiling_minor), Err(refusal));
+        assert_eq!(new("x", ceiling_minor).unwrap().check_price(ceiling_minor), Ok(()));
     }
 }

@@ -4,10 +4,12 @@ use std::{fmt, str::FromStr};
 /// The largest amount anything may have, in minor units: ten thousand million in a two-decimal currency.
 pub const MAX_AMOUNT_MINOR: i64 = 1_000_000_000_000;
 
-/// The product ceiling of a bid, in minor units (20 million in a two-decimal currency).
+/// The highest bid that is taken while the ledger may still go back to an `integer` column, in minor units (20 million
+/// in a two-decimal currency).
 ///
-/// It lies below what the ledger's `integer` column can hold, so that an amount too large for the column is refused
-/// as a rule, with this number in the answer, and never fails as a database error.
+/// It lies below what such a column can hold, so that an amount too large for it is refused as a rule, with this number
+/// in the answer, and never fails as a database error. Without such a column it is [`MAX_AMOUNT_MINOR`]: which of them
+/// holds is an argument of the rules.
 pub const BID_CEILING_MINOR: i64 = 2_000_000_000;
 
 /// Minor units as people write them: `4.25 EUR`. Every currency Gavel lists has two decimals.

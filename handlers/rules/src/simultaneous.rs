@@ -60,6 +60,7 @@ fn decide_next(auction: &mut Auction, bid: &Bid, now: DateTime<Utc>) -> Result<A
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BID_CEILING_MINOR;
     use crate::{Ladder, UserId};
     use chrono::TimeDelta;
     use proptest::prelude::*;
@@ -76,6 +77,7 @@ mod tests {
             start_price_minor: 1_000,
             standing: None,
             ladder: Ladder::V1,
+            ceiling_minor: BID_CEILING_MINOR,
             starts_at: NOW,
             ends_at: NOW + TimeDelta::hours(1),
         }

@@ -11,9 +11,7 @@ use gavel_runtime::{
     spec::{Batch, Spec, Trigger},
     wire::uuid,
 };
-use sql::{Sale, Sums};
-use std::collections::BTreeSet;
-use uuid::Uuid;
+use sql::{Follows, Sale, Sums};
 
 /// The consumer.
 pub struct ApplyUserStats;
@@ -25,9 +23,12 @@ impl message::TxBatchHandler for ApplyUserStats {
     type Message = ItemEvent;
 
     async fn handle(tx: &mut Tx, batch: &[Member<ItemEvent>]) -> Result<Verdicts<()>> {
-        let (mut sums, mut sales, mut follows) = (Sums::new(), Vec::new(), BTreeSet::new());
+        let (mut sums, mut sales, mut follows) = (Sums::new(), Vec::new(), Follows::new());
         let verdicts = batch.iter().map(|event| read(&event.input, &mut sums, &mut sales, &mut follows)).collect();
-        sql::follow(tx, &follows).await?;
+        let counted = sql::follow(tx, &follows).await?;
+        for ((user_id, _), currency) in follows.iter().filter(|((user, item), _)| counted.has(user, *item)) {
+            sums.entry((user_id, currency)).or_default().items_bid_on += 1;
+        }
         for Sale { user_id, currency, amount_minor, .. } in sql::enter_sales(tx, sales).await? {
             let sum = sums.entry((user_id, currency)).or_default();
             sum.items_won += 1;
@@ -43,13 +44,13 @@ fn read<'a>(
     event: &'a ItemEvent,
     sums: &mut Sums<'a>,
     sales: &mut Vec<Sale<'a>>,
-    follows: &mut BTreeSet<(&'a str, Uuid)>,
+    follows: &mut Follows<'a>,
 ) -> Result<()> {
     let item = event.item.as_ref().ok_or_else(|| Error::invalid("the event carries no item"))?;
     match &event.fact {
         Some(Fact::BidAccepted(bid)) => {
             failpoint::hit_for("apply_user_stats", "apply", &bid.bidder_id);
-            follows.insert((&bid.bidder_id, uuid("item.item_id", &item.item_id)?));
+            follows.insert((&bid.bidder_id, uuid("item.item_id", &item.item_id)?), &item.currency);
             sums.entry((&bid.bidder_id, &item.currency)).or_default().bids_placed += 1;
         }
         Some(Fact::Closed(closed)) if !closed.winner_id.is_empty() => sales.push(Sale {

@@ -1,6 +1,7 @@
 //! Runs the jobs, consumers, schedules and the outbox relay.
 use clap::Parser;
 use gavel_runtime::{
+    app::Chosen,
     config::{Backends, Env, ProcessConfig},
     process,
 };
@@ -18,6 +19,9 @@ struct Arguments {
     /// Run only these handlers, separated by commas
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     only: Vec<String>,
+    /// Run these as well, which run only in a worker that is started for them
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    also: Vec<String>,
     /// List the handlers a worker can run, and exit
     #[arg(long)]
     list: bool,
@@ -44,7 +48,8 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
 Examples:
   bid-worker
   bid-worker --only relay_outbox
-  bid-worker --only apply_user_stats,project_item";
+  bid-worker --only apply_user_stats,project_item
+  bid-worker --only run_backfill_chunk,run_online_step     as the owner of the tables, while the schema changes";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -60,9 +65,10 @@ async fn run() -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let chosen = Chosen { only: arguments.only, also: arguments.also };
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
     let config = ProcessConfig::of_worker(&mut env);
     env.finish()?;
-    process::run_worker(app, "bid-worker", &backends, &config, &arguments.only).await
+    process::run_worker(app, "bid-worker", &backends, &config, &chosen).await
 }

@@ -2,6 +2,7 @@
 //! an event says so, in one transaction.
 mod sql;
 
+use crate::schema::bid_ceiling_minor;
 use crate::{
     convert::user,
     item::{self, ItemRow},
@@ -53,9 +54,10 @@ impl rpc::TxHandler for CancelItem {
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CancelItemResponse> {
-        let item = item::lock(tx, command.item_id).await?;
+        let (ceiling_minor, item) = (bid_ceiling_minor(tx), item::lock(tx, command.item_id).await?);
         let Cancellation { starts_at, ends_at } =
-            gavel_rules::cancel(&item.auction()?, &command.by, item.read_at).map_err(|why| refused(&why))?;
+            gavel_rules::cancel(&item.auction(ceiling_minor)?, &command.by, item.read_at)
+                .map_err(|why| refused(&why))?;
         let item = ItemRow {
             starts_at,
             ends_at,
@@ -65,8 +67,8 @@ impl rpc::TxHandler for CancelItem {
             ..item
         };
         sql::record(tx, &item).await?;
-        tx.emit(item.event(Fact::Cancelled(ItemCancelled {}))?)?;
-        Ok(v1::CancelItemResponse { item: Some(item::shown(item.state()?, item.version, item.read_at)) })
+        tx.emit(item.event(Fact::Cancelled(ItemCancelled {}), ceiling_minor)?)?;
+        Ok(v1::CancelItemResponse { item: Some(item::shown(item.state(ceiling_minor)?, item.version, item.read_at)) })
     }
 }
 

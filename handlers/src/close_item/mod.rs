@@ -2,6 +2,7 @@
 //! refused whether the end is recorded or not.
 mod sql;
 
+use crate::schema::bid_ceiling_minor;
 use crate::{
     item::{self, ItemRow},
     jobs,
@@ -31,7 +32,7 @@ impl job::TxHandler for CloseItem {
         if item.closed_at.is_some() {
             return Ok(Verdict::Done);
         }
-        let outcome = match gavel_rules::close(&item.auction()?, now) {
+        let outcome = match gavel_rules::close(&item.auction(bid_ceiling_minor(tx))?, now) {
             Ok(outcome) => outcome,
             Err(NotDue { ends_at }) => {
                 return Ok(Verdict::Snooze((ends_at - now).to_std().unwrap_or_default()));
@@ -45,7 +46,8 @@ impl job::TxHandler for CloseItem {
             }
             Outcome::Unsold => ItemClosed::default(),
         };
-        tx.emit(item.event(Fact::Closed(fact))?)?;
+        let event = item.event(Fact::Closed(fact), bid_ceiling_minor(tx))?;
+        tx.emit(event)?;
         Ok(Verdict::Done)
     }
 }

@@ -1,6 +1,7 @@
 //! Publishes an item: its row, the event that says so, and the job that will close it, in one transaction.
 mod sql;
 
+use crate::schema::bid_ceiling_minor;
 use crate::{convert::user, item::ItemRow, jobs};
 use chrono::{DateTime, Utc};
 use gavel_proto::{
@@ -49,7 +50,8 @@ impl rpc::TxHandler for CreateItem {
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CreateItemResponse> {
-        let listing = &command.listing;
+        let (listing, ceiling_minor) = (&command.listing, bid_ceiling_minor(tx));
+        listing.check_price(ceiling_minor).map_err(Error::invalid)?;
         let clock = sql::clock(tx).await?;
         let Period { starts_at, ends_at } = listing.check_times(clock.now).map_err(Error::invalid)?;
         let item = ItemRow {
@@ -70,14 +72,16 @@ impl rpc::TxHandler for CreateItem {
             read_at: clock.now,
         };
         sql::insert(tx, &item).await?;
-        tx.emit(item.event(Fact::Created(ItemCreated {}))?)?;
+        tx.emit(item.event(Fact::Created(ItemCreated {}), ceiling_minor)?)?;
         // The queue counts delays from the transaction's begin.
         let due_in = |at: DateTime<Utc>| (at - clock.transaction_began).to_std().unwrap_or_default();
         tx.enqueue(&jobs::CloseItem { item_id: item.item_id }, due_in(item.ends_at)).await?;
         if item.starts_at > clock.now {
             tx.enqueue(&jobs::StartItem { item_id: item.item_id }, due_in(item.starts_at)).await?;
         }
-        Ok(v1::CreateItemResponse { item: Some(crate::item::shown(item.state()?, item.version, clock.now)) })
+        Ok(v1::CreateItemResponse {
+            item: Some(crate::item::shown(item.state(ceiling_minor)?, item.version, clock.now)),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! One item as everyone sees it: from the read model, or from the database when Redis has nothing or does not answer.
 use crate::item::{self, cache_key, shown};
+use crate::schema::bid_ceiling_minor;
 use gavel_proto::{events_v1::ItemState, v1};
 use gavel_runtime::{
     Class, Error, Io, Result,
@@ -36,7 +37,7 @@ impl rpc::IoHandler for GetItem {
     async fn handle(io: &Io, query: &Query) -> Result<v1::GetItemResponse> {
         let load = async || {
             let row = item::read(io.reads(), query.item_id).await?;
-            Ok(Versioned { version: row.version, value: row.state()?.encode_to_vec() })
+            Ok(Versioned { version: row.version, value: row.state(bid_ceiling_minor(io))?.encode_to_vec() })
         };
         let key = cache_key(&query.item_id.to_string());
         let (mut found, mut source) = io.cache().read_through(&key, load(), agree).await?;

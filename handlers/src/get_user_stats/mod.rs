@@ -2,8 +2,10 @@
 mod sql;
 
 use crate::convert::own_or_any;
+use crate::schema::ITEMS_BID_ON;
 use gavel_proto::v1;
 use gavel_rules::UserId;
+use gavel_runtime::changes::Phase;
 use gavel_runtime::{
     Io, Result,
     auth::{Access, Caller},
@@ -29,9 +31,11 @@ impl rpc::IoHandler for GetUserStats {
     async fn handle(io: &Io, user: &UserId) -> Result<v1::GetUserStatsResponse> {
         let rows = sql::of_user(io.reads(), user).await?;
         let updated_at = rows.iter().map(|row| row.updated_at).max().map(timestamp);
+        let is_whole = io.phase(ITEMS_BID_ON) >= Phase::Filled;
         let shown = |row: sql::StatsRow| v1::CurrencyStats {
             currency: row.currency,
             bids_placed: row.bids_placed,
+            items_bid_on: is_whole.then_some(row.items_bid_on),
             items_won: row.items_won,
             total_spent_minor: row.total_spent_minor,
         };

@@ -53,14 +53,15 @@ pub struct ItemRow {
 }
 
 impl ItemRow {
-    /// Returns what the rules need to know.
-    pub fn auction(&self) -> Result<Auction> {
+    /// Returns what the rules need to know, where that is the highest bid taken.
+    pub fn auction(&self, ceiling_minor: i64) -> Result<Auction> {
         let leader = self.leader_id.as_deref().map(stored_user).transpose()?;
         Ok(Auction {
             seller: stored_user(&self.seller_id)?,
             start_price_minor: self.start_price_minor,
             standing: self.price_minor.zip(leader),
             ladder: self.ladder()?,
+            ceiling_minor,
             starts_at: self.starts_at,
             ends_at: self.ends_at,
         })
@@ -71,9 +72,9 @@ impl ItemRow {
         Ladder::from_version(self.ladder_version).ok_or_else(unknown)
     }
 
-    /// Returns what everyone may see.
-    pub fn state(&self) -> Result<ItemState> {
-        let next_minimum = self.ladder()?.next_minimum_minor(self.start_price_minor, self.price_minor);
+    /// Returns what everyone may see, where that is the highest bid taken.
+    pub fn state(&self, ceiling_minor: i64) -> Result<ItemState> {
+        let next_minimum = self.ladder()?.next_minimum_minor(self.start_price_minor, self.price_minor, ceiling_minor);
         Ok(ItemState {
             item_id: self.item_id.to_string(),
             title: self.title.clone(),
@@ -92,13 +93,13 @@ impl ItemRow {
     }
 
     /// The event of what this row's newest version came about by, when it was read.
-    pub fn event(&self, fact: Fact) -> Result<Event> {
+    pub fn event(&self, fact: Fact, ceiling_minor: i64) -> Result<Event> {
         let (event_id, routing_key) = (ids::ordered(), key_of(&fact));
         let message = ItemEvent {
             event_id: event_id.to_string(),
             version: self.version,
             occurred_at: Some(timestamp(self.read_at)),
-            item: Some(self.state()?),
+            item: Some(self.state(ceiling_minor)?),
             fact: Some(fact),
         };
         Ok(Event::new(event_id, (self.item_id.to_string(), self.version), routing_key, &message))

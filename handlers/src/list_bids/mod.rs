@@ -2,7 +2,9 @@
 mod sql;
 
 use crate::item;
+use crate::schema::WIDE_BID_AMOUNTS;
 use gavel_proto::v1;
+use gavel_runtime::changes::Phase;
 use gavel_runtime::{
     Error, Io, Result,
     auth::{Access, Caller},
@@ -38,7 +40,13 @@ impl rpc::IoHandler for ListBids {
     }
 
     async fn handle(io: &Io, query: &Query) -> Result<v1::ListBidsResponse> {
-        let rows = sql::page(io.reads(), query.item_id, query.before, query.size + 1).await?;
+        let (reads, limit) = (io.reads(), query.size + 1);
+        let rows = match io.phase(WIDE_BID_AMOUNTS) {
+            Phase::Expanded => sql::page_being_filled(reads, query.item_id, query.before, limit).await?,
+            Phase::Filled | Phase::Contracted | Phase::Dropped => {
+                sql::page(reads, query.item_id, query.before, limit).await?
+            }
+        };
         if rows.is_empty() {
             // An item without bids is an empty list, one that does not exist an error.
             item::read(io.reads(), query.item_id).await?;
@@ -48,7 +56,7 @@ impl rpc::IoHandler for ListBids {
             bid_id: row.bid_id.to_string(),
             sequence: row.sequence,
             bidder: row.bidder_id,
-            amount_minor: row.amount_minor.into(),
+            amount_minor: row.amount_minor,
             decided_at: Some(timestamp(row.decided_at)),
         };
         Ok(v1::ListBidsResponse { bids: rows.into_iter().map(shown).collect(), next_page_token })

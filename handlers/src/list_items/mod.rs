@@ -2,6 +2,7 @@
 mod sql;
 
 use crate::item::{ItemRow, shown};
+use crate::schema::bid_ceiling_minor;
 use chrono::DateTime;
 use gavel_proto::v1::{self, ItemStatus};
 use gavel_runtime::{
@@ -75,8 +76,8 @@ impl rpc::IoHandler for ListItems {
             _ => row.item_id.to_string(),
         };
         let (rows, next_page_token) = page(rows, query.size, token_of);
-        let now = io.now();
-        let items = rows.iter().map(|row| Ok(shown(row.state()?, row.version, now)));
+        let (now, ceiling_minor) = (io.now(), bid_ceiling_minor(io));
+        let items = rows.iter().map(|row| Ok(shown(row.state(ceiling_minor)?, row.version, now)));
         let mut items = items.collect::<Result<Vec<_>>>()?;
         match query.from {
             // One past its end is not open, whether that is recorded or not; nor is one before its start.

@@ -3,6 +3,7 @@
 //! together.
 mod sql;
 
+use crate::schema::bid_ceiling_minor;
 use crate::{
     convert::user,
     item::{self, ItemRow},
@@ -11,7 +12,7 @@ use gavel_proto::{
     events_v1::{BidAccepted, item_event::Fact},
     v1,
 };
-use gavel_rules::{Acceptance, Auction, BID_CEILING_MINOR, Bid, InvalidAmount, Refusal, RefusalReason};
+use gavel_rules::{Acceptance, Auction, Bid, InvalidAmount, MAX_AMOUNT_MINOR, Refusal, RefusalReason};
 use gavel_runtime::{
     Class, Error, Member, Result, Tx,
     auth::{Access, Caller},
@@ -50,7 +51,7 @@ impl rpc::BatchHandler for PlaceBid {
 
     fn parse(request: v1::PlaceBidRequest, caller: &Caller) -> Result<Command> {
         let amount_minor = gavel_rules::amount(request.max_amount_minor).map_err(|InvalidAmount { given }| {
-            let allowed = format!("allowed: 1 to {BID_CEILING_MINOR} minor units");
+            let allowed = format!("allowed: 1 to {MAX_AMOUNT_MINOR} minor units");
             Error::invalid(format!("max_amount_minor {given} is out of range; {allowed}"))
         })?;
         let bid = Bid { bidder: user(&caller.subject)?, amount_minor };
@@ -100,7 +101,7 @@ fn decide(
     for bid in &bids {
         failpoint::hit_for("place_bid", "decide", bid.bidder.as_str());
     }
-    let mut auction = item.auction()?;
+    let mut auction = item.auction(bid_ceiling_minor(tx))?;
     for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, item.read_at) {
         let place = places[nth];
         verdicts[place] = Some(match verdict {
@@ -129,8 +130,8 @@ fn accept(
         bidder_id: bid.bidder.to_string(),
         outbid_user_id: accepted.outbid.as_ref().map(ToString::to_string).unwrap_or_default(),
     });
-    tx.emit_for(invocation, item.event(fact)?)?;
-    ledger.add(bid_id, bid, item)?;
+    tx.emit_for(invocation, item.event(fact, bid_ceiling_minor(tx))?)?;
+    ledger.add(bid_id, bid, item);
     Ok(v1::PlaceBidResponse {
         bid_id: bid_id.to_string(),
         outcome: v1::BidOutcome::Leading.into(),
@@ -153,10 +154,10 @@ fn refused(auction: &Auction, refusal: Refusal, currency: &str) -> Error {
         RefusalReason::NotStarted { .. } => (Wire::NotStarted, minimum),
         RefusalReason::Ended { .. } => (Wire::Ended, 0),
     };
-    Error::new(Class::Refused, refusal.reason.explain(currency)).with_detail(&v1::BidRefused {
+    Error::new(Class::Refused, refusal.reason.explain(auction.ceiling_minor, currency)).with_detail(&v1::BidRefused {
         reason: reason.into(),
         next_minimum_minor,
-        maximum_minor: BID_CEILING_MINOR,
+        maximum_minor: auction.ceiling_minor,
         starts_at: Some(timestamp(auction.starts_at)),
         ends_at: Some(timestamp(auction.ends_at)),
     })

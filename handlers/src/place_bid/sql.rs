@@ -1,7 +1,7 @@
 use crate::item::ItemRow;
 use chrono::{DateTime, Utc};
 use gavel_rules::Bid;
-use gavel_runtime::{Error, Result, Tx};
+use gavel_runtime::{Result, Tx};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -12,22 +12,19 @@ pub(super) struct Ledger {
     item_ids: Vec<Uuid>,
     sequences: Vec<i64>,
     bidder_ids: Vec<String>,
-    amounts_minor: Vec<i32>,
+    max_amounts_minor: Vec<i64>,
     decided_at: Vec<DateTime<Utc>>,
 }
 
 impl Ledger {
     /// Adds a bid, with the item as the bid has left it.
-    pub(super) fn add(&mut self, bid_id: Uuid, bid: &Bid, after: &ItemRow) -> Result<()> {
-        // The rules' ceiling lies below the column's range; if ever it did not, this is where it would show.
-        let amount_minor = i32::try_from(bid.amount_minor).map_err(Error::internal)?;
+    pub(super) fn add(&mut self, bid_id: Uuid, bid: &Bid, after: &ItemRow) {
         self.bid_ids.push(bid_id);
         self.item_ids.push(after.item_id);
         self.sequences.push(after.version);
         self.bidder_ids.push(bid.bidder.to_string());
-        self.amounts_minor.push(amount_minor);
+        self.max_amounts_minor.push(bid.amount_minor);
         self.decided_at.push(after.read_at);
-        Ok(())
     }
 
     /// Writes the bids and moves their items to their newest prices and versions, in one statement.
@@ -42,10 +39,10 @@ impl Ledger {
         let leader_ids: Vec<_> = changed.iter().map(|item| item.leader_id.clone().unwrap_or_default()).collect();
         sqlx::query!(
             "WITH placed AS (
-               INSERT INTO bids (bid_id, item_id, sequence, bidder_id, amount_minor, decided_at)
-               SELECT bid_id, item_id, sequence, bidder_id, amount_minor, decided_at
-               FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::int[], $6::timestamptz[])
-                 AS b (bid_id, item_id, sequence, bidder_id, amount_minor, decided_at))
+               INSERT INTO bids (bid_id, item_id, sequence, bidder_id, max_amount_minor, decided_at)
+               SELECT bid_id, item_id, sequence, bidder_id, max_amount_minor, decided_at
+               FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::timestamptz[])
+                 AS b (bid_id, item_id, sequence, bidder_id, max_amount_minor, decided_at))
              UPDATE items SET price_minor = n.price_minor, leader_id = n.leader_id, bid_count = n.bid_count,
                               version = n.version
              FROM unnest($7::uuid[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[])
@@ -55,7 +52,7 @@ impl Ledger {
             &self.item_ids,
             &self.sequences,
             &self.bidder_ids,
-            &self.amounts_minor,
+            &self.max_amounts_minor,
             &self.decided_at,
             &item_ids,
             &column(|item| item.price_minor.unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! One item as JSON over plain HTTP, straight from the database: `curl …/items/<item id>`.
 use crate::item;
+use crate::schema::bid_ceiling_minor;
 use chrono::{DateTime, Utc};
 use gavel_runtime::{
     Io, Result, http,
@@ -45,7 +46,7 @@ impl http::IoHandler for ShowItem {
     async fn handle(io: &Io, query: &Query) -> Result<Reply> {
         let row = item::read(io.reads(), query.item_id).await?;
         // Whether it takes bids is a matter of the time as well.
-        let shown = item::shown(row.state()?, row.version, io.now());
+        let shown = item::shown(row.state(bid_ceiling_minor(io))?, row.version, io.now());
         Ok(Reply {
             item_id: row.item_id,
             title: row.title,

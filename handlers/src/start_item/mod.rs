@@ -2,6 +2,7 @@
 //! not, and the first of them says as much.
 mod sql;
 
+use crate::schema::bid_ceiling_minor;
 use crate::{
     item::{self, ItemRow},
     jobs,
@@ -35,7 +36,8 @@ impl job::TxHandler for StartItem {
         }
         let item = ItemRow { version: item.version + 1, ..item };
         sql::record(tx, &item).await?;
-        tx.emit(item.event(Fact::Started(ItemStarted {}))?)?;
+        let event = item.event(Fact::Started(ItemStarted {}), bid_ceiling_minor(tx))?;
+        tx.emit(event)?;
         Ok(Verdict::Done)
     }
 }

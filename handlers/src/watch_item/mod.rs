@@ -1,4 +1,5 @@
 //! One item as it changes: a snapshot, then whatever is newer, for as long as the client listens.
+use crate::schema::bid_ceiling_minor;
 use crate::{
     item::{self, routing_key, shown, shown_just_then},
     live::heartbeat,
@@ -61,7 +62,7 @@ impl Feed for ItemFeed {
 
     async fn load(io: &Io, item_id: &str) -> Result<Watched> {
         let row = item::read(io.reads(), uuid("item_id", item_id)?).await?;
-        Ok(Watched::of(row.state()?, row.version))
+        Ok(Watched::of(row.state(bid_ceiling_minor(io))?, row.version))
     }
 
     /// An event carries all of its item: the newest is enough.

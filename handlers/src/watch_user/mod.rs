@@ -41,7 +41,8 @@ impl Feed for UserFeed {
     }
 
     async fn load(io: &Io, user: &str) -> Result<Standings> {
-        Standings::of(user, &sql::followed(io, user, (WON_WITHIN_DAYS, LOST_WITHIN_DAYS), MOST as i64).await?)
+        let items = sql::followed(io, user, (WON_WITHIN_DAYS, LOST_WITHIN_DAYS), MOST as i64).await?;
+        Standings::of(user, &items, crate::schema::bid_ceiling_minor(io))
     }
 
     fn apply(standings: &mut Standings, user: &str, event: &ItemEvent) -> bool {

@@ -34,7 +34,7 @@ pub struct Standings {
 }
 
 impl Standings {
-    pub(super) fn of(user: &str, items: &[ItemRow]) -> Result<Self> {
+    pub(super) fn of(user: &str, items: &[ItemRow], ceiling_minor: i64) -> Result<Self> {
         let mut standings = Self::default();
         for item in items {
             let status = match (item.leader_id.as_deref() == Some(user), item.closed_at) {
@@ -44,7 +44,7 @@ impl Standings {
                 (false, Some(_)) => StandingStatus::Lost,
                 (false, None) => StandingStatus::Outbid,
             };
-            standings.take(standing(&item.state()?, item.version, status));
+            standings.take(standing(&item.state(ceiling_minor)?, item.version, status));
         }
         Ok(standings)
     }

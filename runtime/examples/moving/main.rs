@@ -4,6 +4,7 @@
 mod app;
 
 use gavel_runtime::{
+    app::Chosen,
     config::{Backends, Env, ProcessConfig},
     process,
 };
@@ -19,5 +20,5 @@ async fn main() -> anyhow::Result<()> {
     env.finish()?;
     MIGRATIONS.run(&PgPool::connect(&std::env::var("DATABASE_URL")?).await?).await?;
     let has_moved = std::env::var("MOVED").is_ok_and(|moved| moved == "true");
-    process::run_worker(app::app(&MIGRATIONS, has_moved), "moving", &backends, &config, &[]).await
+    process::run_worker(app::app(&MIGRATIONS, has_moved), "moving", &backends, &config, &Chosen::default()).await
 }

@@ -32,7 +32,8 @@ impl App {
                 add(&mut live);
             }
         }
-        Runtime::new(backends, process, role, (topology, self.fingerprint()), self.migrator, specs(), live)
+        let schema = (self.migrator, self.evolution.clone());
+        Runtime::new(backends, process, role, (topology, self.fingerprint()), schema, specs(), live)
     }
 
     /// Returns what tells this application's contracts from those of another version: the messages of its calls and

@@ -8,6 +8,7 @@ pub use registration::Registration;
 
 use crate::{
     base::spec::{Durability, Spec, Trigger},
+    changes::{Evolution, History, HistoryErrors, Sources},
     context::Live,
     edge,
     queue::Job,
@@ -25,6 +26,15 @@ use prost::Name;
 use registration::{Method, Run};
 use sqlx::migrate::Migrator;
 
+/// Which of its handlers a worker runs.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    /// These; the usual ones where it is empty.
+    pub only: Vec<String>,
+    /// And these.
+    pub also: Vec<String>,
+}
+
 /// An application: its handlers, its gRPC services, its schema.
 pub struct App {
     name: &'static str,
@@ -32,6 +42,7 @@ pub struct App {
     registrations: Vec<Registration>,
     descriptors: Option<&'static [u8]>,
     reconcilers: Vec<reconcile::ErasedReconciler>,
+    evolution: Evolution,
     /// Methods of the contracts that are not served.
     left_out: Vec<&'static str>,
     faults: Vec<String>,
@@ -46,9 +57,21 @@ impl App {
             registrations: Vec::new(),
             descriptors: None,
             reconcilers: Vec::new(),
+            evolution: Evolution::default(),
             left_out: Vec::new(),
             faults: Vec::new(),
         }
+    }
+
+    /// Changes of the schema that last longer than their expand. `programs` are the processes of this application by
+    /// name: a session of one of them that is not written down is an older version's.
+    #[must_use]
+    pub fn changes(mut self, sources: Sources, programs: &'static [&'static str]) -> Self {
+        match History::read(sources) {
+            Ok(history) => self.evolution = Evolution::new(history, programs),
+            Err(HistoryErrors(faults)) => self.faults.extend(faults),
+        }
+        self
     }
 
     /// A call that changes something.
@@ -252,15 +275,17 @@ impl App {
         &self.registrations
     }
 
-    /// The worker's handlers of those names; all of them where none is named.
-    pub(crate) fn workers(&self, only: &[String]) -> anyhow::Result<Vec<Registration>> {
+    /// The worker's handlers of those names; all of them where none is named, but for those that must be.
+    pub(crate) fn workers(&self, Chosen { only, also }: &Chosen) -> anyhow::Result<Vec<Registration>> {
         let workers: Vec<_> = self.registrations.iter().filter(|r| r.spec.trigger.is_workers()).copied().collect();
         let known = |name: &String| workers.iter().any(|worker| worker.spec.name == name);
-        if let Some(unknown) = only.iter().find(|name| !known(name)) {
+        if let Some(unknown) = only.iter().chain(also).find(|name| !known(name)) {
             let names: Vec<_> = workers.iter().map(|worker| worker.spec.name).collect();
             bail!("no worker handler is called {unknown:?}; allowed: {}", names.join(", "));
         }
-        let chosen = |worker: &Registration| only.is_empty() || only.iter().any(|name| name == worker.spec.name);
+        let is_in = |names: &[String], worker: &Registration| names.iter().any(|name| name == worker.spec.name);
+        let is_usual = |worker: &Registration| only.is_empty() && !worker.spec.only_when_named;
+        let chosen = |worker: &Registration| is_usual(worker) || is_in(only, worker) || is_in(also, worker);
         Ok(workers.into_iter().filter(chosen).collect())
     }
 

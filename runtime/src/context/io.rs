@@ -6,14 +6,17 @@ use crate::{
         call::Call,
         spec::{PoolKind, Spec},
     },
+    changes::{History, Phase},
     postgres::{
-        Pool,
+        Pool, Purpose,
         tx::{Tx, TxOptions},
     },
     rabbitmq::Publisher,
     redis::Cache,
 };
 use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
 
 /// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
 pub struct Io {
@@ -39,6 +42,26 @@ impl Io {
     /// Every handler of this application.
     pub fn handlers(&self) -> &[&'static Spec] {
         self.runtime.specs()
+    }
+
+    /// How far a change of the schema has come: which of its forms may be relied on.
+    pub fn phase(&self, change: i64) -> Phase {
+        self.runtime.pools().evolution.phase(change)
+    }
+
+    /// The changes of the schema.
+    pub fn history(&self) -> &History {
+        self.runtime.pools().evolution.history()
+    }
+
+    /// A session of one's own, for what lasts long. It is not one of a pool's.
+    pub async fn session(&self) -> Result<PgConnection> {
+        Ok(self.runtime.pools().connector.connect(Purpose::Work).await?)
+    }
+
+    /// Tripped when the process begins to drain.
+    pub fn draining(&self) -> &CancellationToken {
+        self.runtime.tasks().draining()
     }
 
     /// The pool for reads: its sessions are read-only.

@@ -3,11 +3,13 @@ use super::{Live, admission::Admission, health::Health};
 use crate::{
     auth::Verifier,
     base::{spec::Spec, tasks::Tasks},
+    changes::Evolution,
     config::{Backends, Streams},
     postgres::Pools,
     queue::{Engine, Waker},
     rabbitmq::{BrokerUrl, Publisher, Topology},
     redis::Cache,
+    schema::Presence,
     telemetry::Metrics,
 };
 use sqlx::migrate::Migrator;
@@ -34,6 +36,7 @@ struct Inner {
     jobs: Engine,
     waker: Waker,
     process: String,
+    presence: Presence,
     contracts: String,
     specs: Vec<&'static Spec>,
 }
@@ -55,7 +58,7 @@ impl Runtime {
         process: &str,
         role: Role,
         (topology, contracts): (Topology, String),
-        migrator: &'static Migrator,
+        (migrator, evolution): (&'static Migrator, Evolution),
         specs: impl Iterator<Item = &'static Spec>,
         live: Live,
     ) -> anyhow::Result<Self> {
@@ -65,10 +68,13 @@ impl Runtime {
         let specs: Vec<_> = specs.collect();
         let (tasks, jobs) = (Tasks::default(), Engine::new(&specs, backends.lease));
         let metrics = Arc::new(Metrics::new()?);
+        metrics.protect(specs.iter().filter(|spec| spec.is_protected).map(|spec| spec.name).collect());
         if let Some(verifier) = &verifier {
             metrics.observe_keys(verifier.figures());
         }
-        let pools = Pools::lazy(backends, process)?;
+        let presence = Presence::new(process);
+        let session = if evolution.is_watched() { presence.session_name() } else { process.to_owned() };
+        let pools = Pools::lazy(backends, &session, evolution)?;
         let waker = Waker::new(pools.bookkeeping.clone(), tasks.clone(), jobs.kinds().clone());
         Ok(Self(Arc::new(Inner {
             pools: pools.told(Arc::new(waker.clone())),
@@ -85,6 +91,7 @@ impl Runtime {
             migrator,
             jobs,
             process: process.to_owned(),
+            presence,
             contracts,
             live,
             streams: backends.streams,
@@ -156,6 +163,11 @@ impl Runtime {
     /// This process's name.
     pub(crate) fn process(&self) -> &str {
         &self.0.process
+    }
+
+    /// This process, as it is written down beside the schema.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     /// Names the contracts that this application was built with.

@@ -1,6 +1,5 @@
 //! PostgreSQL: connections and their pools, transactions, and what is written into every one of them: receipts and
 //! events.
-pub mod schema;
 pub(crate) mod tx;
 
 pub(crate) mod outbox;

@@ -5,7 +5,7 @@
 //! doubt is closed, one that was idle is asked before it is used, and none is begun that could not write (`session`,
 //! `connector`).
 use super::{Connector, Pool, Purpose};
-use crate::{base::spec::PoolKind, config::Backends};
+use crate::{base::spec::PoolKind, changes::Evolution, config::Backends};
 use std::sync::Arc;
 
 /// Is told what a transaction has committed, once it has.
@@ -25,6 +25,8 @@ pub(crate) struct Pools {
     pub(crate) bookkeeping: Pool,
     /// For connections of one's own.
     pub(crate) connector: Connector,
+    /// The changes of the schema, and how far they have come.
+    pub(crate) evolution: Evolution,
     /// Told of what was committed.
     pub(crate) listener: Option<Arc<dyn CommitListener>>,
 }
@@ -33,12 +35,15 @@ pub(crate) struct Pools {
 pub(crate) const BOOKKEEPING_POOL_SIZE: u32 = 4;
 /// Connections of one's own: the one that looks whether the database is well,
 pub(crate) const PROBE: u32 = 1;
-/// and the heartbeat's.
+/// the heartbeat's,
 pub(crate) const HEARTBEAT: u32 = 1;
+/// and the one that says which forms of the schema the process lives with.
+pub(crate) const PRESENCE: u32 = 1;
 
 impl Pools {
-    pub(crate) fn lazy(backends: &Backends, process: &str) -> anyhow::Result<Self> {
-        let connector = Connector::new(&backends.database_url, process, backends.lease)?;
+    /// `session` is what sessions are called in PostgreSQL.
+    pub(crate) fn lazy(backends: &Backends, session: &str, evolution: Evolution) -> anyhow::Result<Self> {
+        let connector = Connector::new(&backends.database_url, session, backends.lease)?;
         let pool = |purpose, size| Pool::lazy(&connector, purpose, size);
         let bookkeeping = pool(Purpose::Work, BOOKKEEPING_POOL_SIZE);
         Ok(Self {
@@ -46,6 +51,7 @@ impl Pools {
             jobs: pool(Purpose::Work, backends.pools.jobs),
             relay: pool(Purpose::Work, backends.pools.relay),
             reads: pool(Purpose::Reads, backends.pools.reads),
+            evolution,
             listener: None,
             bookkeeping,
             connector,

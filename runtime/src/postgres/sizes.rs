@@ -1,7 +1,7 @@
 //! Whether the pools of a process fit into what the server allows.
 use super::{
     Pool, patiently,
-    pools::{BOOKKEEPING_POOL_SIZE, HEARTBEAT, PROBE},
+    pools::{BOOKKEEPING_POOL_SIZE, HEARTBEAT, PRESENCE, PROBE},
 };
 use crate::config::PoolSizes;
 use anyhow::bail;
@@ -21,13 +21,13 @@ impl Uses {
         let reads = ("GAVEL_READ_POOL_SIZE", sizes.reads);
         match self {
             Self::Service => {
-                vec![("GAVEL_POOL_SIZE", sizes.calls), reads, ("bookkeeping", BOOKKEEPING_POOL_SIZE + PROBE)]
+                vec![("GAVEL_POOL_SIZE", sizes.calls), reads, ("bookkeeping", BOOKKEEPING_POOL_SIZE + PROBE + PRESENCE)]
             }
             Self::Worker => vec![
                 ("GAVEL_JOB_POOL_SIZE", sizes.jobs),
                 ("GAVEL_RELAY_POOL_SIZE", sizes.relay),
                 reads,
-                ("bookkeeping", BOOKKEEPING_POOL_SIZE + PROBE + HEARTBEAT),
+                ("bookkeeping", BOOKKEEPING_POOL_SIZE + PROBE + HEARTBEAT + PRESENCE),
             ],
         }
     }

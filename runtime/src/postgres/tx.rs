@@ -8,7 +8,11 @@ use super::{
     outbox::{self, Emitted, Event},
     pools::{CommitListener, Pools},
 };
-use crate::{Class, Error, Invocation, Result, base::spec::PoolKind};
+use crate::{
+    Class, Error, Invocation, Result,
+    base::spec::PoolKind,
+    changes::{Evolution, Phase},
+};
 use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -24,6 +28,7 @@ pub struct Tx {
     conn: Option<PoolConnection<Postgres>>,
     pinned: PinnedConnection,
     invocation: Invocation,
+    evolution: Evolution,
     listener: Option<Arc<dyn CommitListener>>,
     enqueued: Vec<&'static str>,
     emitted: Vec<Emitted>,
@@ -118,6 +123,7 @@ impl Tx {
             conn: Some(conn),
             pinned: pinned.clone(),
             invocation,
+            evolution: pools.evolution.clone(),
             listener: pools.listener.clone(),
             enqueued: Vec::new(),
             emitted: Vec::new(),
@@ -152,6 +158,16 @@ impl Tx {
     /// Which run this is.
     pub fn invocation(&self) -> &Invocation {
         &self.invocation
+    }
+
+    /// How far a change of the schema has come: which of its forms this transaction may rely on.
+    pub fn phase(&self, change: i64) -> Phase {
+        self.evolution.phase(change)
+    }
+
+    /// The changes of the schema.
+    pub(crate) fn evolution(&self) -> &Evolution {
+        &self.evolution
     }
 
     /// Sends an event: published if and only if this transaction commits. It is written with the receipt, together with

@@ -6,7 +6,8 @@
 use crate::{
     Class, Error, Result, Runtime,
     context::health::{Check, Readiness},
-    postgres::{State, schema},
+    postgres::State,
+    schema,
 };
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};

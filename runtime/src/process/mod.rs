@@ -2,16 +2,18 @@
 mod gauges;
 pub(crate) mod health;
 mod keys;
+mod presence;
 
 use crate::{
     App, Runtime,
-    app::Registration,
+    app::{Chosen, Registration},
     auth::{self, DevLogin, Verifier},
     base::spec::Trigger,
     config::{Backends, KeySource, ProcessConfig, TokenConfig},
     context::runtime::Role,
     edge::BodyLimits,
-    postgres::{self, State, Uses, schema},
+    postgres::{self, State, Uses},
+    schema,
     server::{self, Routes},
     telemetry::{self, Backlog},
     triggers::{
@@ -87,18 +89,18 @@ pub async fn run_service(
 
 /// Runs a process that runs jobs, consumers and schedules, until SIGTERM or SIGINT.
 ///
-/// `only` names the handlers to run; all of a worker's, where it is empty.
+/// `chosen` names the handlers to run.
 /// `process` is its name in logs, in PostgreSQL and in RabbitMQ.
 pub async fn run_worker(
     app: App,
     process: &'static str,
     backends: &Backends,
     config: &ProcessConfig,
-    only: &[String],
+    chosen: &Chosen,
 ) -> anyhow::Result<()> {
     telemetry::init(process)?;
     let app = app.checked()?;
-    let chosen = app.workers(only)?;
+    let chosen = app.workers(chosen)?;
     let runtime = app.runtime(backends, process, Role::Worker)?;
     let process = Process {
         needs: Needs::DatabaseAndBroker,
@@ -176,6 +178,7 @@ impl Process {
         tracing::info!(address = address.map(|address| address.to_string()), %ops_address, "ready");
         start(&runtime);
         runtime.tasks().spawn(health::run(runtime.clone(), looker));
+        runtime.tasks().spawn(presence::run(runtime.clone()));
         runtime.tasks().spawn(gauges::run(runtime.clone()));
         runtime.tasks().spawn(reconcile::run(runtime.clone(), self.reconcilers));
         let close_listeners = CancellationToken::new();
@@ -198,6 +201,7 @@ impl Process {
     async fn prepare(&self, runtime: &Runtime, backends: &Backends, looker: &mut Looker) -> anyhow::Result<()> {
         require_schema(runtime).await?;
         postgres::refuse_shared_sessions(&runtime.pools().connector).await?;
+        presence::register(runtime).await?;
         postgres::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
         if let Some(source) = &self.keys {
             keys::read_at_start(runtime, source).await?;
@@ -219,6 +223,7 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
         bail!("work was still under way after {:?} (GAVEL_GRACE_MS)", config.grace);
     }
     runtime.pools().close().await;
+    presence::leave(runtime).await;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Runs of handlers, counted and timed. Each handler's series are looked up once and kept: a run is measured four
 //! times, and to find a series by its labels costs more than to count in it.
+use super::latency::Latencies;
 use crate::base::memo::Memo;
 use opentelemetry::{
     KeyValue,
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter, Counter, Histogram, Meter, UpDownCounter},
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,9 @@ pub(super) struct Runs {
     duration_s: Histogram<f64>,
     in_flight: UpDownCounter<i64>,
     handlers: Memo<(&'static str, &'static str), Handler>,
+    protected: OnceLock<Vec<&'static str>>,
+    /// Of protected handlers.
+    pub(super) latencies: Latencies,
 }
 
 /// The series of one handler with one trigger.
@@ -23,6 +27,7 @@ struct Handler {
     labels: [KeyValue; 2],
     in_flight: BoundUpDownCounter<i64>,
     ends: Memo<&'static str, Ends>,
+    is_protected: bool,
 }
 
 /// The series of the runs that ended alike.
@@ -48,7 +53,13 @@ impl Runs {
                 .with_description("Runs that have begun and not ended")
                 .build(),
             handlers: Memo::default(),
+            protected: OnceLock::new(),
+            latencies: Latencies::default(),
         }
+    }
+
+    pub(super) fn protect(&self, handlers: Vec<&'static str>) {
+        let _ = self.protected.set(handlers);
     }
 
     pub(super) fn begin(&self, handler: &'static str, trigger: &'static str) -> Observed {
@@ -58,9 +69,12 @@ impl Runs {
     }
 
     pub(super) fn end(&self, run: &Observed, outcome: &'static str) {
-        let ends = self.ends(&run.handler, outcome);
-        ends.duration_s.record(run.began.elapsed().as_secs_f64());
+        let (ends, took) = (self.ends(&run.handler, outcome), run.began.elapsed());
+        ends.duration_s.record(took.as_secs_f64());
         ends.invocations.add(1);
+        if run.handler.is_protected {
+            self.latencies.record(took);
+        }
     }
 
     pub(super) fn batch(&self, handler: &'static str, trigger: &'static str, runs: u32, took: Duration) {
@@ -72,7 +86,8 @@ impl Runs {
     fn of(&self, handler: &'static str, trigger: &'static str) -> Arc<Handler> {
         self.handlers.get((handler, trigger), || {
             let labels = [KeyValue::new("handler", handler), KeyValue::new("trigger", trigger)];
-            Handler { in_flight: self.in_flight.bind(&labels), labels, ends: Memo::default() }
+            let is_protected = self.protected.get().is_some_and(|protected| protected.contains(&handler));
+            Handler { is_protected, in_flight: self.in_flight.bind(&labels), labels, ends: Memo::default() }
         })
     }
 

@@ -1,6 +1,7 @@
 //! A worker inside the calling process: the same loops that a worker process runs, without its listener.
 use crate::{
     App, Invocation, Io, Runtime,
+    app::Chosen,
     base::spec::{PoolKind, Trigger},
     config::Backends,
     context::runtime::Role,
@@ -35,7 +36,9 @@ impl Worker {
     fn start_those(app: App, backends: &Backends, which: fn(&Trigger) -> bool) -> anyhow::Result<Self> {
         let app = app.checked()?;
         let runtime = app.runtime(backends, "testing", Role::Worker)?;
-        for registration in app.workers(&[])?.iter().filter(|registration| which(&registration.spec.trigger)) {
+        for registration in
+            app.workers(&Chosen::default())?.iter().filter(|registration| which(&registration.spec.trigger))
+        {
             registration.start(&runtime);
         }
         job::start(&runtime);

@@ -1,5 +1,6 @@
 //! Who may do what: every method, every kind of caller.
 use chrono::{TimeDelta, Utc};
+use gavel::schema::WIDE_BID_AMOUNTS;
 use gavel_proto::{externalscaler as keda, health_v1::HealthCheckRequest, v1};
 use gavel_runtime::{auth::Claims, spec::Trigger};
 use gavel_tests::{Api, Failure, System, claims, settle};
@@ -43,7 +44,7 @@ const METHODS: [(&str, Who); 9] = [
     ("GetUserStats", Who::Oneself),
     ("WatchUser", Who::Oneself),
 ];
-const OPERATORS: [&str; 14] = [
+const OPERATORS: [&str; 22] = [
     "ListHandlers",
     "ListQueues",
     "PauseQueue",
@@ -58,6 +59,14 @@ const OPERATORS: [&str; 14] = [
     "GetParkedMessage",
     "RetryParkedMessages",
     "DiscardParkedMessages",
+    "StartBackfill",
+    "PauseBackfill",
+    "ResumeBackfill",
+    "CancelBackfill",
+    "RetuneBackfill",
+    "GetBackfill",
+    "ListBackfills",
+    "WatchBackfill",
 ];
 /// Without a token, since KEDA has none.
 const SCALER: [&str; 5] = ["IsActive", "StreamIsActive", "GetMetricSpec", "StreamMetricSpec", "GetMetrics"];
@@ -104,8 +113,6 @@ async fn operate(method: &str, api: &Api) -> Result<(), Failure> {
             settle(api.$client.$call(request).await, &seen).map(drop)
         }};
     }
-    let queue = HashMap::from([("queue".to_owned(), "close_item".to_owned())]);
-    let object = keda::ScaledObjectRef { scaler_metadata: queue, ..Default::default() };
     match method {
         "ListHandlers" => ask!(ops.list_handlers, v1::ListHandlersRequest {}),
         "ListQueues" => ask!(ops.list_queues, v1::ListQueuesRequest {}),
@@ -133,6 +140,35 @@ async fn operate(method: &str, api: &Api) -> Result<(), Failure> {
             ops.discard_parked_messages,
             v1::DiscardParkedMessagesRequest { idempotency_key: key, parked_ids: ids, ..Default::default() }
         ),
+        other => operate_schema(other, api).await,
+    }
+}
+
+/// The same of the schema, and of those who need no token.
+async fn operate_schema(method: &str, api: &Api) -> Result<(), Failure> {
+    macro_rules! ask {
+        ($client:ident . $call:ident, $message:expr) => {{
+            let (request, seen) = api.request($message);
+            settle(api.$client.$call(request).await, &seen).map(drop)
+        }};
+    }
+    // A new database has nothing to fill: each of these is refused for that, once it is let in.
+    let (idempotency_key, change, reason) = (Uuid::new_v4().to_string(), WIDE_BID_AMOUNTS, "why not".to_owned());
+    let queue = HashMap::from([("queue".to_owned(), "close_item".to_owned())]);
+    let object = keda::ScaledObjectRef { scaler_metadata: queue, ..Default::default() };
+    match method {
+        "StartBackfill" => {
+            ask!(ops.start_backfill, v1::StartBackfillRequest { idempotency_key, change, reason, tuning: None })
+        }
+        "PauseBackfill" => ask!(ops.pause_backfill, v1::PauseBackfillRequest { idempotency_key, change, reason }),
+        "ResumeBackfill" => ask!(ops.resume_backfill, v1::ResumeBackfillRequest { idempotency_key, change, reason }),
+        "CancelBackfill" => ask!(ops.cancel_backfill, v1::CancelBackfillRequest { idempotency_key, change, reason }),
+        "RetuneBackfill" => {
+            ask!(ops.retune_backfill, v1::RetuneBackfillRequest { idempotency_key, change, reason, tuning: None })
+        }
+        "GetBackfill" => ask!(ops.get_backfill, v1::GetBackfillRequest { change }),
+        "ListBackfills" => ask!(ops.list_backfills, v1::ListBackfillsRequest {}),
+        "WatchBackfill" => ask!(ops.watch_backfill, v1::WatchBackfillRequest { change }),
         "IsActive" => ask!(scaler.is_active, object),
         "StreamIsActive" => ask!(scaler.stream_is_active, object),
         "StreamMetricSpec" => ask!(scaler.stream_metric_spec, object),

@@ -91,12 +91,12 @@ async fn wait_for_calls(service: &Process, count: usize) {
 
 /// Bidder and amount of every bid in the ledger, by item and sequence.
 async fn ledger(system: &System) -> BTreeMap<(String, i64), (String, i64)> {
-    let rows: Vec<(Uuid, i64, String, i32)> =
-        sqlx::query_as("SELECT item_id, sequence, bidder_id, amount_minor FROM bids")
+    let rows: Vec<(Uuid, i64, String, i64)> =
+        sqlx::query_as("SELECT item_id, sequence, bidder_id, max_amount_minor FROM bids")
             .fetch_all(&system.db)
             .await
             .expect("the ledger");
-    rows.into_iter().map(|(item, at, who, amount)| ((item.to_string(), at), (who, amount.into()))).collect()
+    rows.into_iter().map(|(item, at, who, amount)| ((item.to_string(), at), (who, amount))).collect()
 }
 
 /// Asks for every bid by its key and compares what is said with the ledger: each accepted bid is there once, as it was
@@ -196,7 +196,11 @@ async fn random_concurrent_bids_over_two_services_equal_a_replay_in_sequence_ord
         let states = minima.get_mut(item.as_str()).expect("one of the items");
         let before = *states.last().expect("a minimum");
         assert!(*amount >= before, "{bidder}'s bid {sequence} of {amount} on {item} is below {before}");
-        states.push(gavel_rules::Ladder::V1.next_minimum_minor(1_000, Some(*amount)).expect("far below the ceiling"));
+        states.push(
+            gavel_rules::Ladder::V1
+                .next_minimum_minor(1_000, Some(*amount), gavel_rules::MAX_AMOUNT_MINOR)
+                .expect("far below the ceiling"),
+        );
         let last = sequences.entry(item).or_insert(1);
         assert_eq!(*sequence, *last + 1, "gapless");
         *last = *sequence;

@@ -40,7 +40,7 @@ async fn a_bid_whose_deadline_passes_waiting_for_the_lock_is_given_up_and_its_co
     let stuck = || async {
         sqlx::query_scalar::<_, i64>(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name = 'bid-service' AND state LIKE 'idle in transaction%'",
+             AND application_name LIKE 'bid-service%' AND state LIKE 'idle in transaction%'",
         )
         .fetch_one(&system.db)
         .await

@@ -18,6 +18,7 @@ mod deadlines;
 mod delivery;
 mod documented;
 mod drain;
+mod evolving;
 mod failover;
 mod fuzz;
 mod gateway;

@@ -1,6 +1,7 @@
 //! One thing said in several ways is one thing; what is misspelled is named, and does nothing.
 use chrono::{TimeDelta, Utc};
 use gavel_proto::v1::{self, BidRefusalReason, ReadSource};
+use gavel_rules::MAX_AMOUNT_MINOR;
 use gavel_tests::{Api, Process, System};
 use poem_grpc::Code;
 use serde_json::{Value, json};
@@ -68,13 +69,13 @@ async fn the_minimum_that_is_advertised_is_accepted_up_to_the_highest_amount_and
     let (_service, api) = system.service().await;
     let item = item(&system, &api).await;
     let (alice, bob) = (api.with_token(system.token("alice", "bidder")), api.with_token(system.token("bob", "bidder")));
-    let near = alice.bid(&item, 1_999_995_000).await.expect("accepted");
-    assert_eq!(near.next_minimum_minor, 2_000_000_000);
+    let near = alice.bid(&item, MAX_AMOUNT_MINOR - 5_000).await.expect("accepted");
+    assert_eq!(near.next_minimum_minor, MAX_AMOUNT_MINOR);
     let highest = bob.bid(&item, near.next_minimum_minor).await.expect("what is advertised is accepted");
     assert_eq!(highest.next_minimum_minor, 0, "no higher bid is possible");
     let shown = api.item(&item).await.expect("shown").item.expect("an item");
     assert_eq!((shown.next_minimum_minor, shown.status()), (0, v1::ItemStatus::Open));
-    let refused = alice.bid(&item, 2_000_000_000).await.expect_err("the price is the highest").refused.expect("why");
+    let refused = alice.bid(&item, MAX_AMOUNT_MINOR).await.expect_err("the price is the highest").refused.expect("why");
     assert_eq!((refused.reason(), refused.next_minimum_minor), (BidRefusalReason::AtCeiling, 0));
 }
 

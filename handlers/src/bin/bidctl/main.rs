@@ -1,6 +1,7 @@
 //! The operator's tool, and the quickest way to try Gavel by hand.
 
 mod accounts;
+mod backfill;
 mod bid;
 mod client;
 mod dead;
@@ -17,6 +18,7 @@ mod output;
 mod parked;
 mod queue;
 mod refused;
+mod schema;
 mod settings;
 mod stats;
 mod table;
@@ -71,6 +73,9 @@ enum Command {
     Accounts(accounts::Accounts),
     /// Apply the migrations the database lacks
     Migrate(migrate::Migrate),
+    /// Change the schema while everybody works: look, backfill, contract, revert, drop
+    #[command(subcommand)]
+    Schema(schema::Schema),
     /// Publish, list or show items
     #[command(subcommand)]
     Item(item::Item),
@@ -151,6 +156,7 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
         Command::Keygen(keygen) => keygen.run(output)?,
         Command::Accounts(accounts) => accounts.run(output)?,
         Command::Migrate(migrate) => migrate.run(&settings, output).await?,
+        Command::Schema(schema) => schema.run(&settings, output).await?,
         Command::Item(item) => item.run(&settings, output).await?,
         Command::Bid(bid) => bid.run(&settings, output).await?,
         Command::User(user) => user.run(&settings, output).await?,

@@ -1,7 +1,7 @@
 //! Migrations.
 use crate::{output::Output, settings::Settings};
 use clap::Args;
-use gavel_runtime::schema;
+use gavel_runtime::{changes::History, schema};
 use serde_json::json;
 
 /// Applies the expand migrations over a connection of its own, with lock time-outs, one process at a time.
@@ -20,7 +20,7 @@ impl Migrate {
         if self.create_database {
             schema::create_database(&url).await?;
         }
-        let applied = schema::migrate(&url, &gavel::EXPAND).await?;
+        let applied = schema::migrate(&url, &gavel::EXPAND, &History::read(gavel::schema::SOURCES)?).await?;
         let rows: Vec<_> = applied.iter().map(|name| vec![name.clone()]).collect();
         output.table(&json!({ "applied": applied }), &["applied"], &rows);
         Ok(())

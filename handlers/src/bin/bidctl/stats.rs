@@ -25,6 +25,7 @@ impl Stats {
         let as_json = |stats: &v1::CurrencyStats| {
             json!({
                 "currency": stats.currency, "bids_placed": stats.bids_placed, "items_won": stats.items_won,
+                "items_bid_on": stats.items_bid_on,
                 "total_spent_minor": stats.total_spent_minor,
             })
         };

@@ -13,6 +13,8 @@ use std::{fmt, time::Duration};
 
 /// The longest time-out a handler may ask for.
 pub const MAX_TIMEOUT: Duration = Duration::from_mins(10);
+/// And a leased job, which holds no transaction open meanwhile.
+pub const MAX_LEASED_TIMEOUT: Duration = Duration::from_hours(24);
 /// The most tries a job or message may ask for.
 pub const MAX_RETRIES: u32 = 100;
 /// The highest concurrency a handler may ask for in one process.
@@ -149,6 +151,10 @@ pub struct Spec {
     pub consequence: &'static str,
     /// True if it is told of its call, and may say something beside the answer ([`Call`](crate::base::call::Call)).
     pub sees_call: bool,
+    /// True if backfills wait while its calls take long.
+    pub is_protected: bool,
+    /// True if only a worker runs it that is started for it.
+    pub only_when_named: bool,
     /// The largest request, in bytes, before and after decompression, where it is a call.
     pub max_request: usize,
 }
@@ -173,6 +179,8 @@ impl Spec {
             listener: Listener::Public,
             consequence: "",
             sees_call: false,
+            is_protected: false,
+            only_when_named: false,
             max_request: DEFAULT_MAX_REQUEST,
         }
     }
@@ -181,6 +189,18 @@ impl Spec {
     #[must_use]
     pub const fn with_call(self) -> Self {
         Self { sees_call: true, ..self }
+    }
+
+    /// Protected: backfills wait while its calls take long.
+    #[must_use]
+    pub const fn protected(self) -> Self {
+        Self { is_protected: true, ..self }
+    }
+
+    /// Run only by workers that are started for it by name.
+    #[must_use]
+    pub const fn only_when_named(self) -> Self {
+        Self { only_when_named: true, ..self }
     }
 
     /// With another largest request, in bytes.
@@ -233,8 +253,10 @@ impl Spec {
             say("its name must be 1 to 48 of a-z 0-9 _, starting with a letter".to_owned());
         }
         let Limits { timeout, retries, concurrency } = self.limits;
-        if timeout.is_zero() || timeout > MAX_TIMEOUT {
-            say(format!("time-out {timeout:?} is out of range; allowed: above 0 up to {MAX_TIMEOUT:?}"));
+        let is_leased = matches!(self.trigger, Trigger::Job(queue) if queue.durability != Durability::Tx);
+        let longest = if is_leased { MAX_LEASED_TIMEOUT } else { MAX_TIMEOUT };
+        if timeout.is_zero() || timeout > longest {
+            say(format!("time-out {timeout:?} is out of range; allowed: above 0 up to {longest:?}"));
         }
         if retries > MAX_RETRIES {
             say(format!("{retries} retries are too many; allowed: up to {MAX_RETRIES}"));

@@ -5,6 +5,7 @@ mod misbehave;
 
 use gavel_runtime::{
     App, Result, Tx,
+    app::Chosen,
     config::{Backends, Env, ProcessConfig},
     message, process,
     schedule::{self, CronSchedule, Tick as Due},
@@ -78,5 +79,5 @@ async fn main() -> anyhow::Result<()> {
         Ok("2") => app.message_tx::<HeardByNext>(),
         _ => app.message_tx::<Heard>(),
     };
-    process::run_worker(app, "probe-worker", &backends, &config, &[]).await
+    process::run_worker(app, "probe-worker", &backends, &config, &Chosen::default()).await
 }

@@ -1,11 +1,17 @@
 //! Migrations: applied by an operator's tool over a connection of its own; compared, never applied, by services.
-use super::{Connector, Purpose};
-use crate::base::backoff;
+use super::{
+    contract, guards, indexes, ledger,
+    session::{applied_versions, code_of, connector, is_undefined_table},
+};
+use crate::{
+    base::backoff,
+    changes::{History, Phase, name_of as name},
+    postgres::Purpose,
+};
 use anyhow::{Context, bail};
 use secrecy::SecretString;
 use sqlx::{
     Connection, Executor, PgConnection,
-    error::DatabaseError,
     migrate::{Migration, Migrator},
 };
 use std::{borrow::Cow, collections::HashMap, time::Duration};
@@ -16,8 +22,6 @@ const LOCK_TIMEOUT_MS: u32 = 500;
 const TRIES: u32 = 40;
 /// Pauses between tries grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// A migration's transaction may wait for its process for so long.
-const QUIET: Duration = Duration::from_mins(10);
 /// Any constant, the same for all that migrate this database: "GAVL".
 const ADVISORY_LOCK: i64 = 0x4741_564C;
 
@@ -59,19 +63,6 @@ fn gap(applied: &HashMap<i64, Vec<u8>>, known: &Migration) -> Option<Gap> {
     }
 }
 
-/// `NNNN_verb_noun`, as the file is called.
-fn name(migration: &Migration) -> String {
-    format!("{:04}_{}", migration.version, migration.description.replace(' ', "_"))
-}
-
-fn is_undefined_table(error: &sqlx::Error) -> bool {
-    code_of(error).as_deref() == Some("42P01")
-}
-
-fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
-    error.as_database_error().and_then(DatabaseError::code)
-}
-
 /// Creates the database that the URL names, unless it is there.
 pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> {
     let connector = connector(database_url).await?;
@@ -94,34 +85,57 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Applies what is missing and returns its names, in order.
+/// Applies what is missing and returns its names, in order. On a new database the changes of `history` are over at
+/// once: there is nothing yet that could need their old forms.
 ///
 /// Works over one connection that is closed afterwards, whatever happens, so that no session lock is left behind.
-pub async fn migrate(database_url: &SecretString, migrator: &'static Migrator) -> anyhow::Result<Vec<String>> {
+pub async fn migrate(
+    database_url: &SecretString,
+    migrator: &'static Migrator,
+    history: &History,
+) -> anyhow::Result<Vec<String>> {
     let connector = connector(database_url).await?;
     let mut conn = connector.connect(Purpose::Work).await.context("can't connect to migrate")?;
-    let result = migrate_over(&mut conn, migrator).await;
+    let result = migrate_over(&mut conn, migrator, history).await;
     conn.close().await.ok();
     result
 }
 
-/// To the host that takes writes.
-async fn connector(database_url: &SecretString) -> anyhow::Result<Connector> {
-    let connector = Connector::new(database_url, "gavel-migrate", QUIET)?;
-    connector.look(&mut None).await;
-    Ok(connector)
-}
-
-async fn migrate_over(conn: &mut PgConnection, migrator: &'static Migrator) -> anyhow::Result<Vec<String>> {
+async fn migrate_over(
+    conn: &mut PgConnection,
+    migrator: &'static Migrator,
+    history: &History,
+) -> anyhow::Result<Vec<String>> {
     wait_for_turn(conn).await?;
     let before = applied_versions(conn).await?;
     let missing = |migration: &Migration| !before.contains(&migration.version);
     for (place, migration) in migrator.iter().enumerate().filter(|(_, migration)| missing(migration)) {
+        let change = history.get(migration.version);
+        if let Some(change) = change {
+            require(conn, history, &change.requires).await.with_context(|| name(migration))?;
+        }
         apply(conn, migration, &up_to(migrator, place + 1)).await.with_context(|| name(migration))?;
+        if let Some(change) = change.filter(|change| before.is_empty() && change.outlasts_expand())
+            && guards::is_new(conn, change).await?
+        {
+            contract::end_on_new(conn, change).await?;
+        }
     }
     // Also says whether what was applied is what is known here.
     up_to(migrator, migrator.iter().count()).run_direct(conn).await?;
     Ok(migrator.iter().filter(|migration| missing(migration)).map(name).collect())
+}
+
+/// What a migration builds on must be out of reach in its old form.
+async fn require(conn: &mut PgConnection, history: &History, contracts: &[i64]) -> anyhow::Result<()> {
+    for number in contracts {
+        let phase = ledger::phases(conn, history).await?.by_change.get(number).copied();
+        if phase.is_none_or(|phase| phase < Phase::Contracted) {
+            let name = history.get(*number).map_or_else(|| number.to_string(), |change| change.name.clone());
+            bail!("it requires {name} to be contracted first");
+        }
+    }
+    Ok(())
 }
 
 /// The first migrations, as many as are asked for.
@@ -142,7 +156,7 @@ async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -
     conn.execute(format!("SET lock_timeout = {lock_timeout_ms}").as_str()).await?;
     for attempt in 1..=TRIES {
         if migration.no_tx {
-            drop_half_built_indexes(conn, migration).await?;
+            indexes::drop_half_built(conn, &migration.sql).await?;
         }
         match all.run_direct(conn).await {
             Ok(()) => return Ok(()),
@@ -157,22 +171,6 @@ async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -
     bail!("no lock within {TRIES} tries of {lock_timeout_ms} ms; nothing of it was kept")
 }
 
-/// An index whose building was cut short is there and serves nobody, and `IF NOT EXISTS` believes it.
-async fn drop_half_built_indexes(conn: &mut PgConnection, migration: &Migration) -> Result<(), sqlx::Error> {
-    let half_built: Vec<String> = sqlx::query_scalar(
-        "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-         WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace
-           AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    for index in half_built.iter().filter(|index| migration.sql.contains(index.as_str())) {
-        tracing::warn!(index, "the building of an index was cut short; building it again");
-        conn.execute(format!("DROP INDEX CONCURRENTLY IF EXISTS \"{index}\"").as_str()).await?;
-    }
-    Ok(())
-}
-
 /// Polls, never blocks: a session that waits for an advisory lock holds a snapshot that stops concurrent index builds.
 async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
     for attempt in 1..=TRIES {
@@ -185,13 +183,6 @@ async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
         tokio::time::sleep(backoff::pause(attempt, PAUSES.0, PAUSES.1)).await;
     }
     bail!("another process has been migrating through {TRIES} tries")
-}
-
-async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
-    match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
-        Err(error) if is_undefined_table(&error) => Ok(Vec::new()),
-        result => result,
-    }
 }
 
 fn is_lock_timeout(error: &sqlx::migrate::MigrateError) -> bool {

@@ -1,0 +1,105 @@
+//! Keeps this process written down beside the schema, and learns how far changes have come: over a session of its own,
+//! which no busy pool can starve.
+use crate::{
+    Runtime,
+    base::seldom::Seldom,
+    postgres::Purpose,
+    schema::{Beat, phases, sample_meters},
+};
+use anyhow::Context;
+use sqlx::{Connection, PgConnection};
+use std::time::{Duration, Instant};
+
+/// Interval at which it is seen.
+const EVERY: Duration = Duration::from_secs(2);
+/// A look that takes longer is given up.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval at which it is said that it can't be.
+const SAID_EVERY: Duration = Duration::from_mins(1);
+/// After this no transaction goes by the phases of before any more: longer than any call may take.
+const ADOPTED_AFTER: Duration = Duration::from_secs(10);
+
+/// Writes the process down before it does anything, or refuses to start.
+pub(super) async fn register(runtime: &Runtime) -> anyhow::Result<()> {
+    let evolution = &runtime.pools().evolution;
+    if !evolution.is_watched() {
+        return Ok(());
+    }
+    let mut conn = runtime.pools().connector.connect(Purpose::Work).await.context("can't write the process down")?;
+    let known = runtime.presence().register(&mut conn, evolution.history()).await?;
+    evolution.phases().adopt(known);
+    conn.close().await.ok();
+    Ok(())
+}
+
+/// Says so until the drain.
+pub(super) async fn run(runtime: Runtime) {
+    if !runtime.pools().evolution.is_watched() {
+        return;
+    }
+    let epoch = runtime.pools().evolution.phases().epoch();
+    let mut keeping = Keeping { conn: None, epoch, adopted: None };
+    let said = Seldom::every(SAID_EVERY);
+    while runtime.tasks().pause(EVERY).await {
+        let look = tokio::time::timeout(TIMEOUT, keeping.look(&runtime)).await;
+        let error = match look {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error,
+            Err(_) => anyhow::anyhow!("the database takes long to answer"),
+        };
+        keeping.conn = None;
+        if said.count().is_some() {
+            tracing::warn!(error = format!("{error:#}"), "the process can't be kept written down beside the schema");
+        }
+    }
+}
+
+/// Says that it has ended.
+pub(super) async fn leave(runtime: &Runtime) {
+    if !runtime.pools().evolution.is_watched() {
+        return;
+    }
+    let leaving = async {
+        let mut conn = runtime.pools().connector.connect(Purpose::Work).await?;
+        runtime.presence().leave(&mut conn).await?;
+        conn.close().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(EVERY, leaving).await {
+        tracing::debug!(%error, "nobody was told of the end; it will be noticed");
+    }
+}
+
+struct Keeping {
+    conn: Option<PgConnection>,
+    /// What all transactions go by.
+    epoch: i64,
+    /// What new ones go by, since when.
+    adopted: Option<(i64, Instant)>,
+}
+
+impl Keeping {
+    async fn look(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
+        let evolution = &runtime.pools().evolution;
+        if self.conn.is_none() {
+            self.conn = Some(runtime.pools().connector.connect(Purpose::Work).await?);
+        }
+        let Some(conn) = &mut self.conn else { return Ok(()) };
+        let known = phases(conn, evolution.history()).await?;
+        let epoch = known.epoch;
+        if evolution.phases().adopt(known) {
+            tracing::info!(epoch, "a change of the schema has come further");
+        }
+        let (adopted, since) = *self.adopted.insert(match self.adopted {
+            Some((adopted, since)) if adopted == epoch => (adopted, since),
+            _ => (epoch, Instant::now()),
+        });
+        if since.elapsed() >= ADOPTED_AFTER {
+            self.epoch = adopted;
+        }
+        let beat = Beat { epoch: self.epoch, p99_ms: runtime.metrics().protected_p99_ms() };
+        if !runtime.presence().renew(conn, beat).await? {
+            runtime.presence().register(conn, evolution.history()).await?;
+        }
+        Ok(sample_meters(conn, evolution.history()).await?)
+    }
+}

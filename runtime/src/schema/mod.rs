@@ -1,0 +1,21 @@
+//! Changing the schema while everybody works: migrations applied, rows filled in chunks, old forms taken away once it is
+//! proved that nobody needs them.
+pub mod backfill;
+
+mod contract;
+mod guards;
+mod indexes;
+mod ledger;
+mod migrate;
+mod presence;
+mod session;
+mod status;
+
+pub use contract::{Asked, Outcome, Transition, transition};
+pub use guards::Guard;
+pub use migrate::{Gap, create_database, gaps, migrate};
+pub use presence::Living;
+pub use status::{Status, status};
+
+pub(crate) use ledger::phases;
+pub(crate) use presence::{Beat, Presence, sample_meters};

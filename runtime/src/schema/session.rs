@@ -1,0 +1,30 @@
+//! The session of whoever changes the schema, and what they ask first.
+use crate::postgres::Connector;
+use secrecy::SecretString;
+use sqlx::{PgConnection, error::DatabaseError};
+use std::{borrow::Cow, time::Duration};
+
+/// A migration's transaction may wait for its process for so long.
+const QUIET: Duration = Duration::from_mins(10);
+
+/// To the host that takes writes.
+pub(super) async fn connector(database_url: &SecretString) -> anyhow::Result<Connector> {
+    let connector = Connector::new(database_url, "gavel-migrate", QUIET)?;
+    connector.look(&mut None).await;
+    Ok(connector)
+}
+
+pub(super) async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
+        Err(error) if is_undefined_table(&error) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+pub(super) fn is_undefined_table(error: &sqlx::Error) -> bool {
+    code_of(error).as_deref() == Some("42P01")
+}
+
+pub(super) fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
+}

@@ -1,0 +1,112 @@
+//! A database as the last release has left it, with rows in it, and an operator who changes its schema.
+use crate::{Process, System, eventually, process::binary};
+use gavel::schema::{EXPAND, WIDE_BID_AMOUNTS};
+use serde_json::Value;
+use sqlx::migrate::Migrator;
+use std::borrow::Cow;
+
+/// Handlers that only a worker runs that is started for them.
+pub const MIGRATING: &[&str] = &["--also", "run_backfill_chunk,run_online_step"];
+
+impl System {
+    /// As the release before the changes has left it, with so many bids of 97 users on items of 100 bids each; then
+    /// expanded.
+    pub async fn with_old_bids(bids: i32) -> Self {
+        let system = Self::new().await;
+        system.as_before(WIDE_BID_AMOUNTS - 2).await;
+        for statement in [
+            "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor,
+                                leader_id, bid_count, version, starts_at, ends_at)
+             SELECT md5('item' || i)::uuid, 'sam', 'An old lamp', CASE WHEN i % 2 = 0 THEN 'EUR' ELSE 'USD' END, 100, 1,
+                    20000, 'user-1', 100, 101, now() - interval '1 day', now() + interval '1 day'
+             FROM generate_series(0, ($1 - 1) / 100) i",
+            "INSERT INTO bids (bid_id, item_id, sequence, bidder_id, amount_minor, decided_at)
+             SELECT gen_random_uuid(), md5('item' || (n / 100))::uuid, 2 + n % 100, 'user-' || (n % 97),
+                    100 + n % 100, now() FROM generate_series(0, $1 - 1) n",
+            "INSERT INTO user_items (user_id, item_id) SELECT DISTINCT bidder_id, item_id FROM bids WHERE $1 > 0",
+            "INSERT INTO user_stats (user_id, currency, bids_placed)
+             SELECT bidder_id, currency, count(*) FROM bids JOIN items USING (item_id) WHERE $1 > 0 GROUP BY 1, 2",
+            "SELECT FROM items WHERE $1 > 0",
+        ] {
+            sqlx::query(statement).bind(bids).execute(&system.db).await.expect("old rows");
+        }
+        system.bidctl(&["migrate"]).await.expect("expanded");
+        system
+    }
+
+    /// Empties the database and applies the migrations up to that number, as the release that had them.
+    async fn as_before(&self, newest: i64) {
+        for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+            sqlx::query(statement).execute(&self.db).await.expect("emptied");
+        }
+        let count = usize::try_from(newest).expect("a small number");
+        let old = Migrator { migrations: Cow::Borrowed(&EXPAND.migrations[..count]), ..Migrator::DEFAULT };
+        old.run(&self.db).await.expect("migrated");
+    }
+
+    /// Runs bidctl over the database itself: what it printed, or what it said of its failure.
+    pub async fn bidctl(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut process = Process::start(&binary("bidctl"), arguments, &self.variables(&[]));
+        let is_well = process.ended().await.success();
+        let output = process.output().join("\n");
+        if is_well { Ok(output) } else { Err(output) }
+    }
+
+    /// One number.
+    pub async fn count(&self, query: &str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.db).await.unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// Does something to the database.
+    pub async fn run(&self, statement: &str) {
+        sqlx::query(statement).execute(&self.db).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// Lets time go by for what waits for writes in an old form to stop, and for an old form to bake.
+    pub async fn a_day_goes_by(&self) {
+        self.run("UPDATE schema_meters SET changed_at = changed_at - interval '1 day'").await;
+        self.run("UPDATE schema_steps SET taken_at = taken_at - interval '1 day'").await;
+    }
+}
+
+/// Somebody with role ops, who says why.
+pub struct Operator<'a> {
+    system: &'a System,
+    ops_url: String,
+    token: String,
+}
+
+impl<'a> Operator<'a> {
+    /// At that service.
+    pub async fn at(system: &'a System, service: &Process) -> Self {
+        let ops_url = format!("http://{}", service.ops_address().await);
+        Self { system, ops_url, token: system.token("olga", "ops") }
+    }
+
+    /// `bidctl schema backfill …`, as JSON.
+    pub async fn backfill(&self, arguments: &[&str]) -> Result<Value, String> {
+        let (begin, end) = (["--json", "schema", "backfill"], ["--ops-url", &self.ops_url, "--token", &self.token]);
+        let said = self.system.bidctl(&[&begin, arguments, &end].concat()).await?;
+        Ok(serde_json::from_str(&said).unwrap_or(Value::String(said)))
+    }
+
+    /// Starts a change's backfill and waits until every row is filled.
+    pub async fn fill(&self, change: &str) {
+        self.backfill(&["start", change, "--reason", "the release"]).await.expect("started");
+        self.done(change).await;
+    }
+
+    /// Waits until it is done.
+    pub async fn done(&self, change: &str) {
+        let state = || async { self.state(change).await };
+        eventually("every row is filled", state, |backfill| backfill["state"] == "BACKFILL_STATE_DONE").await;
+    }
+
+    /// How far it is.
+    pub async fn state(&self, change: &str) -> Value {
+        let listed = self.backfill(&["list"]).await.expect("listed");
+        let number: i64 = change.parse().expect("a number");
+        let all = listed["backfills"].as_array().expect("an array");
+        all.iter().find(|backfill| backfill["change"] == number).cloned().unwrap_or_default()
+    }
+}
