@@ -34,6 +34,13 @@ impl System {
         system
     }
 
+    /// Expanded and nothing more: every form of everything is there.
+    pub async fn expanded() -> Self {
+        let system = Self::new().await;
+        system.as_before(i64::try_from(EXPAND.iter().count()).expect("a small number")).await;
+        system
+    }
+
     /// Empties the database and applies the migrations up to that number, as the release that had them.
     async fn as_before(&self, newest: i64) {
         for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {

@@ -5,6 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { CancelBackfillRequestSchema, CancelBackfillResponseSchema, GetBackfillRequestSchema, GetBackfillResponseSchema, ListBackfillsRequestSchema, ListBackfillsResponseSchema, PauseBackfillRequestSchema, PauseBackfillResponseSchema, ResumeBackfillRequestSchema, ResumeBackfillResponseSchema, RetuneBackfillRequestSchema, RetuneBackfillResponseSchema, StartBackfillRequestSchema, StartBackfillResponseSchema, WatchBackfillRequestSchema, WatchBackfillResponseSchema } from "./backfill_pb.js";
 
 /**
  * Describes the file gavel/v1/ops.proto.
@@ -1183,6 +1184,82 @@ export declare const OpsService: GenService<{
     methodKind: "unary";
     input: typeof DiscardParkedMessagesRequestSchema;
     output: typeof DiscardParkedMessagesResponseSchema;
+  },
+  /**
+   * Fills the rows of a change, in chunks, from the first key on. Each of these calls wants a reason.
+   *
+   * @generated from rpc gavel.v1.OpsService.StartBackfill
+   */
+  startBackfill: {
+    methodKind: "unary";
+    input: typeof StartBackfillRequestSchema;
+    output: typeof StartBackfillResponseSchema;
+  },
+  /**
+   * Stops it after the chunk that runs.
+   *
+   * @generated from rpc gavel.v1.OpsService.PauseBackfill
+   */
+  pauseBackfill: {
+    methodKind: "unary";
+    input: typeof PauseBackfillRequestSchema;
+    output: typeof PauseBackfillResponseSchema;
+  },
+  /**
+   * Lets it go on where it was.
+   *
+   * @generated from rpc gavel.v1.OpsService.ResumeBackfill
+   */
+  resumeBackfill: {
+    methodKind: "unary";
+    input: typeof ResumeBackfillRequestSchema;
+    output: typeof ResumeBackfillResponseSchema;
+  },
+  /**
+   * Ends it; what was filled stays. Started again, it begins at the first key.
+   *
+   * @generated from rpc gavel.v1.OpsService.CancelBackfill
+   */
+  cancelBackfill: {
+    methodKind: "unary";
+    input: typeof CancelBackfillRequestSchema;
+    output: typeof CancelBackfillResponseSchema;
+  },
+  /**
+   * Changes how it runs, from the next chunk on.
+   *
+   * @generated from rpc gavel.v1.OpsService.RetuneBackfill
+   */
+  retuneBackfill: {
+    methodKind: "unary";
+    input: typeof RetuneBackfillRequestSchema;
+    output: typeof RetuneBackfillResponseSchema;
+  },
+  /**
+   * @generated from rpc gavel.v1.OpsService.GetBackfill
+   */
+  getBackfill: {
+    methodKind: "unary";
+    input: typeof GetBackfillRequestSchema;
+    output: typeof GetBackfillResponseSchema;
+  },
+  /**
+   * All that were ever started, by number.
+   *
+   * @generated from rpc gavel.v1.OpsService.ListBackfills
+   */
+  listBackfills: {
+    methodKind: "unary";
+    input: typeof ListBackfillsRequestSchema;
+    output: typeof ListBackfillsResponseSchema;
+  },
+  /**
+   * @generated from rpc gavel.v1.OpsService.WatchBackfill
+   */
+  watchBackfill: {
+    methodKind: "server_streaming";
+    input: typeof WatchBackfillRequestSchema;
+    output: typeof WatchBackfillResponseSchema;
   },
 }>;
 

@@ -57,6 +57,13 @@ export declare type CurrencyStats = Message<"gavel.v1.CurrencyStats"> & {
    * @generated from field: int64 total_spent_minor = 4;
    */
   totalSpentMinor: bigint;
+
+  /**
+   * Different items that the user has bid on; absent while those of before the count began are being counted.
+   *
+   * @generated from field: optional int64 items_bid_on = 5;
+   */
+  itemsBidOn?: bigint | undefined;
 };
 
 /**
