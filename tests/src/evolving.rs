@@ -51,9 +51,14 @@ impl System {
         old.run(&self.db).await.expect("migrated");
     }
 
+    /// Starts bidctl over the database itself.
+    pub fn start_bidctl(&self, arguments: &[&str]) -> Process {
+        Process::start(&binary("bidctl"), arguments, &self.variables(&[]))
+    }
+
     /// Runs bidctl over the database itself: what it printed, or what it said of its failure.
     pub async fn bidctl(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut process = Process::start(&binary("bidctl"), arguments, &self.variables(&[]));
+        let mut process = self.start_bidctl(arguments);
         let is_well = process.ended().await.success();
         let output = process.output().join("\n");
         if is_well { Ok(output) } else { Err(output) }
@@ -95,6 +100,12 @@ impl<'a> Operator<'a> {
         let (begin, end) = (["--json", "schema", "backfill"], ["--ops-url", &self.ops_url, "--token", &self.token]);
         let said = self.system.bidctl(&[&begin, arguments, &end].concat()).await?;
         Ok(serde_json::from_str(&said).unwrap_or(Value::String(said)))
+    }
+
+    /// `bidctl schema backfill watch`, which goes on.
+    pub fn watch(&self, change: &str) -> Process {
+        let arguments = ["schema", "backfill", "watch", change, "--ops-url", &self.ops_url, "--token", &self.token];
+        self.system.start_bidctl(&arguments)
     }
 
     /// Starts a change's backfill and waits until every row is filled.
