@@ -7,6 +7,7 @@ mod events;
 mod extent;
 mod growth;
 mod ours;
+mod rehearse;
 mod report;
 mod rounds;
 mod waiting;
@@ -108,6 +109,12 @@ fn main() -> anyhow::Result<()> {
 async fn run(arguments: &[&str]) -> anyhow::Result<()> {
     match *arguments {
         ["worker", database_url] => ours::work(database_url).await,
+        ["rehearse", base, old, new, out, rows] => {
+            fs::create_dir_all(out)?;
+            let new = Releases::in_dir(new, out)?;
+            let (old, rows) = (new.beside(old), rows.parse()?);
+            rehearse::run(&rehearse::Stage { base, out, old, new, rows }).await
+        }
         ["edge-server", which] => edge::serve(which).await,
         ["jobs", base, node, out, rounds, backlog, ref only @ ..] => {
             let rows = jobs(base, node, rounds.parse()?, backlog.parse()?, only.first().copied()).await?;

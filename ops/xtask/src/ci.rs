@@ -4,6 +4,7 @@ use crate::{
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
     interop,
     progress::{Step, run, run_quietly, wait_until},
+    rehearse::{self, Rehearse},
     servers::{engine::engine_answers, layout::Layout, processes::Processes},
     sqlx::Sqlx,
     test::{Services, Test},
@@ -30,6 +31,9 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
     stage("benches, as a smoke test", &mut bench::smoke)?;
+    if rehearse::is_possible() {
+        stage("a change of the schema beside the last release", &mut || Rehearse::smoke().run())?;
+    }
     stage("clippy", &mut || {
         run(cargo().args([
             "clippy",
@@ -54,6 +58,9 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     })?;
     let mut not_checked =
         vec!["others' suites against the edge: cargo xtask conformance, where there is a Go toolchain"];
+    if !rehearse::is_possible() {
+        not_checked.push("a change of the schema beside the last release: this clone has not its revision");
+    }
     if !go::is_here() {
         not_checked.push("the peers of the benches that are written in Go: there is no toolchain for it");
     }

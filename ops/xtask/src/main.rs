@@ -11,6 +11,7 @@ mod images;
 mod install;
 mod interop;
 mod progress;
+mod rehearse;
 mod servers;
 mod sqlx;
 mod supervisor;
@@ -42,6 +43,8 @@ enum Command {
     Test(test::Test),
     /// Measure beside baselines
     Bench(bench::Bench),
+    /// Rehearse the schema's changes with the last release's programs beside these, under load
+    Rehearse(rehearse::Rehearse),
     /// Others' suites against the edge, where there is a Go toolchain
     Conformance,
     /// Fuzz the decoder of requests
@@ -81,6 +84,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Rehearse(rehearse) => rehearse.run(),
         Command::Conformance => conformance::run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Setup => install::everything(),

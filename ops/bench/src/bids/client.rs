@@ -17,6 +17,14 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// What `h2` takes for an attack by default is a few dozen answers that wait.
 const DATA_FRAME_BUDGET: usize = 1 << 22;
 
+/// What was answered.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Accepted(PlaceBidResponse),
+    /// With that gRPC code.
+    Refused(u16),
+}
+
 /// The fate of a bid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -48,8 +56,18 @@ impl Client {
         Ok(Self { send, uri, authorization: format!("Bearer {token}").parse()? })
     }
 
-    /// Places a bid.
+    /// Places a bid; of the answer only what became of it.
     pub(crate) async fn bid(&self, item_id: &str, amount_minor: i64) -> anyhow::Result<Answer> {
+        match self.place(item_id, amount_minor).await? {
+            Reply::Accepted(_) => Ok(Answer::Accepted),
+            Reply::Refused(9) => Ok(Answer::Refused),
+            Reply::Refused(8) => Ok(Answer::TurnedAway),
+            Reply::Refused(code) => bail!("the bid failed with gRPC code {code}"),
+        }
+    }
+
+    /// Places a bid.
+    pub(crate) async fn place(&self, item_id: &str, amount_minor: i64) -> anyhow::Result<Reply> {
         let bid = PlaceBidRequest {
             item_id: item_id.to_owned(),
             max_amount_minor: amount_minor,
@@ -73,15 +91,10 @@ impl Client {
         }
         let trailers = body.trailers().await?;
         let code = status(&head.headers).or_else(|| trailers.as_ref().and_then(status)).context("no grpc-status")?;
-        match code {
-            0 => {
-                PlaceBidResponse::decode(reply.get(5..).context("no reply")?)?;
-                Ok(Answer::Accepted)
-            }
-            9 => Ok(Answer::Refused),
-            8 => Ok(Answer::TurnedAway),
-            code => bail!("the bid failed with gRPC code {code}"),
+        if code > 0 {
+            return Ok(Reply::Refused(code));
         }
+        Ok(Reply::Accepted(PlaceBidResponse::decode(reply.get(5..).context("no reply")?)?))
     }
 }
 

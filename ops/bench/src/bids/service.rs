@@ -26,6 +26,7 @@ pub(crate) const BOUNDLESS: [(&str, &str); 6] = [
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: String,
+    pub(crate) ops_address: String,
 }
 
 /// Where the binaries are, and the keys that tokens are signed with.
@@ -48,12 +49,27 @@ impl Releases {
         Ok(Self { bins, scratch, key })
     }
 
+    /// Another release's binaries, whose processes take the same tokens.
+    pub(crate) fn beside(&self, bins: &str) -> Self {
+        Self { bins: PathBuf::from(bins), scratch: self.scratch.clone(), key: self.key.clone() }
+    }
+
+    /// Where one of the binaries is.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.bins.join(name)
+    }
+
     /// A bidder's token.
     pub(crate) fn token(&self, user: &str) -> anyhow::Result<String> {
+        self.token_of(user, "bidder")
+    }
+
+    /// A token of that role.
+    pub(crate) fn token_of(&self, user: &str, role: &str) -> anyhow::Result<String> {
         let now = gavel_runtime::clock::wall().timestamp();
         let (iss, aud) = ("gavel".to_owned(), "gavel".to_owned());
         let claims =
-            Claims { sub: user.to_owned(), roles: vec!["bidder".to_owned()], iss, aud, iat: now, exp: now + 86_400 };
+            Claims { sub: user.to_owned(), roles: vec![role.to_owned()], iss, aud, iat: now, exp: now + 86_400 };
         auth::mint(&self.key, &claims)
     }
 
@@ -64,7 +80,7 @@ impl Releases {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Process> {
-        let log = self.scratch.join(format!("{program}.log"));
+        let log = self.scratch.join(format!("{program}-{}.log", gavel_runtime::ids::random().simple()));
         let child = Command::new(self.bins.join(program))
             .args(arguments)
             .envs(variables.iter().copied())
@@ -74,12 +90,12 @@ impl Releases {
             .stdout(File::create(&log)?)
             .spawn()
             .with_context(|| format!("{program} can't be started"))?;
-        let mut process = Process { child, address: String::new() };
+        let mut process = Process { child, address: String::new(), ops_address: String::new() };
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             let text = fs::read_to_string(&log).unwrap_or_default();
-            if let Some(address) = text.lines().find_map(address_in) {
-                process.address = address;
+            if let Some((address, ops_address)) = text.lines().find_map(addresses_in) {
+                (process.address, process.ops_address) = (address, ops_address);
                 return Ok(process);
             }
             if process.child.try_wait()?.is_some() || Instant::now() > until {
@@ -90,12 +106,11 @@ impl Releases {
     }
 }
 
-fn address_in(line: &str) -> Option<String> {
+/// Where it listens to the public, or to operators where it has nothing for the public; and where to operators.
+fn addresses_in(line: &str) -> Option<(String, String)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line["msg"] == "ready").then(|| {
-        let address = line["address"].as_str().or(line["ops_address"].as_str());
-        address.map(ToOwned::to_owned)
-    })?
+    let ops_address = line["ops_address"].as_str().filter(|_| line["msg"] == "ready")?;
+    Some((line["address"].as_str().unwrap_or(ops_address).to_owned(), ops_address.to_owned()))
 }
 
 /// The time that the processors have spent on a process, in seconds.
@@ -123,6 +138,22 @@ impl Process {
             Ok(line.split_whitespace().nth(1).context("no figure")?.parse::<f64>()? / 1_024.0)
         };
         Ok((of("VmRSS")?, of("VmHWM")?))
+    }
+}
+
+impl Process {
+    /// Asks it to end, and waits until it has drained.
+    pub(crate) async fn drain(mut self) -> anyhow::Result<()> {
+        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
+        let until = Instant::now() + Duration::from_mins(1);
+        while asked.success() && Instant::now() < until {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("it ended with {status}"),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        bail!("it did not drain")
     }
 }
 
