@@ -78,7 +78,7 @@ CREATE TABLE backfills (
     throttled_by      text             NOT NULL DEFAULT '',
     throttled_ms      bigint           NOT NULL DEFAULT 0,
     halvings          integer          NOT NULL DEFAULT 0,
-    critical_looks    integer          NOT NULL DEFAULT 0,
+    critical_since    timestamptz,
     wal_lsn           bigint           NOT NULL DEFAULT 0,
     looked_at         timestamptz,
     started_at        timestamptz      NOT NULL DEFAULT clock_timestamp(),

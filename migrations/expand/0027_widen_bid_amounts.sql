@@ -6,6 +6,8 @@ ALTER TABLE bids ADD COLUMN max_amount_minor bigint;
 COMMENT ON COLUMN bids.max_amount_minor IS 'The most that the bidder would pay';
 
 CREATE SEQUENCE bids_amount_minor_writes;
+-- Whoever writes a bid moves it, and every process reads it.
+GRANT USAGE, SELECT ON SEQUENCE bids_amount_minor_writes TO PUBLIC;
 COMMENT ON SEQUENCE bids_amount_minor_writes IS 'Rows written with amount_minor alone';
 
 CREATE FUNCTION keep_bid_amounts_equal() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -38,7 +38,8 @@ pub struct Command {
 impl rpc::BatchHandler for PlaceBid {
     const SPEC: &'static Spec = &Spec::new("place_bid", Trigger::Rpc("gavel.v1.BidService/PlaceBid"))
         .limits(Limits::DEFAULT.timeout(Duration::from_secs(5)).concurrency(1_024))
-        .batched(Batch::DEFAULT.per_key(512));
+        .batched(Batch::DEFAULT.per_key(512))
+        .protected();
     const ACCESS: Access = Access::Roles(&["bidder"]);
     type Request = v1::PlaceBidRequest;
     type Command = Command;

@@ -3,6 +3,8 @@ use super::header::{Header, duration};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use std::{collections::BTreeMap, time::Duration};
 
+/// What a backfill may wait for.
+const OLD_PROGRAMS: &str = "old programs";
 /// A chunk of a backfill that says nothing else aims at this.
 const TARGET: Duration = Duration::from_millis(150);
 /// Nothing may have been written in the old form for this long, where the file says nothing else.
@@ -55,6 +57,8 @@ pub struct Backfill {
     pub target: Duration,
     /// True, in SQL, of a row of the table that is not filled.
     pub differs: String,
+    /// It is not done as long as an old program lives: nothing but this fills what such a program writes.
+    pub awaits_old: bool,
     /// Statements that run outside any transaction once all rows are filled.
     pub online: Vec<String>,
 }
@@ -68,6 +72,8 @@ pub struct Contract {
     pub checksum: Vec<u8>,
     /// Brings it back, in one transaction.
     pub undo: String,
+    /// The table whose old form it is, where no backfill names it.
+    pub table: Option<String>,
     /// Constraints that PostgreSQL must have validated, as `table.constraint`.
     pub valid: Vec<String>,
     /// A sequence that moves with every write in the old form.
@@ -159,6 +165,12 @@ impl Change {
         self.backfill.is_some() || self.contract.is_some()
     }
 
+    /// The table that it is about.
+    pub(crate) fn table(&self) -> Option<&str> {
+        let of_contract = self.contract.as_ref().and_then(|contract| contract.table.as_deref());
+        self.backfill.as_ref().map(|backfill| backfill.table.as_str()).or(of_contract)
+    }
+
     fn take(&mut self, phase: &str, file: &Migration, say: &mut impl FnMut(String)) {
         let (sql, checksum, header) = (file.sql.to_string(), file.checksum.to_vec(), Header::of(&file.sql));
         if file.no_tx {
@@ -175,22 +187,27 @@ impl Change {
         match (phase, file.migration_type) {
             ("backfill", MigrationType::Simple) => {
                 let target = lasting("target", TARGET);
+                if let Some(other) = header.one("awaits").filter(|awaits| *awaits != OLD_PROGRAMS) {
+                    say(format!("awaits: {other:?}; allowed: {OLD_PROGRAMS}"));
+                }
                 self.backfill = Some(Backfill::of(sql, checksum, &header, target));
-                header.faults(&["table", "key", "target", "differs"], &["online"]).into_iter().for_each(say);
+                header.faults(&["table", "key", "target", "differs", "awaits"], &["online"]).into_iter().for_each(say);
             }
             ("contract", MigrationType::ReversibleUp) => {
                 let quiet = lasting("quiet", QUIET);
                 let valid = header.all("valid").map(str::to_owned).collect();
                 let meter = header.one("meter").map(str::to_owned);
                 let undo = self.contract.take().map(|contract| contract.undo).unwrap_or_default();
-                self.contract = Some(Contract { sql, checksum, undo, valid, meter, quiet });
-                header.faults(&["meter", "quiet"], &["valid"]).into_iter().for_each(say);
+                let table = header.one("table").map(str::to_owned);
+                self.contract = Some(Contract { sql, checksum, undo, table, valid, meter, quiet });
+                header.faults(&["table", "meter", "quiet"], &["valid"]).into_iter().for_each(say);
             }
             ("contract", MigrationType::ReversibleDown) => {
                 let empty = Contract {
                     sql: String::new(),
                     checksum: Vec::new(),
                     undo: String::new(),
+                    table: None,
                     valid: Vec::new(),
                     meter: None,
                     quiet: QUIET,
@@ -222,6 +239,9 @@ impl Change {
         {
             say("its contract must have .up.sql and .down.sql");
         }
+        if self.contract.is_some() && self.table().is_none() {
+            say("its contract must say which table it is about, where no backfill does");
+        }
         if self.drop.is_some() && self.contract.is_none() {
             say("it drops what no contract has taken out of reach");
         }
@@ -234,7 +254,8 @@ impl Backfill {
         let key =
             said("key").split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
         let online = header.all("online").map(str::to_owned).collect();
-        Self { table: said("table"), differs: said("differs"), key, online, sql, checksum, target }
+        let awaits_old = header.one("awaits").is_some();
+        Self { table: said("table"), differs: said("differs"), key, awaits_old, online, sql, checksum, target }
     }
 }
 

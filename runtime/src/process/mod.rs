@@ -3,6 +3,7 @@ mod gauges;
 pub(crate) mod health;
 mod keys;
 mod presence;
+mod schema_gauges;
 
 use crate::{
     App, Runtime,
@@ -178,8 +179,10 @@ impl Process {
         tracing::info!(address = address.map(|address| address.to_string()), %ops_address, "ready");
         start(&runtime);
         runtime.tasks().spawn(health::run(runtime.clone(), looker));
-        runtime.tasks().spawn(presence::run(runtime.clone()));
+        let is_outdated = CancellationToken::new();
+        runtime.tasks().spawn(presence::run(runtime.clone(), is_outdated.clone()));
         runtime.tasks().spawn(gauges::run(runtime.clone()));
+        runtime.tasks().spawn(schema_gauges::run(runtime.clone()));
         runtime.tasks().spawn(reconcile::run(runtime.clone(), self.reconcilers));
         let close_listeners = CancellationToken::new();
         public.all = server::health_routes(&runtime, public.all);
@@ -190,6 +193,10 @@ impl Process {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            () = is_outdated.cancelled() => {
+                drain(&runtime, config, &close_listeners).await?;
+                bail!("the schema's form that this program needs is gone: start a newer version");
+            }
         }
         drain(&runtime, config, &close_listeners).await?;
         serving.await??;

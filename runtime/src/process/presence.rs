@@ -4,11 +4,12 @@ use crate::{
     Runtime,
     base::seldom::Seldom,
     postgres::Purpose,
-    schema::{Beat, phases, sample_meters},
+    schema::{Beat, contracted_above, phases, sample_meters},
 };
 use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Interval at which it is seen.
 const EVERY: Duration = Duration::from_secs(2);
@@ -32,8 +33,8 @@ pub(super) async fn register(runtime: &Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says so until the drain.
-pub(super) async fn run(runtime: Runtime) {
+/// Says so until the drain. Trips `is_gone` where the schema's form that this program needs is gone.
+pub(super) async fn run(runtime: Runtime, is_gone: CancellationToken) {
     if !runtime.pools().evolution.is_watched() {
         return;
     }
@@ -43,7 +44,11 @@ pub(super) async fn run(runtime: Runtime) {
     while runtime.tasks().pause(EVERY).await {
         let look = tokio::time::timeout(TIMEOUT, keeping.look(&runtime)).await;
         let error = match look {
-            Ok(Ok(())) => continue,
+            Ok(Ok(gone)) if gone.is_empty() => continue,
+            Ok(Ok(gone)) => {
+                tracing::error!(by = gone.join(", "), "the schema's form that this program needs is gone: it ends");
+                return is_gone.cancel();
+            }
             Ok(Err(error)) => error,
             Err(_) => anyhow::anyhow!("the database takes long to answer"),
         };
@@ -78,12 +83,17 @@ struct Keeping {
 }
 
 impl Keeping {
-    async fn look(&mut self, runtime: &Runtime) -> anyhow::Result<()> {
+    /// Gives what has taken away the form that this program needs, though it was alive: it was out of reach for long.
+    async fn look(&mut self, runtime: &Runtime) -> anyhow::Result<Vec<String>> {
         let evolution = &runtime.pools().evolution;
         if self.conn.is_none() {
             self.conn = Some(runtime.pools().connector.connect(Purpose::Work).await?);
         }
-        let Some(conn) = &mut self.conn else { return Ok(()) };
+        let Some(conn) = &mut self.conn else { return Ok(Vec::new()) };
+        let gone = contracted_above(conn, evolution.history().newest()).await?;
+        if !gone.is_empty() {
+            return Ok(gone);
+        }
         let known = phases(conn, evolution.history()).await?;
         let epoch = known.epoch;
         if evolution.phases().adopt(known) {
@@ -100,6 +110,7 @@ impl Keeping {
         if !runtime.presence().renew(conn, beat).await? {
             runtime.presence().register(conn, evolution.history()).await?;
         }
-        Ok(sample_meters(conn, evolution.history()).await?)
+        sample_meters(conn, evolution.history()).await?;
+        Ok(gone)
     }
 }

@@ -3,20 +3,25 @@
 use super::{
     backfill::Plan,
     guards::{self, Guard},
+    indexes,
     ledger::{self, Step, Taken},
     session,
 };
 use crate::{
     base::backoff,
-    changes::{Change, History},
+    changes::{Change, History, Phase},
 };
 use anyhow::{Context, bail};
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, error::DatabaseError};
 use std::time::Duration;
 
-/// Everybody waits behind whoever waits for a lock on their table: no longer than this.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+/// Everybody waits behind whoever waits for a lock on their table, and for whoever holds it: no longer than this, also
+/// where whoever does it is stopped or cut off.
+const UNDER_LOCK: &str = "SET LOCAL lock_timeout = '100ms'; SET LOCAL statement_timeout = '1s'; \
+                          SET LOCAL idle_in_transaction_session_timeout = '1s'";
+/// Before that nobody waits.
+const BEFORE_LOCK: &str = "SET LOCAL lock_timeout = '3s'";
 /// Tries to get the locks.
 const TRIES: u32 = 40;
 /// Pauses between them grow from the first to the second.
@@ -61,6 +66,14 @@ impl Transition {
             Self::Contract => Step::Contract,
             Self::Revert => Step::Revert,
             Self::Drop => Step::Drop,
+        }
+    }
+
+    /// The phases from which it leads on.
+    const fn from(self) -> &'static [Phase] {
+        match self {
+            Self::Contract => &[Phase::Expanded, Phase::Filled],
+            Self::Revert | Self::Drop => &[Phase::Contracted],
         }
     }
 
@@ -145,45 +158,68 @@ async fn attempt(
     is_new: bool,
 ) -> anyhow::Result<Attempted> {
     let mut tx = conn.begin().await?;
-    tx.execute(LOCK_TIMEOUT).await?;
-    if !ledger::may_step(&mut tx).await? {
-        return Ok(Attempted::Busy);
+    match within(&mut tx, known, change, (transition, sql), taken, is_new).await {
+        Ok(None) => {}
+        Ok(Some(attempted)) => return Ok(attempted),
+        Err(error) if is_busy(&error) => return Ok(Attempted::Busy),
+        Err(error) => return Err(error.into()),
     }
-    // Nobody writes from here on: so what is looked at now still holds when it is done.
-    let lock = change.backfill.as_ref().map(|backfill| format!("LOCK TABLE {}", backfill.table));
-    for statement in lock.iter().map(String::as_str).chain([sql]) {
-        if statement == sql && transition == Transition::Contract {
-            let guards = guards::cheap(&mut tx, known, change, is_new.then_some(Duration::ZERO)).await?;
-            if guards.iter().any(|guard| !guard.holds) {
-                return Ok(Attempted::Refused(guards));
-            }
-        }
-        match tx.execute(statement).await {
-            Ok(_) => {}
-            Err(error) if is_lock_timeout(&error) => return Ok(Attempted::Busy),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    ledger::record(&mut tx, change, transition.step(), taken).await?;
     tx.commit().await?;
     Ok(Attempted::Done)
 }
 
-/// On a new database: nothing is there yet that could need the old form.
+/// Does it, up to the commit; or gives why not.
+async fn within(
+    tx: &mut PgConnection,
+    known: (&History, &[&str]),
+    change: &Change,
+    (transition, sql): (Transition, &str),
+    taken: &Taken<'_>,
+    is_new: bool,
+) -> Result<Option<Attempted>, sqlx::Error> {
+    tx.execute(BEFORE_LOCK).await?;
+    if !ledger::may_step(tx).await? {
+        return Ok(Some(Attempted::Busy));
+    }
+    if let Some(table) = change.table() {
+        // A vacuum that holds the table gives way to whoever waits for a second, and nobody waits behind this one.
+        tx.execute(format!("LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE").as_str()).await?;
+        tx.execute(UNDER_LOCK).await?;
+        // Nobody writes from here on: so what is looked at now still holds when it is done.
+        tx.execute(format!("LOCK TABLE {table}").as_str()).await?;
+    }
+    let guards = guards::under_lock(tx, known, change, transition.from(), is_new).await?;
+    if guards.iter().any(|guard| !guard.holds) {
+        return Ok(Some(Attempted::Refused(guards)));
+    }
+    tx.execute(sql).await?;
+    ledger::record(tx, change, transition.step(), taken).await?;
+    Ok(None)
+}
+
+/// On a new database nothing is there that could need an old form: the change is over at once.
 pub(super) async fn end_on_new(conn: &mut PgConnection, change: &Change) -> anyhow::Result<()> {
     let evidence = serde_json::json!({ "new database": "its tables are empty" });
-    Plan::insert_done(conn, change, &evidence).await?;
+    for statement in change.backfill.iter().flat_map(|backfill| &backfill.online) {
+        indexes::drop_half_built(conn, statement).await?;
+        conn.execute(statement.as_str()).await.with_context(|| change.name.clone())?;
+    }
+    let mut tx = conn.begin().await?;
+    Plan::insert_done(&mut tx, change, &evidence).await?;
     for transition in [Transition::Contract, Transition::Drop] {
         let Some((sql, checksum)) = transition.sql(change) else { continue };
-        let mut tx = conn.begin().await?;
         tx.execute(sql).await.with_context(|| change.name.clone())?;
         let taken = Taken { by: "migrate", reason: "a new database", evidence: evidence.clone(), checksum };
         ledger::record(&mut tx, change, transition.step(), &taken).await?;
-        tx.commit().await?;
     }
-    Ok(())
+    if change.contract.is_none() {
+        ledger::begin_epoch(&mut tx).await?;
+    }
+    Ok(tx.commit().await?)
 }
 
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
+/// Somebody else has a lock, and waits for one of ours perhaps.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    matches!(code.as_deref(), Some("55P03" | "40P01"))
 }

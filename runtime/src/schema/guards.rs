@@ -55,6 +55,24 @@ pub(super) async fn cheap(
     Ok(guards)
 }
 
+/// Looks once more with the locks held, at what costs nothing.
+pub(super) async fn under_lock(
+    conn: &mut PgConnection,
+    known: (&History, &[&str]),
+    change: &Change,
+    from: &[Phase],
+    is_new: bool,
+) -> Result<Vec<Guard>, sqlx::Error> {
+    let mut guards = vec![phase(conn, known.0, change, from).await?];
+    if from.contains(&Phase::Filled) {
+        if !is_new {
+            guards.push(filled(conn, change).await?);
+        }
+        guards.extend(cheap(conn, known, change, is_new.then_some(Duration::ZERO)).await?);
+    }
+    Ok(guards)
+}
+
 /// Looks at all of it before a contract. Where the table is empty and its old form was never written, nothing is to be
 /// waited for.
 pub(super) async fn of_contract(
@@ -84,7 +102,7 @@ pub(super) async fn of_drop(
     known: (&History, &[&str]),
     change: &Change,
 ) -> Result<Vec<Guard>, sqlx::Error> {
-    let mut guards = vec![phase(conn, known.0, change, &[Phase::Contracted]).await?];
+    let mut guards = vec![phase(conn, known.0, change, &[Phase::Contracted]).await?, same_file(conn, change).await?];
     if let Some(drop) = &change.drop {
         let since = "SELECT max(taken_at), clock_timestamp() FROM schema_steps WHERE change = $1 AND step = 'contract'";
         let (since, now): (Option<DateTime<Utc>>, DateTime<Utc>) =
@@ -106,7 +124,23 @@ pub(super) async fn of_revert(
     known: (&History, &[&str]),
     change: &Change,
 ) -> Result<Vec<Guard>, sqlx::Error> {
-    Ok(vec![phase(conn, known.0, change, &[Phase::Contracted]).await?])
+    let mut guards = vec![phase(conn, known.0, change, &[Phase::Contracted]).await?, same_file(conn, change).await?];
+    let applied = super::session::applied_versions(conn).await?;
+    let builds_on = |other: &&Change| other.requires.contains(&change.number) && applied.contains(&other.number);
+    let others: Vec<_> = known.0.iter().filter(builds_on).map(|other| other.name.as_str()).collect();
+    let evidence = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    guards.push(Guard::new("no later change builds on it", others.is_empty(), evidence));
+    Ok(guards)
+}
+
+/// What was contracted is what this program would bring back or drop.
+async fn same_file(conn: &mut PgConnection, change: &Change) -> Result<Guard, sqlx::Error> {
+    let read =
+        "SELECT checksum FROM schema_steps WHERE change = $1 AND step = 'contract' ORDER BY step_id DESC LIMIT 1";
+    let taken: Option<Vec<u8>> = sqlx::query_scalar(read).bind(change.number).fetch_optional(conn).await?;
+    let is_same = taken.is_none_or(|taken| change.contract.as_ref().is_some_and(|known| known.checksum == taken));
+    let evidence = if is_same { "as it was contracted" } else { "its contract was another file than this program's" };
+    Ok(Guard::new("its files are the same", is_same, evidence))
 }
 
 async fn phase(
@@ -126,15 +160,12 @@ async fn phase(
 
 /// The table is empty, and nothing was ever written in the old form: a new database.
 pub(super) async fn is_new(conn: &mut PgConnection, change: &Change) -> Result<bool, sqlx::Error> {
-    if let Some(backfill) = &change.backfill {
-        let read = format!("SELECT EXISTS (SELECT FROM {})", backfill.table);
-        if sqlx::query_scalar::<_, bool>(&read).fetch_one(&mut *conn).await? {
-            return Ok(false);
-        }
+    let Some(table) = change.table() else { return Ok(false) };
+    let read = format!("SELECT EXISTS (SELECT FROM {table})");
+    if sqlx::query_scalar::<_, bool>(&read).fetch_one(&mut *conn).await? {
+        return Ok(false);
     }
-    let Some(meter) = change.contract.as_ref().and_then(|contract| contract.meter.as_deref()) else {
-        return Ok(change.backfill.is_some());
-    };
+    let Some(meter) = change.contract.as_ref().and_then(|contract| contract.meter.as_deref()) else { return Ok(true) };
     Ok(meter_value(conn, meter).await?.unwrap_or(0) == 0)
 }
 

@@ -7,6 +7,14 @@ pub(crate) fn is_built_by(statement: &str) -> bool {
     words.contains("INDEX") && words.contains("CONCURRENTLY")
 }
 
+/// Returns whether an index that a statement names is there and whole.
+pub(crate) async fn is_valid(conn: &mut PgConnection, statement: &str) -> Result<bool, sqlx::Error> {
+    let read = "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                WHERE i.indisvalid AND c.relnamespace = current_schema()::regnamespace
+                  AND position(c.relname::text IN $1) > 0)";
+    sqlx::query_scalar(read).bind(statement).fetch_one(conn).await
+}
+
 /// Drops those that the statements name and nobody builds right now; true where there was one.
 pub(crate) async fn drop_half_built(conn: &mut PgConnection, statements: &str) -> Result<bool, sqlx::Error> {
     let half_built: Vec<String> = sqlx::query_scalar(

@@ -1,11 +1,11 @@
 //! Migrations: applied by an operator's tool over a connection of its own; compared, never applied, by services.
 use super::{
-    contract, guards, indexes, ledger,
+    contract, guards, indexes, ledger, presence,
     session::{applied_versions, code_of, connector, is_undefined_table},
 };
 use crate::{
     base::backoff,
-    changes::{History, Phase, name_of as name},
+    changes::{Change, History, Phase, name_of as name},
     postgres::Purpose,
 };
 use anyhow::{Context, bail};
@@ -17,7 +17,7 @@ use sqlx::{
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 /// Time for which a migration waits for a lock before it lets everyone else pass and tries again.
-const LOCK_TIMEOUT_MS: u32 = 500;
+const LOCK_TIMEOUT_MS: u32 = 100;
 /// Tries, for a migration that doesn't get its lock or for the right to migrate.
 const TRIES: u32 = 40;
 /// Pauses between tries grow from the first to the second.
@@ -92,11 +92,11 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
 pub async fn migrate(
     database_url: &SecretString,
     migrator: &'static Migrator,
-    history: &History,
+    (history, programs): (&History, &[&str]),
 ) -> anyhow::Result<Vec<String>> {
     let connector = connector(database_url).await?;
     let mut conn = connector.connect(Purpose::Work).await.context("can't connect to migrate")?;
-    let result = migrate_over(&mut conn, migrator, history).await;
+    let result = migrate_over(&mut conn, migrator, (history, programs)).await;
     conn.close().await.ok();
     result
 }
@@ -104,26 +104,42 @@ pub async fn migrate(
 async fn migrate_over(
     conn: &mut PgConnection,
     migrator: &'static Migrator,
-    history: &History,
+    (history, programs): (&History, &[&str]),
 ) -> anyhow::Result<Vec<String>> {
     wait_for_turn(conn).await?;
     let before = applied_versions(conn).await?;
     let missing = |migration: &Migration| !before.contains(&migration.version);
-    for (place, migration) in migrator.iter().enumerate().filter(|(_, migration)| missing(migration)) {
+    for (place, migration) in migrator.iter().enumerate() {
         let change = history.get(migration.version);
-        if let Some(change) = change {
-            require(conn, history, &change.requires).await.with_context(|| name(migration))?;
+        if missing(migration) {
+            let requires = change.map(|change| change.requires.as_slice()).unwrap_or_default();
+            require(conn, history, requires).await.with_context(|| name(migration))?;
+            apply(conn, migration, &up_to(migrator, place + 1)).await.with_context(|| name(migration))?;
         }
-        apply(conn, migration, &up_to(migrator, place + 1)).await.with_context(|| name(migration))?;
-        if let Some(change) = change.filter(|change| before.is_empty() && change.outlasts_expand())
-            && guards::is_new(conn, change).await?
-        {
-            contract::end_on_new(conn, change).await?;
+        if let Some(change) = change.filter(|change| change.outlasts_expand()) {
+            end_where_new(conn, (history, programs), change).await?;
         }
     }
     // Also says whether what was applied is what is known here.
     up_to(migrator, migrator.iter().count()).run_direct(conn).await?;
     Ok(migrator.iter().filter(|migration| missing(migration)).map(name).collect())
+}
+
+/// Ends a change at once where nobody lives and nothing is written that could need its old form.
+async fn end_where_new(
+    conn: &mut PgConnection,
+    (history, programs): (&History, &[&str]),
+    change: &Change,
+) -> anyhow::Result<()> {
+    let phase = ledger::phases(conn, history).await?.by_change.get(&change.number).copied();
+    let was_stepped = "SELECT EXISTS (SELECT FROM schema_steps WHERE change = $1)
+                           OR EXISTS (SELECT FROM backfills WHERE change = $1)";
+    let was_stepped: bool = sqlx::query_scalar(was_stepped).bind(change.number).fetch_one(&mut *conn).await?;
+    let is_open = phase.is_some_and(|phase| phase < Phase::Contracted) && !was_stepped;
+    if is_open && guards::is_new(conn, change).await? && presence::living(conn, programs).await?.is_empty() {
+        contract::end_on_new(conn, change).await?;
+    }
+    Ok(())
 }
 
 /// What a migration builds on must be out of reach in its old form.

@@ -17,5 +17,5 @@ pub use migrate::{Gap, create_database, gaps, migrate};
 pub use presence::Living;
 pub use status::{Status, status};
 
-pub(crate) use ledger::phases;
+pub(crate) use ledger::{contracted_above, phases};
 pub(crate) use presence::{Beat, Presence, sample_meters};

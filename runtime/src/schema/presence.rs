@@ -16,7 +16,9 @@ use std::fmt;
 use uuid::Uuid;
 
 /// A process that was not seen for this long, and has no session, is gone.
-const SILENT_FOR: &str = "15 s";
+///
+/// Longer than it takes all of them to come back after a failover: a process that can't say that it lives does live.
+const SILENT_FOR: &str = "60 s";
 /// And nobody wants to know of it after this.
 const FORGOTTEN_AFTER: &str = "1 day";
 

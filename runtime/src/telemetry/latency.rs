@@ -11,6 +11,8 @@ use std::{
 const FINENESS: f64 = 4.0;
 /// Up to some minutes, in microseconds.
 const BUCKETS: usize = 120;
+/// Of fewer calls the slowest is no percentile.
+const LEAST: u64 = 20;
 /// Counts are begun anew after this; the ones before are still looked at.
 const GENERATION: Duration = Duration::from_secs(5);
 
@@ -33,7 +35,7 @@ impl Latencies {
         self.generations[self.current.load(Relaxed)][bucket(took)].fetch_add(1, Relaxed);
     }
 
-    /// Milliseconds that 99 of 100 calls took at most; none without calls.
+    /// Milliseconds that 99 of 100 calls took at most; none of too few calls.
     pub(crate) fn p99_ms(&self) -> Option<f64> {
         let counts: Vec<_> = (0..BUCKETS)
             .map(|n| self.generations.iter().map(|counts| u64::from(counts[n].load(Relaxed))).sum())
@@ -73,7 +75,7 @@ fn percentile(counts: &[u64], percent: u64) -> Option<f64> {
         seen += count;
         seen >= wanted
     });
-    found.filter(|_| all > 0).map(upper_ms)
+    found.filter(|_| all >= LEAST).map(upper_ms)
 }
 
 #[cfg(test)]

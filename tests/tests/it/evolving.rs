@@ -5,6 +5,7 @@ use gavel_tests::{
     Api, System, eventually,
     evolving::{MIGRATING, Operator},
 };
+use sqlx::{Connection, Executor, PgConnection};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
@@ -128,7 +129,65 @@ async fn an_aggregate_is_filled_while_it_moves_and_is_exact_for_everybody_in_the
     watching.await.expect("watched");
     assert_eq!(most.load(Relaxed), 0, "no number was ever too high");
     assert_eq!(system.count("SELECT count(*) FROM user_items WHERE user_id = 'alice' AND is_counted").await, 1);
+    let left = || async { system.count("SELECT count(*) FROM user_items WHERE NOT is_counted").await };
+    if left().await > 0 {
+        // Whatever was written in the old form after all: it is begun anew.
+        operator.fill("28").await;
+    }
+    assert_eq!(left().await, 0);
     let whole = || async { api.with_token(system.token("olga", "ops")).stats("user-1").await.expect("shown") };
     let shown = eventually("it is shown", whole, |found| found.stats.iter().all(|s| s.items_bid_on.is_some())).await;
     assert_eq!(shown.stats.len(), 2);
+}
+
+#[tokio::test]
+async fn what_old_consumers_write_is_waited_for_and_counted() {
+    let system = System::with_old_bids(500).await;
+    let mut old = PgConnection::connect(system.database_url()).await.expect("connected");
+    old.execute("SET application_name = 'bid-worker'").await.expect("named");
+    let (service, _api) = system.service().await;
+    let _worker = system.worker_with(MIGRATING, &[]).await;
+    let operator = Operator::at(&system, &service).await;
+    operator.backfill(&["start", "28", "--reason", "a test"]).await.expect("started");
+    let state = || async { operator.state("28").await };
+    eventually("it waits", state, |found| found["stage"] == "BACKFILL_STAGE_WAITING").await;
+    old.execute("INSERT INTO user_items (user_id, item_id) SELECT 'late', item_id FROM items").await.expect("written");
+    assert_eq!(state().await["state"], "BACKFILL_STATE_RUNNING", "not done while an old program lives");
+    old.close().await.expect("closed");
+    operator.done("28").await;
+    let items = system.count("SELECT count(*) FROM items").await;
+    let counted = "SELECT sum(items_bid_on)::bigint FROM user_stats WHERE user_id = 'late'";
+    assert_eq!(system.count(counted).await, items);
+}
+
+#[tokio::test]
+async fn a_backfill_waits_while_bids_are_slow() {
+    let system = System::with_old_bids(3_000).await;
+    let (service, api) = system.service().await;
+    let operator = Operator::at(&system, &service).await;
+    let item = new_item(&system, &api).await;
+    let (bidding, stop) = bid_on(&api, &system, &item);
+    let seen = || async { system.count("SELECT count(*) FROM processes WHERE p99_ms IS NOT NULL").await };
+    eventually("their latency is known", seen, |count| *count == 1).await;
+    // No bid is as quick as this.
+    let tuned = ["start", "27", "--reason", "a test", "--p99-limit-ms", "1", "--most-rows", "100"];
+    operator.backfill(&tuned).await.expect("started");
+    let worker = system.worker_with(MIGRATING, &[]).await;
+    let state = || async { operator.state("27").await };
+    let waits = |why: &str| why.contains("p99 of protected calls");
+    eventually("it waits", state, |found| {
+        found["throttled_by"].as_str().is_some_and(waits)
+            || found["why"].as_str().is_some_and(|why| why.contains("distress"))
+    })
+    .await;
+    let shown = |metrics: &String| metrics.contains("gavel_backfill_rows_estimated{change=\"0027_widen_bid_amounts\"");
+    eventually("it is in the metrics", || worker.metrics(), shown).await;
+    stop.store(true, Relaxed);
+    bidding.await.expect("no bid failed");
+    if state().await["state"] == "BACKFILL_STATE_PAUSED" {
+        operator.backfill(&["resume", "27", "--reason", "all is well"]).await.expect("resumed");
+    }
+    let free = ["retune", "27", "--reason", "all is well", "--p99-limit-ms", "60000", "--most-rows", "20000"];
+    operator.backfill(&free).await.expect("retuned");
+    operator.done("27").await;
 }

@@ -3,7 +3,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use gavel_proto::v1;
 use gavel_runtime::{schema::backfill::Plan, wire::timestamp};
 
-/// One that has not come further for this long, and does not say that it waits, is stuck.
+/// One that no worker has looked at for this long is stuck.
 const STUCK_AFTER: TimeDelta = TimeDelta::minutes(5);
 
 pub(super) fn shown(plan: Plan, now: DateTime<Utc>) -> v1::Backfill {
@@ -21,10 +21,11 @@ pub(super) fn shown(plan: Plan, now: DateTime<Utc>) -> v1::Backfill {
         _ => v1::BackfillStage::Unspecified,
     };
     let is_running = is_at == v1::BackfillState::Running;
+    let last_seen = plan.looked_at.map_or(plan.progressed_at, |at| at.max(plan.progressed_at));
     let is_walking = is_running && stage == v1::BackfillStage::Chunks;
     v1::Backfill {
         eta_seconds: eta(&plan).filter(|_| is_walking),
-        is_stuck: is_walking && plan.throttled_by.is_empty() && now - plan.progressed_at > STUCK_AFTER,
+        is_stuck: is_running && plan.stage != "online" && now - last_seen > STUCK_AFTER,
         tuning: Some(v1::BackfillTuning {
             target_ms: Some(plan.target_ms),
             most_rows: Some(plan.most_rows),

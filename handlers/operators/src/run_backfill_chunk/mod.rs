@@ -20,7 +20,11 @@ impl job::TxHandler for RunBackfillChunk {
 
     async fn handle(tx: &mut Tx, job: &Job) -> Result<Verdict> {
         Ok(match backfill::run_chunk(tx, job).await? {
-            Next::Again(pause) => Verdict::Snooze(pause),
+            // A job for each chunk: what one of them has used of its tries is nothing to the next.
+            Next::Again(pause) => {
+                tx.enqueue(job, pause).await?;
+                Verdict::Done
+            }
             Next::Over => Verdict::Done,
         })
     }

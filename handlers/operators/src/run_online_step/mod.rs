@@ -26,11 +26,14 @@ impl job::IoHandler for RunOnlineStep {
         attempt.commit(tx).await?;
         let Some(statement) = statement else { return Ok(Verdict::Done) };
         tracing::info!(change = job.change, statement, "an online step begins");
-        if !run(attempt, &statement).await? {
-            return Ok(Verdict::Snooze(Duration::ZERO));
-        }
+        let ran = run(attempt, job.change, &statement).await;
         let mut tx = attempt.begin().await?;
-        job.settle(&mut tx).await?;
+        match ran {
+            Ok(true) => job.settle(&mut tx).await?,
+            Ok(false) => return Ok(Verdict::Snooze(Duration::ZERO)),
+            Err(error) if error.class() == Class::Refused => job.give_up(&mut tx, error.message()).await?,
+            Err(error) => return Err(error),
+        }
         attempt.complete(tx).await?;
         Ok(Verdict::Done)
     }
@@ -38,11 +41,11 @@ impl job::IoHandler for RunOnlineStep {
 
 /// Runs it over a session of its own; false where a drain has cut it off. What it leaves half done is cleaned up then,
 /// and once more before it is tried again.
-async fn run(attempt: &Attempt, statement: &str) -> Result<bool> {
+async fn run(attempt: &Attempt, change: i64, statement: &str) -> Result<bool> {
     let mut conn = attempt.session().await?;
     let pid = online::pid(&mut conn).await?;
     let is_cut_off = {
-        let mut running = std::pin::pin!(online::run(&mut conn, statement));
+        let mut running = std::pin::pin!(online::run(&mut conn, change, statement));
         tokio::select! {
             ran = &mut running => {
                 ran?;

@@ -1,6 +1,7 @@
 //! Migrations.
 use crate::{output::Output, settings::Settings};
 use clap::Args;
+use gavel::schema::{PROGRAMS, SOURCES};
 use gavel_runtime::{changes::History, schema};
 use serde_json::json;
 
@@ -20,7 +21,8 @@ impl Migrate {
         if self.create_database {
             schema::create_database(&url).await?;
         }
-        let applied = schema::migrate(&url, &gavel::EXPAND, &History::read(gavel::schema::SOURCES)?).await?;
+        let history = History::read(SOURCES)?;
+        let applied = schema::migrate(&url, &gavel::EXPAND, (&history, PROGRAMS)).await?;
         let rows: Vec<_> = applied.iter().map(|name| vec![name.clone()]).collect();
         output.table(&json!({ "applied": applied }), &["applied"], &rows);
         Ok(())

@@ -7,7 +7,7 @@ const NAIVE: &str = "\\set n random(1, :items)
 BEGIN;
 SELECT version AS version, coalesce(price_minor, 1000000) AS price, item_id AS item FROM items
   WHERE item_id = ('00000000-0000-4000-8000-' || lpad(to_hex(:n::int), 12, '0'))::uuid FOR UPDATE \\gset
-INSERT INTO bids (bid_id, item_id, sequence, bidder_id, amount_minor, decided_at)
+INSERT INTO bids (bid_id, item_id, sequence, bidder_id, max_amount_minor, decided_at)
   VALUES (gen_random_uuid(), :item::uuid, :version::bigint + 1, 'bidder-1', :price::bigint + 1000, clock_timestamp());
 UPDATE items SET price_minor = :price::bigint + 1000, leader_id = 'bidder-1', bid_count = bid_count + 1,
                  version = :version::bigint + 1

@@ -216,7 +216,10 @@ fn figures(samples: &[Sample], phases: &[(f64, String)], rows: i64) -> serde_jso
         took.sort_by(f64::total_cmp);
         took
     };
-    let (before, during) = (within(begin("before") + 2.0, begin("expand")), within(begin("backfill"), begin("filled")));
+    let (before, during) = (
+        within(begin("before").midpoint(begin("expand")), begin("expand")),
+        within(begin("backfill"), begin("filled")),
+    );
     let all = within(0.0, f64::INFINITY);
     let (p99_before, p99_during) = (percentile(&before, 99), percentile(&during, 99));
     json!({

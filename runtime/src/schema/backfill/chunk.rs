@@ -1,4 +1,5 @@
-//! One chunk: statements over rows that follow each other, as many as its time allows, in one transaction.
+//! One chunk: one statement over rows that follow each other, in a transaction of its own. Where it takes too long, or
+//! somebody holds its rows, it is undone and tried on half of them.
 use super::{
     keys::Key,
     plan::{LEAST_ROWS, MOST_ROWS, Plan},
@@ -7,20 +8,19 @@ use crate::{Result, base::failpoint, changes::Backfill};
 use sqlx::{Executor, PgConnection, error::DatabaseError};
 use std::time::{Duration, Instant};
 
-/// A statement of a chunk waits for a lock no longer than this, and takes no longer than that.
-const LIMITS: &str = "SAVEPOINT chunk; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
-/// Statements that a chunk's time is meant for: each is undone by itself where it takes too long.
-const STATEMENTS: u32 = 3;
+/// A statement waits for a lock no longer than this, and takes no longer than that. It holds until the transaction's
+/// end, whose other statements are short.
+const LIMITS: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
+/// Later walks look for the rows that are left, wherever they are: that may take longer.
+const LATER_LIMITS: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '60s'";
 /// A statement is tried so often before it is given up for now.
-const TRIES: u32 = 6;
+const TRIES: u32 = 3;
 
 /// What a chunk came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// It got further.
+    /// It got further, or to the end.
     Moved,
-    /// It reached the end.
-    AtEnd,
     /// Somebody holds its rows: later.
     Blocked(String),
     /// It can't work as it is.
@@ -29,52 +29,51 @@ pub(super) enum Chunk {
 
 /// Runs one.
 pub(super) async fn run(conn: &mut PgConnection, backfill: &Backfill, plan: &mut Plan) -> Result<Chunk> {
-    let (began, target) = (Instant::now(), Duration::from_millis(u64::try_from(plan.target_ms).unwrap_or(1)));
+    let target = Duration::from_millis(u64::try_from(plan.target_ms).unwrap_or(1));
     let key = Key::of(conn, backfill).await?;
+    conn.execute(if plan.pass > 1 { LATER_LIMITS } else { LIMITS }).await?;
     let mut tries = 0;
     loop {
-        let Some((from, upper)) = plan.cursor.clone().zip(plan.upper.clone()) else { return Ok(Chunk::AtEnd) };
-        let (upto, next) = key.probe(conn, (&from, &upper), plan.chunk_rows, plan.pass > 1).await?;
-        let is_whole = upto.is_some();
-        let upto = upto.unwrap_or_else(|| upper.clone());
-        let statement_began = Instant::now();
-        conn.execute(LIMITS).await?;
-        match key.fill(conn, &from, &upto).await {
-            Ok(changed) => {
+        let began = Instant::now();
+        conn.execute("SAVEPOINT chunk").await?;
+        let error = match step(conn, &key, plan).await {
+            Ok(()) => {
                 conn.execute("RELEASE SAVEPOINT chunk").await?;
                 failpoint::hit("run_backfill_chunk", "after_statement");
-                let changed = i64::try_from(changed).unwrap_or(i64::MAX);
-                plan.rows_changed += changed;
-                plan.rows_passed += if is_whole { i64::from(plan.chunk_rows) } else { changed };
-                plan.cursor = next;
-                plan.chunk_rows = next_size(plan, statement_began.elapsed(), target / STATEMENTS);
-                tries = 0;
-                if plan.cursor.is_none() {
-                    return Ok(Chunk::AtEnd);
-                }
-                if began.elapsed() + statement_began.elapsed() / 2 >= target {
-                    return Ok(Chunk::Moved);
-                }
+                plan.chunk_rows = next_size(plan, began.elapsed(), target);
+                return Ok(Chunk::Moved);
             }
-            Err(error) => {
-                let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default().into_owned();
-                if code.is_empty() {
-                    return Err(error.into());
-                }
-                conn.execute("ROLLBACK TO SAVEPOINT chunk").await?;
-                if !matches!(&*code, "57014" | "55P03" | "40P01") {
-                    return Ok(Chunk::Failed(error.to_string()));
-                }
-                tries += 1;
-                plan.halvings += 1;
-                plan.chunk_rows = (plan.chunk_rows / 2).max(LEAST_ROWS);
-                // What was done before stays, and is committed: others wait for its rows.
-                if tries == TRIES || began.elapsed() >= target {
-                    return Ok(Chunk::Blocked(error.to_string()));
-                }
-            }
+            Err(error) => error,
+        };
+        let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default().into_owned();
+        if code.is_empty() || code.starts_with("08") || code.starts_with("57P") {
+            return Err(error.into());
+        }
+        conn.execute("ROLLBACK TO SAVEPOINT chunk").await?;
+        if !matches!(&*code, "57014" | "55P03" | "40P01") {
+            return Ok(Chunk::Failed(error.to_string()));
+        }
+        tries += 1;
+        plan.halvings += 1;
+        plan.chunk_rows = (plan.chunk_rows / 2).max(LEAST_ROWS);
+        if tries == TRIES {
+            return Ok(Chunk::Blocked(error.to_string()));
         }
     }
+}
+
+/// Fills the next rows, and moves the cursor behind them.
+async fn step(conn: &mut PgConnection, key: &Key<'_>, plan: &mut Plan) -> Result<(), sqlx::Error> {
+    let Some((from, upper)) = plan.cursor.clone().zip(plan.upper.clone()) else { return Ok(()) };
+    let Some(found) = key.probe(conn, (&from, &upper), plan.chunk_rows, plan.pass > 1).await? else {
+        plan.cursor = None;
+        return Ok(());
+    };
+    let changed = i64::try_from(key.fill(conn, &found.from, &found.upto).await?).unwrap_or(i64::MAX);
+    plan.rows_changed += changed;
+    plan.rows_passed += found.rows.map_or(changed, i64::from);
+    plan.cursor = found.next;
+    Ok(())
 }
 
 /// Rows of the next statement: a fifth more where this one was quick, half where it was slow.

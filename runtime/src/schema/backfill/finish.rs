@@ -11,6 +11,7 @@ use crate::{
     changes::{Backfill, Change},
     schema::{ledger, presence},
 };
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -19,42 +20,48 @@ const OLD_ENDS_WITHIN: Duration = Duration::from_secs(3);
 /// Rows that are left after so many walks, with no old program alive, are no matter of waiting.
 const MOST_PASSES: i32 = 10;
 
-/// Every key was walked.
-pub(super) async fn at_end(tx: &mut Tx, of: (&Change, &Backfill), plan: &mut Plan) -> Result<Next> {
-    let (_, backfill) = of;
-    let differing = keys::differing(tx.conn(), backfill).await?;
-    note(plan, "rows_that_differ", json!(differing));
-    if differing == 0 {
-        return go_online(tx, plan, backfill.online.len()).await;
-    }
-    if plan.pass >= MOST_PASSES {
-        let why = format!("{differing} rows are not filled after {} walks", plan.pass);
-        plan.turn(tx.conn(), "paused", (ENGINE, &why)).await?;
-        return Ok(Next::Over);
-    }
-    "waiting".clone_into(&mut plan.stage);
-    wait_for_old(tx, of, plan).await
+/// What is found once every key was walked.
+pub(super) struct Found {
+    /// Programs that live and write the old form, as of before the rows were counted.
+    old: Vec<String>,
+    differing: i64,
+    ends: Option<(Vec<String>, Vec<String>)>,
+    at: DateTime<Utc>,
 }
 
-/// Begins another walk once nobody lives who writes the old form.
-pub(super) async fn wait_for_old(
-    tx: &mut Tx,
-    (change, backfill): (&Change, &Backfill),
-    plan: &mut Plan,
-) -> Result<Next> {
+/// Looks who lives, and then which rows are not filled: whoever is gone by then has written all that they ever will.
+pub(super) async fn look(tx: &mut Tx, (change, backfill): (&Change, &Backfill)) -> Result<Found> {
     let programs = tx.evolution().programs();
     let living = presence::living(tx.conn(), programs).await?;
-    let old: Vec<_> = living.iter().filter(|process| process.knows < change.number).map(ToString::to_string).collect();
-    if !old.is_empty() {
-        plan.throttled_by = format!("rows are still written in the old form, by {}", old.join("; "));
+    let old = living.iter().filter(|process| process.knows < change.number).map(ToString::to_string).collect();
+    let differing = keys::differing(tx.conn(), backfill).await?;
+    let ends = keys::Key::of(tx.conn(), backfill).await?.ends(tx.conn()).await?;
+    let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?;
+    Ok(Found { old, differing, ends, at })
+}
+
+/// Goes on to the online steps where every row is filled; else waits for the end of old programs, and walks once more.
+pub(super) async fn conclude(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, found: &Found) -> Result<Next> {
+    note(plan, "rows_that_differ", json!(found.differing));
+    plan.looked_at = Some(found.at);
+    if !found.old.is_empty() && (found.differing > 0 || backfill.awaits_old) {
+        "waiting".clone_into(&mut plan.stage);
+        plan.throttled_by = format!("rows are still written in the old form, by {}", found.old.join("; "));
         plan.save(tx.conn()).await?;
         return Ok(Next::Again(OLD_ENDS_WITHIN));
     }
-    let key = keys::Key::of(tx.conn(), backfill).await?;
-    let (cursor, upper) = key.ends(tx.conn()).await?.unzip();
-    (plan.cursor, plan.upper) = (cursor, upper);
-    plan.pass += 1;
     plan.throttled_by.clear();
+    if found.differing == 0 {
+        return go_online(tx, plan, backfill.online.len()).await;
+    }
+    if plan.pass >= MOST_PASSES {
+        let why = format!("{} rows are not filled after {} walks", found.differing, plan.pass);
+        plan.turn(tx.conn(), "paused", (ENGINE, &why)).await?;
+        return Ok(Next::Over);
+    }
+    (plan.cursor, plan.upper) = found.ends.clone().unzip();
+    plan.pass += 1;
+    (plan.rows_estimated, plan.rows_passed) = (found.differing, 0);
     "chunks".clone_into(&mut plan.stage);
     plan.save(tx.conn()).await?;
     Ok(Next::Again(Duration::ZERO))
@@ -81,10 +88,8 @@ pub(super) async fn done(tx: &mut Tx, plan: &mut Plan) -> Result<()> {
         note(plan, name, json!(value));
     }
     note(plan, "halvings", json!(plan.halvings));
-    plan.finished_at = Some(plan.progressed_at);
+    plan.finished_at = Some(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?);
     plan.turn(tx.conn(), "done", (ENGINE, "every row is filled")).await?;
-    plan.why.clear();
-    plan.save(tx.conn()).await?;
     ledger::begin_epoch(tx.conn()).await?;
     tracing::info!(plan = plan.name, rows, chunks, busy_ms, "the backfill is done");
     Ok(())

@@ -52,30 +52,31 @@ impl<'a> Key<'a> {
         Ok(first.zip(last))
     }
 
-    /// Where `rows` rows from that key on end, and which key comes after them. Only rows that differ are looked at,
-    /// where that is asked for.
+    /// The next `rows` rows from that key on; none where there are no more. In later walks only those that are not
+    /// filled are looked for: between them there may be any number of others.
     pub(super) async fn probe(
         &self,
         conn: &mut PgConnection,
         (from, upper): (&[String], &[String]),
         rows: i32,
-        only_differing: bool,
-    ) -> Result<(Option<Vec<String>>, Option<Vec<String>>)> {
+        is_later: bool,
+    ) -> Result<Option<Found>, sqlx::Error> {
         let (columns, count) = (self.columns(), self.types.len());
-        let differs = if only_differing { format!(" AND ({})", self.backfill.differs) } else { String::new() };
+        let differs = if is_later { format!(" AND ({})", self.backfill.differs) } else { String::new() };
+        // The first walk takes all rows as they come: where the next ones end is all that is asked.
+        let which = if is_later { format!("LIMIT {}", rows + 1) } else { format!("OFFSET {} LIMIT 2", rows - 1) };
         let read = format!(
             "SELECT ARRAY[{}] FROM {} WHERE ({columns}) >= ({}) AND ({columns}) <= ({}){differs}
-             ORDER BY {columns} OFFSET {} LIMIT 2",
+             ORDER BY {columns} {which}",
             self.as_texts(),
             self.backfill.table,
             self.parameters(1),
             self.parameters(1 + count),
-            rows - 1,
         );
         let query = from.iter().chain(upper).fold(sqlx::query_scalar(&read), QueryScalar::bind);
-        let mut found: Vec<Vec<String>> = query.fetch_all(conn).await?;
-        let next = (found.len() > 1).then(|| found.remove(1));
-        Ok((found.pop(), next))
+        let found: Vec<Vec<String>> = query.fetch_all(conn).await?;
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        Ok(if is_later { later(found, rows) } else { Some(first(found, from, upper, rows)) })
     }
 
     /// Runs the backfill's statement on the rows from one key up to another, both included; gives how many it changed.
@@ -90,6 +91,37 @@ impl<'a> Key<'a> {
         let query = from.iter().chain(upto).fold(sqlx::query(&sql), Query::bind);
         Ok(query.execute(conn).await?.rows_affected())
     }
+}
+
+/// Rows that follow each other.
+pub(super) struct Found {
+    pub(super) from: Vec<String>,
+    pub(super) upto: Vec<String>,
+    /// The first key after them; none where there is none.
+    pub(super) next: Option<Vec<String>>,
+    /// How many; none where fewer than were asked for are left.
+    pub(super) rows: Option<i32>,
+}
+
+/// Of the first walk: the last of so many rows, and the one after it.
+fn first(found: Vec<Vec<String>>, from: &[String], upper: &[String], rows: usize) -> Found {
+    let mut found = found.into_iter();
+    let last = found.next();
+    Found {
+        from: from.to_vec(),
+        rows: last.as_ref().and_then(|_| i32::try_from(rows).ok()),
+        upto: last.unwrap_or_else(|| upper.to_vec()),
+        next: found.next(),
+    }
+}
+
+/// Of a later walk: all keys that are left, up to so many and one more.
+fn later(mut found: Vec<Vec<String>>, rows: usize) -> Option<Found> {
+    let next = if found.len() > rows { found.pop() } else { None };
+    let rows = i32::try_from(found.len()).ok();
+    let upto = found.pop()?;
+    let from = if found.is_empty() { upto.clone() } else { found.swap_remove(0) };
+    Some(Found { from, upto, next, rows })
 }
 
 /// Counts the rows of a backfill's table that are not filled.

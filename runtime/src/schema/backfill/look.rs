@@ -1,13 +1,13 @@
 //! Whether a backfill may go on now: what it would be in the way of.
 use super::plan::Plan;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use std::fmt::Write;
 
 /// Protected calls this many times slower than the limit are in distress.
 const CRITICAL: f64 = 4.0;
-/// So many looks in a row that find that pause the backfill.
-const CRITICAL_LOOKS: i32 = 3;
+/// Distress that lasts for longer pauses the backfill: longer than what a single call does to a percentile.
+const CRITICAL_FOR: TimeDelta = TimeDelta::seconds(15);
 /// Sessions that wait for the table itself, not its rows.
 const MOST_WAITERS: i64 = 0;
 
@@ -16,8 +16,8 @@ const MOST_WAITERS: i64 = 0;
 pub(super) struct Look {
     /// The furthest replica's delay.
     pub(super) lag_ms: i64,
-    /// True where there are none, or this role is told of them.
-    pub(super) sees_replicas: bool,
+    /// True if this role is told of other roles' sessions, of replicas and of vacuums.
+    pub(super) sees_all: bool,
     /// Where the server's log is, in bytes.
     pub(super) wal_lsn: i64,
     /// The server prevents a wraparound on the table: nothing is more urgent. An ordinary vacuum is a backfill's friend.
@@ -41,7 +41,7 @@ pub(super) enum Advice {
 pub(super) async fn look(conn: &mut PgConnection, table: &str) -> Result<Look, sqlx::Error> {
     let read = "SELECT
         (SELECT coalesce(max(extract(epoch FROM replay_lag)) * 1000, 0)::bigint FROM pg_stat_replication) AS lag_ms,
-        NOT EXISTS (SELECT FROM pg_stat_replication WHERE state IS NULL) AS sees_replicas,
+        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all,
         (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS wal_lsn,
         EXISTS (SELECT FROM pg_stat_activity a JOIN pg_locks l USING (pid)
                 WHERE a.backend_type = 'autovacuum worker' AND a.query LIKE '%(to prevent wraparound)%'
@@ -56,17 +56,16 @@ pub(super) async fn look(conn: &mut PgConnection, table: &str) -> Result<Look, s
 impl Look {
     /// Decides, and notes in the plan what the next look needs.
     pub(super) fn advise(&self, plan: &mut Plan) -> Advice {
-        if !self.sees_replicas {
-            return Advice::Abort(
-                "this worker's role is not told how far replicas are; grant it pg_monitor".to_owned(),
-            );
+        if !self.sees_all {
+            let why = "this worker's role is not told how far replicas are and what is vacuumed; grant it pg_monitor";
+            return Advice::Abort(why.to_owned());
         }
         let advice = self.advice(plan);
         let is_critical = self.p99_ms.is_some_and(|p99| p99 > f64::from(plan.p99_limit_ms) * CRITICAL);
-        plan.critical_looks = if is_critical { plan.critical_looks + 1 } else { 0 };
+        plan.critical_since = if is_critical { plan.critical_since.or(Some(self.now)) } else { None };
         (plan.wal_lsn, plan.looked_at) = (self.wal_lsn, Some(self.now));
-        if plan.critical_looks >= CRITICAL_LOOKS {
-            plan.critical_looks = 0;
+        if plan.critical_since.is_some_and(|since| self.now - since >= CRITICAL_FOR) {
+            plan.critical_since = None;
             let p99 = self.p99_ms.unwrap_or_default();
             return Advice::Abort(format!(
                 "protected calls are in distress: p99 {p99:.0} ms, limit {} ms",

@@ -1,13 +1,16 @@
 //! What operators do with backfills, in the caller's transaction.
 use super::{
     job::{NOW, RunBackfillChunk, RunOnlineStep},
-    keys::Key,
+    keys::{Key, differing_row},
     known::backfill_of,
     plan::{LEAST_ROWS, MOST_ROWS, NewPlan, Plan},
 };
 use crate::{Class, Error, Pool, Result, Tx, base::ids, changes::Backfill};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+
+/// Any constant: "GAVB".
+const START_LOCK: i64 = 0x4741_5642;
 
 /// What can be set, and changed while it runs. What is none stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
@@ -77,9 +80,13 @@ pub async fn start(tx: &mut Tx, number: i64, tuning: &Tuning, (by, reason): (&st
     if !sqlx::query_scalar::<_, bool>(expanded).bind(number).fetch_one(tx.conn()).await? {
         return Err(refused(format!("{} is not expanded yet: apply the migrations first", change.name)));
     }
-    // Two who start it at once take turns.
-    sqlx::query("LOCK TABLE backfills IN SHARE ROW EXCLUSIVE MODE").execute(tx.conn()).await?;
-    if let Some(plan) = Plan::lock(tx.conn(), number).await?.filter(|plan| plan.state != "cancelled") {
+    // Two who start something at once take turns.
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(START_LOCK).execute(tx.conn()).await?;
+    let running = Plan::lock(tx.conn(), number).await?.filter(|plan| plan.state != "cancelled");
+    // One that was done, and after which somebody has written the old form again, is begun anew.
+    let is_over = running.as_ref().is_some_and(|plan| plan.state == "done");
+    let is_undone = is_over && differing_row(tx.conn(), &backfill).await?.is_some();
+    if let Some(plan) = running.filter(|_| !is_undone) {
         let since = plan.started_at.format("%Y-%m-%dT%H:%M:%SZ");
         return Err(refused(format!(
             "{} is {} already, started by {} at {since}",
@@ -143,7 +150,11 @@ pub async fn cancel(tx: &mut Tx, number: i64, who: (&str, &str)) -> Result<Plan>
 /// Lets one that is paused go on where it was.
 pub async fn resume(tx: &mut Tx, number: i64, who: (&str, &str)) -> Result<Plan> {
     let mut plan = change_state(tx, number, &["paused"], "running", who).await?;
-    plan.generation = ids::random();
+    if plan.stage != "online" {
+        // A job of before that is still there does nothing any more. An online step that has begun may count.
+        plan.generation = ids::random();
+    }
+    plan.pass = plan.pass.min(1);
     plan.progressed_at = now_of(tx).await?;
     plan.save(tx.conn()).await?;
     let (change, generation) = (number, plan.generation);

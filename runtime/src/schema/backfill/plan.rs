@@ -14,7 +14,7 @@ pub(crate) const MOST_ROWS: i32 = 20_000;
 const COLUMNS: &str = "change, name, table_name, generation, state, stage, online_step, pass, why, cursor, upper, \
                        chunk_rows, target_ms, most_rows, rest_ratio, p99_limit_ms, wal_limit_bytes_s, lag_limit_ms, \
                        rows_estimated, rows_passed, rows_changed, chunks, busy_ms, rate, throttled_by, throttled_ms, \
-                       halvings, critical_looks, wal_lsn, looked_at, started_at, started_by, progressed_at, \
+                       halvings, critical_since, wal_lsn, looked_at, started_at, started_by, progressed_at, \
                        finished_at, evidence";
 
 /// A plan's row.
@@ -58,7 +58,7 @@ pub struct Plan {
     pub lag_limit_ms: i32,
     /// Rows to walk, as the planner's statistics had it.
     pub rows_estimated: i64,
-    /// Rows walked, in all passes.
+    /// Rows walked, in this walk.
     pub rows_passed: i64,
     /// Rows changed.
     pub rows_changed: i64,
@@ -74,8 +74,8 @@ pub struct Plan {
     pub throttled_ms: i64,
     /// Statements that were halved because they took too long.
     pub halvings: i32,
-    /// Looks in a row that found the protected calls in distress.
-    pub critical_looks: i32,
+    /// Since when the protected calls have been in distress.
+    pub critical_since: Option<DateTime<Utc>>,
     /// Where the server's log was at the last look, in bytes.
     pub wal_lsn: i64,
     /// When that was.
@@ -99,6 +99,12 @@ impl Plan {
         sqlx::query_as(&read).bind(change).fetch_optional(conn).await
     }
 
+    /// The plan of a change as it is now; none where it was never started.
+    pub(crate) async fn read(conn: &mut PgConnection, change: i64) -> Result<Option<Self>, sqlx::Error> {
+        let read = format!("SELECT {COLUMNS} FROM backfills WHERE change = $1");
+        sqlx::query_as(&read).bind(change).fetch_optional(conn).await
+    }
+
     /// All plans, by number.
     pub(crate) async fn all(conn: impl sqlx::PgExecutor<'_>) -> Result<Vec<Self>, sqlx::Error> {
         sqlx::query_as(&format!("SELECT {COLUMNS} FROM backfills ORDER BY change")).fetch_all(conn).await
@@ -109,8 +115,8 @@ impl Plan {
         let update = "UPDATE backfills SET generation = $2, state = $3, stage = $4, online_step = $5, pass = $6,
                         why = $7, cursor = $8, upper = $9, chunk_rows = $10, target_ms = $11, most_rows = $12,
                         rest_ratio = $13, p99_limit_ms = $14, wal_limit_bytes_s = $15, lag_limit_ms = $16,
-                        rows_passed = $17, rows_changed = $18, chunks = $19, busy_ms = $20, rate = $21,
-                        throttled_by = $22, throttled_ms = $23, halvings = $24, critical_looks = $25, wal_lsn = $26,
+                        rows_estimated = $31, rows_passed = $17, rows_changed = $18, chunks = $19, busy_ms = $20, rate = $21,
+                        throttled_by = $22, throttled_ms = $23, halvings = $24, critical_since = $25, wal_lsn = $26,
                         looked_at = $27, progressed_at = $28, finished_at = $29, evidence = $30
                       WHERE change = $1";
         let update = sqlx::query(update).bind(self.change).bind(self.generation).bind(&self.state).bind(&self.stage);
@@ -119,8 +125,9 @@ impl Plan {
         let update = update.bind(self.p99_limit_ms).bind(self.wal_limit_bytes_s).bind(self.lag_limit_ms);
         let update = update.bind(self.rows_passed).bind(self.rows_changed).bind(self.chunks).bind(self.busy_ms);
         let update = update.bind(self.rate).bind(&self.throttled_by).bind(self.throttled_ms).bind(self.halvings);
-        let update = update.bind(self.critical_looks).bind(self.wal_lsn).bind(self.looked_at);
-        let update = update.bind(self.progressed_at).bind(self.finished_at).bind(&self.evidence);
+        let update = update.bind(self.critical_since).bind(self.wal_lsn).bind(self.looked_at);
+        let update =
+            update.bind(self.progressed_at).bind(self.finished_at).bind(&self.evidence).bind(self.rows_estimated);
         update.execute(conn).await.map(drop)
     }
 
@@ -135,8 +142,10 @@ impl Plan {
                       VALUES ($1, $2, $3, $4, $5)";
         let insert = sqlx::query(insert).bind(self.change).bind(&self.state).bind(to).bind(by).bind(reason);
         insert.execute(&mut *conn).await?;
+        if self.state != to {
+            self.why = if to == "running" || to == "done" { String::new() } else { reason.to_owned() };
+        }
         to.clone_into(&mut self.state);
-        self.why = if to == "running" { String::new() } else { reason.to_owned() };
         self.save(conn).await
     }
 
@@ -150,7 +159,7 @@ impl Plan {
                         pass = 1, why = '', cursor = excluded.cursor, upper = excluded.upper,
                         rows_estimated = excluded.rows_estimated, chunk_rows = excluded.chunk_rows, rows_passed = 0,
                         rows_changed = 0, chunks = 0, busy_ms = 0, rate = 0, throttled_by = '', throttled_ms = 0,
-                        halvings = 0, critical_looks = 0, started_at = clock_timestamp(),
+                        halvings = 0, critical_since = NULL, started_at = clock_timestamp(),
                         started_by = excluded.started_by, progressed_at = clock_timestamp(), finished_at = NULL,
                         evidence = '{}'";
         let insert = sqlx::query(insert).bind(change.number).bind(&change.name).bind(new.table).bind(new.generation);
@@ -175,10 +184,9 @@ impl Plan {
         insert.bind(LEAST_ROWS).bind(evidence).execute(conn).await.map(drop)
     }
 
-    /// Rows that are left of this pass, as far as is known.
+    /// Rows that are left of this walk, as far as is known.
     pub fn left(&self) -> i64 {
-        let of_this_pass = self.rows_passed - i64::from(self.pass - 1) * self.rows_estimated;
-        if self.cursor.is_none() { 0 } else { (self.rows_estimated - of_this_pass).max(0) }
+        if self.cursor.is_none() { 0 } else { (self.rows_estimated - self.rows_passed).max(0) }
     }
 }
 

@@ -126,7 +126,7 @@ export declare type Backfill = Message<"gavel.v1.Backfill"> & {
   pass: number;
 
   /**
-   * It has not come further for minutes, and does not say that it waits.
+   * No worker has looked at it for minutes.
    *
    * @generated from field: bool is_stuck = 19;
    */
