@@ -118,6 +118,13 @@ async fn a_program_whose_form_is_gone_does_not_start() {
 }
 
 #[tokio::test]
+async fn the_files_of_all_changes_are_as_they_should_be() {
+    let system = System::new().await;
+    let said = system.bidctl(&["schema", "lint"]).await.expect("no findings");
+    assert!(said.contains("(none)"), "{said}");
+}
+
+#[tokio::test]
 async fn what_is_misspelled_or_early_is_told_what_there_is() {
     let system = System::with_old_bids(100).await;
     for (arguments, told) in [

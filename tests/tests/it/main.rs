@@ -44,6 +44,7 @@ mod poison;
 mod probe;
 mod protocols;
 mod quiet;
+mod recipes;
 mod relay;
 mod restarts;
 mod scaling;

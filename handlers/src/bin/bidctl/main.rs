@@ -11,6 +11,7 @@ mod handlers;
 mod identity;
 mod item;
 mod jobs;
+mod lint;
 mod migrate;
 mod names;
 mod ops;

@@ -2,6 +2,7 @@
 //! itself, as whoever owns the tables.
 use crate::{
     backfill::{self, Number},
+    lint,
     migrate::Migrate,
     output::Output,
     refused::Refused,
@@ -33,6 +34,8 @@ pub(crate) enum Schema {
     Revert(Step),
     /// Drop an old form for good, once it was out of reach for long enough
     Drop(Step),
+    /// Look over the files of all changes, as CI does before they land
+    Lint,
 }
 
 #[derive(Args)]
@@ -62,6 +65,7 @@ impl Schema {
             Self::Backfill(backfill) => backfill.run(settings, output).await,
             Self::Contract(step) => step.run(Transition::Contract, settings, output).await,
             Self::Revert(step) => step.run(Transition::Revert, settings, output).await,
+            Self::Lint => lint::run(output),
             Self::Drop(step) => step.run(Transition::Drop, settings, output).await,
         }
     }

@@ -1,0 +1,178 @@
+//! Looks over the files of changes before they land: squawk's rules, and Gavel's own.
+use crate::{output::Output, refused::Refused};
+use anyhow::bail;
+use gavel::schema::SOURCES;
+use gavel_runtime::changes::History;
+use serde_json::{Value, json};
+use sqlx::migrate::Migration;
+use squawk_linter::{Linter, Rule};
+use squawk_syntax::SourceFile;
+
+/// Changes up to this one had landed before anybody looked.
+const EXEMPT: i64 = 25;
+/// Rules that contradict what is done here: `bidctl migrate` sets the time-outs, each file is run once, and types are
+/// chosen.
+const OTHERWISE: [Rule; 3] = [Rule::RequireTimeoutSettings, Rule::PreferRobustStmts, Rule::PreferBigintOverInt];
+/// What a contract and a drop are there for.
+const TAKES_AWAY: [Rule; 5] =
+    [Rule::BanDropColumn, Rule::BanDropTable, Rule::BanDropNotNull, Rule::RenamingColumn, Rule::RenamingTable];
+/// Where the recipes are.
+const RECIPES: &str = "docs/schema-evolution.md";
+
+/// What is wrong with a file.
+struct Finding {
+    file: String,
+    line: usize,
+    rule: String,
+    what: String,
+    recipe: &'static str,
+}
+
+pub(crate) fn run(output: Output) -> anyhow::Result<()> {
+    let mut findings = Vec::new();
+    if let Err(error) = History::read(SOURCES) {
+        let fault =
+            |what: &String| finding("migrations", 0, "files-belong-together", what.clone(), "#what-the-headers-say");
+        findings.extend(error.0.iter().map(fault));
+    }
+    let phases = [
+        ("expand", SOURCES.expand),
+        ("backfill", SOURCES.backfill),
+        ("contract", SOURCES.contract),
+        ("drop", SOURCES.drop),
+    ];
+    for (phase, file) in phases.iter().flat_map(|(phase, files)| files.iter().map(move |file| (*phase, file))) {
+        if file.version > EXEMPT {
+            findings.extend(look_at(phase, file));
+        }
+    }
+    let rows: Vec<_> = findings.iter().map(Finding::as_row).collect();
+    let json = json!({ "findings": findings.iter().map(Finding::as_json).collect::<Vec<_>>() });
+    output.table(&json, &["where", "rule", "what", "recipe"], &rows);
+    if !findings.is_empty() {
+        bail!(Refused { code: "failed_precondition".to_owned(), message: format!("{} findings", findings.len()) });
+    }
+    Ok(())
+}
+
+fn finding(file: &str, line: usize, rule: &str, what: impl Into<String>, recipe: &'static str) -> Finding {
+    Finding { file: file.to_owned(), line, rule: rule.to_owned(), what: what.into(), recipe }
+}
+
+impl Finding {
+    fn as_row(&self) -> Vec<String> {
+        let place = format!("{}:{}", self.file, self.line);
+        vec![place, self.rule.clone(), self.what.clone(), format!("{RECIPES}{}", self.recipe)]
+    }
+
+    fn as_json(&self) -> Value {
+        json!({ "file": self.file, "line": self.line, "rule": self.rule, "what": self.what,
+                "recipe": format!("{RECIPES}{}", self.recipe) })
+    }
+}
+
+fn look_at(phase: &str, migration: &Migration) -> Vec<Finding> {
+    let name = format!("migrations/{phase}/{:04}_{}", migration.version, migration.description.replace(' ', "_"));
+    let sql = migration.sql.as_ref();
+    let mut findings = own(&name, phase, sql);
+    findings.extend(squawks(&name, phase, sql));
+    findings
+}
+
+/// Gavel's own rules.
+fn own(name: &str, phase: &str, sql: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let code = without_comments(sql);
+    let upper = code.to_uppercase();
+    let mut say = |rule: &str, what: &str, recipe| findings.push(finding(name, 1, rule, what, recipe));
+    if sql.contains("-- no-transaction") {
+        let statements = code.split(';').filter(|statement| !statement.trim().is_empty()).count();
+        if !sql.starts_with("-- no-transaction") || statements != 1 {
+            say("no-transaction", "the file must begin with it and hold one statement", "#what-the-headers-say");
+        }
+    }
+    if upper.contains("SELECT *") || upper.contains("RETURNING *") {
+        say("select-everything", "it fails once a column is added", "#why-not-simply");
+    }
+    if upper.contains("LOCK_TIMEOUT") {
+        say("lock-timeout", "whoever runs the file sets it", "#what-a-contract-wants-proved");
+    }
+    if phase == "expand" && [" DROP COLUMN", " RENAME ", "DROP TABLE"].iter().any(|word| upper.contains(word)) {
+        say("expand-takes-away", "old programs still need it: a contract takes it away", "#drop-a-column");
+    }
+    findings
+}
+
+fn without_comments(sql: &str) -> String {
+    sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// Squawk's. A contract and a drop are meant to take away what everybody has let go of.
+fn squawks(name: &str, phase: &str, sql: &str) -> Vec<Finding> {
+    // A backfill's bounds are no SQL by themselves.
+    let sql = sql.replace(":from", "'0'").replace(":upto", "'0'");
+    let parsed = SourceFile::parse(&sql);
+    let line = |offset: usize| sql[..offset.min(sql.len())].matches('\n').count() + 1;
+    let mut findings: Vec<_> = parsed
+        .errors()
+        .iter()
+        .map(|error| finding(name, line(usize::from(error.range().start())), "syntax", error.message(), ""))
+        .collect();
+    let mut linter = Linter::with_all_rules();
+    linter.settings.assume_in_transaction = !sql.starts_with("-- no-transaction");
+    linter.rules.retain(|rule| !OTHERWISE.contains(rule));
+    if matches!(phase, "contract" | "drop") {
+        linter.rules.retain(|rule| !TAKES_AWAY.contains(rule));
+    }
+    let violations = linter.lint(&parsed, &sql);
+    findings.extend(violations.into_iter().map(|found| {
+        let line = line(usize::from(found.text_range.start()));
+        finding(name, line, &found.code.to_string(), found.message.clone(), recipe_for(found.code))
+    }));
+    findings
+}
+
+/// The recipe that does it well.
+const fn recipe_for(rule: Rule) -> &'static str {
+    match rule {
+        Rule::ChangingColumnType => "#widen-a-primary-key",
+        Rule::RenamingColumn | Rule::RenamingTable => "#rename-a-column",
+        Rule::AddingNotNullableField | Rule::AddingRequiredField | Rule::AddingFieldWithDefault => {
+            "#add-not-null-with-a-default"
+        }
+        Rule::DisallowedUniqueConstraint | Rule::RequireConcurrentIndexCreation => "#add-a-unique-constraint",
+        Rule::AddingForeignKeyConstraint | Rule::ConstraintMissingNotValid => "#add-a-foreign-key",
+        Rule::BanDropColumn | Rule::BanDropTable => "#drop-a-column",
+        _ => "#recipes",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(phase: &str, sql: &str) -> Vec<String> {
+        let all = own("a", phase, sql).into_iter().chain(squawks("a", phase, sql));
+        all.map(|finding| finding.rule).collect()
+    }
+
+    #[test]
+    fn each_careless_statement_is_found_and_careful_ones_are_not() {
+        for (rule, sql) in [
+            ("changing-column-type", "ALTER TABLE bids ALTER COLUMN amount TYPE bigint;"),
+            ("constraint-missing-not-valid", "ALTER TABLE bids ADD CONSTRAINT positive CHECK (amount > 0);"),
+            ("require-concurrent-index-creation", "CREATE INDEX bids_amount_idx ON bids (amount);"),
+            ("expand-takes-away", "ALTER TABLE bids DROP COLUMN amount;"),
+            ("select-everything", "CREATE VIEW all_bids AS SELECT * FROM bids;"),
+            ("no-transaction", "-- An index.\n-- no-transaction\nCREATE INDEX CONCURRENTLY i ON bids (amount);"),
+            ("lock-timeout", "SET lock_timeout = 0; ALTER TABLE bids ADD COLUMN n bigint;"),
+        ] {
+            let found = rules("expand", sql);
+            assert!(found.iter().any(|found| found == rule), "{rule}: {found:?}");
+        }
+        let careful = "ALTER TABLE bids ADD COLUMN n bigint;\n\
+                       ALTER TABLE bids ADD CONSTRAINT n_positive CHECK (n > 0) NOT VALID;";
+        assert_eq!(rules("expand", careful), Vec::<String>::new());
+        assert_eq!(rules("drop", "ALTER TABLE bids DROP COLUMN n;"), Vec::<String>::new());
+    }
+}
