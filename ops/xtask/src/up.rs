@@ -21,6 +21,8 @@ use std::{
 };
 
 const LAYOUT: &str = "dev";
+/// The one worker there is fills rows as well, as the owner of the tables.
+const WORKER: [&str; 2] = ["--also", "run_backfill_chunk,run_online_step"];
 /// Title, start price in minor units, and how long the auction of each seeded item lasts.
 const SEED: [(&str, &str, &str); 5] = [
     ("A brass desk lamp", "1000", "5m"),
@@ -67,9 +69,9 @@ impl Up {
         step.done("migrated");
         let layout = servers.layout.clone();
         let system = System { layout: &layout, bins: &bins, variables: &variables };
-        let mut worker = system.start("bid-worker", layout.worker_ops_port(), &[])?;
+        let mut worker = system.start("bid-worker", &WORKER, layout.worker_ops_port(), &[])?;
         let own = service_environment(&servers, self.gateway.is_some());
-        let mut service = system.start("bid-service", layout.service_ops_port(), &own)?;
+        let mut service = system.start("bid-service", &[], layout.service_ops_port(), &own)?;
         let mut gateway = self.gateway.map(|program| system.start_gateway(program)).transpose()?;
         let item = system.seed()?;
         system.greet(&item, gateway.is_some())?;
@@ -163,6 +165,7 @@ impl System<'_> {
     fn start(
         &self,
         name: &'static str,
+        arguments: &'static [&'static str],
         ops_port: u16,
         variables: &[(&'static str, String)],
     ) -> anyhow::Result<Supervised<'_>> {
@@ -172,7 +175,11 @@ impl System<'_> {
         let (own, listen) = (variables.to_vec(), address.clone());
         let start = move || {
             let mut command = Command::new(self.bins.join(name));
-            command.current_dir(&self.layout.dir).envs(self.variables.iter().cloned()).env("GAVEL_OPS_LISTEN", &listen);
+            command
+                .args(arguments)
+                .current_dir(&self.layout.dir)
+                .envs(self.variables.iter().cloned())
+                .env("GAVEL_OPS_LISTEN", &listen);
             Child::start(self.layout, name, "TERM", command.envs(own.iter().map(|(name, value)| (name, value))))
         };
         let mut program = Supervised::start(start, move || ureq::get(&url).call().is_ok())?;
