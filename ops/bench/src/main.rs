@@ -1,5 +1,6 @@
 //! Measures Gavel beside its baselines, in one run on the same servers. Started by `cargo xtask bench`.
 
+mod backfill;
 mod baselines;
 mod bids;
 mod edge;
@@ -114,6 +115,12 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
             let new = Releases::in_dir(new, out)?;
             let (old, rows) = (new.beside(old), rows.parse()?);
             rehearse::run(&rehearse::Stage { base, out, old, new, rows }).await
+        }
+        ["backfill", base, bins, out, rounds] => {
+            fs::create_dir_all(out)?;
+            let new = Releases::in_dir(bins, out)?;
+            let stage = rehearse::Stage { base, out, old: new.beside(bins), new, rows: 0 };
+            write(out, "backfill", &backfill::run(&stage, rounds.parse()?).await?)
         }
         ["edge-server", which] => edge::serve(which).await,
         ["jobs", base, node, out, rounds, backlog, ref only @ ..] => {

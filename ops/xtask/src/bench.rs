@@ -70,6 +70,12 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// A backfill beside one bulk UPDATE and beside batches as GitLab makes them; what its trigger costs
+    Backfill {
+        /// Rounds, of which the median counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// Watchers of one item beside, where there is a Go toolchain, Centrifugo's of a channel: how late an update comes,
     /// what one costs
     Watch {
@@ -112,6 +118,7 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
         What::Relay { rounds },
         What::Stats { rounds },
         What::Edge { rounds },
+        What::Backfill { rounds },
         What::Watch { only },
     ];
     all.into_iter().try_for_each(|what| Bench { what, smoke: true }.run())
@@ -126,6 +133,7 @@ impl Bench {
             What::Relay { rounds } => self.ours("relay", *rounds, None),
             What::Stats { rounds } => self.ours("stats", *rounds, None),
             What::Edge { rounds } => self.ours("edge", *rounds, None),
+            What::Backfill { rounds } => self.ours("backfill", *rounds, None),
             What::Watch { only } => self.ours("watch", 1, only.as_deref()),
         }
     }

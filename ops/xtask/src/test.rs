@@ -126,10 +126,16 @@ pub(crate) const EVERYTHING: [&str; 4] = ["--workspace", "--bins", "--tests", "-
 
 /// Builds, and says where the binaries are.
 pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {
+    build_with(what, release, &[])
+}
+
+/// The same, with variables for cargo.
+pub(crate) fn build_with(what: &[&str], release: bool, variables: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
     let profile = if release { "release" } else { "dev" };
     eprintln!("  … building (cargo build {})", what.join(" "));
     let mut cargo = Command::new("cargo");
-    run(cargo.arg("build").args(what).args(["--profile", profile]).current_dir(crate::root()))?;
+    cargo.arg("build").args(what).args(["--profile", profile]).current_dir(crate::root());
+    run(cargo.envs(variables.iter().copied()))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
     Ok(target.join(if release { "release" } else { "debug" }))
 }

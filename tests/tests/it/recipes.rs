@@ -13,8 +13,6 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-/// The largest key that a recipe's rows may have had before.
-const LAST_KEY: usize = 600;
 /// Writes of each program before the next phase.
 const SOME: u32 = 30;
 
@@ -94,7 +92,9 @@ async fn follow(title: &str, recipe: &Recipe) {
     let new = Writer::start(&system.db, block("new"), format!("{title}, the new program"));
     old.writes_on().await;
     if let Some(backfill) = recipe.get("backfill") {
-        for from in (1..=LAST_KEY).step_by(100) {
+        // Up to the last key there was after the expand: whatever came later has both forms.
+        let last = system.count("SELECT max(last_value)::bigint FROM pg_sequences").await;
+        for from in (1..=last).step_by(100) {
             let chunk = backfill.replace(":from", &from.to_string()).replace(":upto", &(from + 99).to_string());
             system.run(&chunk).await;
         }

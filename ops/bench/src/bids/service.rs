@@ -114,7 +114,7 @@ fn addresses_in(line: &str) -> Option<(String, String)> {
 }
 
 /// The time that the processors have spent on a process, in seconds.
-pub(super) fn processor_seconds(process: u32) -> anyhow::Result<f64> {
+pub(crate) fn processor_seconds(process: u32) -> anyhow::Result<f64> {
     /// Of a second, as Linux shows them whatever its own clock does.
     const TICKS: f64 = 100.0;
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;

@@ -8,4 +8,5 @@ mod rows;
 mod stage;
 
 pub(crate) use play::run;
+pub(crate) use rows::write as old_rows;
 pub(crate) use stage::Stage;

@@ -5,7 +5,7 @@ use sqlx::PgPool;
 const BATCH: i64 = 250_000;
 
 /// Writes old bids, of some thousand users, on items of a hundred bids each, and what consumers have made of them.
-pub(super) async fn write(db: &PgPool, bids: i64) -> anyhow::Result<()> {
+pub(crate) async fn write(db: &PgPool, bids: i64) -> anyhow::Result<()> {
     let items = "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor,
                                     leader_id, bid_count, version, starts_at, ends_at)
                  SELECT md5('item' || i)::uuid, 'sam', 'An old lamp', CASE WHEN i % 2 = 0 THEN 'EUR' ELSE 'USD' END, 100,

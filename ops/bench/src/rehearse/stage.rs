@@ -25,11 +25,11 @@ impl Stage<'_> {
         format!("{}/rehearsal", self.base)
     }
 
-    pub(super) async fn service(&self, release: &Releases) -> anyhow::Result<Process> {
+    pub(crate) async fn service(&self, release: &Releases) -> anyhow::Result<Process> {
         self.start(release, "bid-service", &[]).await
     }
 
-    pub(super) async fn worker(&self, release: &Releases, arguments: &[&str]) -> anyhow::Result<Process> {
+    pub(crate) async fn worker(&self, release: &Releases, arguments: &[&str]) -> anyhow::Result<Process> {
         self.start(release, "bid-worker", arguments).await
     }
 
@@ -40,12 +40,12 @@ impl Stage<'_> {
         release.start(program, arguments, &variables).await
     }
 
-    pub(super) async fn connect(&self, service: &Process) -> anyhow::Result<Vec<Client>> {
+    pub(crate) async fn connect(&self, service: &Process) -> anyhow::Result<Vec<Client>> {
         crate::bids::load::connect(&self.new, &service.address, CONNECTIONS).await
     }
 
     /// Runs a release's bidctl over the database itself.
-    pub(super) fn bidctl(&self, release: &Releases, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn bidctl(&self, release: &Releases, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.output(release, arguments)?;
         let said = said(&output);
         if !output.status.success() {
@@ -55,7 +55,7 @@ impl Stage<'_> {
     }
 
     /// The same, where it is meant to refuse: what it says.
-    pub(super) fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.output(&self.new, arguments)?;
         if output.status.success() {
             bail!("bidctl {} was meant to refuse: {}", arguments.join(" "), said(&output));
@@ -64,7 +64,7 @@ impl Stage<'_> {
     }
 
     /// As an operator, over a service.
-    pub(super) fn ops(&self, service: &Process, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn ops(&self, service: &Process, arguments: &[&str]) -> anyhow::Result<String> {
         let (url, token) = (format!("http://{}", service.ops_address), self.new.token_of("olga", "ops")?);
         self.bidctl(&self.new, &[arguments, &["--ops-url", &url, "--token", &token]].concat())
     }
