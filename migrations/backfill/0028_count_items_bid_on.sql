@@ -5,15 +5,10 @@
 -- awaits: old programs
 -- online: ALTER TABLE user_stats VALIDATE CONSTRAINT user_stats_items_bid_on_not_negative
 -- online: ANALYZE user_stats
-WITH uncounted AS (
-    SELECT user_id, item_id FROM user_items
+WITH counted AS (
+    UPDATE user_items SET is_counted = true
     WHERE (user_id, item_id) BETWEEN (:from) AND (:upto) AND NOT is_counted
-    ORDER BY user_id COLLATE "C", item_id
-    FOR UPDATE
-), counted AS (
-    UPDATE user_items u SET is_counted = true
-    FROM uncounted n WHERE u.user_id = n.user_id AND u.item_id = n.item_id
-    RETURNING u.user_id, u.item_id
+    RETURNING user_id, item_id
 ), added AS (
     INSERT INTO user_stats AS s (user_id, currency, items_bid_on)
     SELECT c.user_id, i.currency, count(*) FROM counted c JOIN items i USING (item_id)

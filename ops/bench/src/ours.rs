@@ -5,11 +5,14 @@ use crate::{
 };
 use gavel_runtime::{
     App, Result, Tx,
+    changes::{History, Sources},
     config::{Backends, Env},
     job::{self, Attempt, Job, Verdict},
+    schema,
     spec::{Limits, Queue, Spec, Trigger},
     testing::Worker,
 };
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, migrate::Migrator};
 use std::{
@@ -21,11 +24,21 @@ use std::{
 };
 
 pub(crate) static EXPAND: Migrator = sqlx::migrate!("../../migrations/expand");
+static BACKFILL: Migrator = sqlx::migrate!("../../migrations/backfill");
+static CONTRACT: Migrator = sqlx::migrate!("../../migrations/contract");
+static DROP: Migrator = sqlx::migrate!("../../migrations/drop");
 static RAN: AtomicU64 = AtomicU64::new(0);
 static PICKED_UP: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
 /// Jobs need no broker.
 const NOWHERE: &str = "amqp://127.0.0.1:1";
 const GRACE: Duration = Duration::from_secs(20);
+
+/// Makes a database what a new one is: with every change over.
+pub(crate) async fn migrate(database_url: &str) -> anyhow::Result<()> {
+    let sources = Sources { expand: &EXPAND, backfill: &BACKFILL, contract: &CONTRACT, drop: &DROP };
+    let history = History::read(sources)?;
+    schema::migrate(&SecretString::from(database_url.to_owned()), &EXPAND, (&history, &[])).await.map(drop)
+}
 
 /// Nothing, in a transaction.
 #[derive(Serialize, Deserialize)]

@@ -8,7 +8,15 @@ const BIDDERS: i64 = 200;
 
 #[tokio::test]
 async fn two_hundred_concurrent_bidders_leave_a_gapless_rising_ledger_and_one_leader() {
-    let system = System::new().await;
+    contend(&System::new().await).await;
+}
+
+#[tokio::test]
+async fn so_they_do_while_the_ledger_has_two_forms() {
+    contend(&System::expanded().await).await;
+}
+
+async fn contend(system: &System) {
     let (_service, api) = system.service().await;
     let seller = api.with_token(system.token("sam", "seller"));
     let item = seller.create("A contested lamp", Utc::now() + TimeDelta::hours(1)).await;

@@ -1,5 +1,5 @@
 //! PostgreSQL crashes and restarts under load. This test runs alone: it takes the server from all others.
-use gavel_tests::{Process, System, eventually};
+use gavel_tests::{Process, System, eventually, evolving::Operator};
 use sqlx::PgPool;
 use sqlxmq::JobBuilder;
 use std::{
@@ -68,4 +68,33 @@ async fn workers_recover_unaided_and_each_job_counts_once() {
     assert_eq!(notes.len(), distinct.len(), "none twice");
     let lost: Vec<_> = names.difference(&distinct).collect();
     assert!(lost.is_empty(), "confirmed and lost: {lost:?}");
+}
+
+#[tokio::test]
+async fn a_backfill_goes_on_by_itself_after_the_server_crashed_in_the_middle_of_it() {
+    let system = System::with_old_bids(5_000).await;
+    let durable = format!("ALTER DATABASE {} SET synchronous_commit = on", system.name());
+    sqlx::query(&durable).execute(&system.db).await.expect("set");
+    let (service, _api) = system.service().await;
+    let operator = Operator::at(&system, &service).await;
+    let slowly = ["start", "28", "--reason", "a test", "--most-rows", "100", "--rest-ratio", "20"];
+    operator.backfill(&slowly).await.expect("started");
+    let _worker = system.worker_with(&["--only", "run_backfill_chunk,run_online_step"], &[]).await;
+    let passed = || async {
+        let rows = sqlx::query_scalar("SELECT rows_passed FROM backfills WHERE change = 28");
+        rows.fetch_one(&system.db).await.unwrap_or(0_i64)
+    };
+    for _ in 0..2 {
+        let goal = passed().await + 300;
+        eventually("it gets further", passed, |rows| *rows >= goal).await;
+        assert!(sqlx::query(CRASH).execute(&system.db).await.is_err(), "the server was meant to go");
+    }
+    let done = || async {
+        let state = sqlx::query_scalar("SELECT state FROM backfills WHERE change = 28");
+        state.fetch_one(&system.db).await.unwrap_or_else(|_| String::new())
+    };
+    eventually("it comes to its end", done, |state| state == "done").await;
+    let pairs = system.count("SELECT count(*) FROM user_items").await;
+    assert_eq!(system.count("SELECT rows_changed FROM backfills WHERE change = 28").await, pairs, "each row once");
+    assert_eq!(system.count("SELECT sum(items_bid_on)::bigint FROM user_stats").await, pairs);
 }

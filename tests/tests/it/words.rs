@@ -51,7 +51,9 @@ fn no_code_says_what_the_field_says_otherwise() {
     for file in files.lines().filter(|file| !file.ends_with("words.rs")) {
         let text = fs::read_to_string(root().join(file)).expect("text");
         for (number, line) in text.lines().enumerate() {
-            for name in code(line).split(|c: char| !c.is_alphanumeric() && c != '_').map(parts) {
+            // A proper name.
+            let line = line.replace("GitLab", "");
+            for name in code(&line).split(|c: char| !c.is_alphanumeric() && c != '_').map(parts) {
                 let said = old.iter().filter(|(_, word)| has(&name, word)).map(|(word, _)| word);
                 found.extend(said.map(|word| format!("{file}:{}: {word}", number + 1)));
             }

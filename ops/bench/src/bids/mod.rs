@@ -5,7 +5,7 @@ mod pgbench;
 pub(crate) mod service;
 
 use crate::{
-    EXPAND, extent, fresh,
+    extent, fresh, ours,
     report::{Row, above, at_most, below, beside, median},
 };
 use anyhow::Context;
@@ -67,7 +67,7 @@ impl Bench<'_> {
     /// A migrated database with so many items.
     pub(crate) async fn stage(&self, items: u32) -> anyhow::Result<PgPool> {
         let pool = fresh(self.base, "bench_bids").await?;
-        EXPAND.run(&pool).await?;
+        ours::migrate(&self.url()).await?;
         sqlx::query(
             "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, starts_at, ends_at)
              SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'sam', 'A lot', 'EUR', $2, 1,

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 /// A statement waits for a lock no longer than this, and takes no longer than that. It holds until the transaction's
 /// end, whose other statements are short.
 const LIMITS: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
+/// A chunk is a few rows of a key, however many the planner expects of a range that it knows nothing of: found by it, and
+/// joined to others by theirs.
+const BY_KEYS: &str = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = off; \
+                       SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 /// Later walks look for the rows that are left, wherever they are: that may take longer.
 const LATER_LIMITS: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '60s'";
 /// A statement is tried so often before it is given up for now.
@@ -32,6 +36,7 @@ pub(super) async fn run(conn: &mut PgConnection, backfill: &Backfill, plan: &mut
     let target = Duration::from_millis(u64::try_from(plan.target_ms).unwrap_or(1));
     let key = Key::of(conn, backfill).await?;
     conn.execute(if plan.pass > 1 { LATER_LIMITS } else { LIMITS }).await?;
+    conn.execute(BY_KEYS).await?;
     let mut tries = 0;
     loop {
         let began = Instant::now();
