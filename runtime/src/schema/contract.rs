@@ -158,14 +158,18 @@ async fn attempt(
     is_new: bool,
 ) -> anyhow::Result<Attempted> {
     let mut tx = conn.begin().await?;
-    match within(&mut tx, known, change, (transition, sql), taken, is_new).await {
-        Ok(None) => {}
-        Ok(Some(attempted)) => return Ok(attempted),
-        Err(error) if is_busy(&error) => return Ok(Attempted::Busy),
+    let not_done = match within(&mut tx, known, change, (transition, sql), taken, is_new).await {
+        Ok(None) => {
+            tx.commit().await?;
+            return Ok(Attempted::Done);
+        }
+        Ok(Some(not_done)) => not_done,
+        Err(error) if is_busy(&error) => Attempted::Busy,
         Err(error) => return Err(error.into()),
-    }
-    tx.commit().await?;
-    Ok(Attempted::Done)
+    };
+    // At once: dropped, it would keep its locks until the connection is used again.
+    tx.rollback().await?;
+    Ok(not_done)
 }
 
 /// Does it, up to the commit; or gives why not.

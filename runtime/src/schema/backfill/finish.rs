@@ -33,8 +33,10 @@ pub(super) struct Found {
 pub(super) async fn look(tx: &mut Tx, (change, backfill): (&Change, &Backfill)) -> Result<Found> {
     let programs = tx.evolution().programs();
     let living = presence::living(tx.conn(), programs).await?;
-    let old = living.iter().filter(|process| process.knows < change.number).map(ToString::to_string).collect();
-    let differing = keys::differing(tx.conn(), backfill).await?;
+    let old: Vec<_> = living.iter().filter(|process| process.knows < change.number).map(ToString::to_string).collect();
+    // Waited for in any case: to count a large table again and again would be for nothing.
+    let is_waiting = backfill.awaits_old && !old.is_empty();
+    let differing = if is_waiting { 0 } else { keys::differing(tx.conn(), backfill).await? };
     let ends = keys::Key::of(tx.conn(), backfill).await?.ends(tx.conn()).await?;
     let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?;
     Ok(Found { old, differing, ends, at })
@@ -42,7 +44,6 @@ pub(super) async fn look(tx: &mut Tx, (change, backfill): (&Change, &Backfill)) 
 
 /// Goes on to the online steps where every row is filled; else waits for the end of old programs, and walks once more.
 pub(super) async fn conclude(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, found: &Found) -> Result<Next> {
-    note(plan, "rows_that_differ", json!(found.differing));
     plan.looked_at = Some(found.at);
     if !found.old.is_empty() && (found.differing > 0 || backfill.awaits_old) {
         "waiting".clone_into(&mut plan.stage);
@@ -51,6 +52,7 @@ pub(super) async fn conclude(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, 
         return Ok(Next::Again(OLD_ENDS_WITHIN));
     }
     plan.throttled_by.clear();
+    note(plan, "rows_that_differ", json!(found.differing));
     if found.differing == 0 {
         return go_online(tx, plan, backfill.online.len()).await;
     }
