@@ -5,7 +5,11 @@ use super::{
     known::backfill_of,
     plan::{LEAST_ROWS, MOST_ROWS, NewPlan, Plan},
 };
-use crate::{Class, Error, Pool, Result, Tx, base::ids, changes::Backfill};
+use crate::{
+    Class, Error, Pool, Result, Tx,
+    base::ids,
+    changes::{Backfill, Phase},
+};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -84,7 +88,8 @@ pub async fn start(tx: &mut Tx, number: i64, tuning: &Tuning, (by, reason): (&st
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(START_LOCK).execute(tx.conn()).await?;
     let running = Plan::lock(tx.conn(), number).await?.filter(|plan| plan.state != "cancelled");
     // One that was done, and after which somebody has written the old form again, is begun anew.
-    let is_over = running.as_ref().is_some_and(|plan| plan.state == "done");
+    let has_both_forms = tx.phase(number) < Phase::Contracted;
+    let is_over = has_both_forms && running.as_ref().is_some_and(|plan| plan.state == "done");
     let is_undone = is_over && differing_row(tx.conn(), &backfill).await?.is_some();
     if let Some(plan) = running.filter(|_| !is_undone) {
         let since = plan.started_at.format("%Y-%m-%dT%H:%M:%SZ");
