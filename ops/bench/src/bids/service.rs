@@ -106,11 +106,12 @@ impl Releases {
     }
 }
 
-/// Where it listens to the public, or to operators where it has nothing for the public; and where to operators.
+/// Where it listens to the public and where to operators; the same for one that has a single listener.
 fn addresses_in(line: &str) -> Option<(String, String)> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    let ops_address = line["ops_address"].as_str().filter(|_| line["msg"] == "ready")?;
-    Some((line["address"].as_str().unwrap_or(ops_address).to_owned(), ops_address.to_owned()))
+    let [address, ops_address] = ["address", "ops_address"].map(|name| line[name].as_str().map(str::to_owned));
+    let only = address.clone().or_else(|| ops_address.clone()).filter(|_| line["msg"] == "ready")?;
+    Some((address.unwrap_or_else(|| only.clone()), ops_address.unwrap_or(only)))
 }
 
 /// The time that the processors have spent on a process, in seconds.
