@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const ITEMS: u32 = 1_000;
 /// Bids a second.
 const PER_SECOND: u32 = 300;
+/// And of programs that are not optimised.
+const SMOKE_PER_SECOND: u32 = 100;
 /// Time for which it is looked how bids are before, between and after the phases.
 const LOOK: Duration = Duration::from_secs(20);
 /// A phase that is not over after this never will be.
@@ -41,7 +43,7 @@ pub(crate) async fn run(stage: &Stage<'_>) -> anyhow::Result<()> {
     rows::write(&db, stage.rows).await?;
     write_items(&db).await?;
     let before = rows::ranges(&db, "amount_minor").await?;
-    let load = Load::begin(ITEMS, PER_SECOND);
+    let load = Load::begin(ITEMS, per_second());
     let filling = Filling::begin(db.clone(), load.began);
     let mut play = Play { stage, db, load, filling, phases: Vec::new(), proofs: Vec::new() };
     play.evolve(&before).await?;
@@ -207,6 +209,10 @@ impl Play<'_> {
     }
 }
 
+fn per_second() -> u32 {
+    if extent::is_smoke() { SMOKE_PER_SECOND } else { PER_SECOND }
+}
+
 /// Of the whole, and of the backfill beside what was before.
 fn figures(samples: &[Sample], phases: &[(f64, String)], rows: i64) -> serde_json::Value {
     let begin = |name: &str| phases.iter().find(|(_, phase)| phase == name).map_or(0.0, |(at, _)| *at);
@@ -223,7 +229,7 @@ fn figures(samples: &[Sample], phases: &[(f64, String)], rows: i64) -> serde_jso
     let all = within(0.0, f64::INFINITY);
     let (p99_before, p99_during) = (percentile(&before, 99), percentile(&during, 99));
     json!({
-        "rows": rows, "bids": all.len(), "bids_per_second": PER_SECOND,
+        "rows": rows, "bids": all.len(), "bids_per_second": per_second(),
         "p50_before_ms": percentile(&before, 50), "p50_during_ms": percentile(&during, 50),
         "p99_before_ms": p99_before, "p99_during_ms": p99_during, "p99_during_to_before": p99_during / p99_before,
         "longest_stall_ms": all.last(), "backfill_s": begin("filled") - begin("backfill"),
