@@ -104,7 +104,7 @@ pub use base::{
     batch::{self, Member},
     call, clock,
     error::{self, Class, Error, Result},
-    failpoint, ids,
+    failpoint, host, ids,
     invocation::{self, Invocation},
     keyset, metadata, names, spec, tls, wire,
 };

@@ -106,7 +106,7 @@ fn decide(
     for (nth, verdict) in gavel_rules::decide_all(&mut auction, &bids, item.read_at) {
         let place = places[nth];
         verdicts[place] = Some(match verdict {
-            Ok(accepted) => Ok(accept(tx, ledger, item, &batch[place], &accepted)?),
+            Ok(accepted) => Ok(accept(tx, ledger, (item, auction.ceiling_minor), &batch[place], &accepted)?),
             Err(refusal) => Err(refused(&auction, refusal, &item.currency)),
         });
     }
@@ -117,7 +117,7 @@ fn decide(
 fn accept(
     tx: &mut Tx,
     ledger: &mut sql::Ledger,
-    item: &mut ItemRow,
+    (item, ceiling_minor): (&mut ItemRow, i64),
     Member { input: Command { bid, .. }, invocation }: &Member<Command>,
     accepted: &Acceptance,
 ) -> Result<v1::PlaceBidResponse> {
@@ -131,7 +131,7 @@ fn accept(
         bidder_id: bid.bidder.to_string(),
         outbid_user_id: accepted.outbid.as_ref().map(ToString::to_string).unwrap_or_default(),
     });
-    tx.emit_for(invocation, item.event(fact, bid_ceiling_minor(tx))?)?;
+    tx.emit_for(invocation, item.event(fact, ceiling_minor)?)?;
     ledger.add(bid_id, bid, item);
     Ok(v1::PlaceBidResponse {
         bid_id: bid_id.to_string(),

@@ -16,7 +16,7 @@ use std::{
 const BACKLOG: u32 = 100_000;
 const SMOKE_BACKLOG: u32 = 1_000;
 /// Built together, whatever is measured: apart, their libraries would have other features and be built again.
-const RELEASED: [&str; 5] = ["-p", "gavel-bench", "-p", "gavel", "--bins"];
+pub(crate) const RELEASED: [&str; 5] = ["-p", "gavel-bench", "-p", "gavel", "--bins"];
 const CENTRIFUGO: &str = "github.com/centrifugal/centrifugo/v6@v6.9.1";
 
 /// Measure, in release; writes target/bench/NAME.md and NAME.json.

@@ -1,5 +1,6 @@
 //! A change of the schema rehearsed with the programs of the last release, built from their own sources.
 use crate::{
+    bench::RELEASED,
     install::{C_COMPILER, POSTGRESQL, PROTOC, ensure},
     progress::{Step, run, run_quietly},
     servers::{layout::Layout, processes::Processes},
@@ -19,7 +20,6 @@ const ROWS: u64 = 3_000_000;
 const SMOKE_ROWS: u64 = 100_000;
 const PROGRAMS: [&str; 3] = ["bid-service", "bid-worker", "bidctl"];
 const OLD: [&str; 3] = ["-p", "gavel", "--bins"];
-const NEW: [&str; 5] = ["-p", "gavel-bench", "-p", "gavel", "--bins"];
 /// Both are optimised alike, and not across crates: that takes tens of minutes.
 const OPTIMISED: [(&str, &str); 2] =
     [("CARGO_PROFILE_RELEASE_LTO", "off"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")];
@@ -44,7 +44,7 @@ impl Rehearse {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         let old = self.last_release()?;
-        let new = if self.smoke { build(&EVERYTHING, false)? } else { build_with(&NEW, true, &OPTIMISED)? };
+        let new = if self.smoke { build(&EVERYTHING, false)? } else { build_with(&RELEASED, true, &OPTIMISED)? };
         let layout = Layout::claim("bench")?;
         layout.wipe_data()?;
         let servers = Processes::start(layout, true)?;

@@ -5,6 +5,7 @@ pub mod call;
 pub mod clock;
 pub mod error;
 pub mod failpoint;
+pub mod host;
 pub mod ids;
 pub mod invocation;
 pub mod keyset;

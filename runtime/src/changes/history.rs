@@ -47,8 +47,6 @@ pub struct Change {
 pub struct Backfill {
     /// One statement. `:from` and `:upto` stand for the first and the last key of a chunk.
     pub sql: String,
-    /// Of the file.
-    pub checksum: Vec<u8>,
     /// The table whose keys are walked.
     pub table: String,
     /// The columns of the key that is walked: unique, and indexed in that order.
@@ -64,7 +62,7 @@ pub struct Backfill {
 }
 
 /// The old form out of reach.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Contract {
     /// Takes it out of reach, in one transaction.
     pub sql: String,
@@ -190,7 +188,7 @@ impl Change {
                 if let Some(other) = header.one("awaits").filter(|awaits| *awaits != OLD_PROGRAMS) {
                     say(format!("awaits: {other:?}; allowed: {OLD_PROGRAMS}"));
                 }
-                self.backfill = Some(Backfill::of(sql, checksum, &header, target));
+                self.backfill = Some(Backfill::of(sql, &header, target));
                 header.faults(&["table", "key", "target", "differs", "awaits"], &["online"]).into_iter().for_each(say);
             }
             ("contract", MigrationType::ReversibleUp) => {
@@ -203,16 +201,7 @@ impl Change {
                 header.faults(&["table", "meter", "quiet"], &["valid"]).into_iter().for_each(say);
             }
             ("contract", MigrationType::ReversibleDown) => {
-                let empty = Contract {
-                    sql: String::new(),
-                    checksum: Vec::new(),
-                    undo: String::new(),
-                    table: None,
-                    valid: Vec::new(),
-                    meter: None,
-                    quiet: QUIET,
-                };
-                self.contract.get_or_insert(empty).undo = sql;
+                self.contract.get_or_insert_default().undo = sql;
             }
             ("drop", MigrationType::Simple) => {
                 let bakes = lasting("bakes", BAKES);
@@ -249,13 +238,13 @@ impl Change {
 }
 
 impl Backfill {
-    fn of(sql: String, checksum: Vec<u8>, header: &Header<'_>, target: Duration) -> Self {
+    fn of(sql: String, header: &Header<'_>, target: Duration) -> Self {
         let said = |word| header.one(word).unwrap_or_default().to_owned();
         let key =
             said("key").split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
         let online = header.all("online").map(str::to_owned).collect();
         let awaits_old = header.one("awaits").is_some();
-        Self { table: said("table"), differs: said("differs"), key, awaits_old, online, sql, checksum, target }
+        Self { table: said("table"), differs: said("differs"), key, awaits_old, online, sql, target }
     }
 }
 

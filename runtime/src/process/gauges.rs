@@ -1,38 +1,20 @@
 //! Gauges of the job queues: the figures that an autoscaler gets, sampled from the database by every process. Each
 //! process reports the same, so take the maximum over them.
+use super::sampled::Sampled;
 use crate::{
     Runtime,
     queue::{DRAIN_WITHIN, Depth},
     triggers::job,
 };
 use opentelemetry::{KeyValue, metrics::Meter};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// Interval at which the queues are looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 
-/// What the last look found. None where it failed: an error must not look like an empty queue.
-#[derive(Debug, Clone, Default)]
-struct Queues(Arc<Mutex<Option<Vec<Depth>>>>);
-
-impl Queues {
-    fn set(&self, depths: Option<Vec<Depth>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = depths;
-    }
-
-    fn each(&self, mut see: impl FnMut(&Depth)) {
-        if let Some(depths) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            depths.iter().for_each(&mut see);
-        }
-    }
-}
-
 /// Samples until the drain.
 pub(crate) async fn run(runtime: Runtime) {
-    let queues = Queues::default();
+    let queues = Sampled::default();
     register(runtime.metrics().meter(), &queues);
     loop {
         match job::depths_of_all(&runtime, false).await {
@@ -48,7 +30,7 @@ pub(crate) async fn run(runtime: Runtime) {
     }
 }
 
-fn register(meter: &Meter, queues: &Queues) {
+fn register(meter: &Meter, queues: &Sampled<Depth>) {
     type Figure = fn(&Depth) -> i64;
     let gauges: [(&'static str, &'static str, Figure); 10] = [
         ("gavel_job_queue_waiting", "Jobs due and not leased; estimated above 10000", |d| d.waiting),

@@ -3,6 +3,7 @@ mod gauges;
 pub(crate) mod health;
 mod keys;
 mod presence;
+mod sampled;
 mod schema_gauges;
 
 use crate::{

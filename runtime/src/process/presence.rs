@@ -110,7 +110,7 @@ impl Keeping {
         if !runtime.presence().renew(conn, beat).await? {
             runtime.presence().register(conn, evolution.history()).await?;
         }
-        sample_meters(conn, evolution.history()).await?;
+        sample_meters(conn, evolution).await?;
         Ok(gone)
     }
 }

@@ -1,41 +1,23 @@
-//! Gauges of the schema's changes, sampled from the database by every process. Each reports the same, so take the maximum
-//! over them.
+//! Gauges of the schema's changes, sampled from the database by every process. Each reports the same, so take the
+//! maximum over them.
+use super::sampled::Sampled;
 use crate::{
     Runtime,
     changes::Phase,
     schema::backfill::{Plan, ops},
 };
 use opentelemetry::{KeyValue, metrics::Meter};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// Interval at which the plans are looked at.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
-
-/// What the last look found. None where it failed.
-#[derive(Debug, Clone, Default)]
-struct Plans(Arc<Mutex<Option<Vec<Plan>>>>);
-
-impl Plans {
-    fn set(&self, plans: Option<Vec<Plan>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = plans;
-    }
-
-    fn each(&self, mut see: impl FnMut(&Plan)) {
-        if let Some(plans) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            plans.iter().for_each(&mut see);
-        }
-    }
-}
 
 /// Samples until the drain, where there is anything to be seen.
 pub(super) async fn run(runtime: Runtime) {
     if !runtime.pools().evolution.is_watched() {
         return;
     }
-    let plans = Plans::default();
+    let plans = Sampled::default();
     register(runtime.metrics().meter(), &plans);
     register_phases(&runtime);
     loop {
@@ -47,7 +29,7 @@ pub(super) async fn run(runtime: Runtime) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn register(meter: &Meter, plans: &Plans) {
+fn register(meter: &Meter, plans: &Sampled<Plan>) {
     type Figure = fn(&Plan) -> f64;
     let gauges: [(&'static str, &'static str, Figure); 6] = [
         ("gavel_backfill_rows_estimated", "Rows of this walk, as far as is known", |plan| plan.rows_estimated as f64),

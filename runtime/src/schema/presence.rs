@@ -6,8 +6,8 @@
 //! itself down are an old version's, which had no such rows.
 use super::ledger;
 use crate::{
-    base::ids,
-    changes::{History, Known},
+    base::{host, ids},
+    changes::{Change, Evolution, History, Known, Phase},
 };
 use anyhow::bail;
 use chrono::{DateTime, Utc};
@@ -85,8 +85,7 @@ impl Presence {
             bail!("the schema's form that this program needs is gone, by {}: start a newer version", gone.join(", "));
         }
         let known = ledger::phases(&mut tx, history).await?;
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = format!("{}:{}", host.trim(), std::process::id());
+        let host = format!("{}:{}", host::name(), std::process::id());
         let insert = "INSERT INTO processes (process_id, process, version, host, knows, epoch)
                       VALUES ($1, $2, $3, $4, $5, $6)
                       ON CONFLICT (process_id) DO UPDATE SET seen_at = clock_timestamp(), left_at = NULL";
@@ -135,9 +134,11 @@ pub(crate) async fn living(conn: &mut PgConnection, programs: &[&str]) -> Result
     sqlx::query_as(&read).bind(programs).fetch_all(conn).await
 }
 
-/// Notes how far the meters of old-form writes have come, and since when they stand there.
-pub(crate) async fn sample_meters(conn: &mut PgConnection, history: &History) -> Result<(), sqlx::Error> {
-    for change in history.iter() {
+/// Notes how far the meters of old-form writes have come, and since when they stand there: of those old forms that are
+/// within reach.
+pub(crate) async fn sample_meters(conn: &mut PgConnection, evolution: &Evolution) -> Result<(), sqlx::Error> {
+    let is_written = |change: &&Change| evolution.phase(change.number) < Phase::Contracted;
+    for change in evolution.history().iter().filter(is_written) {
         let Some(meter) = change.contract.as_ref().and_then(|contract| contract.meter.as_deref()) else { continue };
         let Some(value) = meter_value(conn, meter).await? else { continue };
         let note = "INSERT INTO schema_meters (change, value) VALUES ($1, $2)

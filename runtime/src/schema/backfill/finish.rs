@@ -4,7 +4,7 @@ use super::{
     job::{NOW, Next, RunOnlineStep},
     keys,
     known::ENGINE,
-    plan::Plan,
+    plan::{Plan, now},
 };
 use crate::{
     Result, Tx,
@@ -38,7 +38,7 @@ pub(super) async fn look(tx: &mut Tx, (change, backfill): (&Change, &Backfill)) 
     let is_waiting = backfill.awaits_old && !old.is_empty();
     let differing = if is_waiting { 0 } else { keys::differing(tx.conn(), backfill).await? };
     let ends = keys::Key::of(tx.conn(), backfill).await?.ends(tx.conn()).await?;
-    let at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?;
+    let at = now(tx.conn()).await?;
     Ok(Found { old, differing, ends, at })
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn done(tx: &mut Tx, plan: &mut Plan) -> Result<()> {
         note(plan, name, json!(value));
     }
     note(plan, "halvings", json!(plan.halvings));
-    plan.finished_at = Some(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?);
+    plan.finished_at = Some(now(tx.conn()).await?);
     plan.turn(tx.conn(), "done", (ENGINE, "every row is filled")).await?;
     ledger::begin_epoch(tx.conn()).await?;
     tracing::info!(plan = plan.name, rows, chunks, busy_ms, "the backfill is done");

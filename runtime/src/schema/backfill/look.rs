@@ -8,8 +8,6 @@ use std::fmt::Write;
 const CRITICAL: f64 = 4.0;
 /// Distress that lasts for longer pauses the backfill: longer than what a single call does to a percentile.
 const CRITICAL_FOR: TimeDelta = TimeDelta::seconds(15);
-/// Sessions that wait for the table itself, not its rows.
-const MOST_WAITERS: i64 = 0;
 
 /// What is looked at before each chunk.
 #[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
@@ -22,7 +20,7 @@ pub(super) struct Look {
     pub(super) wal_lsn: i64,
     /// The server prevents a wraparound on the table: nothing is more urgent. An ordinary vacuum is a backfill's friend.
     pub(super) is_urgent_vacuum: bool,
-    /// Sessions that wait for a lock on the table.
+    /// Sessions that wait for a lock on the table itself, not its rows.
     pub(super) waiters: i64,
     /// Of protected calls, the slowest process's.
     pub(super) p99_ms: Option<f64>,
@@ -92,7 +90,7 @@ impl Look {
         if self.is_urgent_vacuum {
             say("a vacuum prevents a wraparound on the table".to_owned());
         }
-        if self.waiters > MOST_WAITERS {
+        if self.waiters > 0 {
             say(format!("{} sessions wait for a lock on the table", self.waiters));
         }
         if why.is_empty() { Advice::Go } else { Advice::Wait(why) }

@@ -4,7 +4,7 @@ use super::{
     finish,
     job::{NOW, RunOnlineStep},
     known::{ENGINE, backfill_of, is_known},
-    plan::Plan,
+    plan::{Plan, now},
 };
 use crate::{Class, Error, Result, Tx, base::failpoint, schema::indexes};
 use sqlx::{Executor, PgConnection, error::DatabaseError};
@@ -45,7 +45,7 @@ impl RunOnlineStep {
         if next >= backfill.online.len() {
             return finish::done(tx, &mut plan).await;
         }
-        plan.progressed_at = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?;
+        plan.progressed_at = now(tx.conn()).await?;
         plan.save(tx.conn()).await?;
         if plan.state != "running" {
             return Ok(());

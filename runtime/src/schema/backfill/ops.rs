@@ -3,14 +3,13 @@ use super::{
     job::{NOW, RunBackfillChunk, RunOnlineStep},
     keys::{Key, differing_row},
     known::backfill_of,
-    plan::{LEAST_ROWS, MOST_ROWS, NewPlan, Plan},
+    plan::{LEAST_ROWS, MOST_ROWS, NewPlan, Plan, now},
 };
 use crate::{
     Class, Error, Pool, Result, Tx,
     base::ids,
     changes::{Backfill, Phase},
 };
-use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 /// Any constant: "GAVB".
@@ -147,7 +146,7 @@ pub async fn pause(tx: &mut Tx, number: i64, who: (&str, &str)) -> Result<Plan> 
 /// Ends it. What was filled stays; started again, it begins at the first key.
 pub async fn cancel(tx: &mut Tx, number: i64, who: (&str, &str)) -> Result<Plan> {
     let mut plan = change_state(tx, number, &["running", "paused"], "cancelled", who).await?;
-    plan.finished_at = Some(now_of(tx).await?);
+    plan.finished_at = Some(now(tx.conn()).await?);
     plan.save(tx.conn()).await?;
     Ok(plan)
 }
@@ -160,7 +159,7 @@ pub async fn resume(tx: &mut Tx, number: i64, who: (&str, &str)) -> Result<Plan>
         plan.generation = ids::random();
     }
     plan.pass = plan.pass.min(1);
-    plan.progressed_at = now_of(tx).await?;
+    plan.progressed_at = now(tx.conn()).await?;
     plan.save(tx.conn()).await?;
     let (change, generation) = (number, plan.generation);
     if plan.stage == "online" {
@@ -202,10 +201,6 @@ async fn locked(tx: &mut Tx, number: i64) -> Result<Plan> {
     let (change, _) = backfill_of(tx, number)?;
     let none = || Error::not_found(format!("the backfill of {} was never started", change.name));
     Plan::lock(tx.conn(), number).await?.ok_or_else(none)
-}
-
-async fn now_of(tx: &mut Tx) -> Result<DateTime<Utc>> {
-    Ok(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(tx.conn()).await?)
 }
 
 fn refused(message: String) -> Error {

@@ -138,10 +138,7 @@ impl Plan {
         to: &str,
         (by, reason): (&str, &str),
     ) -> Result<(), sqlx::Error> {
-        let insert = "INSERT INTO backfill_transitions (change, from_state, to_state, made_by, reason)
-                      VALUES ($1, $2, $3, $4, $5)";
-        let insert = sqlx::query(insert).bind(self.change).bind(&self.state).bind(to).bind(by).bind(reason);
-        insert.execute(&mut *conn).await?;
+        note_transition(conn, self.change, (&self.state, to), (by, reason)).await?;
         if self.state != to {
             self.why = if to == "running" || to == "done" { String::new() } else { reason.to_owned() };
         }
@@ -165,9 +162,7 @@ impl Plan {
         let insert = sqlx::query(insert).bind(change.number).bind(&change.name).bind(new.table).bind(new.generation);
         let insert = insert.bind(new.cursor).bind(new.upper).bind(new.rows_estimated).bind(new.target_ms);
         insert.bind(LEAST_ROWS * 10).bind(new.by).execute(&mut *conn).await?;
-        let note = "INSERT INTO backfill_transitions (change, from_state, to_state, made_by, reason)
-                    VALUES ($1, '', 'running', $2, $3)";
-        sqlx::query(note).bind(change.number).bind(new.by).bind(new.reason).execute(conn).await.map(drop)
+        note_transition(conn, change.number, ("", "running"), (new.by, new.reason)).await
     }
 
     /// Writes down that there was nothing to fill.
@@ -188,6 +183,22 @@ impl Plan {
     pub fn left(&self) -> i64 {
         if self.cursor.is_none() { 0 } else { (self.rows_estimated - self.rows_passed).max(0) }
     }
+}
+
+async fn note_transition(
+    conn: &mut PgConnection,
+    change: i64,
+    (from, to): (&str, &str),
+    (by, reason): (&str, &str),
+) -> Result<(), sqlx::Error> {
+    let insert = "INSERT INTO backfill_transitions (change, from_state, to_state, made_by, reason)
+                  VALUES ($1, $2, $3, $4, $5)";
+    sqlx::query(insert).bind(change).bind(from).bind(to).bind(by).bind(reason).execute(conn).await.map(drop)
+}
+
+/// The server's time.
+pub(super) async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(conn).await
 }
 
 /// What a plan begins with.

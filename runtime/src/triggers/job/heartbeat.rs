@@ -3,7 +3,7 @@
 //! A tick says that this worker lives, renews the leases it holds in one statement, asks which of its jobs are to be
 //! cancelled, writes how busy it is, and looks for workers that have died: what they were running in transactions is
 //! marked as poison, and runs alone from then on.
-use crate::{Result, Runtime, postgres::Purpose};
+use crate::{Result, Runtime, base::host, postgres::Purpose};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -114,7 +114,7 @@ async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
          ON CONFLICT (worker_id) DO UPDATE SET seen_at = clock_timestamp()",
         worker_id,
         runtime.process(),
-        host(),
+        host::name(),
     )
     .execute(&mut *conn)
     .await?;
@@ -156,10 +156,6 @@ async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
     .execute(conn)
     .await?;
     Ok(())
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "?".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Forgets workers that have not been seen for a lease, and marks what they were running. A job that runs elsewhere by
