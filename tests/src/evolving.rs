@@ -37,8 +37,13 @@ impl System {
     /// Expanded and nothing more: every form of everything is there.
     pub async fn expanded() -> Self {
         let system = Self::new().await;
-        system.as_before(i64::try_from(EXPAND.iter().count()).expect("a small number")).await;
+        system.expand_anew().await;
         system
+    }
+
+    /// Empties the database, and gives it every form of everything.
+    pub(crate) async fn expand_anew(&self) {
+        self.as_before(i64::try_from(EXPAND.iter().count()).expect("a small number")).await;
     }
 
     /// Empties the database and applies the migrations up to that number, as the release that had them.

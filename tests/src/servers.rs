@@ -14,6 +14,8 @@ pub struct Servers {
     pub rabbitmq_api: String,
     /// Shared; tests differ by key prefix.
     pub redis: String,
+    /// True if tests are to find every form of everything, as while a change of the schema is under way.
+    pub is_expanded: bool,
 }
 
 impl Servers {
@@ -28,6 +30,7 @@ impl Servers {
             amqp: variable("GAVEL_TEST_AMQP_URL"),
             rabbitmq_api: variable("GAVEL_TEST_RABBITMQ_API_URL"),
             redis: variable("GAVEL_TEST_REDIS_URL"),
+            is_expanded: env::var("GAVEL_TEST_SCHEMA").is_ok_and(|schema| schema == "expanded"),
         }
     }
 }

@@ -80,7 +80,7 @@ impl System {
             // Of a panic in a test: finding its symbols takes a busy machine seconds, which are the others' deadline.
             ("RUST_BACKTRACE", "0".to_owned()),
         ];
-        Self {
+        let system = Self {
             db: PgPoolOptions::new().max_connections(4).connect(&database_url).await.expect("the database answers"),
             amqp_url: format!("{}/{name}", servers.amqp),
             database_wire,
@@ -90,7 +90,11 @@ impl System {
             key,
             variables: variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(worker).collect(),
             service_variables: service.into(),
+        };
+        if servers.is_expanded {
+            system.expand_anew().await;
         }
+        system
     }
 
     /// The variables that its workers and operators run with, and these in addition.

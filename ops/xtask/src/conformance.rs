@@ -8,6 +8,8 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use std::{
+    fmt::Write as _,
+    fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -70,9 +72,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
         reflection(&tools, &service)?,
     ];
     println!("\n{:<28} {:>6} {:>7} {:>7}", "suite", "cases", "passed", "failed");
+    let mut text = "| suite | cases | passed | |\n| --- | --- | --- | --- |\n".to_owned();
     for Tally { suite, cases, passed, notes, .. } in &tallies {
         println!("{suite:<28} {cases:>6} {passed:>7} {:>7}  {notes}", cases - passed);
+        writeln!(text, "| {suite} | {cases} | {passed} | {notes} |")?;
     }
+    let out = crate::root().join("target/bench");
+    fs::create_dir_all(&out)?;
+    fs::write(out.join("conformance.md"), text)?;
     if tallies.iter().any(|tally| tally.passed + tally.excepted < tally.cases) {
         bail!("some cases failed");
     }
@@ -166,7 +173,7 @@ fn connect(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
     runner.args(["--conf", "tests/conformance/suite.yaml", "--mode", "server", "--"]).arg(&service.program);
     let output = service.with_servers(&mut runner).current_dir(crate::root()).output()?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    std::fs::write(crate::root().join("target/conformance.log"), text.as_bytes())?;
+    fs::write(crate::root().join("target/conformance.log"), text.as_bytes())?;
     let number = |after: &str| {
         let line = text.lines().rev().find(|line| line.contains(after))?;
         line.split(after).next()?.split_whitespace().last()?.trim_matches(',').parse::<u32>().ok()
@@ -185,7 +192,7 @@ fn http2(tools: &Tools, service: &Service) -> anyhow::Result<Tally> {
     let (host, port) = serving.address.rsplit_once(':').context("an address with a port")?;
     let output = Command::new(&tools.h2spec).args(["-h", host, "-p", port, "--strict"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    std::fs::write(crate::root().join("target/h2spec.log"), &text)?;
+    fs::write(crate::root().join("target/h2spec.log"), &text)?;
     let summary = text.lines().find(|line| line.contains(" tests, ")).context("h2spec has no result")?;
     let number =
         |word: &str| summary.split(", ").find(|part| part.contains(word))?.split_whitespace().next()?.parse().ok();

@@ -10,6 +10,7 @@ mod go;
 mod images;
 mod install;
 mod interop;
+mod nightly;
 mod progress;
 mod rehearse;
 mod servers;
@@ -57,6 +58,8 @@ enum Command {
     Images(images::Images),
     /// Write .sqlx, the queries as checked against a migrated database
     Sqlx(sqlx::Sqlx),
+    /// What takes too long for every commit; writes docs/nightly.md
+    Nightly(nightly::Nightly),
     /// What CI runs: every test in containers, one end to end on processes, formatting, lints, licences, .sqlx
     Ci,
 }
@@ -91,6 +94,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Dist => dist::run(),
         Command::Images(images) => images.run(),
         Command::Sqlx(sqlx) => sqlx.run(),
+        Command::Nightly(nightly) => nightly.run(),
         Command::Ci => ci::run_all(),
     }
 }

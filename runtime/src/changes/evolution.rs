@@ -1,5 +1,5 @@
 //! An application's changes, and how far they have come, for every transaction of a process.
-use super::{Change, History, Phase, Phases};
+use super::{History, Phase, Phases};
 use std::sync::Arc;
 
 /// Cheap to clone.
@@ -32,9 +32,10 @@ impl Evolution {
         &self.0.phases
     }
 
-    /// True where something of it lasts longer than an expand: then processes must be known.
+    /// True where the application has changes: then processes must be known, also to programs of later releases, whose
+    /// changes may last longer than any that this one knows.
     pub(crate) fn is_watched(&self) -> bool {
-        self.0.history.iter().any(Change::outlasts_expand)
+        self.0.history.iter().next().is_some()
     }
 
     pub(crate) fn phase(&self, change: i64) -> Phase {

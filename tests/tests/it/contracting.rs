@@ -1,8 +1,9 @@
 //! Contracts that refuse without proof, and what they do to those who bid meanwhile.
 use chrono::{TimeDelta, Utc};
 use gavel_tests::{
-    System, eventually,
+    Process, System, eventually,
     evolving::{MIGRATING, Operator},
+    process::binary,
 };
 use sqlx::{Connection, Executor, PgConnection};
 use std::time::{Duration, Instant};
@@ -115,6 +116,48 @@ async fn a_program_whose_form_is_gone_does_not_start() {
     assert!(!worker.ended().await.success());
     let output = worker.output().join("\n");
     assert!(output.contains("is gone, by 9999_from_the_future: start a newer version"), "{output}");
+}
+
+/// However close together they begin: either the contract has seen it, or it has seen the contract.
+#[tokio::test]
+async fn of_a_contract_and_an_older_program_that_begin_at_once_exactly_one_goes_on() {
+    let system = ready(100).await;
+    let after = |ms: i64| tokio::time::sleep(Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    for apart_ms in [-300_i64, -150, -75, -25, 25, 75, 150, 300] {
+        let contract = async {
+            after(-apart_ms).await;
+            system.bidctl(&["schema", "contract", "27", "--reason", "a test"]).await
+        };
+        let start = async {
+            after(apart_ms).await;
+            begun(Process::start(&binary("elder-worker"), &[], &system.variables(&[]))).await
+        };
+        let (contracted, elder) = tokio::join!(contract, start);
+        assert_ne!(contracted.is_ok(), elder.is_some(), "{apart_ms} ms apart: {contracted:?}");
+        match (contracted, elder) {
+            (Err(refused), Some(mut elder)) => {
+                // Written down by now, or as a session that nobody has written down yet.
+                assert!(refused.contains("nobody needs the old form: bid-worker on"), "{refused}");
+                elder.terminate();
+                assert!(elder.ended().await.success(), "{:?}", elder.output().last());
+            }
+            _ => {
+                system.bidctl(&["schema", "revert", "27", "--reason", "a test"]).await.expect("reverted");
+            }
+        }
+    }
+}
+
+/// Once it has begun, or refused since what it needs is gone.
+async fn begun(mut elder: Process) -> Option<Process> {
+    let has_begun = || elder.log().iter().any(|line| line["msg"] == "ready");
+    let refuses = || elder.output().iter().any(|line| line.contains("is gone, by 0027_widen_bid_amounts"));
+    eventually("it has begun or refuses", || async { has_begun() || refuses() }, |decided| *decided).await;
+    if has_begun() {
+        return Some(elder);
+    }
+    assert!(!elder.ended().await.success());
+    None
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::{
     backfill::{self, Number},
     lint,
     migrate::Migrate,
-    output::Output,
+    output::{Output, say},
     refused::Refused,
     settings::Settings,
 };
@@ -82,10 +82,14 @@ fn database(settings: &Settings) -> anyhow::Result<SecretString> {
 async fn status(list: &List, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let history = History::read(SOURCES)?;
     let mut all = schema::status(&database(settings)?, (&history, PROGRAMS)).await?;
+    let count = all.len();
     all.retain(|status| list.all || !status.is_over);
     let changes: Vec<_> = all.iter().map(as_json).collect();
     let rows: Vec<_> = all.iter().map(as_row).collect();
     output.table(&json!({ "changes": changes }), &["change", "phase", "next", "waits for"], &rows);
+    if rows.is_empty() && !output.json {
+        say!("All {count} changes are over: --all shows them.");
+    }
     Ok(())
 }
 

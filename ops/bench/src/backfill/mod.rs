@@ -80,7 +80,7 @@ pub(crate) async fn run(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<
         below("until a backfill that runs is paused", "ms", median(pauses), CHUNK_MS * 2.0),
     ];
     eprintln!("  … what the trigger costs");
-    rows.push(trigger::cost(stage, rounds).await?);
+    rows.extend(trigger::cost(stage, rounds).await?);
     Ok(rows)
 }
 

@@ -8,5 +8,5 @@ mod rows;
 mod stage;
 
 pub(crate) use play::run;
-pub(crate) use rows::write as old_rows;
+pub(crate) use rows::{write as old_rows, write_items};
 pub(crate) use stage::Stage;

@@ -6,10 +6,7 @@ use super::{
     rows,
     stage::Stage,
 };
-use crate::{
-    bids::load::{START_MINOR, item_id},
-    extent, fresh,
-};
+use crate::{extent, fresh};
 use anyhow::{bail, ensure};
 use serde_json::json;
 use sqlx::PgPool;
@@ -41,7 +38,7 @@ pub(crate) async fn run(stage: &Stage<'_>) -> anyhow::Result<()> {
     eprintln!("  … the last release's schema, with {} bids", stage.rows);
     stage.bidctl(&stage.old, &["migrate"])?;
     rows::write(&db, stage.rows).await?;
-    write_items(&db).await?;
+    rows::write_items(&db, ITEMS).await?;
     let before = rows::ranges(&db, "amount_minor").await?;
     let load = Load::begin(ITEMS, per_second());
     let filling = Filling::begin(db.clone(), load.began);
@@ -239,14 +236,4 @@ fn figures(samples: &[Sample], phases: &[(f64, String)], rows: i64) -> serde_jso
 
 fn first_line(text: &str) -> String {
     text.lines().find(|line| line.contains("refused")).unwrap_or_default().to_owned()
-}
-
-async fn write_items(db: &PgPool) -> anyhow::Result<()> {
-    let insert =
-        "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, starts_at, ends_at)
-                  SELECT $1::uuid, 'sam', 'A lot', 'EUR', $2, 1, now() - interval '1 hour', now() + interval '1 day'";
-    for n in 1..=ITEMS {
-        sqlx::query(insert).bind(item_id(n as usize)).bind(START_MINOR).execute(db).await?;
-    }
-    Ok(())
 }

@@ -68,7 +68,20 @@ impl Report {
         let json = json!({ "figures": self.figures, "phases": phases, "proofs": proofs,
                            "seconds": seconds.collect::<Vec<_>>() });
         fs::write(format!("{out}/rehearsal.json"), serde_json::to_string_pretty(&json)? + "\n")?;
+        fs::write(format!("{out}/rehearsal.md"), self.tables())?;
         Ok(fs::write(format!("{out}/rehearsal.html"), self.page())?)
+    }
+
+    fn tables(&self) -> String {
+        let mut text = "| what was proved | evidence |\n| --- | --- |\n".to_owned();
+        for (what, how) in &self.proofs {
+            let _ = writeln!(text, "| {what} | {} |", how.replace('|', "\\|"));
+        }
+        text += "\n| figure | |\n| --- | --- |\n";
+        for (name, value) in self.figures.as_object().into_iter().flatten() {
+            let _ = writeln!(text, "| {name} | {value} |");
+        }
+        text
     }
 
     fn page(&self) -> String {

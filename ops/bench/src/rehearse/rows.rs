@@ -1,4 +1,5 @@
 //! Rows of before the changes, and what must be so of them in the end.
+use crate::bids::load::{START_MINOR, item_id};
 use sqlx::PgPool;
 
 /// Rows that are written at a time.
@@ -26,6 +27,17 @@ pub(crate) async fn write(db: &PgPool, bids: i64) -> anyhow::Result<()> {
         "VACUUM ANALYZE",
     ] {
         sqlx::query(made).execute(db).await?;
+    }
+    Ok(())
+}
+
+/// Writes items that are bid on today.
+pub(crate) async fn write_items(db: &PgPool, items: u32) -> anyhow::Result<()> {
+    let insert =
+        "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, starts_at, ends_at)
+                  SELECT $1::uuid, 'sam', 'A lot', 'EUR', $2, 1, now() - interval '1 hour', now() + interval '1 day'";
+    for n in 1..=items {
+        sqlx::query(insert).bind(item_id(n as usize)).bind(START_MINOR).execute(db).await?;
     }
     Ok(())
 }
