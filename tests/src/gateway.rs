@@ -1,7 +1,8 @@
 //! The TLS gateway, in front of services of a test.
 use crate::{Process, eventually};
 use bytes::Bytes;
-use gavel_gateway::{Gateway, Kind, Limits};
+use futures_util::future::join_all;
+use gavel_gateway::{Gateway, Kind, Limits, Upstream};
 use gavel_runtime::tls;
 use h2::client::SendRequest;
 use reqwest::{Certificate, Client};
@@ -33,16 +34,17 @@ pub struct RunningGateway {
 }
 
 impl RunningGateway {
-    /// Opens one in front of services at these addresses.
-    pub async fn open(kind: Kind, services: &[String]) -> Self {
+    /// Opens one in front of these services.
+    pub async fn open(kind: Kind, services: &[&Process]) -> Self {
         Self::open_with(kind, services, LIMITS).await
     }
 
     /// As [`RunningGateway::open`], with other limits of one address.
-    pub async fn open_with(kind: Kind, services: &[String], limits: Limits) -> Self {
+    pub async fn open_with(kind: Kind, services: &[&Process], limits: Limits) -> Self {
         let dir = std::env::temp_dir().join(format!("gavel-gateway-{}", Uuid::new_v4().simple()));
         let port = free_port().await;
-        let gateway = Gateway { kind, port, services: services.to_vec(), dir: dir.clone(), limits };
+        let services = join_all(services.iter().map(|service| upstream(service))).await;
+        let gateway = Gateway { kind, port, services, dir: dir.clone(), limits };
         let process = Process::spawn(gateway.prepare().expect("the gateway is prepared"));
         let gateway =
             Self { url: format!("https://localhost:{port}"), certificate: dir.join("certificate.pem"), process, dir };
@@ -96,6 +98,12 @@ impl Drop for RunningGateway {
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+async fn upstream(service: &Process) -> Upstream {
+    let ops_address = service.ops_address().await;
+    let ops_port = ops_address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    Upstream { address: service.address().await, ops_port }
 }
 
 /// A port that nobody listens on.

@@ -25,12 +25,21 @@ pub struct Gateway {
     pub kind: Kind,
     /// The port, on every address of this machine.
     pub port: u16,
-    /// The services' addresses, `host:port`.
-    pub services: Vec<String>,
+    /// The services.
+    pub services: Vec<Upstream>,
     /// Where its configuration, certificate and logs are put.
     pub dir: PathBuf,
     /// Of one address; a test's clients all have the same.
     pub limits: Limits,
+}
+
+/// A service behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where its calls go, `host:port`.
+    pub address: String,
+    /// Its operators' port, which says until its end how it is.
+    pub ops_port: u16,
 }
 
 /// What one address may do.
@@ -89,10 +98,10 @@ impl Gateway {
     }
 
     fn upstreams(&self) -> String {
-        let lines = self.services.iter().enumerate().map(|(number, address)| match self.kind {
+        let lines = self.services.iter().enumerate().map(|(number, Upstream { address, ops_port })| match self.kind {
             // Passed by for a second when it does not answer, then tried again.
             Kind::Nginx => format!("server {address} max_fails=1 fail_timeout=1s;"),
-            Kind::Haproxy => format!("server s{number} {address}"),
+            Kind::Haproxy => format!("server s{number} {address} port {ops_port}"),
         });
         lines.collect::<Vec<_>>().join("\n    ")
     }
@@ -163,7 +172,9 @@ mod tests {
     fn every_place_of_both_configurations_is_filled_in() {
         for kind in [Kind::Nginx, Kind::Haproxy] {
             let dir = std::env::temp_dir().join(format!("gavel-gateway-{}-{kind:?}", std::process::id()));
-            let services = vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
+            let services =
+                ["127.0.0.1:1", "127.0.0.1:2"].map(|address| Upstream { address: address.to_owned(), ops_port: 3 });
+            let services = services.to_vec();
             let gateway = Gateway { kind, port: 1, services, dir: dir.clone(), limits: Limits::USUAL };
             let command = gateway.prepare().unwrap();
             let name = format!("{}.conf", command.get_program().to_string_lossy());

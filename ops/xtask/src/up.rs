@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use gavel_accounts::Program as Account;
-use gavel_gateway::{Gateway, Kind, Limits};
+use gavel_gateway::{Gateway, Kind, Limits, Upstream};
 use std::{
     fs,
     net::TcpStream,
@@ -203,7 +203,8 @@ impl System<'_> {
         ensure(&[OPENSSL, need])?;
         let step = Step::begin("starting the gateway");
         let port = self.layout.gateway_port();
-        let services = vec![format!("127.0.0.1:{}", self.layout.service_port())];
+        let address = format!("127.0.0.1:{}", self.layout.service_port());
+        let services = vec![Upstream { address, ops_port: self.layout.service_ops_port() }];
         let gateway = Gateway { kind, port, services, dir: self.gateway_dir(), limits: Limits::USUAL };
         let mut child = Child::start(self.layout, "gateway", "TERM", &mut gateway.prepare()?)?;
         let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();

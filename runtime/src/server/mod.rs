@@ -20,11 +20,15 @@ use poem::{
     http::{Method, StatusCode},
     middleware::Cors,
 };
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A browser remembers for so long what a page may do, in seconds.
 const PREFLIGHT_S: i32 = 7_200;
+
+/// Of what a drain has left once the listener is closed, for the public's requests under way and for operators'.
+const PUBLIC: f64 = 0.75;
+const OPERATORS: f64 = 0.15;
 
 /// Operators' connections at the same time: none of them is taken by the public.
 const OPERATORS_CONNECTIONS: u32 = 256;
@@ -65,7 +69,8 @@ impl Listeners {
         Ok((public.transpose()?, self.operators.listener.address()?))
     }
 
-    /// Serves until `stop`, then finishes the requests under way, within the grace period.
+    /// Serves until `stop`, then finishes the requests under way, within the grace period. Operators, and whoever asks
+    /// how the process is, are answered until the public's calls have ended.
     pub(crate) async fn serve(
         self,
         public: Routes,
@@ -73,13 +78,18 @@ impl Listeners {
         config: &ProcessConfig,
         stop: CancellationToken,
     ) -> io::Result<()> {
+        let rest = config.grace.saturating_sub(config.drain_delay);
+        let over = CancellationToken::new();
         let serve_public = async {
-            match self.public {
-                Some(bound) => serve(bound, public, config, stop.clone()).await,
-                None => Ok(()),
+            if let Some(bound) = self.public {
+                serve(bound, public, (config, rest.mul_f64(PUBLIC)), stop.clone()).await?;
             }
+            stop.cancelled().await;
+            over.cancel();
+            Ok(())
         };
-        tokio::try_join!(serve_public, serve(self.operators, operators, config, stop.clone())).map(drop)
+        let operators = serve(self.operators, operators, (config, rest.mul_f64(OPERATORS)), over.clone());
+        tokio::try_join!(serve_public, operators).map(drop)
     }
 }
 
@@ -95,7 +105,7 @@ pub(crate) struct Routes {
 async fn serve(
     Bound { listener, proxies }: Bound,
     Routes { calls, all }: Routes,
-    config: &ProcessConfig,
+    (config, finish): (&ProcessConfig, Duration),
     stop: CancellationToken,
 ) -> io::Result<()> {
     let answers = match cors(&config.cors_origins) {
@@ -116,8 +126,7 @@ async fn serve(
     drop(listener);
     tasks.close();
     // A peer that never finishes its request is cut off while there is still time to end in order.
-    let patience = config.grace.saturating_sub(config.drain_delay).mul_f64(0.8);
-    if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(finish, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections are cut off: their requests did not end");
         connections.cut_off();
         tasks.wait().await;
@@ -168,7 +177,13 @@ fn readyz(runtime: &Runtime) -> Response {
         return Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body("not looked yet\n");
     };
     let readiness = readiness.unless_draining(runtime.tasks());
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = match (readiness.ready, readiness.draining) {
+        (true, _) => StatusCode::OK,
+        // To HAProxy (`disable-on-404`) it says: send nothing new, and let what is under way come to its end. After a 503
+        // it gives the server up, and cuts that off. To everybody else one is as good as the other.
+        (false, true) => StatusCode::NOT_FOUND,
+        (false, false) => StatusCode::SERVICE_UNAVAILABLE,
+    };
     let body = serde_json::to_string_pretty(&readiness).unwrap_or_default();
     Response::builder().status(status).content_type("application/json").body(body + "\n")
 }

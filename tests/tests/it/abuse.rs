@@ -182,9 +182,8 @@ async fn who_sends_a_header_drop_by_drop_is_cut_off_by_the_gateway() {
     let system = System::new().await;
     let (service, api) = system.service().await;
     let item = item(&system, &api).await;
-    let services = [service.address().await];
     let cut_off = async |kind| {
-        let gateway = RunningGateway::open(kind, &services).await;
+        let gateway = RunningGateway::open(kind, &[&service]).await;
         let mut client = Command::new("openssl");
         client.args(["s_client", "-quiet", "-no_ign_eof", "-connect", gateway.url.trim_start_matches("https://")]);
         client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);

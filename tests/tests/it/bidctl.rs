@@ -122,7 +122,7 @@ async fn json(arguments: &[&str]) -> Value {
 async fn through_the_gateway_it_trusts_whom_it_is_told_to() {
     let system = System::new().await;
     let (service, _api, item) = listed(&system).await;
-    let gateway = RunningGateway::open(Kind::Nginx, &[service.address().await]).await;
+    let gateway = RunningGateway::open(Kind::Nginx, &[&service]).await;
     let (certificate, token) = (gateway.certificate.display().to_string(), system.token("alice", "bidder"));
     let by = |more: &[&str]| {
         let all = [&["--json", "--url", &gateway.url, "--token", &token], more].concat();

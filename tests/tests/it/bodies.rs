@@ -78,7 +78,7 @@ async fn through_haproxy_a_body_that_never_ends_is_given_up_as_well() {
 async fn is_given_up_through(kind: Kind) {
     let system = System::new().await;
     let (service, api) = system.service_with(&[SHORT]).await;
-    let gateway = RunningGateway::open(kind, &[service.address().await]).await;
+    let gateway = RunningGateway::open(kind, &[&service]).await;
     let client = gateway.h2().await;
     let mut answers = Vec::new();
     for _ in 0..20 {

@@ -33,7 +33,7 @@ async fn leads_where_it_should(kind: Kind) {
     let system = System::new().await;
     let (service, api) = system.service().await;
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
-    let gateway = RunningGateway::open(kind, &[service.address().await]).await;
+    let gateway = RunningGateway::open(kind, &[&service]).await;
     let client = gateway.client();
     let ask = |path: &str| {
         let request = client.post(format!("{}{path}", gateway.url)).header("x-correlation-id", "through-the-gateway");
@@ -86,7 +86,7 @@ async fn is_let_in_as_often_as_it_may(kind: Kind) {
     let system = System::new().await;
     let (service, _) = system.service().await;
     let limits = Limits { calls_per_second: 4, connections: 100 };
-    let gateway = RunningGateway::open_with(kind, &[service.address().await], limits).await;
+    let gateway = RunningGateway::open_with(kind, &[&service], limits).await;
     let client = gateway.client();
     let ask = || async {
         let request = client.post(format!("{}/api/gavel.v1.ItemService/ListItems", gateway.url));
@@ -116,14 +116,16 @@ async fn behind_haproxy_a_rolling_restart_loses_no_bid_and_every_watcher_converg
 
 async fn rolling_restart(kind: Kind) {
     let system = System::new().await;
-    let addresses = [free_port().await, free_port().await].map(|port| format!("127.0.0.1:{port}"));
-    let start = async |address: &str| {
-        let (service, _) = system.service_with(&[("GAVEL_LISTEN", address), ("GAVEL_DRAIN_DELAY_MS", "1200")]).await;
+    let free = async || format!("127.0.0.1:{}", free_port().await);
+    let addresses = [[free().await, free().await], [free().await, free().await]];
+    let start = async |[address, ops_address]: &[String; 2]| {
+        let ports = [("GAVEL_LISTEN", address.as_str()), ("GAVEL_OPS_LISTEN", ops_address)];
+        let (service, _) = system.service_with(&[&ports[..], &[("GAVEL_DRAIN_DELAY_MS", "1200")]].concat()).await;
         service
     };
     let mut services = vec![start(&addresses[0]).await, start(&addresses[1]).await];
     let _worker = system.worker().await;
-    let gateway = RunningGateway::open(kind, &addresses).await;
+    let gateway = RunningGateway::open(kind, &[&services[0], &services[1]]).await;
     let seller = gavel_tests::Api::of(&services[0]).await.with_token(system.token("sam", "seller"));
     let item = seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id;
 
@@ -169,6 +171,41 @@ async fn rolling_restart(kind: Kind) {
     eventually("every watcher converges", versions, |versions| versions.iter().all(|version| *version == last)).await;
     watchers.iter().for_each(JoinHandle::abort);
     drop::<Vec<Process>>(services);
+}
+
+#[tokio::test]
+async fn behind_nginx_a_call_under_way_is_answered_however_long_its_service_drains() {
+    is_answered_by_a_draining_service(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn behind_haproxy_a_call_under_way_is_answered_however_long_its_service_drains() {
+    is_answered_by_a_draining_service(Kind::Haproxy).await;
+}
+
+async fn is_answered_by_a_draining_service(kind: Kind) {
+    let system = System::new().await;
+    let (mut service, api) = system.service_with(&[("GAVEL_DRAIN_DELAY_MS", "1200")]).await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let gateway = RunningGateway::open(kind, &[&service]).await;
+    let mut holder = system.db.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM items FOR UPDATE").execute(&mut *holder).await.expect("held");
+    let bid = json!({ "itemId": item.item_id, "maxAmountMinor": 1_000, "idempotencyKey": Uuid::new_v4() });
+    let request = gateway.client().post(format!("{}/api/gavel.v1.BidService/PlaceBid", gateway.url));
+    let request = request.bearer_auth(system.token("alice", "bidder")).header("content-type", "application/json");
+    let call = tokio::spawn(request.body(bid.to_string()).send());
+    eventually("it waits for the lock", || system.waiting_for_locks("bid-service"), |count| *count > 0).await;
+    let address = service.address().await;
+    service.terminate();
+    let is_closed = || async { tokio::net::TcpStream::connect(&address).await.is_err() };
+    eventually("the service takes no more", is_closed, |closed| *closed).await;
+    // The gateway has looked again by now: twice, and found it as it is.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    holder.rollback().await.expect("let go");
+    let reply = call.await.expect("no panic").expect("an answer");
+    assert_eq!(reply.status(), StatusCode::OK);
+    assert_eq!(reply.json::<Value>().await.expect("JSON")["sequence"], "2");
+    assert!(service.ended().await.success(), "{:?}", service.output().last());
 }
 
 struct Bidder {

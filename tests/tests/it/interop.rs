@@ -42,7 +42,7 @@ async fn by_all(through: Option<Kind>) {
     lock.execute(&mut *holder).await.expect("locked");
     let address = service.address().await;
     let gateway = match through {
-        Some(kind) => Some(RunningGateway::open(kind, std::slice::from_ref(&address)).await),
+        Some(kind) => Some(RunningGateway::open(kind, &[&service]).await),
         None => None,
     };
     let certificate = gateway.as_ref().map(|gateway| gateway.certificate.clone());

@@ -140,7 +140,7 @@ async fn is_counted_where_it_comes_from(kind: Kind) {
     let limits = [("GAVEL_READS_PER_ADDRESS", "5"), ("GAVEL_TRUSTED_PROXIES", "127.0.0.1")];
     let (service, api) = system.service_with(&limits).await;
     let id = item(&system, &api).await;
-    let gateway = RunningGateway::open(kind, &[service.address().await]).await;
+    let gateway = RunningGateway::open(kind, &[&service]).await;
     let (client, url) = (gateway.client(), format!("{}/api/gavel.v1.ItemService/GetItem", gateway.url));
     let ask = |n: usize| {
         let request = client.post(&url).header("content-type", "application/json");

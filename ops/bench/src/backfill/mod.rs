@@ -1,5 +1,6 @@
 //! A backfill beside one bulk UPDATE of the same rows and beside batches as GitLab makes them; and what the trigger that
 //! keeps two forms equal costs those who write.
+mod bids;
 mod trigger;
 
 use crate::{
@@ -79,6 +80,7 @@ pub(crate) async fn run(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<
         ),
         below("until a backfill that runs is paused", "ms", median(pauses), CHUNK_MS * 2.0),
     ];
+    rows.extend(bids::slowed(stage, rounds).await?);
     eprintln!("  … what the trigger costs");
     rows.extend(trigger::cost(stage, rounds).await?);
     Ok(rows)

@@ -12,32 +12,32 @@ use tokio_util::sync::CancellationToken;
 
 /// An acknowledged bid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Acknowledged {
-    pub(super) bid_id: String,
-    pub(super) amount_minor: i64,
+pub(crate) struct Acknowledged {
+    pub(crate) bid_id: String,
+    pub(crate) amount_minor: i64,
 }
 
 /// What one bid came to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// When it was due, since the beginning.
-    pub(super) at: Duration,
-    pub(super) took: Duration,
+    pub(crate) at: Duration,
+    pub(crate) took: Duration,
 }
 
 /// Everything that was seen.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub(super) samples: Vec<Sample>,
-    pub(super) acknowledged: Vec<Acknowledged>,
-    pub(super) refused: u64,
+pub(crate) struct Seen {
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) acknowledged: Vec<Acknowledged>,
+    pub(crate) refused: u64,
     /// Answers that no client should get.
-    pub(super) errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
 }
 
 /// The load. It goes on until it is stopped.
-pub(super) struct Load {
-    pub(super) began: Instant,
+pub(crate) struct Load {
+    pub(crate) began: Instant,
     live: Arc<Mutex<Vec<Client>>>,
     seen: Arc<Mutex<Seen>>,
     stop: CancellationToken,
@@ -45,7 +45,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn begin(items: u32, per_second: u32) -> Self {
+    pub(crate) fn begin(items: u32, per_second: u32) -> Self {
         let (began, stop) = (Instant::now(), CancellationToken::new());
         let (live, seen) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Seen::default())));
         let mut tasks = JoinSet::new();
@@ -54,11 +54,11 @@ impl Load {
     }
 
     /// From now on these take the bids: what is under way elsewhere comes to its end.
-    pub(super) fn goes_to(&self, clients: Vec<Client>) {
+    pub(crate) fn goes_to(&self, clients: Vec<Client>) {
         *lock(&self.live) = clients;
     }
 
-    pub(super) async fn end(mut self) -> Seen {
+    pub(crate) async fn end(mut self) -> Seen {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         std::mem::take(&mut lock(&self.seen))

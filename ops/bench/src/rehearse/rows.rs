@@ -13,9 +13,11 @@ pub(crate) async fn write(db: &PgPool, bids: i64) -> anyhow::Result<()> {
                         1, 20000, 'user-1', 100, 101, now() - interval '1 day', now() + interval '1 day'
                  FROM generate_series(0, $1 / 100) i";
     sqlx::query(items).bind(bids).execute(db).await?;
+    // Ids in the order of their time (UUID version 7), as the programs give them.
     let rows = "INSERT INTO bids (bid_id, item_id, sequence, bidder_id, amount_minor, decided_at)
-                SELECT gen_random_uuid(), md5('item' || (n / 100))::uuid, 2 + n % 100, 'user-' || (n % 3001),
-                       100 + n % 100, now()
+                SELECT (lpad(to_hex(1767225600000 + n), 12, '0') || '7' || left(md5('a' || n), 3) || '8'
+                          || left(md5('b' || n), 15))::uuid,
+                       md5('item' || (n / 100))::uuid, 2 + n % 100, 'user-' || (n % 3001), 100 + n % 100, now()
                 FROM generate_series($1, $2) n";
     for from in (0..bids).step_by(usize::try_from(BATCH)?) {
         sqlx::query(rows).bind(from).bind((from + BATCH).min(bids) - 1).execute(db).await?;

@@ -1,0 +1,90 @@
+//! What a backfill does to those who bid meanwhile.
+use super::prepared;
+use crate::{
+    bids::load::percentile,
+    extent,
+    rehearse::{Load, Sample, Stage, write_items},
+    report::{Row, above, at_most, median},
+    waiting,
+};
+use sqlx::PgPool;
+use std::time::{Duration, Instant};
+
+/// Bids a second.
+const PER_SECOND: u32 = 300;
+const ITEMS: u32 = 1_000;
+/// It is looked for so long how bids are before it begins and, at most, while it runs.
+const LOOK: Duration = Duration::from_secs(30);
+/// Looking costs the others something.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+/// Before that, for everybody's pools and caches to be warm.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// The p99 of bids at a steady rate, while a backfill runs and before it began, as it is tuned by default.
+pub(super) async fn slowed(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
+    let (mut before, mut during, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 1..=rounds {
+        eprintln!("  … round {number} of {rounds}: bids beside it");
+        let round = round(stage).await?;
+        before.push(round.before_ms);
+        during.push(round.during_ms);
+        rates.push(round.rows_per_second);
+    }
+    let what = format!("p99 of {PER_SECOND} bids a second while it runs");
+    Ok(vec![
+        at_most(&what, "ms", median(during), ("before it began", median(before)), 1.25),
+        above("rows filled a second beside them", "rows/s", median(rates), 0.0),
+    ])
+}
+
+struct Round {
+    before_ms: f64,
+    during_ms: f64,
+    rows_per_second: f64,
+}
+
+async fn round(stage: &Stage<'_>) -> anyhow::Result<Round> {
+    let db = prepared(stage).await?;
+    write_items(&db, ITEMS).await?;
+    let service = stage.service(&stage.new).await?;
+    let worker = stage.worker(&stage.new, &["--only", "run_backfill_chunk,run_online_step"]).await?;
+    let load = Load::begin(ITEMS, PER_SECOND);
+    load.goes_to(stage.connect(&service).await?);
+    tokio::time::sleep(extent::time(WARM_UP)).await;
+    let began = load.began.elapsed();
+    tokio::time::sleep(extent::time(LOOK)).await;
+    let started = load.began.elapsed();
+    stage.ops(&service, &["schema", "backfill", "start", "27", "--reason", "a bench"])?;
+    waiting::reached("it has begun", 1, async || passed(&db).await).await?;
+    let until = Instant::now() + extent::time(LOOK);
+    while Instant::now() < until && !filled(&db).await? {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    let (ended, rows) = (load.began.elapsed(), passed(&db).await?);
+    let seen = load.end().await;
+    anyhow::ensure!(seen.errors.is_empty(), "bids failed, such as: {}", seen.errors[0]);
+    for process in [service, worker] {
+        process.drain().await?;
+    }
+    let p99 = |from: Duration, until: Duration| p99_ms(&seen.samples, from, until);
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let rows_per_second = rows as f64 / (ended - started).as_secs_f64();
+    Ok(Round { before_ms: p99(began, started), during_ms: p99(started, ended), rows_per_second })
+}
+
+async fn passed(db: &PgPool) -> anyhow::Result<u64> {
+    let rows: i64 =
+        sqlx::query_scalar("SELECT coalesce(sum(rows_passed), 0)::bigint FROM backfills").fetch_one(db).await?;
+    Ok(u64::try_from(rows)?)
+}
+
+async fn filled(db: &PgPool) -> anyhow::Result<bool> {
+    Ok(sqlx::query_scalar("SELECT cursor IS NULL FROM backfills").fetch_one(db).await?)
+}
+
+fn p99_ms(samples: &[Sample], from: Duration, until: Duration) -> f64 {
+    let within = samples.iter().filter(|sample| (from..until).contains(&sample.at));
+    let mut took: Vec<_> = within.map(|sample| sample.took.as_secs_f64() * 1_000.0).collect();
+    took.sort_by(f64::total_cmp);
+    percentile(&took, 99)
+}
