@@ -20,6 +20,7 @@ const NEWEST: f64 = 0.1;
 
 /// Runs one chunk, or finds that it must wait, or that all is done.
 pub async fn run_chunk(tx: &mut Tx, job: &RunBackfillChunk) -> Result<Next> {
+    let begun = Instant::now();
     if !is_known(tx, job.change) {
         // A newer version's: that one's worker has it next.
         return Ok(Next::Again(BLOCKED_FOR));
@@ -38,7 +39,7 @@ pub async fn run_chunk(tx: &mut Tx, job: &RunBackfillChunk) -> Result<Next> {
     let Some(mut plan) = Plan::lock(tx.conn(), job.change).await?.filter(is_mine) else { return Ok(Next::Over) };
     let look = look::look(tx.conn(), &plan.table_name).await?;
     match look.advise(&mut plan) {
-        Advice::Go => fill(tx, &backfill, &mut plan, look.now).await,
+        Advice::Go => fill(tx, &backfill, &mut plan, (look.now, begun)).await,
         Advice::Wait(why) => wait(tx, &mut plan, why, LOOK_AGAIN).await,
         Advice::Abort(why) => {
             tracing::warn!(plan = plan.name, why, "the backfill is paused");
@@ -58,7 +59,12 @@ async fn wait(tx: &mut Tx, plan: &mut Plan, why: String, pause: Duration) -> Res
     Ok(Next::Again(pause))
 }
 
-async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<Utc>) -> Result<Next> {
+async fn fill(
+    tx: &mut Tx,
+    backfill: &Backfill,
+    plan: &mut Plan,
+    (now, begun): (DateTime<Utc>, Instant),
+) -> Result<Next> {
     let (began, rows_before) = (Instant::now(), plan.rows_passed);
     let chunk = chunk::run(tx.conn(), backfill, plan).await?;
     let took = began.elapsed();
@@ -73,7 +79,7 @@ async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<U
             plan.rate = if plan.rate > 0.0 { plan.rate * (1.0 - NEWEST) + newest * NEWEST } else { newest };
             plan.progressed_at = now + took;
             plan.save(tx.conn()).await?;
-            Ok(Next::Again(took.mul_f32(plan.rest_ratio.max(0.0))))
+            Ok(Next::Again(due_after(begun.elapsed(), took, plan.rest_ratio)))
         }
         Chunk::Blocked(why) => {
             wait(tx, plan, format!("somebody holds its rows or its table: {why}"), BLOCKED_FOR).await
@@ -86,6 +92,24 @@ async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<U
     }
 }
 
+/// The time from the beginning of this transaction, from which a job's delay counts, until the next chunk: what has
+/// passed of it, and the rest after a chunk that took so long.
+fn due_after(passed: Duration, chunk: Duration, rest_ratio: f32) -> Duration {
+    passed + chunk.mul_f32(rest_ratio.max(0.0))
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_begins_when_the_chunk_has_ended() {
+        let (passed, chunk) = (Duration::from_millis(100), Duration::from_millis(80));
+        assert_eq!(due_after(passed, chunk, 0.0), passed);
+        assert_eq!(due_after(passed, chunk, 0.5), Duration::from_millis(140));
+    }
 }
