@@ -1,7 +1,7 @@
 //! One thing said in several ways is one thing; what is misspelled is named, and does nothing.
 use chrono::{TimeDelta, Utc};
 use gavel_proto::v1::{self, BidRefusalReason, ReadSource};
-use gavel_rules::MAX_AMOUNT_MINOR;
+use gavel_rules::{BID_CEILING_MINOR, MAX_AMOUNT_MINOR};
 use gavel_tests::{Api, Process, System};
 use poem_grpc::Code;
 use serde_json::{Value, json};
@@ -65,17 +65,25 @@ async fn however_ids_and_keys_are_spelled_a_bid_is_made_once_and_its_repetition_
 
 #[tokio::test]
 async fn the_minimum_that_is_advertised_is_accepted_up_to_the_highest_amount_and_there_it_ends() {
-    let system = System::new().await;
+    goes_up_to(&System::new().await, MAX_AMOUNT_MINOR).await;
+}
+
+#[tokio::test]
+async fn so_it_is_up_to_what_the_old_form_holds_while_that_can_be_brought_back() {
+    goes_up_to(&System::expanded().await, BID_CEILING_MINOR).await;
+}
+
+async fn goes_up_to(system: &System, ceiling_minor: i64) {
     let (_service, api) = system.service().await;
-    let item = item(&system, &api).await;
+    let item = item(system, &api).await;
     let (alice, bob) = (api.with_token(system.token("alice", "bidder")), api.with_token(system.token("bob", "bidder")));
-    let near = alice.bid(&item, MAX_AMOUNT_MINOR - 5_000).await.expect("accepted");
-    assert_eq!(near.next_minimum_minor, MAX_AMOUNT_MINOR);
+    let near = alice.bid(&item, ceiling_minor - 5_000).await.expect("accepted");
+    assert_eq!(near.next_minimum_minor, ceiling_minor);
     let highest = bob.bid(&item, near.next_minimum_minor).await.expect("what is advertised is accepted");
     assert_eq!(highest.next_minimum_minor, 0, "no higher bid is possible");
     let shown = api.item(&item).await.expect("shown").item.expect("an item");
     assert_eq!((shown.next_minimum_minor, shown.status()), (0, v1::ItemStatus::Open));
-    let refused = alice.bid(&item, MAX_AMOUNT_MINOR).await.expect_err("the price is the highest").refused.expect("why");
+    let refused = alice.bid(&item, ceiling_minor).await.expect_err("the price is the highest").refused.expect("why");
     assert_eq!((refused.reason(), refused.next_minimum_minor), (BidRefusalReason::AtCeiling, 0));
 }
 
