@@ -68,7 +68,7 @@ async fn round(stage: &Stage<'_>) -> anyhow::Result<Round> {
     }
     let p99 = |from: Duration, until: Duration| p99_ms(&seen.samples, from, until);
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    let rows_per_second = rows as f64 / (ended - started).as_secs_f64();
+    let rows_per_second = rows as f64 / ended.saturating_sub(started).as_secs_f64();
     Ok(Round { before_ms: p99(began, started), during_ms: p99(started, ended), rows_per_second })
 }
 
