@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use std::{fmt::Write, fs, process::Command, time::Instant};
+use std::{collections::BTreeMap, fmt::Write, fs, process::Command, time::Instant};
 
 /// Where its result is kept.
 const RESULT: &str = "docs/nightly.md";
@@ -16,7 +16,7 @@ const RESULT: &str = "docs/nightly.md";
 const FUZZ_FOR_S: u32 = 600;
 
 /// One part of it.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Part {
     Conformance,
     Rehearsal,
@@ -80,34 +80,35 @@ impl Nightly {
         let revision = revision()?;
         let path = crate::root().join(RESULT);
         let before = fs::read_to_string(&path).unwrap_or_default();
-        let (mut text, mut failed) = (OPENING.to_owned(), Vec::new());
-        for part in Part::value_variants() {
-            if !self.only.is_empty() && !self.only.contains(part) {
-                text.push_str(section(&before, &part.name()));
-                continue;
-            }
+        let mut sections: BTreeMap<_, _> =
+            Part::value_variants().iter().map(|part| (*part, section(&before, &part.name()).to_owned())).collect();
+        let mut failed = Vec::new();
+        for part in Part::value_variants().iter().filter(|part| self.only.is_empty() || self.only.contains(part)) {
             eprintln!("\n── {}", part.name());
             let began = Instant::now();
             let left = part.leaves().map(|file| crate::root().join("target/bench").join(file));
             // One of an earlier run would be taken for this one's.
-            left.as_ref().map(fs::remove_file);
+            if let Some(left) = &left {
+                let _ = fs::remove_file(left);
+            }
             let result = part.run();
             let minutes = began.elapsed().as_secs_f64() / 60.0;
             let outcome = match &result {
                 Ok(()) => "passed".to_owned(),
                 Err(error) => format!("failed: {error:#}"),
             };
-            write!(text, "\n## {}\n\n{outcome}, after {minutes:.1} min, on {revision}.\n", part.name())?;
+            let mut text = format!("\n## {}\n\n{outcome}, after {minutes:.1} min, on {revision}.\n", part.name());
             if let Some(left) = left.and_then(|left| fs::read_to_string(left).ok()) {
                 write!(text, "\n{}\n", left.trim())?;
             }
             if result.is_err() {
                 failed.push(part.name());
             }
+            sections.insert(*part, text);
             // What is done is kept, whatever becomes of the rest.
-            fs::write(&path, &text).with_context(|| path.display().to_string())?;
+            let all: String = sections.values().map(String::as_str).collect();
+            fs::write(&path, OPENING.to_owned() + &all).with_context(|| path.display().to_string())?;
         }
-        fs::write(&path, &text).with_context(|| path.display().to_string())?;
         if failed.is_empty() { Ok(()) } else { bail!("failed: {}; see {RESULT}", failed.join(", ")) }
     }
 }

@@ -219,16 +219,17 @@ fn figures(samples: &[Sample], phases: &[(f64, String)], rows: i64) -> serde_jso
         took.sort_by(f64::total_cmp);
         took
     };
-    let (before, during) = (
-        within(begin("before").midpoint(begin("expand")), begin("expand")),
-        within(begin("backfill"), begin("filled")),
-    );
+    // The later half of each: the earlier one begins with what the programs do at their start.
+    let before = within(begin("before").midpoint(begin("expand")), begin("expand"));
+    let both = within(begin("both versions").midpoint(begin("backfill")), begin("backfill"));
+    let during = within(begin("backfill"), begin("filled"));
     let all = within(0.0, f64::INFINITY);
-    let (p99_before, p99_during) = (percentile(&before, 99), percentile(&during, 99));
+    let (p99_before, p99_both, p99_during) = (percentile(&before, 99), percentile(&both, 99), percentile(&during, 99));
     json!({
         "rows": rows, "bids": all.len(), "bids_per_second": per_second(),
         "p50_before_ms": percentile(&before, 50), "p50_during_ms": percentile(&during, 50),
         "p99_before_ms": p99_before, "p99_during_ms": p99_during, "p99_during_to_before": p99_during / p99_before,
+        "p99_both_versions_ms": p99_both, "p99_during_to_both_versions": p99_during / p99_both,
         "longest_stall_ms": all.last(), "backfill_s": begin("filled") - begin("backfill"),
         "longest_of_contract_ms": within(begin("contract"), begin("end")).last(),
     })
