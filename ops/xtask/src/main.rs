@@ -94,7 +94,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Dist => dist::run(),
         Command::Images(images) => images.run(),
         Command::Sqlx(sqlx) => sqlx.run(),
-        Command::Nightly(nightly) => nightly.run(),
+        Command::Nightly(nightly) => nightly.run(interrupted),
         Command::Ci => ci::run_all(),
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use std::{collections::BTreeMap, fmt::Write, fs, process::Command, time::Instant};
+use std::{collections::BTreeMap, fmt::Write, fs, process::Command, sync::mpsc, time::Instant};
 
 /// Where its result is kept.
 const RESULT: &str = "docs/nightly.md";
@@ -76,7 +76,7 @@ impl Part {
 }
 
 impl Nightly {
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()> {
         let revision = revision()?;
         let path = crate::root().join(RESULT);
         let before = fs::read_to_string(&path).unwrap_or_default();
@@ -92,14 +92,18 @@ impl Nightly {
                 let _ = fs::remove_file(left);
             }
             let result = part.run();
+            if interrupted.try_recv().is_ok() {
+                bail!("interrupted in {}; what had run before is in {RESULT}", part.name());
+            }
             let minutes = began.elapsed().as_secs_f64() / 60.0;
+            let table = left.and_then(|left| fs::read_to_string(left).ok()).unwrap_or_default();
             let outcome = match &result {
-                Ok(()) => "passed".to_owned(),
+                Ok(()) => format!("ran to its end, {} goals missed", missed(&table)),
                 Err(error) => format!("failed: {error:#}"),
             };
             let mut text = format!("\n## {}\n\n{outcome}, after {minutes:.1} min, on {revision}.\n", part.name());
-            if let Some(left) = left.and_then(|left| fs::read_to_string(left).ok()) {
-                write!(text, "\n{}\n", left.trim())?;
+            if !table.is_empty() {
+                write!(text, "\n{}\n", table.trim())?;
             }
             if result.is_err() {
                 failed.push(part.name());
@@ -123,6 +127,11 @@ fn revision() -> anyhow::Result<String> {
         bail!("commit first, so that the result has a revision: {}", changed.trim());
     }
     Ok(git(&["rev-parse", "--short=12", "HEAD"])?.trim().to_owned())
+}
+
+/// Lines of a bench's table that say so in their last column.
+fn missed(table: &str) -> usize {
+    table.lines().filter(|line| line.ends_with("| no |")).count()
 }
 
 /// A part's section as it was.

@@ -63,8 +63,10 @@ impl App {
         }
     }
 
-    /// Changes of the schema that last longer than their expand. `programs` are the processes of this application by
-    /// name: a session of one of them that is not written down is an older version's.
+    /// Changes of the schema, those among them that last longer than their expand. Each process writes itself down, in
+    /// the tables of the migration `0026_keep_schema_changes`, which the application's migrations must have. `programs`
+    /// are the processes of this application by name: a session of one of them that is not written down is an older
+    /// version's.
     #[must_use]
     pub fn changes(mut self, sources: Sources, programs: &'static [&'static str]) -> Self {
         match History::read(sources) {

@@ -50,6 +50,7 @@ impl Name for Response {
 fn status_of(runtime: &Runtime, service: &str) -> Option<Status> {
     let serves = |spec: &&Spec| matches!(spec.trigger, Trigger::Rpc(method) if method.split_once('/').is_some_and(|(name, _)| name == service));
     let Some(readiness) = runtime.health().readiness() else { return Some(Status::NotServing) };
+    let readiness = readiness.unless_draining(runtime.tasks());
     let up = match service {
         "postgresql" => readiness.database.up && readiness.schema.up,
         "rabbitmq" => readiness.broker.up,

@@ -20,15 +20,21 @@ use poem::{
     http::{Method, StatusCode},
     middleware::Cors,
 };
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A browser remembers for so long what a page may do, in seconds.
 const PREFLIGHT_S: i32 = 7_200;
 
-/// Of what a drain has left once the listener is closed, for the public's requests under way and for operators'.
+/// Of what a drain has left once the public's listener is closed: until then the public's requests under way may take,
+/// and operators'.
 const PUBLIC: f64 = 0.75;
-const OPERATORS: f64 = 0.15;
+const OPERATORS: f64 = 0.9;
 
 /// Operators' connections at the same time: none of them is taken by the public.
 const OPERATORS_CONNECTIONS: u32 = 256;
@@ -79,17 +85,28 @@ impl Listeners {
         stop: CancellationToken,
     ) -> io::Result<()> {
         let rest = config.grace.saturating_sub(config.drain_delay);
-        let over = CancellationToken::new();
-        let serve_public = async {
-            if let Some(bound) = self.public {
-                serve(bound, public, (config, rest.mul_f64(PUBLIC)), stop.clone()).await?;
-            }
-            stop.cancelled().await;
-            over.cancel();
-            Ok(())
+        let (over, stopped_at) = (CancellationToken::new(), OnceLock::new());
+        let left = |part: f64| {
+            let passed = stopped_at.get().map_or(Duration::ZERO, Instant::elapsed);
+            rest.mul_f64(part).saturating_sub(passed)
         };
-        let operators = serve(self.operators, operators, (config, rest.mul_f64(OPERATORS)), over.clone());
-        tokio::try_join!(serve_public, operators).map(drop)
+        let serve_public = async {
+            match self.public {
+                Some(bound) => serve(bound, public, config, (stop.clone(), || left(PUBLIC))).await,
+                None => Ok(()),
+            }
+        };
+        let drained = async {
+            let note = async {
+                stop.cancelled().await;
+                stopped_at.set(Instant::now()).ok();
+            };
+            let (served, ()) = tokio::join!(serve_public, note);
+            over.cancel();
+            served
+        };
+        let serve_operators = serve(self.operators, operators, config, (over.clone(), || left(OPERATORS)));
+        tokio::try_join!(drained, serve_operators).map(drop)
     }
 }
 
@@ -105,8 +122,8 @@ pub(crate) struct Routes {
 async fn serve(
     Bound { listener, proxies }: Bound,
     Routes { calls, all }: Routes,
-    (config, finish): (&ProcessConfig, Duration),
-    stop: CancellationToken,
+    config: &ProcessConfig,
+    (stop, left): (CancellationToken, impl Fn() -> Duration),
 ) -> io::Result<()> {
     let answers = match cors(&config.cors_origins) {
         Some(cors) => Answers { calls, all: all.with(cors).map_to_response().boxed(), minds_origins: true, proxies },
@@ -126,7 +143,7 @@ async fn serve(
     drop(listener);
     tasks.close();
     // A peer that never finishes its request is cut off while there is still time to end in order.
-    if tokio::time::timeout(finish, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(left(), tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections are cut off: their requests did not end");
         connections.cut_off();
         tasks.wait().await;

@@ -148,6 +148,19 @@ async fn of_a_contract_and_an_older_program_that_begin_at_once_exactly_one_goes_
     }
 }
 
+#[tokio::test]
+async fn an_older_program_that_lives_prevents_a_contract_and_one_that_comes_after_it_does_not_start() {
+    let system = ready(100).await;
+    let start = || begun(Process::start(&binary("elder-worker"), &[], &system.variables(&[])));
+    let mut elder = start().await.expect("nothing is gone yet");
+    let refused = refusal(&system).await;
+    assert!(refused.contains("which knows up to 26"), "{refused}");
+    elder.terminate();
+    assert!(elder.ended().await.success(), "{:?}", elder.output().last());
+    system.bidctl(&["schema", "contract", "27", "--reason", "it is gone"]).await.expect("contracted");
+    assert!(start().await.is_none(), "what it needs is gone");
+}
+
 /// Once it has begun, or refused since what it needs is gone.
 async fn begun(mut elder: Process) -> Option<Process> {
     let has_begun = || elder.log().iter().any(|line| line["msg"] == "ready");

@@ -20,7 +20,6 @@ const NEWEST: f64 = 0.1;
 
 /// Runs one chunk, or finds that it must wait, or that all is done.
 pub async fn run_chunk(tx: &mut Tx, job: &RunBackfillChunk) -> Result<Next> {
-    let run_since = Instant::now();
     if !is_known(tx, job.change) {
         // A newer version's: that one's worker has it next.
         return Ok(Next::Again(BLOCKED_FOR));
@@ -39,7 +38,7 @@ pub async fn run_chunk(tx: &mut Tx, job: &RunBackfillChunk) -> Result<Next> {
     let Some(mut plan) = Plan::lock(tx.conn(), job.change).await?.filter(is_mine) else { return Ok(Next::Over) };
     let look = look::look(tx.conn(), &plan.table_name).await?;
     match look.advise(&mut plan) {
-        Advice::Go => fill(tx, &backfill, &mut plan, (look.now, run_since)).await,
+        Advice::Go => fill(tx, &backfill, &mut plan, look.now).await,
         Advice::Wait(why) => wait(tx, &mut plan, why, LOOK_AGAIN).await,
         Advice::Abort(why) => {
             tracing::warn!(plan = plan.name, why, "the backfill is paused");
@@ -59,12 +58,7 @@ async fn wait(tx: &mut Tx, plan: &mut Plan, why: String, pause: Duration) -> Res
     Ok(Next::Again(pause))
 }
 
-async fn fill(
-    tx: &mut Tx,
-    backfill: &Backfill,
-    plan: &mut Plan,
-    (now, run_since): (DateTime<Utc>, Instant),
-) -> Result<Next> {
+async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<Utc>) -> Result<Next> {
     let (began, rows_before) = (Instant::now(), plan.rows_passed);
     let chunk = chunk::run(tx.conn(), backfill, plan).await?;
     let took = began.elapsed();
@@ -79,7 +73,9 @@ async fn fill(
             plan.rate = if plan.rate > 0.0 { plan.rate * (1.0 - NEWEST) + newest * NEWEST } else { newest };
             plan.progressed_at = now + took;
             plan.save(tx.conn()).await?;
-            Ok(Next::Again(due_after(run_since.elapsed(), took, plan.rest_ratio)))
+            let passed = "SELECT extract(epoch FROM clock_timestamp() - now())::double precision";
+            let passed: f64 = sqlx::query_scalar(passed).fetch_one(tx.conn()).await?;
+            Ok(Next::Again(due_after(Duration::try_from_secs_f64(passed).unwrap_or(took), took, plan.rest_ratio)))
         }
         Chunk::Blocked(why) => {
             wait(tx, plan, format!("somebody holds its rows or its table: {why}"), BLOCKED_FOR).await
