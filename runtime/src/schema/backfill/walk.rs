@@ -106,6 +106,6 @@ mod tests {
     fn a_rest_begins_when_the_chunk_has_ended() {
         let (passed, chunk) = (Duration::from_millis(100), Duration::from_millis(80));
         assert_eq!(due_after(passed, chunk, 0.0), passed);
-        assert_eq!(due_after(passed, chunk, 0.5), Duration::from_millis(140));
+        assert_eq!(due_after(passed, chunk, 2.0), Duration::from_millis(260));
     }
 }
