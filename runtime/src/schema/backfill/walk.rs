@@ -91,7 +91,7 @@ async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<U
 /// The time from the beginning of this transaction, from which a job's delay counts, until the next chunk: what has
 /// passed of it, and the rest after a chunk that took so long.
 fn due_after(passed: Duration, chunk: Duration, rest_ratio: f32) -> Duration {
-    passed + chunk.mul_f32(rest_ratio.max(0.0))
+    passed + chunk.mul_f64(f64::from(rest_ratio.max(0.0)))
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn a_rest_begins_when_the_chunk_has_ended() {
-        let (passed, chunk) = (Duration::from_millis(100), Duration::from_millis(80));
+        let (passed, chunk) = (Duration::from_secs(5), Duration::from_secs(4));
         assert_eq!(due_after(passed, chunk, 0.0), passed);
-        assert_eq!(due_after(passed, chunk, 2.0), Duration::from_millis(260));
+        assert_eq!(due_after(passed, chunk, 0.5), Duration::from_secs(7));
     }
 }
