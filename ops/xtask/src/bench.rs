@@ -30,7 +30,7 @@ pub(crate) struct Bench {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum What {
+enum What {
     /// Jobs beside the stock sqlxmq runner, graphile-worker, pg-boss and, where there is a Go toolchain, River
     Jobs {
         /// Rounds, of which the median counts
@@ -85,12 +85,6 @@ pub(crate) enum What {
     },
 }
 
-impl What {
-    pub(crate) fn jobs() -> Self {
-        Self::Jobs { rounds: 5, backlog: BACKLOG, only: None }
-    }
-}
-
 /// Accepts a count from 1.
 fn is_count(text: &str) -> bool {
     text.parse::<u32>().is_ok_and(|number| number > 0)
@@ -131,10 +125,6 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
 }
 
 impl Bench {
-    pub(crate) fn of(what: What) -> Self {
-        Self { what, smoke: false }
-    }
-
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         match &self.what {

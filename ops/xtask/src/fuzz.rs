@@ -21,10 +21,6 @@ pub(crate) struct Fuzz {
 }
 
 impl Fuzz {
-    pub(crate) fn of(seconds: u32) -> Self {
-        Self { seconds }
-    }
-
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[PROTOC, CPP_COMPILER])?;
         let (root, host) = (crate::root(), host()?);

@@ -1,19 +1,13 @@
 //! What takes too long for every commit. Its last result is committed, with the revision that it is of.
-use crate::{
-    bench::{Bench, What},
-    conformance,
-    fuzz::Fuzz,
-    progress::run_quietly,
-    rehearse::Rehearse,
-};
+use crate::{Arguments, Command, progress::run_quietly};
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
-use std::{collections::BTreeMap, fmt::Write, fs, process::Command, sync::mpsc, time::Instant};
+use clap::{Args, Parser, ValueEnum};
+use std::{collections::BTreeMap, fmt::Write, fs, process, sync::mpsc, time::Instant};
 
 /// Where its result is kept.
 const RESULT: &str = "docs/nightly.md";
 /// For the whole of it to end within a night.
-const FUZZ_FOR_S: u32 = 600;
+const FUZZ_FOR_S: &str = "600";
 
 /// One part of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -39,37 +33,19 @@ pub(crate) struct Nightly {
 }
 
 impl Part {
-    fn run(self) -> anyhow::Result<()> {
-        match self {
-            Self::Conformance => conformance::run(),
-            Self::Rehearsal => Rehearse::whole().run(),
-            Self::Fuzz => Fuzz::of(FUZZ_FOR_S).run(),
-            Self::Jobs => Bench::of(What::jobs()).run(),
-            Self::Bids => Bench::of(What::Bids { rounds: 3, only: None }).run(),
-            Self::Relay => Bench::of(What::Relay { rounds: 3 }).run(),
-            Self::Stats => Bench::of(What::Stats { rounds: 3 }).run(),
-            Self::Edge => Bench::of(What::Edge { rounds: 3 }).run(),
-            Self::Backfill => Bench::of(What::Backfill { rounds: 3 }).run(),
-            Self::Watch => Bench::of(What::Watch { only: None }).run(),
-        }
+    /// The command that it is, with its own defaults.
+    fn command(self) -> anyhow::Result<Command> {
+        let name = self.name();
+        let words = match self {
+            Self::Conformance => vec!["conformance"],
+            Self::Rehearsal => vec!["rehearse"],
+            Self::Fuzz => vec!["fuzz", "--seconds", FUZZ_FOR_S],
+            _ => vec!["bench", &name],
+        };
+        Ok(Arguments::try_parse_from([&["cargo xtask"], &words[..]].concat())?.command)
     }
 
-    /// The file that it leaves, to be shown.
-    const fn leaves(self) -> Option<&'static str> {
-        match self {
-            Self::Conformance => Some("conformance.md"),
-            Self::Fuzz => None,
-            Self::Rehearsal => Some("rehearsal.md"),
-            Self::Jobs => Some("jobs.md"),
-            Self::Bids => Some("bids.md"),
-            Self::Relay => Some("relay.md"),
-            Self::Stats => Some("stats.md"),
-            Self::Edge => Some("edge.md"),
-            Self::Backfill => Some("backfill.md"),
-            Self::Watch => Some("watch.md"),
-        }
-    }
-
+    /// The part's own, which is the bench's where it is one, and that of the table that it leaves.
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -86,17 +62,15 @@ impl Nightly {
         for part in Part::value_variants().iter().filter(|part| self.only.is_empty() || self.only.contains(part)) {
             eprintln!("\n── {}", part.name());
             let began = Instant::now();
-            let left = part.leaves().map(|file| crate::root().join("target/bench").join(file));
+            let left = crate::root().join(format!("target/bench/{}.md", part.name()));
             // One of an earlier run would be taken for this one's.
-            if let Some(left) = &left {
-                let _ = fs::remove_file(left);
-            }
-            let result = part.run();
+            let _ = fs::remove_file(&left);
+            let result = part.command().and_then(|command| crate::run(command, interrupted));
             if interrupted.try_recv().is_ok() {
                 bail!("interrupted in {}; what had run before is in {RESULT}", part.name());
             }
             let minutes = began.elapsed().as_secs_f64() / 60.0;
-            let table = left.and_then(|left| fs::read_to_string(left).ok()).unwrap_or_default();
+            let table = fs::read_to_string(left).unwrap_or_default();
             let outcome = match &result {
                 Ok(()) => format!("ran to its end, {} goals missed", missed(&table)),
                 Err(error) => format!("failed: {error:#}"),
@@ -121,7 +95,7 @@ const OPENING: &str = "# What ran at night\n\nWritten by `cargo xtask nightly`.\
 
 /// The revision of the checkout, as it would be found again: nothing may be changed that is not committed.
 fn revision() -> anyhow::Result<String> {
-    let git = |arguments: &[&str]| run_quietly(Command::new("git").args(arguments).current_dir(crate::root()));
+    let git = |arguments: &[&str]| run_quietly(process::Command::new("git").args(arguments).current_dir(crate::root()));
     let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", &format!(":!{RESULT}")])?;
     if !changed.trim().is_empty() {
         bail!("commit first, so that the result has a revision: {}", changed.trim());
@@ -140,4 +114,18 @@ fn section<'a>(text: &'a str, name: &str) -> &'a str {
     let Some(from) = text.find(&begin) else { return "" };
     let until = text[from + 1..].find("\n## ").map_or(text.len(), |at| from + 1 + at);
     &text[from..until]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_is_a_command_that_there_is() {
+        for part in Part::value_variants() {
+            if let Err(error) = part.command() {
+                panic!("{}: {error}", part.name());
+            }
+        }
+    }
 }

@@ -41,10 +41,6 @@ impl Rehearse {
         Self { rows: SMOKE_ROWS, smoke: true }
     }
 
-    pub(crate) fn whole() -> Self {
-        Self { rows: ROWS, smoke: false }
-    }
-
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         let old = self.last_release()?;

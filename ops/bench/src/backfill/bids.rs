@@ -1,9 +1,9 @@
 //! What a backfill does to those who bid meanwhile.
-use super::prepared;
+use super::{FILLING, passed, prepared};
 use crate::{
     bids::load::percentile,
     extent,
-    rehearse::{Load, Sample, Stage, write_items},
+    rehearse::{ITEMS, Load, Stage, took_ms, write_items},
     report::{Row, above, at_most, median},
     waiting,
 };
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 /// Bids a second.
 const PER_SECOND: u32 = 300;
-const ITEMS: u32 = 1_000;
 /// It is looked for so long how bids are before it begins and, at most, while it runs.
 const LOOK: Duration = Duration::from_secs(30);
 /// Looking costs the others something.
@@ -45,9 +44,9 @@ struct Round {
 
 async fn round(stage: &Stage<'_>) -> anyhow::Result<Round> {
     let db = prepared(stage).await?;
-    write_items(&db, ITEMS).await?;
+    write_items(&db).await?;
     let service = stage.service(&stage.new).await?;
-    let worker = stage.worker(&stage.new, &["--only", "run_backfill_chunk,run_online_step"]).await?;
+    let worker = stage.worker(&stage.new, FILLING).await?;
     let load = Load::begin(ITEMS, PER_SECOND);
     load.goes_to(stage.connect(&service).await?);
     tokio::time::sleep(extent::time(WARM_UP)).await;
@@ -66,25 +65,14 @@ async fn round(stage: &Stage<'_>) -> anyhow::Result<Round> {
     for process in [service, worker] {
         process.drain().await?;
     }
-    let p99 = |from: Duration, until: Duration| p99_ms(&seen.samples, from, until);
+    let p99 = |from: Duration, until: Duration| {
+        percentile(&took_ms(&seen.samples, from.as_secs_f64()..until.as_secs_f64()), 99)
+    };
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rows_per_second = rows as f64 / ended.saturating_sub(started).as_secs_f64();
     Ok(Round { before_ms: p99(began, started), during_ms: p99(started, ended), rows_per_second })
 }
 
-async fn passed(db: &PgPool) -> anyhow::Result<u64> {
-    let rows: i64 =
-        sqlx::query_scalar("SELECT coalesce(sum(rows_passed), 0)::bigint FROM backfills").fetch_one(db).await?;
-    Ok(u64::try_from(rows)?)
-}
-
 async fn filled(db: &PgPool) -> anyhow::Result<bool> {
     Ok(sqlx::query_scalar("SELECT cursor IS NULL FROM backfills").fetch_one(db).await?)
-}
-
-fn p99_ms(samples: &[Sample], from: Duration, until: Duration) -> f64 {
-    let within = samples.iter().filter(|sample| (from..until).contains(&sample.at));
-    let mut took: Vec<_> = within.map(|sample| sample.took.as_secs_f64() * 1_000.0).collect();
-    took.sort_by(f64::total_cmp);
-    percentile(&took, 99)
 }

@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What a worker runs that fills and nothing else.
+const FILLING: &[&str] = &["--only", "run_backfill_chunk,run_online_step"];
 /// Bids that are filled.
 const ROWS: u32 = 1_000_000;
 /// The last release's migrations.
@@ -155,18 +157,20 @@ async fn in_batches(db: &PgPool) -> anyhow::Result<Duration> {
     Ok(began.elapsed())
 }
 
+/// Rows that the one backfill has passed.
+async fn passed(db: &PgPool) -> anyhow::Result<u64> {
+    let rows: i64 = sqlx::query_scalar("SELECT rows_passed FROM backfills").fetch_one(db).await?;
+    Ok(u64::try_from(rows)?)
+}
+
 /// By a worker that does nothing else, paused and resumed once.
 async fn by_jobs(stage: &Stage<'_>, db: &PgPool, pauses: &mut Vec<f64>) -> anyhow::Result<Duration> {
     let release: &Releases = &stage.new;
     let service: Process = stage.service(release).await?;
-    let worker = stage.worker(release, &["--only", "run_backfill_chunk,run_online_step"]).await?;
+    let worker = stage.worker(release, FILLING).await?;
     let ask = |what: &[&str]| stage.ops(&service, &[&["schema", "backfill"], what, &["--reason", "a bench"]].concat());
     ask(&["start", "27", "--rest-ratio", "0"])?;
-    let passed = async || -> anyhow::Result<u64> {
-        let rows: i64 = sqlx::query_scalar("SELECT rows_passed FROM backfills").fetch_one(db).await?;
-        Ok(u64::try_from(rows)?)
-    };
-    waiting::reached("it has begun", 1, passed).await?;
+    waiting::reached("it has begun", 1, async || passed(db).await).await?;
     let asked = Instant::now();
     ask(&["pause", "27"])?;
     pauses.push(asked.elapsed().as_secs_f64() * 1_000.0);

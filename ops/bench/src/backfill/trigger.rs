@@ -6,7 +6,7 @@ use crate::{
         service::processor_seconds,
     },
     extent,
-    rehearse::write_items,
+    rehearse::{ITEMS, write_items},
     report::{Row, at_most, median},
 };
 use sqlx::{Connection, Executor, PgConnection, PgPool};
@@ -15,8 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// Rows of a statement, as many bids as are decided together on a busy day.
 const TOGETHER: i32 = 64;
 const STATEMENTS: u32 = 2_000;
-/// Items that are bid on, by so many at once, for so long.
-const ITEMS: u32 = 1_000;
+/// Bids are made by so many at once, for so long.
 const BIDDERS: usize = 64;
 const BIDDING_FOR: Duration = Duration::from_secs(15);
 
@@ -44,7 +43,7 @@ pub(super) async fn cost(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec
 
 /// Microseconds of the server's processors for a bid: all that its transaction does.
 async fn bidding(stage: &Stage<'_>, db: &PgPool) -> anyhow::Result<f64> {
-    write_items(db, ITEMS).await?;
+    write_items(db).await?;
     let service = stage.service(&stage.new).await?;
     let clients = load::connect(&stage.new, &service.address, BIDDERS).await?;
     let before = backends(db).await?;

@@ -4,6 +4,7 @@ use crate::bids::{
     load::Lots,
 };
 use std::{
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,6 +24,14 @@ pub(crate) struct Sample {
     /// When it was due, since the beginning.
     pub(crate) at: Duration,
     pub(crate) took: Duration,
+}
+
+/// The times in ms, sorted, of the bids that were due between these times, in seconds since the beginning.
+pub(crate) fn took_ms(samples: &[Sample], between: Range<f64>) -> Vec<f64> {
+    let inside = samples.iter().filter(|sample| between.contains(&sample.at.as_secs_f64()));
+    let mut took: Vec<_> = inside.map(|sample| sample.took.as_secs_f64() * 1_000.0).collect();
+    took.sort_by(f64::total_cmp);
+    took
 }
 
 /// Everything that was seen.

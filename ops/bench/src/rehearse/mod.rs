@@ -7,7 +7,7 @@ mod report;
 mod rows;
 mod stage;
 
-pub(crate) use load::{Load, Sample};
+pub(crate) use load::{Load, took_ms};
 pub(crate) use play::run;
-pub(crate) use rows::{write as old_rows, write_items};
+pub(crate) use rows::{ITEMS, write as old_rows, write_items};
 pub(crate) use stage::Stage;

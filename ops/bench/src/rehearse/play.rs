@@ -1,9 +1,9 @@
 //! The phases, one after the other.
 use super::{
     filling::Filling,
-    load::{Acknowledged, Load, Sample, Seen},
+    load::{Acknowledged, Load, Sample, Seen, took_ms},
     report::{self, Report, percentile},
-    rows,
+    rows::{self, ITEMS},
     stage::Stage,
 };
 use crate::{extent, fresh};
@@ -12,8 +12,6 @@ use serde_json::json;
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
 
-/// Items that are bid on meanwhile.
-const ITEMS: u32 = 1_000;
 /// Bids a second.
 const PER_SECOND: u32 = 300;
 /// And of programs that are not optimised.
@@ -38,7 +36,7 @@ pub(crate) async fn run(stage: &Stage<'_>) -> anyhow::Result<()> {
     eprintln!("  … the last release's schema, with {} bids", stage.rows);
     stage.bidctl(&stage.old, &["migrate"])?;
     rows::write(&db, stage.rows).await?;
-    rows::write_items(&db, ITEMS).await?;
+    rows::write_items(&db).await?;
     let before = rows::ranges(&db, "amount_minor").await?;
     let load = Load::begin(ITEMS, per_second());
     let filling = Filling::begin(db.clone(), load.began);
@@ -213,12 +211,7 @@ fn per_second() -> u32 {
 /// Of the whole, and of the backfill beside what was before.
 fn figures(samples: &[Sample], phases: &[(f64, String)], rows: i64) -> serde_json::Value {
     let begin = |name: &str| phases.iter().find(|(_, phase)| phase == name).map_or(0.0, |(at, _)| *at);
-    let within = |from: f64, until: f64| {
-        let inside = samples.iter().filter(|sample| (from..until).contains(&sample.at.as_secs_f64()));
-        let mut took: Vec<_> = inside.map(|sample| sample.took.as_secs_f64() * 1_000.0).collect();
-        took.sort_by(f64::total_cmp);
-        took
-    };
+    let within = |from: f64, until: f64| took_ms(samples, from..until);
     // The later half of each: the earlier one begins with what the programs do at their start.
     let before = within(begin("before").midpoint(begin("expand")), begin("expand"));
     let both = within(begin("both versions").midpoint(begin("backfill")), begin("backfill"));

@@ -2,6 +2,8 @@
 use crate::bids::load::{START_MINOR, item_id};
 use sqlx::PgPool;
 
+/// Items that are bid on today.
+pub(crate) const ITEMS: u32 = 1_000;
 /// Rows that are written at a time.
 const BATCH: i64 = 250_000;
 
@@ -33,12 +35,12 @@ pub(crate) async fn write(db: &PgPool, bids: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes items that are bid on today.
-pub(crate) async fn write_items(db: &PgPool, items: u32) -> anyhow::Result<()> {
+/// Writes those items.
+pub(crate) async fn write_items(db: &PgPool) -> anyhow::Result<()> {
     let insert =
         "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, starts_at, ends_at)
                   SELECT $1::uuid, 'sam', 'A lot', 'EUR', $2, 1, now() - interval '1 hour', now() + interval '1 day'";
-    for n in 1..=items {
+    for n in 1..=ITEMS {
         sqlx::query(insert).bind(item_id(n as usize)).bind(START_MINOR).execute(db).await?;
     }
     Ok(())

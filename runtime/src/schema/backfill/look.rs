@@ -25,6 +25,8 @@ pub(super) struct Look {
     /// Of protected calls, the slowest process's.
     pub(super) p99_ms: Option<f64>,
     pub(super) now: DateTime<Utc>,
+    /// When the transaction began.
+    pub(super) begun: DateTime<Utc>,
 }
 
 /// What follows from a look.
@@ -47,7 +49,7 @@ pub(super) async fn look(conn: &mut PgConnection, table: &str) -> Result<Look, s
         (SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'
            AND relation = $1::text::regclass) AS waiters,
         (SELECT max(p99_ms) FROM processes WHERE seen_at > clock_timestamp() - interval '10 s') AS p99_ms,
-        clock_timestamp() AS now";
+        clock_timestamp() AS now, now() AS begun";
     sqlx::query_as(read).bind(table).fetch_one(conn).await
 }
 

@@ -4,11 +4,10 @@ use super::{
     finish,
     job::{Next, RunBackfillChunk},
     known::{ENGINE, backfill_of, is_known},
-    look::{self, Advice},
+    look::{self, Advice, Look},
     plan::Plan,
 };
 use crate::{Result, Tx, changes::Backfill};
-use chrono::{DateTime, Utc};
 use std::time::{Duration, Instant};
 
 /// Time until a plan that must wait looks again.
@@ -38,7 +37,7 @@ pub async fn run_chunk(tx: &mut Tx, job: &RunBackfillChunk) -> Result<Next> {
     let Some(mut plan) = Plan::lock(tx.conn(), job.change).await?.filter(is_mine) else { return Ok(Next::Over) };
     let look = look::look(tx.conn(), &plan.table_name).await?;
     match look.advise(&mut plan) {
-        Advice::Go => fill(tx, &backfill, &mut plan, look.now).await,
+        Advice::Go => fill(tx, &backfill, &mut plan, &look).await,
         Advice::Wait(why) => wait(tx, &mut plan, why, LOOK_AGAIN).await,
         Advice::Abort(why) => {
             tracing::warn!(plan = plan.name, why, "the backfill is paused");
@@ -58,7 +57,7 @@ async fn wait(tx: &mut Tx, plan: &mut Plan, why: String, pause: Duration) -> Res
     Ok(Next::Again(pause))
 }
 
-async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<Utc>) -> Result<Next> {
+async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, look: &Look) -> Result<Next> {
     let (began, rows_before) = (Instant::now(), plan.rows_passed);
     let chunk = chunk::run(tx.conn(), backfill, plan).await?;
     let took = began.elapsed();
@@ -67,15 +66,14 @@ async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, now: DateTime<U
         Chunk::Moved => {
             plan.throttled_by.clear();
             plan.chunks += 1;
-            let since = (now - plan.progressed_at).as_seconds_f64() + took.as_secs_f64();
+            let since = (look.now - plan.progressed_at).as_seconds_f64() + took.as_secs_f64();
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             let newest = (plan.rows_passed - rows_before) as f64 / since.max(0.001);
             plan.rate = if plan.rate > 0.0 { plan.rate * (1.0 - NEWEST) + newest * NEWEST } else { newest };
-            plan.progressed_at = now + took;
+            plan.progressed_at = look.now + took;
             plan.save(tx.conn()).await?;
-            let passed = "SELECT extract(epoch FROM clock_timestamp() - now())::double precision";
-            let passed: f64 = sqlx::query_scalar(passed).fetch_one(tx.conn()).await?;
-            Ok(Next::Again(due_after(Duration::try_from_secs_f64(passed).unwrap_or(took), took, plan.rest_ratio)))
+            let before = (look.now - look.begun).to_std().unwrap_or_default();
+            Ok(Next::Again(due_after(before + began.elapsed(), took, plan.rest_ratio)))
         }
         Chunk::Blocked(why) => {
             wait(tx, plan, format!("somebody holds its rows or its table: {why}"), BLOCKED_FOR).await
