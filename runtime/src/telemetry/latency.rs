@@ -8,9 +8,9 @@ use std::{
 };
 
 /// Buckets for each doubling.
-const FINENESS: f64 = 4.0;
+const FINENESS: f64 = 8.0;
 /// Up to some minutes, in microseconds.
-const BUCKETS: usize = 120;
+const BUCKETS: usize = 240;
 /// Of fewer calls the slowest is no percentile.
 const LEAST: u64 = 20;
 /// Counts are begun anew after this; the ones before are still looked at.

@@ -39,6 +39,7 @@ impl Command {
             most_rows: tuning.most_rows,
             rest_ratio: tuning.rest_ratio,
             p99_limit_ms: tuning.p99_limit_ms,
+            p99_ratio: tuning.p99_ratio,
             wal_limit_bytes_s: tuning.wal_limit_bytes_s,
             lag_limit_ms: tuning.lag_limit_ms,
         };

@@ -31,6 +31,7 @@ pub(super) fn shown(plan: Plan, now: DateTime<Utc>) -> v1::Backfill {
             most_rows: Some(plan.most_rows),
             rest_ratio: Some(plan.rest_ratio),
             p99_limit_ms: Some(plan.p99_limit_ms),
+            p99_ratio: Some(plan.p99_ratio),
             wal_limit_bytes_s: Some(plan.wal_limit_bytes_s),
             lag_limit_ms: Some(plan.lag_limit_ms),
         }),
@@ -56,6 +57,8 @@ pub(super) fn shown(plan: Plan, now: DateTime<Utc>) -> v1::Backfill {
         progressed_at: Some(timestamp(plan.progressed_at)),
         finished_at: plan.finished_at.map(timestamp),
         evidence_json: plan.evidence.to_string(),
+        pace: plan.pace,
+        p99_before_ms: plan.p99_before_ms,
     }
 }
 

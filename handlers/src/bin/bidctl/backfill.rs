@@ -91,6 +91,9 @@ struct Tuning {
     /// Wait while the p99 of bids is above this, in milliseconds [250]
     #[arg(long, value_name = "MS")]
     p99_limit_ms: Option<i32>,
+    /// Slow down while the p99 of bids is above this many times what it is without the backfill [1.25]
+    #[arg(long, value_name = "X")]
+    p99_ratio: Option<f32>,
     /// Wait while the server writes more log than this, in bytes a second [134217728]
     #[arg(long, value_name = "BYTES")]
     wal_limit_bytes_s: Option<i64>,
@@ -101,9 +104,15 @@ struct Tuning {
 
 impl Tuning {
     fn wire(self) -> Option<v1::BackfillTuning> {
-        let Self { target_ms, most_rows, rest_ratio, p99_limit_ms, wal_limit_bytes_s, lag_limit_ms } = self;
-        let tuning =
-            v1::BackfillTuning { target_ms, most_rows, rest_ratio, p99_limit_ms, wal_limit_bytes_s, lag_limit_ms };
+        let tuning = v1::BackfillTuning {
+            target_ms: self.target_ms,
+            most_rows: self.most_rows,
+            rest_ratio: self.rest_ratio,
+            p99_limit_ms: self.p99_limit_ms,
+            p99_ratio: self.p99_ratio,
+            wal_limit_bytes_s: self.wal_limit_bytes_s,
+            lag_limit_ms: self.lag_limit_ms,
+        };
         (tuning != v1::BackfillTuning::default()).then_some(tuning)
     }
 }
@@ -225,6 +234,9 @@ fn line(backfill: &v1::Backfill) -> String {
         backfill.rows_estimated,
         backfill.rows_per_second
     );
+    if let Some(before) = backfill.p99_before_ms.filter(|_| backfill.pace < 1.0) {
+        let _ = write!(line, ", at {:.0} % of its pace for bids' p99 of {before:.1} ms", backfill.pace * 100.0);
+    }
     if let Some(left) = backfill.eta_seconds {
         let _ = write!(line, ", {}:{:02} left", left / 60, left % 60);
     }
@@ -244,7 +256,7 @@ fn as_json(backfill: &v1::Backfill) -> Value {
         "rows_passed": backfill.rows_passed, "rows_changed": backfill.rows_changed,
         "rows_per_second": backfill.rows_per_second, "eta_seconds": backfill.eta_seconds,
         "chunk_rows": backfill.chunk_rows, "chunks": backfill.chunks, "busy_ms": backfill.busy_ms,
-        "throttled_ms": backfill.throttled_ms, "halvings": backfill.halvings, "pass": backfill.pass,
+        "pace": backfill.pace, "p99_before_ms": backfill.p99_before_ms, "throttled_ms": backfill.throttled_ms, "halvings": backfill.halvings, "pass": backfill.pass,
         "is_stuck": backfill.is_stuck, "started_at": optional_time(backfill.started_at.as_ref()),
         "started_by": backfill.started_by, "progressed_at": optional_time(backfill.progressed_at.as_ref()),
         "finished_at": optional_time(backfill.finished_at.as_ref()),

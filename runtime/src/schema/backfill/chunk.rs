@@ -2,6 +2,7 @@
 //! somebody holds its rows, it is undone and tried on half of them.
 use super::{
     keys::Key,
+    pace,
     plan::{LEAST_ROWS, MOST_ROWS, Plan},
 };
 use crate::{Result, base::failpoint, changes::Backfill};
@@ -33,7 +34,7 @@ pub(super) enum Chunk {
 
 /// Runs one.
 pub(super) async fn run(conn: &mut PgConnection, backfill: &Backfill, plan: &mut Plan) -> Result<Chunk> {
-    let target = Duration::from_millis(u64::try_from(plan.target_ms).unwrap_or(1));
+    let target = pace::chunk_time(plan);
     let key = Key::of(conn, backfill).await?;
     conn.execute(if plan.pass > 1 { LATER_LIMITS } else { LIMITS }).await?;
     conn.execute(BY_KEYS).await?;

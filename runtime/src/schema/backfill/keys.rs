@@ -14,16 +14,16 @@ pub(super) struct Key<'a> {
 
 impl<'a> Key<'a> {
     pub(super) async fn of(conn: &mut PgConnection, backfill: &'a Backfill) -> Result<Self> {
-        let mut types = Vec::new();
-        for column in &backfill.key {
-            let read = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute
-                        WHERE attrelid = $1::text::regclass AND attname = $2 AND NOT attisdropped";
-            let found: Option<String> =
-                sqlx::query_scalar(read).bind(&backfill.table).bind(column).fetch_optional(&mut *conn).await?;
-            let missing = || Error::internal(anyhow!("table {} has no column {column}", backfill.table));
-            types.push(found.ok_or_else(missing)?);
-        }
-        Ok(Self { backfill, types })
+        let read = "SELECT format_type(a.atttypid, a.atttypmod)
+                    FROM unnest($2) WITH ORDINALITY AS k (name, nth)
+                    LEFT JOIN pg_attribute a
+                      ON a.attrelid = $1::text::regclass AND a.attname = k.name AND NOT a.attisdropped
+                    ORDER BY k.nth";
+        let found: Vec<Option<String>> =
+            sqlx::query_scalar(read).bind(&backfill.table).bind(&backfill.key).fetch_all(conn).await?;
+        let missing = |column| Error::internal(anyhow!("table {} has no column {column}", backfill.table));
+        let types = backfill.key.iter().zip(found).map(|(column, kind)| kind.ok_or_else(|| missing(column)));
+        Ok(Self { backfill, types: types.collect::<Result<_>>()? })
     }
 
     fn columns(&self) -> String {

@@ -1,5 +1,5 @@
 //! Whether a backfill may go on now: what it would be in the way of.
-use super::plan::Plan;
+use super::{pace, plan::Plan};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use std::fmt::Write;
@@ -8,6 +8,9 @@ use std::fmt::Write;
 const CRITICAL: f64 = 4.0;
 /// Distress that lasts for longer pauses the backfill: longer than what a single call does to a percentile.
 const CRITICAL_FOR: TimeDelta = TimeDelta::seconds(15);
+
+/// With a transaction that is open for longer, each filled row would leave one behind that nobody takes away.
+const OLDEST_S: i64 = 3_600;
 
 /// What is looked at before each chunk.
 #[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
@@ -22,6 +25,8 @@ pub(super) struct Look {
     pub(super) is_urgent_vacuum: bool,
     /// Sessions that wait for a lock on the table itself, not its rows.
     pub(super) waiters: i64,
+    /// For how long the oldest transaction has been open, in seconds: vacuum tidies nothing behind it.
+    pub(super) oldest_s: i64,
     /// Of protected calls, the slowest process's.
     pub(super) p99_ms: Option<f64>,
     pub(super) now: DateTime<Utc>,
@@ -48,6 +53,9 @@ pub(super) async fn look(conn: &mut PgConnection, table: &str) -> Result<Look, s
                   AND l.relation = $1::text::regclass) AS is_urgent_vacuum,
         (SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'
            AND relation = $1::text::regclass) AS waiters,
+        (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - began)), 0)::bigint FROM (
+           SELECT xact_start FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND backend_type = 'client backend'
+           UNION ALL SELECT prepared FROM pg_prepared_xacts) AS open (began)) AS oldest_s,
         (SELECT max(p99_ms) FROM processes WHERE seen_at > clock_timestamp() - interval '10 s') AS p99_ms,
         clock_timestamp() AS now, now() AS begun";
     sqlx::query_as(read).bind(table).fetch_one(conn).await
@@ -72,7 +80,12 @@ impl Look {
                 plan.p99_limit_ms
             ));
         }
-        advice
+        match advice {
+            Advice::Go if !pace::set(plan, self.p99_ms, self.now) => {
+                Advice::Wait("it stands still to see how fast bids are without it".to_owned())
+            }
+            advice => advice,
+        }
     }
 
     fn advice(&self, plan: &Plan) -> Advice {
@@ -91,6 +104,10 @@ impl Look {
         }
         if self.is_urgent_vacuum {
             say("a vacuum prevents a wraparound on the table".to_owned());
+        }
+        if self.oldest_s > OLDEST_S {
+            let minutes = self.oldest_s / 60;
+            say(format!("a transaction has been open for {minutes} minutes, and vacuum tidies nothing behind it"));
         }
         if self.waiters > 0 {
             say(format!("{} sessions wait for a lock on the table", self.waiters));

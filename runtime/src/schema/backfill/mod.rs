@@ -12,6 +12,7 @@ mod known;
 mod look;
 pub mod online;
 pub mod ops;
+mod pace;
 mod plan;
 mod walk;
 

@@ -26,6 +26,8 @@ pub struct Tuning {
     pub rest_ratio: Option<f32>,
     /// It waits while the p99 of protected calls is above this, in milliseconds: 1 to 60 000.
     pub p99_limit_ms: Option<i32>,
+    /// It slows down while the p99 of protected calls is above this many times what it is without it: 1 to 100.
+    pub p99_ratio: Option<f32>,
     /// It waits while the server writes more log than this, in bytes a second: from 1 MiB.
     pub wal_limit_bytes_s: Option<i64>,
     /// It waits while a replica is behind by more than this, in milliseconds: from 100.
@@ -52,6 +54,9 @@ impl Tuning {
         if self.p99_limit_ms.is_some_and(|ms| !(1..=60_000).contains(&ms)) {
             return wrong("p99_limit_ms", "1 to 60000");
         }
+        if self.p99_ratio.is_some_and(|ratio| !(1.0..=100.0).contains(&ratio)) {
+            return wrong("p99_ratio", "1 to 100");
+        }
         if self.wal_limit_bytes_s.is_some_and(|bytes| bytes < 1 << 20) {
             return wrong("wal_limit_bytes_s", "from 1048576");
         }
@@ -67,6 +72,7 @@ impl Tuning {
         plan.chunk_rows = plan.chunk_rows.min(plan.most_rows);
         plan.rest_ratio = self.rest_ratio.unwrap_or(plan.rest_ratio);
         plan.p99_limit_ms = self.p99_limit_ms.unwrap_or(plan.p99_limit_ms);
+        plan.p99_ratio = self.p99_ratio.unwrap_or(plan.p99_ratio);
         plan.wal_limit_bytes_s = self.wal_limit_bytes_s.unwrap_or(plan.wal_limit_bytes_s);
         plan.lag_limit_ms = self.lag_limit_ms.unwrap_or(plan.lag_limit_ms);
     }

@@ -15,7 +15,7 @@ const COLUMNS: &str = "change, name, table_name, generation, state, stage, onlin
                        chunk_rows, target_ms, most_rows, rest_ratio, p99_limit_ms, wal_limit_bytes_s, lag_limit_ms, \
                        rows_estimated, rows_passed, rows_changed, chunks, busy_ms, rate, throttled_by, throttled_ms, \
                        halvings, critical_since, wal_lsn, looked_at, started_at, started_by, progressed_at, \
-                       finished_at, evidence";
+                       finished_at, evidence, p99_ratio, p99_before_ms, p99_noted_at, still_since, pace, paced_at";
 
 /// A plan's row.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -52,6 +52,8 @@ pub struct Plan {
     pub rest_ratio: f32,
     /// It waits while the p99 of protected calls is above this.
     pub p99_limit_ms: i32,
+    /// It slows down while the p99 of protected calls is above this many times what it is without the backfill.
+    pub p99_ratio: f32,
     /// It waits while the server writes more log than this.
     pub wal_limit_bytes_s: i64,
     /// It waits while a replica is behind by more than this.
@@ -90,6 +92,16 @@ pub struct Plan {
     pub finished_at: Option<DateTime<Utc>>,
     /// What was found, for whoever wants to know later.
     pub evidence: Value,
+    /// The p99 of protected calls without the backfill, in milliseconds; none where that is not known.
+    pub p99_before_ms: Option<f64>,
+    /// When that was.
+    pub p99_noted_at: Option<DateTime<Utc>>,
+    /// Since when it has stood still to find that out; none where it does not.
+    pub still_since: Option<DateTime<Utc>>,
+    /// The share of its time that it works, up to 1.
+    pub pace: f64,
+    /// When the pace was last set.
+    pub paced_at: Option<DateTime<Utc>>,
 }
 
 impl Plan {
@@ -117,7 +129,9 @@ impl Plan {
                         rest_ratio = $13, p99_limit_ms = $14, wal_limit_bytes_s = $15, lag_limit_ms = $16,
                         rows_estimated = $31, rows_passed = $17, rows_changed = $18, chunks = $19, busy_ms = $20, rate = $21,
                         throttled_by = $22, throttled_ms = $23, halvings = $24, critical_since = $25, wal_lsn = $26,
-                        looked_at = $27, progressed_at = $28, finished_at = $29, evidence = $30
+                        looked_at = $27, progressed_at = $28, finished_at = $29, evidence = $30,
+                        p99_ratio = $32, p99_before_ms = $33, p99_noted_at = $34, still_since = $35, pace = $36,
+                        paced_at = $37
                       WHERE change = $1";
         let update = sqlx::query(update).bind(self.change).bind(self.generation).bind(&self.state).bind(&self.stage);
         let update = update.bind(self.online_step).bind(self.pass).bind(&self.why).bind(&self.cursor).bind(&self.upper);
@@ -128,6 +142,8 @@ impl Plan {
         let update = update.bind(self.critical_since).bind(self.wal_lsn).bind(self.looked_at);
         let update =
             update.bind(self.progressed_at).bind(self.finished_at).bind(&self.evidence).bind(self.rows_estimated);
+        let update = update.bind(self.p99_ratio).bind(self.p99_before_ms).bind(self.p99_noted_at);
+        let update = update.bind(self.still_since).bind(self.pace).bind(self.paced_at);
         update.execute(conn).await.map(drop)
     }
 
@@ -158,7 +174,8 @@ impl Plan {
                         rows_changed = 0, chunks = 0, busy_ms = 0, rate = 0, throttled_by = '', throttled_ms = 0,
                         halvings = 0, critical_since = NULL, started_at = clock_timestamp(),
                         started_by = excluded.started_by, progressed_at = clock_timestamp(), finished_at = NULL,
-                        evidence = '{}'";
+                        evidence = '{}', p99_before_ms = NULL, p99_noted_at = NULL, still_since = NULL, pace = 1,
+                        paced_at = NULL";
         let insert = sqlx::query(insert).bind(change.number).bind(&change.name).bind(new.table).bind(new.generation);
         let insert = insert.bind(new.cursor).bind(new.upper).bind(new.rows_estimated).bind(new.target_ms);
         insert.bind(LEAST_ROWS * 10).bind(new.by).execute(&mut *conn).await?;

@@ -5,6 +5,7 @@ use super::{
     job::{Next, RunBackfillChunk},
     known::{ENGINE, backfill_of, is_known},
     look::{self, Advice, Look},
+    pace,
     plan::Plan,
 };
 use crate::{Result, Tx, changes::Backfill};
@@ -73,7 +74,8 @@ async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, look: &Look) ->
             plan.progressed_at = look.now + took;
             plan.save(tx.conn()).await?;
             let before = (look.now - look.begun).to_std().unwrap_or_default();
-            Ok(Next::Again(due_after(before + began.elapsed(), took, plan.rest_ratio)))
+            // A job's delay counts from the beginning of its transaction.
+            Ok(Next::Again(before + began.elapsed() + pace::rest(plan, took)))
         }
         Chunk::Blocked(why) => {
             wait(tx, plan, format!("somebody holds its rows or its table: {why}"), BLOCKED_FOR).await
@@ -86,24 +88,6 @@ async fn fill(tx: &mut Tx, backfill: &Backfill, plan: &mut Plan, look: &Look) ->
     }
 }
 
-/// The time from the beginning of this transaction, from which a job's delay counts, until the next chunk: what has
-/// passed of it, and the rest after a chunk that took so long.
-fn due_after(passed: Duration, chunk: Duration, rest_ratio: f32) -> Duration {
-    passed + chunk.mul_f64(f64::from(rest_ratio.max(0.0)))
-}
-
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rest_begins_when_the_chunk_has_ended() {
-        let (passed, chunk) = (Duration::from_secs(5), Duration::from_secs(4));
-        assert_eq!(due_after(passed, chunk, 0.0), passed);
-        assert_eq!(due_after(passed, chunk, 0.5), Duration::from_secs(7));
-    }
 }

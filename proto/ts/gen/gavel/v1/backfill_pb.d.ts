@@ -163,6 +163,20 @@ export declare type Backfill = Message<"gavel.v1.Backfill"> & {
    * @generated from field: string evidence_json = 25;
    */
   evidenceJson: string;
+
+  /**
+   * The share of its time that it works, up to 1.
+   *
+   * @generated from field: double pace = 26;
+   */
+  pace: number;
+
+  /**
+   * The p99 of bids without it; none where that is not known.
+   *
+   * @generated from field: optional double p99_before_ms = 27;
+   */
+  p99BeforeMs?: number | undefined;
 };
 
 /**
@@ -218,6 +232,13 @@ export declare type BackfillTuning = Message<"gavel.v1.BackfillTuning"> & {
    * @generated from field: optional int32 lag_limit_ms = 6;
    */
   lagLimitMs?: number | undefined;
+
+  /**
+   * It slows down while the p99 of bids is above this many times what it is without it: 1 to 100.
+   *
+   * @generated from field: optional float p99_ratio = 7;
+   */
+  p99Ratio?: number | undefined;
 };
 
 /**

@@ -1,0 +1,86 @@
+//! How fast a backfill goes: so that protected calls stay nearly as quick as they are without it.
+//!
+//! Their p99 without it is noted while it stands still: at its start, and again from time to time, since a day has busy
+//! hours. From then on the share of its time that it works follows the p99 as it is: less at once where that is too high,
+//! more by and by where it is not.
+use super::plan::Plan;
+use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Duration;
+
+/// It stands still for this long before the p99 counts as what it is without the backfill: longer than services look back.
+const STILL_FOR: TimeDelta = TimeDelta::seconds(11);
+/// What was noted holds for so long.
+const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
+/// The pace is set so often: a p99 that looks back over seconds follows no faster.
+const SET_EVERY: TimeDelta = TimeDelta::seconds(2);
+/// It begins with this share.
+const FIRST: f64 = 0.1;
+/// And never has less: other limits stop it.
+const LEAST: f64 = 0.01;
+/// From one time that it is set to the next, it changes between these.
+const DOWN: f64 = 0.7;
+const UP: f64 = 1.1;
+/// Nobody notices less than this, whatever it was before, in milliseconds.
+const UNNOTICED_MS: f64 = 2.0;
+/// A chunk is to take no less than this.
+const LEAST_CHUNK: Duration = Duration::from_millis(10);
+
+/// Sets the pace by the p99 of protected calls; false where it must stand still for now.
+pub(super) fn set(plan: &mut Plan, p99_ms: Option<f64>, now: DateTime<Utc>) -> bool {
+    let Some(p99) = p99_ms else {
+        // Nobody is there to be slowed.
+        (plan.pace, plan.still_since) = (1.0, None);
+        return true;
+    };
+    let is_fresh = |noted: DateTime<Utc>| now - noted < NOTED_FOR;
+    let Some(before) = plan.p99_before_ms.filter(|_| plan.p99_noted_at.is_some_and(is_fresh)) else {
+        return note(plan, p99, now);
+    };
+    if plan.paced_at.is_none_or(|at| now - at >= SET_EVERY) {
+        let allowed = (before * f64::from(plan.p99_ratio)).max(UNNOTICED_MS);
+        plan.pace = next(plan.pace, p99 / allowed);
+        plan.paced_at = Some(now);
+    }
+    true
+}
+
+/// Stands still until the p99 is what it is without the backfill, and notes it.
+fn note(plan: &mut Plan, p99: f64, now: DateTime<Utc>) -> bool {
+    let since = *plan.still_since.get_or_insert(now);
+    if now - since < STILL_FOR {
+        return false;
+    }
+    (plan.p99_before_ms, plan.p99_noted_at, plan.still_since) = (Some(p99), Some(now), None);
+    (plan.pace, plan.paced_at) = (plan.pace.min(FIRST), Some(now));
+    true
+}
+
+fn next(pace: f64, excess: f64) -> f64 {
+    (pace * excess.recip().clamp(DOWN, UP)).clamp(LEAST, 1.0)
+}
+
+/// The time that a chunk is to take at the plan's pace.
+pub(super) fn chunk_time(plan: &Plan) -> Duration {
+    let asked = Duration::from_millis(u64::try_from(plan.target_ms).unwrap_or(1));
+    asked.mul_f64(plan.pace.clamp(LEAST, 1.0)).max(LEAST_CHUNK).min(asked)
+}
+
+/// The rest after a chunk that took so long.
+pub(super) fn rest(plan: &Plan, chunk: Duration) -> Duration {
+    let idle = plan.pace.clamp(LEAST, 1.0).recip() - 1.0;
+    chunk.mul_f64(idle + f64::from(plan.rest_ratio.max(0.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_falls_at_once_and_rises_by_and_by() {
+        assert!((next(0.5, 10.0) - 0.35).abs() < 1e-9);
+        assert!((next(0.5, 1.0) - 0.5).abs() < 1e-9);
+        assert!((next(0.5, 0.1) - 0.55).abs() < 1e-9);
+        assert!((next(LEAST, 10.0) - LEAST).abs() < 1e-9);
+        assert!((next(1.0, 0.1) - 1.0).abs() < 1e-9);
+    }
+}
