@@ -116,11 +116,11 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
             let (old, rows) = (new.beside(old), rows.parse()?);
             rehearse::run(&rehearse::Stage { base, out, old, new, rows }).await
         }
-        ["backfill", base, bins, out, rounds] => {
+        ["backfill", base, bins, out, rounds, ref only @ ..] => {
             fs::create_dir_all(out)?;
             let new = Releases::in_dir(bins, out)?;
             let stage = rehearse::Stage { base, out, old: new.beside(bins), new, rows: 0 };
-            write(out, "backfill", &backfill::run(&stage, rounds.parse()?).await?)
+            write(out, "backfill", &backfill::run(&stage, rounds.parse()?, only.first().copied()).await?)
         }
         ["edge-server", which] => edge::serve(which).await,
         ["jobs", base, node, out, rounds, backlog, ref only @ ..] => {

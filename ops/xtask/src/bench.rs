@@ -75,6 +75,9 @@ enum What {
         /// Rounds, of which the median counts
         #[arg(long, default_value_t = 3)]
         rounds: u32,
+        /// Only this part
+        #[arg(long, value_parser = ["filling", "bids", "trigger"])]
+        only: Option<String>,
     },
     /// Watchers of one item beside, where there is a Go toolchain, Centrifugo's of a channel: how late an update comes,
     /// what one costs
@@ -118,7 +121,7 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
         What::Relay { rounds },
         What::Stats { rounds },
         What::Edge { rounds },
-        What::Backfill { rounds },
+        What::Backfill { rounds, only: only.clone() },
         What::Watch { only },
     ];
     all.into_iter().try_for_each(|what| Bench { what, smoke: true }.run())
@@ -133,7 +136,7 @@ impl Bench {
             What::Relay { rounds } => self.ours("relay", *rounds, None),
             What::Stats { rounds } => self.ours("stats", *rounds, None),
             What::Edge { rounds } => self.ours("edge", *rounds, None),
-            What::Backfill { rounds } => self.ours("backfill", *rounds, None),
+            What::Backfill { rounds, only } => self.ours("backfill", *rounds, only.as_deref()),
             What::Watch { only } => self.ours("watch", 1, only.as_deref()),
         }
     }

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// Bids a second.
 const PER_SECOND: u32 = 300;
-/// It is looked for so long how bids are before it begins and, at most, while it runs.
+/// It is looked for so long how bids are before it begins.
 const LOOK: Duration = Duration::from_secs(30);
+/// And while it runs, at most: longer than it takes to find its pace.
+const LOOK_BESIDE: Duration = Duration::from_mins(2);
 /// Looking costs the others something.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// Before that, for everybody's pools and caches to be warm.
@@ -55,11 +57,17 @@ async fn round(stage: &Stage<'_>) -> anyhow::Result<Round> {
     let started = load.began.elapsed();
     stage.ops(&service, &["schema", "backfill", "start", "27", "--reason", "a bench"])?;
     waiting::reached("it has begun", 1, async || passed(&db).await).await?;
-    let until = Instant::now() + extent::time(LOOK);
+    let until = Instant::now() + extent::time(LOOK_BESIDE);
     while Instant::now() < until && !filled(&db).await? {
         tokio::time::sleep(BETWEEN_LOOKS).await;
     }
     let (ended, rows) = (load.began.elapsed(), passed(&db).await?);
+    let at: (f64, Option<f64>) = sqlx::query_as("SELECT pace, p99_before_ms FROM backfills").fetch_one(&db).await?;
+    eprintln!(
+        "    at {:.2} of its pace, for a p99 of {:.1} ms that the service saw before",
+        at.0,
+        at.1.unwrap_or_default()
+    );
     let seen = load.end().await;
     anyhow::ensure!(seen.errors.is_empty(), "bids failed, such as: {}", seen.errors[0]);
     for process in [service, worker] {

@@ -36,7 +36,22 @@ struct Filled {
     grown_bytes: f64,
 }
 
-pub(crate) async fn run(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
+/// All parts of it, or one.
+pub(crate) async fn run(stage: &Stage<'_>, rounds: usize, only: Option<&str>) -> anyhow::Result<Vec<Row>> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    let mut rows = if wanted("filling") { with_nothing_else(stage, rounds).await? } else { Vec::new() };
+    if wanted("bids") {
+        rows.extend(bids::slowed(stage, rounds).await?);
+    }
+    if wanted("trigger") {
+        eprintln!("  … what the trigger costs");
+        rows.extend(trigger::cost(stage, rounds).await?);
+    }
+    Ok(rows)
+}
+
+/// Beside other ways to fill, where nobody bids.
+async fn with_nothing_else(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
     let (mut ours, mut bulk, mut gitlab, mut pauses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 1..=rounds {
         eprintln!("  … round {number} of {rounds}: one bulk UPDATE");
@@ -49,7 +64,7 @@ pub(crate) async fn run(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<
     let speed = |all: &[Filled]| median(all.iter().map(|filled| filled.rows.per_second()).collect());
     let log = |all: &[Filled]| median(all.iter().map(|filled| filled.log_bytes).collect());
     let grown = |all: &[Filled]| median(all.iter().map(|filled| filled.grown_bytes).collect());
-    let mut rows = vec![
+    Ok(vec![
         beside(
             "rows filled a second, nothing else to do",
             "rows/s",
@@ -81,11 +96,7 @@ pub(crate) async fn run(stage: &Stage<'_>, rounds: usize) -> anyhow::Result<Vec<
             f64::INFINITY,
         ),
         below("until a backfill that runs is paused", "ms", median(pauses), CHUNK_MS * 2.0),
-    ];
-    rows.extend(bids::slowed(stage, rounds).await?);
-    eprintln!("  … what the trigger costs");
-    rows.extend(trigger::cost(stage, rounds).await?);
-    Ok(rows)
+    ])
 }
 
 /// The schema with both forms, and rows that have the old one alone.
