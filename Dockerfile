@@ -8,7 +8,7 @@ ARG RUNTIME_IMAGE=debian:trixie-slim
 FROM ${RUNTIME_IMAGE} AS runtime
 # Volumes that are mounted there for the first time are gavel's as well.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin gavel \
- && for each in postgres rabbitmq redis service worker operator; do install -d -o gavel -g gavel "/accounts/$each"; done \
+ && for each in postgres rabbitmq redis administrator migrator service worker operator reader; do install -d -o gavel -g gavel "/accounts/$each"; done \
  && install -d -o gavel -g gavel /keys/signing /keys/public
 USER 10001
 EXPOSE 8080 8081

@@ -5,6 +5,7 @@
 
 pub mod item;
 pub mod jobs;
+pub mod rights;
 pub mod schema;
 
 pub mod apply_user_stats;

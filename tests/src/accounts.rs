@@ -1,9 +1,16 @@
-//! The accounts that a test's processes have at RabbitMQ and Redis: with the rights that they have anywhere, and no
+//! The accounts that a test's processes have at PostgreSQL, RabbitMQ and Redis: with the rights that they have anywhere, and no
 //! more.
-use crate::servers::{Servers, host_of};
-use gavel_accounts::Program;
+use crate::servers::{Servers, host_of, variable};
+use gavel_accounts::{Program, postgres::Role};
 use reqwest::Client;
 use serde_json::{Value, json};
+
+/// A database of this run's server, as a role reaches it.
+pub fn database_url(servers: &Servers, role: Role, database: &str) -> String {
+    let account = role.account();
+    let password = variable(&format!("GAVEL_TEST_PASSWORD_OF_{account}"));
+    format!("postgres://{account}:{password}@{}/{database}", host_of(&servers.postgres))
+}
 
 /// The way a program reaches the servers of its test.
 #[derive(Debug, Clone)]

@@ -1,8 +1,14 @@
 //! A database as the last release has left it, with rows in it, and an operator who changes its schema.
 use crate::{Process, System, eventually, process::binary};
-use gavel::schema::{EXPAND, WIDE_BID_AMOUNTS};
+use gavel::{
+    rights::RIGHTS,
+    schema::{EXPAND, WIDE_BID_AMOUNTS},
+};
+use gavel_accounts::postgres::Role;
+use gavel_runtime::schema::rights;
+use secrecy::SecretString;
 use serde_json::Value;
-use sqlx::migrate::Migrator;
+use sqlx::{PgPool, migrate::Migrator};
 use std::borrow::Cow;
 
 /// Handlers that only a worker runs that is started for them.
@@ -48,17 +54,25 @@ impl System {
 
     /// Empties the database and applies the migrations up to that number, as the release that had them.
     async fn as_before(&self, newest: i64) {
+        let owner = PgPool::connect(self.database_url(Role::Migrator)).await.expect("the owner is let in");
         for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
-            sqlx::query(statement).execute(&self.db).await.expect("emptied");
+            sqlx::query(statement).execute(&owner).await.expect("emptied");
         }
         let count = usize::try_from(newest).expect("a small number");
         let old = Migrator { migrations: Cow::Borrowed(&EXPAND.migrations[..count]), ..Migrator::DEFAULT };
-        old.run(&self.db).await.expect("migrated");
+        old.run(&owner).await.expect("migrated");
+        owner.close().await;
+        let url = SecretString::from(self.database_url(Role::Migrator));
+        assert!(rights::grant(&url, "gavel", &EXPAND, RIGHTS).await.expect("granted"), "there are roles");
     }
 
-    /// Starts bidctl over the database itself.
+    /// Starts bidctl over the database itself, as its owner.
     pub fn start_bidctl(&self, arguments: &[&str]) -> Process {
-        Process::start(&binary("bidctl"), arguments, &self.variables(&[]))
+        Process::start(
+            &binary("bidctl"),
+            arguments,
+            &self.variables(&[("DATABASE_URL", self.database_url(Role::Migrator))]),
+        )
     }
 
     /// Runs bidctl over the database itself: what it printed, or what it said of its failure.

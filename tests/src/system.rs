@@ -9,6 +9,7 @@ use crate::{
     servers::{Servers, host_of},
 };
 use chrono::Utc;
+use gavel_accounts::postgres::{OWNER, Role};
 use gavel_runtime::auth::{self, Claims};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
@@ -41,6 +42,8 @@ pub struct System {
     key: SecretString,
     variables: Vec<(String, String)>,
     service_variables: Vec<(String, String)>,
+    database_urls: [(Role, String); 5],
+    administrator_url: String,
 }
 
 impl System {
@@ -63,16 +66,21 @@ impl System {
             None => url.to_owned(),
         };
         let [service, worker] = accounts::make(&servers, &name).await;
-        let urls = |Account { amqp_url, redis_user }: &Account| {
+        let database = |role| through(&accounts::database_url(&servers, role, &name), &database_wire);
+        let urls = |Account { amqp_url, redis_user }: &Account, role| {
             let redis_url = format!("redis://{redis_user}@{}", host_of(&servers.redis));
-            let urls = [("AMQP_URL", through(amqp_url, &broker_wire)), ("REDIS_URL", through(&redis_url, &cache_wire))];
+            let urls = [
+                ("DATABASE_URL", database(role)),
+                ("AMQP_URL", through(amqp_url, &broker_wire)),
+                ("REDIS_URL", through(&redis_url, &cache_wire)),
+            ];
             urls.map(|(name, value)| (name.to_owned(), value))
         };
-        let (service, worker) = (urls(&service), urls(&worker));
+        let (service, worker) = (urls(&service, Role::Service), urls(&worker, Role::Worker));
+        let database_urls = Role::ALL.map(|role| (role, database(role)));
         let database_url = format!("{}/{name}", servers.postgres);
         let (key, public_key) = keys(&name);
         let variables = [
-            ("DATABASE_URL", through(&database_url, &database_wire)),
             ("GAVEL_CACHE_PREFIX", name.clone()),
             ("GAVEL_JWT_PUBLIC_KEY", public_key),
             ("GAVEL_LISTEN", "127.0.0.1:0".to_owned()),
@@ -90,7 +98,14 @@ impl System {
             key,
             variables: variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(worker).collect(),
             service_variables: service.into(),
+            database_urls,
+            administrator_url: database_url,
         };
+        // A test's own tables are open to the programs that it starts.
+        for what in ["TABLES", "SEQUENCES"] {
+            let open = format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO gavel_services, gavel_workers");
+            system.run(&open).await;
+        }
         if servers.is_expanded {
             system.expand_anew().await;
         }
@@ -137,7 +152,15 @@ impl System {
 
     /// As [`System::worker_with`], without waiting: for a worker that is meant to die.
     pub fn start_worker(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
-        Process::start(&binary("bid-worker"), arguments, &self.variables(variables))
+        // Who fills rows does it as the owner of the tables.
+        let fills = arguments.iter().any(|argument| argument.contains("run_backfill_chunk"));
+        let owner = [("DATABASE_URL", self.database_url(Role::Migrator))];
+        let own = owner.iter().filter(|(name, _)| fills && !variables.iter().any(|(other, _)| other == name));
+        Process::start(
+            &binary("bid-worker"),
+            arguments,
+            &self.variables(&own.chain(variables).copied().collect::<Vec<_>>()),
+        )
     }
 
     /// Runs workers until one finds nothing to do: then every message has been handled and acknowledged, however many
@@ -178,14 +201,15 @@ impl System {
         .expect("looked")
     }
 
-    /// The URL of its database.
-    pub fn database_url(&self) -> &str {
-        self.variable("DATABASE_URL")
+    /// The URL of its database, as a role reaches it.
+    pub fn database_url(&self, role: Role) -> &str {
+        let found = self.database_urls.iter().find(|(of, _)| *of == role);
+        found.map_or_else(|| panic!("every role has one"), |(_, url)| url.as_str())
     }
 
-    fn variable(&self, name: &str) -> &str {
-        let found = self.variables.iter().find(|(known, _)| known == name);
-        found.map_or_else(|| panic!("every system has {name}"), |(_, value)| value.as_str())
+    /// The same, as a test itself reaches it: it may do everything.
+    pub fn administrator_url(&self) -> &str {
+        &self.administrator_url
     }
 
     /// The private key (PEM) that its tokens are signed with.
@@ -195,7 +219,8 @@ impl System {
 
     /// The public key (PEM) that its processes check tokens with.
     pub fn public_key(&self) -> &str {
-        self.variable("GAVEL_JWT_PUBLIC_KEY")
+        let found = self.variables.iter().find(|(known, _)| known == "GAVEL_JWT_PUBLIC_KEY");
+        found.map_or_else(|| panic!("every system has one"), |(_, key)| key.as_str())
     }
 
     /// The name of the database, the vhost and the key prefix.
@@ -220,7 +245,7 @@ pub fn claims(user: &str, roles: &[&str], seconds: i64) -> Claims {
 /// Cloning a template takes milliseconds; migrating would take a hundred times that.
 async fn clone_database(servers: &Servers, name: &str) {
     let mut admin = PgConnection::connect(&format!("{}/postgres", servers.postgres)).await.expect("PostgreSQL answers");
-    let create = format!("CREATE DATABASE {name} TEMPLATE {}", servers.template);
+    let create = format!("CREATE DATABASE {name} TEMPLATE {} OWNER {OWNER}", servers.template);
     admin.execute(create.as_str()).await.expect("the template is cloned");
     admin.close().await.expect("closed");
 }

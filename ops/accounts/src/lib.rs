@@ -1,8 +1,11 @@
-//! The accounts of Gavel's programs at RabbitMQ and Redis, each with the least rights that it needs: `cargo xtask up`,
-//! Compose and every test run under them.
+//! The accounts of Gavel's programs at PostgreSQL, RabbitMQ and Redis, each with the least rights that it needs: `cargo
+//! xtask up`, Compose and every test run under them.
 //!
 //! The API is what strangers talk to. It hears events and reads the read model; it publishes nothing, and no queue of a
 //! worker's is within its reach.
+pub mod postgres;
+
+use postgres::Role;
 use rand_core::{OsRng, RngCore};
 use serde_json::{Value, json};
 
@@ -75,6 +78,12 @@ pub struct Passwords {
     pub service: String,
     /// Of [`Program::Worker`].
     pub worker: String,
+    /// Of [`Role::Migrator`].
+    pub migrator: String,
+    /// Of [`Role::Operator`].
+    pub operator: String,
+    /// Of [`Role::Reader`].
+    pub reader: String,
 }
 
 impl Passwords {
@@ -84,6 +93,23 @@ impl Passwords {
             Program::Service => &self.service,
             Program::Worker => &self.worker,
         }
+    }
+
+    /// New ones, for all.
+    pub fn random() -> Self {
+        let [administrator, service, worker, migrator, operator, reader] = std::array::from_fn(|_| password());
+        Self { administrator, service, worker, migrator, operator, reader }
+    }
+
+    /// Those of the roles at PostgreSQL.
+    pub fn at_postgres(&self) -> [(Role, &str); 5] {
+        [
+            (Role::Migrator, &self.migrator),
+            (Role::Service, &self.service),
+            (Role::Worker, &self.worker),
+            (Role::Operator, &self.operator),
+            (Role::Reader, &self.reader),
+        ]
     }
 }
 

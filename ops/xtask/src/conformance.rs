@@ -4,9 +4,10 @@ use crate::{
     install::{PROTOC, ensure},
     progress::{Step, run_quietly},
     servers::{layout::Layout, processes::Processes},
-    test::{build, migrate},
+    test::{build, prepare},
 };
 use anyhow::{Context, bail};
+use gavel_accounts::postgres::Role;
 use std::{
     fmt::Write as _,
     fs,
@@ -57,8 +58,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let tools = Tools::install()?;
     let servers = Processes::start(Layout::claim("test")?, false)?;
     let bins = build(&["--package", "gavel", "--bin", "bidctl"], false)?;
-    let database = servers.urls.database(&format!("gavel_conformance_{}", std::process::id()));
-    migrate(&bins, &database)?;
+    let name = format!("gavel_conformance_{}", std::process::id());
+    prepare(&bins, &servers.urls, &name, &servers.passwords)?;
+    let database = servers.urls.database_of(Role::Service, &servers.passwords, &name);
     let service = Service {
         program: build_service(&tools.contracts)?,
         database,

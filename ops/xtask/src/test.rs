@@ -5,11 +5,19 @@ use crate::{
     install::{self, NEXTEST},
     interop,
     progress::{Step, run, run_quietly},
-    servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes},
+    servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes, secrets::write_private},
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use std::{env, path::PathBuf, process::Command};
+use gavel_accounts::{
+    Passwords,
+    postgres::{Role, roles_sql},
+};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Where the servers come from.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,7 +87,8 @@ impl Test {
         let bins = build(&EVERYTHING, false)?;
         let template = format!("gavel_template_{}", std::process::id());
         let step = Step::begin("migrating the template database");
-        migrate(&bins, &urls.database(&template))?;
+        let passwords = Passwords::random();
+        prepare(&bins, urls, &template, &passwords)?;
         step.done("template migrated");
         let pass = |arguments: &[String], schema: &str| {
             let mut command = Command::new(&nextest);
@@ -89,6 +98,11 @@ impl Test {
                 .current_dir(crate::root())
                 .env("GAVEL_TEST_POSTGRES_URL", &urls.postgres)
                 .env("GAVEL_TEST_TEMPLATE", &template)
+                .envs(
+                    passwords
+                        .at_postgres()
+                        .map(|(role, password)| (format!("GAVEL_TEST_PASSWORD_OF_{}", role.account()), password)),
+                )
                 .env("GAVEL_TEST_SCHEMA", schema)
                 .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
                 .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
@@ -154,8 +168,16 @@ pub(crate) fn build_with(what: &[&str], release: bool, variables: &[(&str, &str)
     Ok(target.join(if release { "release" } else { "debug" }))
 }
 
-/// Creates the database when it is missing and migrates it.
-pub(crate) fn migrate(bins: &std::path::Path, database_url: &str) -> anyhow::Result<()> {
+/// Creates the database where it is missing, with the roles, and migrates it as one of them: as on any installation.
+pub(crate) fn prepare(bins: &Path, urls: &Urls, database: &str, passwords: &Passwords) -> anyhow::Result<()> {
+    let roles = env::temp_dir().join(format!("gavel-roles-{}.sql", std::process::id()));
+    write_private(&roles, &roles_sql(database, &passwords.at_postgres()))?;
     let mut bidctl = Command::new(bins.join("bidctl"));
-    run_quietly(bidctl.args(["migrate", "--create-database"]).env("DATABASE_URL", database_url)).map(drop)
+    bidctl.arg("prepare").arg("--roles").arg(&roles).env("DATABASE_URL", urls.database(database));
+    let prepared = run_quietly(&mut bidctl);
+    fs::remove_file(&roles)?;
+    prepared?;
+    let mut bidctl = Command::new(bins.join("bidctl"));
+    let url = urls.database_of(Role::Migrator, passwords, database);
+    run_quietly(bidctl.arg("migrate").env("DATABASE_URL", url)).map(drop)
 }

@@ -2,13 +2,18 @@
 use crate::{
     install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, ensure, is_root},
     progress::{Step, run_quietly, wait_until},
-    servers::{Child, layout::Layout, processes::Processes, secrets::write_private},
+    servers::{
+        Child,
+        layout::Layout,
+        processes::{DATABASE, Processes},
+        secrets::write_private,
+    },
     supervisor::Supervised,
-    test::{build, migrate},
+    test::{build, prepare},
 };
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use gavel_accounts::Program as Account;
+use gavel_accounts::{Program as Account, postgres::Role};
 use gavel_gateway::{Gateway, Kind, Limits, Upstream};
 use std::{
     fs,
@@ -21,8 +26,8 @@ use std::{
 };
 
 const LAYOUT: &str = "dev";
-/// The one worker there is fills rows as well, as the owner of the tables.
-const WORKER: [&str; 2] = ["--also", "run_backfill_chunk,run_online_step"];
+/// What the worker runs that acts as the owner of the tables, and nothing else.
+const BACKFILLS: [&str; 2] = ["--only", "run_backfill_chunk,run_online_step"];
 /// Title, start price in minor units, and how long the auction of each seeded item lasts.
 const SEED: [(&str, &str, &str); 5] = [
     ("A brass desk lamp", "1000", "5m"),
@@ -65,13 +70,15 @@ impl Up {
         let bins = build(&["--package", "gavel", "--bins"], self.release)?;
         let variables = environment(&servers, &bins)?;
         let step = Step::begin("migrating");
-        migrate(&bins, &servers.urls.database("gavel"))?;
+        prepare(&bins, &servers.urls, DATABASE, &servers.passwords)?;
         step.done("migrated");
         let layout = servers.layout.clone();
         let system = System { layout: &layout, bins: &bins, variables: &variables };
-        let mut worker = system.start("bid-worker", &WORKER, layout.worker_ops_port(), &[])?;
+        let own = [("DATABASE_URL", servers.database_of(Role::Worker))];
+        let mut worker = system.start("bid-worker", "bid-worker", &[], layout.worker_ops_port(), &own)?;
+        let mut backfills = system.start("backfills", "bid-worker", &BACKFILLS, layout.backfills_ops_port(), &[])?;
         let own = service_environment(&servers, self.gateway.is_some());
-        let mut service = system.start("bid-service", &[], layout.service_ops_port(), &own)?;
+        let mut service = system.start("bid-service", "bid-service", &[], layout.service_ops_port(), &own)?;
         let mut gateway = self.gateway.map(|program| system.start_gateway(program)).transpose()?;
         let item = system.seed()?;
         system.greet(&item, gateway.is_some())?;
@@ -81,6 +88,7 @@ impl Up {
             }
             servers.check()?;
             worker.look()?;
+            backfills.look()?;
             service.look()?;
             gateway.as_mut().map_or(Ok(()), Child::check)?;
         }
@@ -88,6 +96,7 @@ impl Up {
         drop(gateway);
         service.stop();
         worker.stop();
+        backfills.stop();
         drop(servers);
         step.done("everything is stopped; the data stays until `cargo xtask down --wipe`");
         Ok(())
@@ -116,8 +125,8 @@ fn environment_file() -> PathBuf {
     crate::root().join(".gavel").join(format!("{LAYOUT}.env"))
 }
 
-/// Makes the development keys, and writes what bidctl reads by itself. Those are an operator's: the worker runs with
-/// them too, and the service with [`service_environment`] in place of some.
+/// Makes the development keys, and writes what bidctl reads by itself. Those are an operator's, who changes the schema
+/// too: the worker of backfills runs with them, and the others with accounts of their own in place of some.
 fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let (layout, urls) = (&servers.layout, &servers.urls);
     let keys = layout.dir.join("keys");
@@ -126,7 +135,7 @@ fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, 
     }
     let key = |name: &str| keys.join(name).display().to_string();
     let variables: Vec<(String, String)> = [
-        ("DATABASE_URL", urls.database("gavel")),
+        ("DATABASE_URL", servers.database_of(Role::Migrator)),
         ("AMQP_URL", urls.amqp_of(Account::Worker, &servers.passwords)),
         ("REDIS_URL", urls.redis_of(Account::Worker, &servers.passwords)),
         ("GAVEL_URL", format!("http://127.0.0.1:{}", layout.service_port())),
@@ -148,6 +157,7 @@ fn service_environment(servers: &Processes, has_gateway: bool) -> Vec<(&'static 
     let trusted_proxies = if has_gateway { "127.0.0.1,::1" } else { "" };
     vec![
         ("GAVEL_TRUSTED_PROXIES", trusted_proxies.to_owned()),
+        ("DATABASE_URL", servers.database_of(Role::Service)),
         ("AMQP_URL", servers.urls.amqp_of(Account::Service, &servers.passwords)),
         ("REDIS_URL", servers.urls.redis_of(Account::Service, &servers.passwords)),
         ("GAVEL_LISTEN", format!("127.0.0.1:{}", servers.layout.service_port())),
@@ -165,6 +175,7 @@ impl System<'_> {
     fn start(
         &self,
         name: &'static str,
+        program: &'static str,
         arguments: &'static [&'static str],
         ops_port: u16,
         variables: &[(&'static str, String)],
@@ -174,7 +185,7 @@ impl System<'_> {
         let url = format!("http://{address}/readyz");
         let (own, listen) = (variables.to_vec(), address.clone());
         let start = move || {
-            let mut command = Command::new(self.bins.join(name));
+            let mut command = Command::new(self.bins.join(program));
             command
                 .args(arguments)
                 .current_dir(&self.layout.dir)

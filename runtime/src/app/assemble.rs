@@ -110,9 +110,9 @@ impl Mounting {
 
     fn mounted(self, bodies: &BodyLimits, has_calls: bool, reflected: Option<&'static [u8]>) -> anyhow::Result<Routes> {
         if !has_calls {
-            return Ok(Routes { calls: None, all: self.route });
+            return Ok(Routes { all: self.route, ..Routes::default() });
         }
         let (all, calls) = edge::mount(self.route, self.dispatch, bodies.clone(), reflected)?;
-        Ok(Routes { calls: Some(calls), all })
+        Ok(Routes { calls: Some(calls), all, ..Routes::default() })
     }
 }

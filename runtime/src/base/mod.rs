@@ -21,6 +21,7 @@ pub(crate) mod client;
 pub(crate) mod concurrency_limit;
 pub(crate) mod cron;
 pub(crate) mod files;
+pub(crate) mod held;
 pub(crate) mod memo;
 pub(crate) mod seldom;
 pub(crate) mod tasks;

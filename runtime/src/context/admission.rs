@@ -109,7 +109,8 @@ impl Admission {
             let most = self.limits.streams_per_address.min(half);
             (Origin::Network(client), most, "one address without a token")
         };
-        let exhausted = |message| Error::new(Class::Exhausted, message).with_retry_after(BUSY);
+        let exhausted =
+            |message| Error::new(Class::Exhausted, message).with_retry_after(BUSY).with_reason("STREAMS_EXCEEDED");
         let of_origin = self.streams.take(origin, most);
         let of_origin =
             of_origin.map_err(|open| exhausted(format!("{open} streams of {whose} are open; allowed: {most}")))?;
@@ -146,7 +147,7 @@ impl Admission {
     fn count(&self, spec: &'static Spec, error: Error) -> Error {
         let is_limit = error.class() == Class::Exhausted;
         if is_limit {
-            self.metrics.rejected(spec.name);
+            self.metrics.rejected(spec.name, error.reason().unwrap_or("OTHER"));
         }
         match self.handlers.get(spec.name).and_then(|places| places.rejected.count()) {
             Some(rejected) if is_limit => {
@@ -167,7 +168,7 @@ fn without_token(spec: &Spec) -> u32 {
 fn full(spec: &Spec) -> Error {
     let most = spec.limits.concurrency;
     let error = Error::new(Class::Exhausted, format!("{} runs {most} times at once already; try again", spec.name));
-    error.with_retry_after(BUSY)
+    error.with_retry_after(BUSY).with_reason("CONCURRENCY_EXCEEDED")
 }
 
 #[cfg(test)]

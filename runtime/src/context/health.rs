@@ -61,7 +61,8 @@ impl Readiness {
         Self { ready: self.ready && !draining, draining, ..self }
     }
 
-    fn checks(&self) -> impl Iterator<Item = (&'static str, &Check)> {
+    /// Each dependency by its name.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (&'static str, &Check)> {
         let named =
             [("database", &self.database), ("schema", &self.schema), ("broker", &self.broker), ("cache", &self.cache)];
         named.into_iter().chain(self.keys.iter().map(|keys| ("keys", keys)))

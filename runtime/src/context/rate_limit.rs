@@ -83,7 +83,8 @@ impl RateLimits {
         what.hash(&mut hasher);
         limiter.check_key(&hasher.finish()).map_err(|until| {
             let message = format!("more than {per_second} {of}; try again later");
-            Error::new(Class::Exhausted, message).with_retry_after(until.wait_time_from(self.clock.now()))
+            let error = Error::new(Class::Exhausted, message).with_reason("RATE_EXCEEDED");
+            error.with_retry_after(until.wait_time_from(self.clock.now()))
         })
     }
 

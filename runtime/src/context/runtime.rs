@@ -30,7 +30,7 @@ struct Inner {
     verifier: Option<Verifier>,
     migrator: &'static Migrator,
     admission: Admission,
-    health: Health,
+    health: Arc<Health>,
     live: Live,
     streams: Streams,
     jobs: Engine,
@@ -85,7 +85,7 @@ impl Runtime {
             cache: Cache::lazy(backends)?,
             admission: Admission::new(&specs, &backends.limits, metrics.clone()),
             metrics,
-            health: Health::default(),
+            health: Arc::default(),
             tasks,
             verifier,
             migrator,
@@ -137,7 +137,7 @@ impl Runtime {
     }
 
     /// Returns what was found when the dependencies were last looked at.
-    pub(crate) fn health(&self) -> &Health {
+    pub(crate) fn health(&self) -> &Arc<Health> {
         &self.0.health
     }
 

@@ -1,6 +1,6 @@
 //! A pool that closes what is of no use any more.
 use super::{Connector, connector::State, session::Purpose};
-use crate::base::error::spends_session;
+use crate::base::{error::spends_session, held::Held};
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use sqlx::{
     Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres,
@@ -22,6 +22,7 @@ pub struct Pool {
     inner: PgPool,
     connector: Connector,
     purpose: Purpose,
+    waiting: Held,
 }
 
 impl fmt::Debug for Pool {
@@ -54,11 +55,13 @@ impl Pool {
                     if meta.idle_for < UNTESTED { Ok(true) } else { purpose.fits(conn).await }
                 })
             });
-        Self { inner: options.connect_lazy_with(connector.options().clone()), connector: connector.clone(), purpose }
+        let inner = options.connect_lazy_with(connector.options().clone());
+        Self { inner, connector: connector.clone(), purpose, waiting: Held::default() }
     }
 
     /// A connection of the pool.
     pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let _waiting = self.waiting.take();
         match self.inner.acquire().await {
             // Nobody has taken them all: there are none to be had.
             Err(sqlx::Error::PoolTimedOut) => Err(match self.connector.state() {
@@ -87,6 +90,21 @@ impl Pool {
     /// The most connections it has.
     pub(crate) fn size(&self) -> usize {
         self.inner.options().get_max_connections() as usize
+    }
+
+    /// Connections that it has.
+    pub(crate) fn open(&self) -> usize {
+        self.inner.size() as usize
+    }
+
+    /// Connections of it that somebody works with.
+    pub(crate) fn in_use(&self) -> usize {
+        self.open().saturating_sub(self.inner.num_idle())
+    }
+
+    /// How many wait for a connection.
+    pub(crate) fn waiting(&self) -> usize {
+        usize::try_from(self.waiting.count()).unwrap_or(0)
     }
 
     pub(crate) async fn close(&self) {

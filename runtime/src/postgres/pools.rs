@@ -77,6 +77,12 @@ impl Pools {
         [&self.calls, &self.jobs, &self.relay, &self.reads, &self.bookkeeping]
     }
 
+    /// Each with its name.
+    pub(crate) fn named(&self) -> [(&'static str, Pool); 5] {
+        let [calls, jobs, relay, reads, bookkeeping] = self.all().map(Clone::clone);
+        [("calls", calls), ("jobs", jobs), ("relay", relay), ("reads", reads), ("bookkeeping", bookkeeping)]
+    }
+
     /// Connections from now on go to another host.
     pub(crate) fn follow(&self) {
         self.all().into_iter().for_each(Pool::follow);

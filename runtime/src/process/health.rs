@@ -9,6 +9,7 @@ use crate::{
     postgres::State,
     schema,
 };
+use opentelemetry::{KeyValue, metrics::AsyncInstrument};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,20 @@ pub(crate) struct Looker {
     needs: Needs,
     conn: Option<PgConnection>,
     busy_since: Option<Instant>,
+}
+
+/// Shows what was found.
+pub(super) fn observe(runtime: &Runtime) {
+    let health = runtime.health().clone();
+    let gauge = runtime.metrics().meter().u64_observable_gauge("gavel_dependency_up");
+    let gauge = gauge.with_description("1 where a dependency answered when it was last looked at");
+    let each = move |observer: &dyn AsyncInstrument<u64>| {
+        let found = health.readiness();
+        for (dependency, check) in found.iter().flat_map(Readiness::checks) {
+            observer.observe(check.up.into(), &[KeyValue::new("dependency", dependency)]);
+        }
+    };
+    gauge.with_callback(each).build();
 }
 
 /// Looks again and again, until the process ends.

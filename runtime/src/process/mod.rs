@@ -3,6 +3,7 @@ mod gauges;
 pub(crate) mod health;
 mod keys;
 mod presence;
+mod resources;
 mod sampled;
 mod schema_gauges;
 
@@ -179,6 +180,7 @@ impl Process {
         let (address, ops_address) = listeners.addresses()?;
         tracing::info!(address = address.map(|address| address.to_string()), %ops_address, "ready");
         start(&runtime);
+        health::observe(&runtime);
         runtime.tasks().spawn(health::run(runtime.clone(), looker));
         let is_outdated = CancellationToken::new();
         runtime.tasks().spawn(presence::run(runtime.clone(), is_outdated.clone()));
@@ -186,6 +188,7 @@ impl Process {
         runtime.tasks().spawn(schema_gauges::run(runtime.clone()));
         runtime.tasks().spawn(reconcile::run(runtime.clone(), self.reconcilers));
         let close_listeners = CancellationToken::new();
+        public.open = resources::observe(&runtime);
         public.all = server::health_routes(&runtime, public.all);
         operators.all = server::metrics_route(&runtime, server::health_routes(&runtime, operators.all));
         let (settings, stop) = (config.clone(), close_listeners.clone());
@@ -271,7 +274,8 @@ pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error>
                     AND NOT m.blocked
                     AND (m.after_message_id IS NULL OR m.after_message_id = '00000000-0000-0000-0000-000000000000')
                   LIMIT 10001) j LIMIT 10001) d) AS "jobs_due!",
-             (SELECT count(*) FROM (SELECT 1 FROM dead_jobs LIMIT 10001) d) AS "jobs_dead!""#,
+             (SELECT count(*) FROM (SELECT 1 FROM dead_jobs LIMIT 10001) d) AS "jobs_dead!",
+             (SELECT count(*) FROM (SELECT 1 FROM parked_messages LIMIT 10001) p) AS "messages_parked!""#,
         &kinds,
     )
     .fetch_one(&runtime.pools().reads)
@@ -281,14 +285,15 @@ pub(crate) async fn sample_backlog(runtime: &Runtime) -> Result<(), sqlx::Error>
     backlog.outbox_oldest_age_ms.store(sample.outbox_oldest_age_ms, Ordering::Relaxed);
     backlog.jobs_due.store(sample.jobs_due, Ordering::Relaxed);
     backlog.jobs_dead.store(sample.jobs_dead, Ordering::Relaxed);
+    backlog.messages_parked.store(sample.messages_parked, Ordering::Relaxed);
     Ok(())
 }
 
 impl Backlog {
     /// What can't be sampled is not reported: an error must not look like an empty queue.
     fn forget(&self) {
-        for gauge in [&self.outbox_events, &self.outbox_oldest_age_ms, &self.jobs_due, &self.jobs_dead] {
-            gauge.store(-1, Ordering::Relaxed);
-        }
+        let gauges =
+            [&self.outbox_events, &self.outbox_oldest_age_ms, &self.jobs_due, &self.jobs_dead, &self.messages_parked];
+        gauges.into_iter().for_each(|gauge| gauge.store(-1, Ordering::Relaxed));
     }
 }

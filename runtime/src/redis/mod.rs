@@ -14,7 +14,13 @@ use crate::{Class, Result, base::ids, config::Backends};
 use connection::Link;
 use moka::sync::Cache as Remembered;
 use redis::{Script, aio::ConnectionManager};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 /// Values not written for this long are forgotten: readers fill them again.
 const TTL_S: u64 = 24 * 3_600;
@@ -63,6 +69,27 @@ pub enum Source {
     Truth,
 }
 
+/// How often reads found what they looked for here, and how often they went to the truth.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    cache: AtomicU64,
+    truth: AtomicU64,
+}
+
+impl Lookups {
+    fn count(&self, source: Source) {
+        let counter = match source {
+            Source::Cache => &self.cache,
+            Source::Truth => &self.truth,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 2] {
+        [("cache", self.cache.load(Relaxed)), ("truth", self.truth.load(Relaxed))]
+    }
+}
+
 /// The read model's store. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache(Arc<Inner>);
@@ -77,6 +104,7 @@ struct Inner {
     believed: Remembered<String, ()>,
     /// Where this process writes to see whether it may.
     probe: String,
+    lookups: Arc<Lookups>,
 }
 
 impl Cache {
@@ -89,6 +117,7 @@ impl Cache {
             prefix: backends.cache_prefix.clone(),
             believed: Remembered::builder().max_capacity(MAX_BELIEVED).time_to_live(BELIEVED_FOR).build(),
             probe: format!("probe:{}", ids::random()),
+            lookups: Arc::default(),
         })))
     }
 
@@ -131,6 +160,24 @@ impl Cache {
     /// # Errors
     /// Those of `load`; but while the truth can't be had, what is here is given as it is.
     pub async fn read_through(
+        &self,
+        key: &str,
+        load: impl Future<Output = Result<Versioned>>,
+        agree: impl FnOnce(&[u8], &[u8]) -> bool,
+    ) -> Result<(Versioned, Source)> {
+        let read = self.read(key, load, agree).await;
+        if let Ok((_, source)) = &read {
+            self.0.lookups.count(*source);
+        }
+        read
+    }
+
+    /// How reads went so far.
+    pub(crate) fn lookups(&self) -> Arc<Lookups> {
+        self.0.lookups.clone()
+    }
+
+    async fn read(
         &self,
         key: &str,
         load: impl Future<Output = Result<Versioned>>,

@@ -85,6 +85,17 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Runs an administrator's statements in the database that the URL names, all or none of them.
+pub async fn run_statements(database_url: &SecretString, statements: &str) -> anyhow::Result<()> {
+    let connector = connector(database_url).await?;
+    let mut conn = connector.connect(Purpose::Work).await.context("can't connect to the database")?;
+    let mut tx = conn.begin().await?;
+    tx.execute(statements).await?;
+    tx.commit().await?;
+    conn.close().await.ok();
+    Ok(())
+}
+
 /// Applies what is missing and returns its names, in order. On a new database the changes of `history` are over at
 /// once: there is nothing yet that could need their old forms.
 ///

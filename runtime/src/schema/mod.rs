@@ -1,6 +1,7 @@
 //! Changing the schema while everybody works: migrations applied, rows filled in chunks, old forms taken away once it is
 //! proved that nobody needs them.
 pub mod backfill;
+pub mod rights;
 
 mod contract;
 mod guards;
@@ -13,7 +14,7 @@ mod status;
 
 pub use contract::{Asked, Outcome, Transition, transition};
 pub use guards::Guard;
-pub use migrate::{Gap, create_database, gaps, migrate};
+pub use migrate::{Gap, create_database, gaps, migrate, run_statements};
 pub use presence::Living;
 pub use status::{Status, status};
 

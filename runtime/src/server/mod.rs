@@ -7,7 +7,7 @@ mod listener;
 
 use crate::{
     Runtime,
-    base::client::TrustedProxies,
+    base::{client::TrustedProxies, held::Held},
     config::{ConnectionLimits, ProcessConfig},
     edge::Edge,
 };
@@ -117,11 +117,13 @@ pub(crate) struct Routes {
     pub(crate) calls: Option<Edge>,
     /// Everything, the methods among it.
     pub(crate) all: Route,
+    /// Counts the connections that are open.
+    pub(crate) open: Held,
 }
 
 async fn serve(
     Bound { listener, proxies }: Bound,
-    Routes { calls, all }: Routes,
+    Routes { calls, all, open }: Routes,
     config: &ProcessConfig,
     (stop, left): (CancellationToken, impl Fn() -> Duration),
 ) -> io::Result<()> {
@@ -136,8 +138,11 @@ async fn serve(
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let connections = connections.clone();
-        tasks.spawn(async move { connections.serve(accepted).await });
+        let (connections, one) = (connections.clone(), open.take());
+        tasks.spawn(async move {
+            connections.serve(accepted).await;
+            drop(one);
+        });
     }
     // From here on the system refuses who connects.
     drop(listener);

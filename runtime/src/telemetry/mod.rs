@@ -1,11 +1,15 @@
 //! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
 mod completed;
+mod delays;
 mod latency;
+mod process;
 mod runs;
 
 pub(crate) use runs::Observed;
 
 use crate::{auth::KeyFigures, base::failpoint};
+use chrono::{DateTime, Utc};
+use delays::Delays;
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider},
@@ -28,6 +32,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
+use uuid::Uuid;
 
 /// The level where `RUST_LOG` is unset: our own lines, and only trouble from libraries. Every broken connection to the
 /// broker is reported by whoever builds the next one, so the client library is silent.
@@ -74,6 +79,7 @@ where
 pub(crate) struct Metrics {
     registry: prometheus::Registry,
     runs: Runs,
+    delays: Delays,
     batch_size: Histogram<u64>,
     rejected: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
@@ -89,6 +95,7 @@ pub(crate) struct Backlog {
     pub(crate) outbox_oldest_age_ms: AtomicI64,
     pub(crate) jobs_due: AtomicI64,
     pub(crate) jobs_dead: AtomicI64,
+    pub(crate) messages_parked: AtomicI64,
 }
 
 impl Metrics {
@@ -103,12 +110,15 @@ impl Metrics {
             outbox_oldest_age_ms: unsampled(),
             jobs_due: unsampled(),
             jobs_dead: unsampled(),
+            messages_parked: unsampled(),
         });
         register_gauges(&meter, &backlog);
         completed::observe(&meter);
+        process::observe(&meter);
         Ok(Self {
             registry,
             runs: Runs::new(&meter),
+            delays: Delays::new(&meter),
             batch_size: meter
                 .u64_histogram("gavel_handler_batch_size")
                 .with_description("Calls or messages of one transaction")
@@ -181,9 +191,19 @@ impl Metrics {
         self.batch_size.record(size as u64, &[KeyValue::new("handler", handler)]);
     }
 
-    /// One call was refused at admission.
-    pub(crate) fn rejected(&self, handler: &'static str) {
-        self.rejected.add(1, &[KeyValue::new("handler", handler)]);
+    /// One call was refused at admission, for that reason.
+    pub(crate) fn rejected(&self, handler: &'static str, reason: &'static str) {
+        self.rejected.add(1, &[KeyValue::new("handler", handler), KeyValue::new("reason", reason)]);
+    }
+
+    /// A consumer has applied events of these ids.
+    pub(crate) fn applied(&self, handler: &'static str, ids: impl Iterator<Item = Uuid>) {
+        self.delays.events(handler, ids, Utc::now());
+    }
+
+    /// Jobs that were due then are done.
+    pub(crate) fn done(&self, kind: &'static str, due: impl Iterator<Item = DateTime<Utc>>) {
+        self.delays.jobs(kind, due, Utc::now());
     }
 
     /// The text Prometheus scrapes.
@@ -194,11 +214,12 @@ impl Metrics {
 
 fn register_gauges(meter: &Meter, backlog: &Arc<Backlog>) {
     type Sample = fn(&Backlog) -> &AtomicI64;
-    let gauges: [(&'static str, &'static str, Sample); 4] = [
+    let gauges: [(&'static str, &'static str, Sample); 5] = [
         ("gavel_outbox_events", "Events committed and not yet confirmed, counted up to 10001", |b| &b.outbox_events),
         ("gavel_outbox_oldest_age_ms", "Age of the oldest of them", |b| &b.outbox_oldest_age_ms),
         ("gavel_jobs_due", "Jobs that are due and not yet done, counted up to 10001", |b| &b.jobs_due),
         ("gavel_jobs_dead", "Jobs that failed for good, counted up to 10001", |b| &b.jobs_dead),
+        ("gavel_messages_parked", "Messages that could not be applied, counted up to 10001", |b| &b.messages_parked),
     ];
     for (name, description, sample) in gauges {
         let backlog = backlog.clone();

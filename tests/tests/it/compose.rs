@@ -61,7 +61,11 @@ fn each_program_reads_its_own_account_and_writes_none() {
     }
     assert_eq!(programs["service"], "service-account");
     assert_eq!(programs["worker"], "worker-account");
-    assert_eq!(programs["migrate"], "operator-account");
+    assert_eq!(programs["migrate"], "migrator-account");
+    assert_eq!(programs["backfills"], "migrator-account");
+    assert_eq!(programs["bidctl"], "operator-account");
+    let administrators: Vec<_> = programs.iter().filter(|(_, account)| *account == "administrator-account").collect();
+    assert_eq!(administrators.len(), 1, "{administrators:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Contracts that refuse without proof, and what they do to those who bid meanwhile.
 use chrono::{TimeDelta, Utc};
+use gavel_accounts::postgres::Role;
 use gavel_tests::{
     Process, System, eventually,
     evolving::{MIGRATING, Operator},
@@ -33,7 +34,7 @@ async fn refusal(system: &System) -> String {
 async fn a_program_of_the_last_release_is_named_and_waited_for() {
     let system = ready(300).await;
     // What the last release's sessions are called: it writes no process down.
-    let mut old = PgConnection::connect(system.database_url()).await.expect("connected");
+    let mut old = PgConnection::connect(system.database_url(Role::Worker)).await.expect("connected");
     old.execute("SET application_name = 'bid-worker'").await.expect("named");
     let refused = refusal(&system).await;
     assert!(refused.contains("nobody needs the old form: bid-worker on"), "{refused}");

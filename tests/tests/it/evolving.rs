@@ -1,5 +1,6 @@
 //! The schema changes while bids keep coming: a column's type, and an aggregate that is filled while it moves.
 use chrono::{TimeDelta, Utc};
+use gavel_accounts::postgres::Role;
 use gavel_proto::v1;
 use gavel_tests::{
     Api, System, eventually,
@@ -143,7 +144,7 @@ async fn an_aggregate_is_filled_while_it_moves_and_is_exact_for_everybody_in_the
 #[tokio::test]
 async fn what_old_consumers_write_is_waited_for_and_counted() {
     let system = System::with_old_bids(500).await;
-    let mut old = PgConnection::connect(system.database_url()).await.expect("connected");
+    let mut old = PgConnection::connect(system.database_url(Role::Worker)).await.expect("connected");
     old.execute("SET application_name = 'bid-worker'").await.expect("named");
     let (service, _api) = system.service().await;
     let _worker = system.worker_with(MIGRATING, &[]).await;

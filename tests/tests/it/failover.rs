@@ -1,5 +1,6 @@
 //! The primary dies and a standby takes its place; a session turns read-only; a pooler stands between. Bids go on.
 use chrono::{TimeDelta, Utc};
+use gavel_accounts::postgres::Role;
 use gavel_tests::{
     Api, Process, System, eventually,
     private::{PgBouncer, Postgres, database_url},
@@ -105,9 +106,10 @@ async fn a_server_that_takes_no_writes_is_none_and_health_says_so() {
 #[tokio::test]
 async fn through_a_pooler_of_sessions_everything_works_without_further_settings() {
     let system = System::new().await;
-    let pooler = PgBouncer::start(system.database_url(), "session").await;
-    let (_service, api) = system.service_with(&[("DATABASE_URL", &pooler.url)]).await;
-    let _worker = system.worker_with(&[], &[("DATABASE_URL", &pooler.url)]).await;
+    let for_service = PgBouncer::start(system.database_url(Role::Service), "session").await;
+    let for_worker = PgBouncer::start(system.database_url(Role::Worker), "session").await;
+    let (_service, api) = system.service_with(&[("DATABASE_URL", &for_service.url)]).await;
+    let _worker = system.worker_with(&[], &[("DATABASE_URL", &for_worker.url)]).await;
     let ends_at = Utc::now() + TimeDelta::seconds(3);
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", ends_at).await.item_id;
     let bidder = api.with_token(system.token("alice", "bidder"));
@@ -119,7 +121,7 @@ async fn through_a_pooler_of_sessions_everything_works_without_further_settings(
 #[tokio::test]
 async fn a_pooler_of_transactions_is_refused_at_start_by_what_it_is() {
     let system = System::new().await;
-    let pooler = PgBouncer::start(system.database_url(), "transaction").await;
+    let pooler = PgBouncer::start(system.database_url(Role::Service), "transaction").await;
     let variables = system.service_variables(&[("DATABASE_URL", &pooler.url)]);
     for program in ["bid-service", "bid-worker"] {
         let mut process = Process::start(&gavel_tests::process::binary(program), &[], &variables);

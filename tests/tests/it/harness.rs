@@ -3,6 +3,7 @@
 use chrono::Utc;
 use gavel::EXPAND;
 use gavel::apply_user_stats::ApplyUserStats;
+use gavel_accounts::postgres::Role;
 use gavel_proto::events_v1::{BidAccepted, ItemEvent, ItemState, item_event::Fact};
 use gavel_runtime::{
     App, Result,
@@ -23,8 +24,9 @@ use reminders::{Digest, Remind, Reminder, Shredder};
 
 const TABLES: &str = include_str!("../../../runtime/examples/reminders/migrations/1000_create_letters.sql");
 
+/// A harness moves time itself, and so acts as the owner of the tables.
 fn backends(system: &System) -> Backends {
-    backends_of(&system.variables(&[]))
+    backends_of(&system.variables(&[("DATABASE_URL", system.administrator_url())]))
 }
 
 fn backends_of(variables: &[(String, String)]) -> Backends {
@@ -174,10 +176,12 @@ async fn another_application_relays_its_events_with_handlers_that_it_only_regist
 #[tokio::test]
 async fn the_example_runs_on_an_empty_database() {
     let system = System::new().await;
-    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public AUTHORIZATION pg_database_owner"] {
         sqlx::query(statement).execute(&system.db).await.expect("emptied");
     }
-    let mut example = Process::start(&binary("examples/reminders"), &[], &system.variables(&[]));
+    // It makes its own tables.
+    let variables = system.variables(&[("DATABASE_URL", system.database_url(Role::Migrator))]);
+    let mut example = Process::start(&binary("examples/reminders"), &[], &variables);
     let ended = example.ended_within(Duration::from_secs(150)).await;
     let output = example.output();
     assert!(ended.success(), "{output:?}");

@@ -47,6 +47,7 @@ mod quiet;
 mod recipes;
 mod relay;
 mod restarts;
+mod roles;
 mod scaling;
 mod schedules;
 mod spelling;

@@ -133,7 +133,7 @@ async fn with_parts(rows: i32) -> (System, PgConnection, PgConnection) {
         .await
         .expect("rows");
     let connect = async || {
-        let mut conn = PgConnection::connect(system.database_url()).await.expect("connected");
+        let mut conn = PgConnection::connect(system.administrator_url()).await.expect("connected");
         conn.execute("SET lock_timeout = '300ms'").await.expect("set");
         conn
     };

@@ -2,7 +2,11 @@
 use crate::output::Output;
 use anyhow::{Context, bail};
 use clap::Args;
-use gavel_accounts::{Passwords, Program, password, rabbitmq_definitions, redis_users};
+use gavel_accounts::{
+    Passwords, Program,
+    postgres::{Role, roles_sql},
+    rabbitmq_definitions, redis_users,
+};
 use serde_json::json;
 use std::{
     fs::{self, OpenOptions},
@@ -11,8 +15,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes passwords. Under DIR is a directory for each that is to see some of them: postgres, rabbitmq, redis, service,
-/// worker, operator. Nothing that is there is overwritten.
+/// Makes passwords. Under DIR is a directory for each that is to see some of them: postgres, rabbitmq, redis,
+/// administrator, migrator, service, worker, operator, reader. Nothing that is there is overwritten.
 #[derive(Args)]
 pub(crate) struct Accounts {
     /// Where the directories are made, or are there already
@@ -56,17 +60,29 @@ impl Accounts {
 
     /// Each file, and what is in it.
     fn files(&self) -> Vec<(String, String)> {
-        let passwords = Passwords { administrator: password(), service: password(), worker: password() };
+        let passwords = Passwords::random();
+        let database =
+            |account: &str, password: &str| format!("postgres://{account}:{password}@{}/gavel", self.postgres);
         let mut files = vec![
             ("postgres/password".to_owned(), passwords.administrator.clone()),
             ("rabbitmq/definitions.json".to_owned(), rabbitmq_definitions("gavel", "/", &passwords).to_string()),
             ("redis/users.acl".to_owned(), redis_users("gavel", &passwords)),
+            ("administrator/roles.sql".to_owned(), roles_sql("gavel", &passwords.at_postgres())),
+            ("administrator/database-url".to_owned(), database("gavel", &passwords.administrator)),
         ];
-        let own = [("service", Program::Service), ("worker", Program::Worker), ("operator", Program::Worker)];
+        for (role, password) in passwords.at_postgres() {
+            files.push((format!("{}/database-url", directory(role)), database(role.account(), password)));
+        }
+        let own = [
+            ("service", Program::Service),
+            ("worker", Program::Worker),
+            // A backfill's worker is a worker beside being the owner, and whoever looks how workers are reads as one.
+            ("migrator", Program::Worker),
+            ("operator", Program::Worker),
+        ];
         for (name, program) in own {
             let (account, password) = (program.account(), passwords.of(program));
             for (what, url) in [
-                ("database-url", format!("postgres://gavel:{}@{}/gavel", passwords.administrator, self.postgres)),
                 ("amqp-url", format!("amqp://{account}:{password}@{}/%2f", self.rabbitmq)),
                 ("redis-url", format!("redis://{account}:{password}@{}", self.redis)),
             ] {
@@ -83,5 +99,16 @@ impl Accounts {
             OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?.write_all(text.as_bytes())
         };
         written().with_context(|| format!("can't write {}", file.display()))
+    }
+}
+
+/// The directory of what a role is to see.
+fn directory(role: Role) -> &'static str {
+    match role {
+        Role::Migrator => "migrator",
+        Role::Service => "service",
+        Role::Worker => "worker",
+        Role::Operator => "operator",
+        Role::Reader => "reader",
     }
 }

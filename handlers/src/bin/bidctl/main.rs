@@ -17,6 +17,7 @@ mod names;
 mod ops;
 mod output;
 mod parked;
+mod prepare;
 mod queue;
 mod refused;
 mod schema;
@@ -72,6 +73,8 @@ enum Command {
     Keygen(identity::Keygen),
     /// Make passwords for a new installation's servers and programs
     Accounts(accounts::Accounts),
+    /// Make the database and its roles, as an administrator
+    Prepare(prepare::Prepare),
     /// Apply the migrations the database lacks
     Migrate(migrate::Migrate),
     /// Change the schema while everybody works: look, backfill, contract, revert, drop
@@ -156,6 +159,7 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
         Command::Token(token) => token.run(&settings, output)?,
         Command::Keygen(keygen) => keygen.run(output)?,
         Command::Accounts(accounts) => accounts.run(output)?,
+        Command::Prepare(prepare) => prepare.run(&settings, output).await?,
         Command::Migrate(migrate) => migrate.run(&settings, output).await?,
         Command::Schema(schema) => schema.run(&settings, output).await?,
         Command::Item(item) => item.run(&settings, output).await?,

@@ -1,11 +1,17 @@
 //! Migrations.
 use crate::{output::Output, settings::Settings};
 use clap::Args;
-use gavel::schema::{PROGRAMS, SOURCES};
-use gavel_runtime::{changes::History, schema};
+use gavel::{
+    rights::RIGHTS,
+    schema::{PROGRAMS, SOURCES},
+};
+use gavel_runtime::{
+    changes::History,
+    schema::{self, rights},
+};
 use serde_json::json;
 
-/// Applies the expand migrations over a connection of its own, with lock time-outs, one process at a time.
+/// Applies the expand migrations, and grants the rights at their tables where there are roles for them: over a connection of its own, with lock time-outs, one process at a time.
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// Create the database first, when it is missing
@@ -23,6 +29,7 @@ impl Migrate {
         }
         let history = History::read(SOURCES)?;
         let applied = schema::migrate(&url, &gavel::EXPAND, (&history, PROGRAMS)).await?;
+        rights::grant(&url, "gavel", &gavel::EXPAND, RIGHTS).await?;
         let rows: Vec<_> = applied.iter().map(|name| vec![name.clone()]).collect();
         output.table(&json!({ "applied": applied }), &["applied"], &rows);
         Ok(())

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Ports used by one set: ten in a row.
-const PORTS: u16 = 10;
+const PORTS: u16 = 11;
 /// Blocks of ports are looked for in this many places, from 20000 up.
 const BLOCKS: u64 = 1_200;
 
@@ -108,6 +108,9 @@ impl Layout {
     }
     pub(crate) fn gateway_port(&self) -> u16 {
         self.port(9)
+    }
+    pub(crate) fn backfills_ops_port(&self) -> u16 {
+        self.port(10)
     }
 
     /// Deletes what the servers keep.

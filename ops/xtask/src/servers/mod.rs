@@ -15,7 +15,7 @@ mod redis;
 mod signal;
 
 pub(crate) use child::Child;
-use gavel_accounts::{Passwords, Program};
+use gavel_accounts::{Passwords, Program, postgres::Role};
 
 /// A private PostgreSQL alone, one that flushes every commit, and its URL without a database's name.
 pub(crate) fn start_postgres(layout: &layout::Layout) -> anyhow::Result<(Child, String)> {
@@ -40,6 +40,13 @@ pub(crate) struct Urls {
 impl Urls {
     pub(crate) fn database(&self, name: &str) -> String {
         format!("{}/{name}", self.postgres)
+    }
+
+    /// A database, as a role reaches it.
+    pub(crate) fn database_of(&self, role: Role, passwords: &Passwords, name: &str) -> String {
+        let all = passwords.at_postgres();
+        let password = all.iter().find(|(of, _)| *of == role).map_or("", |(_, password)| password);
+        format!("postgres://{}:{password}@{}/{name}", role.account(), host(&self.postgres))
     }
 
     /// RabbitMQ's usual vhost, as a program's account reaches it.

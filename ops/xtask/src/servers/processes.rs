@@ -11,8 +11,11 @@ use crate::{
     progress::Step,
 };
 use anyhow::anyhow;
-use gavel_accounts::Passwords;
+use gavel_accounts::{Passwords, postgres::Role};
 use std::thread;
+
+/// The name of Gavel's database.
+pub(crate) const DATABASE: &str = "gavel";
 
 /// They stop, in this order, when dropped.
 pub(crate) struct Processes {
@@ -56,6 +59,11 @@ impl Processes {
             started.layout.redis_port()
         ));
         Ok(started)
+    }
+
+    /// Gavel's database, as a role reaches it.
+    pub(crate) fn database_of(&self, role: Role) -> String {
+        self.urls.database_of(role, &self.passwords, DATABASE)
     }
 
     /// Fails when one of them is gone.

@@ -15,7 +15,14 @@ pub(crate) fn passwords(layout: &Layout) -> anyhow::Result<Passwords> {
     let dir = layout.dir.join("secrets");
     fs::create_dir_all(&dir)?;
     let kept = |account: &str| kept(&dir.join(account)).with_context(|| format!("no password for {account}"));
-    Ok(Passwords { administrator: kept("administrator")?, service: kept("service")?, worker: kept("worker")? })
+    Ok(Passwords {
+        administrator: kept("administrator")?,
+        service: kept("service")?,
+        worker: kept("worker")?,
+        migrator: kept("migrator")?,
+        operator: kept("operator")?,
+        reader: kept("reader")?,
+    })
 }
 
 fn kept(file: &Path) -> anyhow::Result<String> {

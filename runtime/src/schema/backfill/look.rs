@@ -82,7 +82,7 @@ impl Look {
         }
         match advice {
             Advice::Go if !pace::set(plan, self.p99_ms, self.now) => {
-                Advice::Wait("it stands still to see how fast bids are without it".to_owned())
+                Advice::Wait("it stands still to see how fast protected calls are without it".to_owned())
             }
             advice => advice,
         }

@@ -14,15 +14,15 @@ const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
 /// The pace is set so often: a p99 that looks back over seconds follows no faster.
 const SET_EVERY: TimeDelta = TimeDelta::seconds(2);
 /// It begins with this share.
-const FIRST: f64 = 0.1;
+const FIRST: f64 = 0.02;
 /// And never has less: other limits stop it.
 const LEAST: f64 = 0.01;
 /// From one time that it is set to the next, it changes between these.
 const DOWN: f64 = 0.7;
-const UP: f64 = 1.1;
+const UP: f64 = 1.15;
 /// Nobody notices less than this, whatever it was before, in milliseconds.
 const UNNOTICED_MS: f64 = 2.0;
-/// A chunk is to take no less than this.
+/// A chunk is to take no less than this: many small ones are in the way of more calls than few larger ones.
 const LEAST_CHUNK: Duration = Duration::from_millis(10);
 
 /// Sets the pace by the p99 of protected calls; false where it must stand still for now.
@@ -79,7 +79,7 @@ mod tests {
     fn the_pace_falls_at_once_and_rises_by_and_by() {
         assert!((next(0.5, 10.0) - 0.35).abs() < 1e-9);
         assert!((next(0.5, 1.0) - 0.5).abs() < 1e-9);
-        assert!((next(0.5, 0.1) - 0.55).abs() < 1e-9);
+        assert!((next(0.5, 0.1) - 0.575).abs() < 1e-9);
         assert!((next(LEAST, 10.0) - LEAST).abs() < 1e-9);
         assert!((next(1.0, 0.1) - 1.0).abs() < 1e-9);
     }

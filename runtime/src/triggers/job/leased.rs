@@ -247,6 +247,9 @@ async fn run_one(shared: &Shared, leased: Leased, stop: &Stop, permit: OwnedSema
         if job.deaths >= MAX_DEATHS { (poison(), false) } else { handle(shared, &leased, stop, quiet).await };
     kind.load.running.fetch_sub(1, Ordering::Relaxed);
     kind.load.ran(1, began.elapsed());
+    if completed || matches!(outcome, JobOutcome::Done) {
+        runtime.metrics().done(kind.spec.name, [job.attempt_at].into_iter());
+    }
     if completed {
         wake_next(shared);
         return forget();

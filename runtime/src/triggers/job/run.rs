@@ -68,6 +68,7 @@ impl JobLane {
         tx.commit().await?;
         self.kind.with_cursor(|cursor| cursor.unblocked(&unblocked));
         failpoint::hit(self.kind.spec.name, "after_commit");
+        self.runtime.metrics().done(self.kind.spec.name, done.iter().map(|job| job.attempt_at));
         if jobs.len() > SPANS || matches!(self.handle, Handle::All(_)) {
             self.runtime.metrics().batch(
                 self.kind.spec.name,

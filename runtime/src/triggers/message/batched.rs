@@ -333,8 +333,10 @@ async fn together(runtime: &Runtime, consumer: Consumer, members: Vec<Member<Rec
         let began = std::time::Instant::now();
         let size = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let result = Box::pin(together.run(&inner, work)).await;
-        if result.is_ok() {
+        if let Ok(verdicts) = &result {
             inner.metrics().batch(consumer.spec.name, "message", size, began.elapsed());
+            let applied = members.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_ok());
+            inner.metrics().applied(consumer.spec.name, applied.filter_map(|(member, _)| member.input.message_id));
         }
         result
     };

@@ -16,7 +16,9 @@ impl Consumer {
         invoke(runtime, self.spec, invocation, async move {
             let alone = [Member { input: received, invocation: run }];
             let mut verdicts = apply(&inner, self, &alone).await?;
-            verdicts.pop().unwrap_or_else(|| Err(Error::internal(anyhow::anyhow!("no verdict was given"))))
+            verdicts.pop().unwrap_or_else(|| Err(Error::internal(anyhow::anyhow!("no verdict was given"))))?;
+            inner.metrics().applied(self.spec.name, alone[0].input.message_id.into_iter());
+            Ok(())
         })
         .await
     }

@@ -149,7 +149,7 @@ impl<H: BatchHandler> Inner<H> {
         let full = |_| {
             let most = H::SPEC.batch.map_or(0, |batch| batch.per_key);
             let message = format!("{most} calls of {} about the same are waiting already; try again", H::SPEC.name);
-            refuse(Error::new(Class::Exhausted, message).with_retry_after(BUSY))
+            refuse(Error::new(Class::Exhausted, message).with_retry_after(BUSY).with_reason("QUEUE_FULL"))
         };
         if let Some(lane) = submitted.map_err(full)? {
             self.clone().open(lane);
