@@ -6,12 +6,21 @@ ARG BUILD_IMAGE=rust:1.95-trixie
 ARG RUNTIME_IMAGE=debian:trixie-slim
 
 FROM ${RUNTIME_IMAGE} AS runtime
-# Volumes that are mounted there for the first time are gavel's as well.
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin gavel \
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Gavel" \
+      org.opencontainers.image.description="Real-time auctions: bid-service, bid-worker and bidctl" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
+# Whoever vouches for servers behind TLS. Volumes that are mounted there for the first time are gavel's as well.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+ && groupadd --system --gid 10001 gavel \
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin gavel \
  && for each in postgres rabbitmq redis administrator migrator service worker operator reader; do install -d -o gavel -g gavel "/accounts/$each"; done \
  && install -d -o gavel -g gavel /keys/signing /keys/public
-USER 10001
+USER 10001:10001
 EXPOSE 8080 8081
+# /healthz of the operators' listener; without a shell and without curl.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s CMD ["/bin/bidctl", "healthcheck"]
 CMD ["/bin/bid-service"]
 
 FROM runtime AS prebuilt

@@ -7,7 +7,7 @@ use crate::{
     rehearse::{self, Rehearse},
     servers::{engine::engine_answers, layout::Layout, processes::Processes},
     sqlx::Sqlx,
-    test::{Services, Test},
+    test::{Services, Test, with_containers},
 };
 use std::{
     fs::File,
@@ -30,6 +30,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("docker", &mut docker)?;
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
+    stage("docker compose", &mut || with_containers(&["compose"]))?;
     stage("benches, as a smoke test", &mut bench::smoke)?;
     if rehearse::is_possible() {
         stage("a change of the schema beside the last release", &mut || Rehearse::smoke().run())?;

@@ -15,7 +15,7 @@ const BASE: &str = "gavel-debian:trixie";
 const SERVERS: &str = "gavel-servers:trixie";
 
 /// What the stand-ins are: the versions that trixie has.
-const DEFAULTS: [&str; 3] = ["postgres:17", "rabbitmq:4.0", "redis:8.0"];
+const DEFAULTS: [&str; 4] = ["postgres:17", "rabbitmq:4.0", "redis:8.0", "haproxy:3.0"];
 
 pub(crate) fn postgres() -> String {
     image("GAVEL_POSTGRES_IMAGE", DEFAULTS[0])
@@ -62,8 +62,12 @@ pub(crate) fn ensure() -> anyhow::Result<()> {
     if missing.is_empty() { Ok(()) } else { build(&missing) }
 }
 
-fn all() -> [(&'static str, String); 3] {
-    [("postgres", postgres()), ("rabbitmq", rabbitmq()), ("redis", redis())]
+pub(crate) fn haproxy() -> String {
+    image("GAVEL_HAPROXY_IMAGE", DEFAULTS[3])
+}
+
+fn all() -> [(&'static str, String); 4] {
+    [("postgres", postgres()), ("rabbitmq", rabbitmq()), ("redis", redis()), ("haproxy", haproxy())]
 }
 
 fn is_there(image: &str) -> bool {
@@ -87,6 +91,15 @@ fn build(images: &[(&str, String)]) -> anyhow::Result<()> {
         docker_build(kind, name)?;
     }
     Ok(())
+}
+
+/// The minimal Debian that the stand-ins are built on, made where it is missing.
+#[cfg(feature = "containers")]
+pub(crate) fn base() -> anyhow::Result<&'static str> {
+    if !is_there(BASE) {
+        make_base()?;
+    }
+    Ok(BASE)
 }
 
 /// A minimal Debian, as a Docker image.

@@ -51,6 +51,13 @@ pub(crate) const NGINX: Need = Need { what: "nginx", found: || on_path("nginx").
 pub(crate) const HAPROXY: Need =
     Need { what: "HAProxy", found: || on_path("haproxy").is_some(), packages: &["haproxy"] };
 
+/// With promtool, and Alertmanager with amtool.
+pub(crate) const PROMETHEUS: Need = Need {
+    what: "Prometheus",
+    found: || on_path("prometheus").is_some() && on_path("prometheus-alertmanager").is_some(),
+    packages: &["prometheus", "prometheus-alertmanager"],
+};
+
 pub(crate) const CURL: Need = Need { what: "curl", found: || on_path("curl").is_some(), packages: &["curl"] };
 
 pub(crate) const NODE: Need = Need {

@@ -3,7 +3,10 @@
 
 mod bench;
 mod ci;
+#[cfg(feature = "containers")]
+mod compose;
 mod conformance;
+mod dashboard;
 mod dist;
 mod fuzz;
 mod go;
@@ -11,6 +14,7 @@ mod images;
 mod install;
 mod interop;
 mod nightly;
+mod observe;
 mod progress;
 mod rehearse;
 mod servers;
@@ -46,8 +50,12 @@ enum Command {
     Bench(bench::Bench),
     /// Rehearse the schema's changes with the last release's programs beside these, under load
     Rehearse(rehearse::Rehearse),
+    /// Build the image and bring docker-compose.yml up, bid through it, kill and scale workers, and take it down
+    Compose,
     /// Others' suites against the edge, where there is a Go toolchain
     Conformance,
+    /// Write the dashboard for Grafana
+    Dashboard(dashboard::Dashboard),
     /// Fuzz the decoder of requests
     Fuzz(fuzz::Fuzz),
     /// Install what building and running needs from the distribution's packages
@@ -88,7 +96,9 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Test(test) => test.run(),
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
+        Command::Compose => compose(),
         Command::Conformance => conformance::run(),
+        Command::Dashboard(dashboard) => dashboard.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
         Command::Setup => install::everything(),
         Command::Dist => dist::run(),
@@ -97,6 +107,16 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Nightly(nightly) => nightly.run(interrupted),
         Command::Ci => ci::run_all(),
     }
+}
+
+#[cfg(feature = "containers")]
+fn compose() -> anyhow::Result<()> {
+    compose::run()
+}
+
+#[cfg(not(feature = "containers"))]
+fn compose() -> anyhow::Result<()> {
+    test::with_containers(&["compose"])
 }
 
 /// The checkout this belongs to.

@@ -79,7 +79,7 @@ impl Test {
         // Tests start servers of their own too: one that is demoted, a gateway, a pooler.
         install::everything()?;
         // README calls it.
-        install::ensure(&[install::CURL])?;
+        install::ensure(&[install::CURL, install::PROMETHEUS])?;
         let python = interop::prepare()?;
         let nextest = NEXTEST.path()?;
         let servers = servers(services)?;
@@ -122,11 +122,16 @@ impl Test {
 
     /// The same by this program with the containers' client, which is built only now.
     fn run_with_containers(&self) -> anyhow::Result<()> {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["run", "--quiet", "--package", "xtask", "--features", "containers", "--"]);
-        cargo.args(["test", "--services", "containers", "--"]).args(&self.nextest).current_dir(crate::root());
-        run(&mut cargo)
+        let nextest = self.nextest.iter().map(String::as_str);
+        with_containers(&["test", "--services", "containers", "--"].into_iter().chain(nextest).collect::<Vec<_>>())
     }
+}
+
+/// Runs a command by this program with the containers' client, which is built only now.
+pub(crate) fn with_containers(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(["run", "--quiet", "--package", "xtask", "--features", "containers", "--"]);
+    run(cargo.args(arguments).current_dir(crate::root()))
 }
 
 fn servers(services: Services) -> anyhow::Result<Held> {

@@ -1,6 +1,7 @@
 //! The whole system, up and down.
 use crate::{
     install::{C_COMPILER, HAPROXY, NGINX, OPENSSL, PROTOC, ensure, is_root},
+    observe,
     progress::{Step, run_quietly, wait_until},
     servers::{
         Child,
@@ -46,6 +47,9 @@ pub(crate) struct Up {
     /// Put the TLS gateway in front, on a local port
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, default_missing_value = "nginx")]
     gateway: Option<Program>,
+    /// Start Prometheus and Alertmanager beside it, with the rules of ops/observability
+    #[arg(long)]
+    observe: bool,
 }
 
 /// What the gateway runs on.
@@ -80,8 +84,12 @@ impl Up {
         let own = service_environment(&servers, self.gateway.is_some());
         let mut service = system.start("bid-service", "bid-service", &[], layout.service_ops_port(), &own)?;
         let mut gateway = self.gateway.map(|program| system.start_gateway(program)).transpose()?;
+        let mut observed = if self.observe { observe::start(&layout)? } else { Vec::new() };
         let item = system.seed()?;
         system.greet(&item, gateway.is_some())?;
+        if self.observe {
+            observe::greet(&layout);
+        }
         loop {
             if !matches!(interrupted.recv_timeout(Duration::from_millis(300)), Err(mpsc::RecvTimeoutError::Timeout)) {
                 break;
@@ -91,8 +99,10 @@ impl Up {
             backfills.look()?;
             service.look()?;
             gateway.as_mut().map_or(Ok(()), Child::check)?;
+            observed.iter_mut().try_for_each(Child::check)?;
         }
         let step = Step::begin("stopping");
+        drop(observed);
         drop(gateway);
         service.stop();
         worker.stop();

@@ -1,10 +1,12 @@
 //! Servers of one test alone: what it does to them would be felt by every other test.
 mod pgbouncer;
 mod postgres;
+mod prometheus;
 mod redis;
 
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, url as database_url};
+pub use prometheus::Prometheus;
 pub use redis::Redis;
 
 use gavel_programs::{POSTGRES_USER, is_root};

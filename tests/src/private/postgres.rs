@@ -21,13 +21,20 @@ fn bin() -> PathBuf {
 }
 
 impl Postgres {
-    /// One that takes writes, with Gavel's schema. A commit waits for a standby that follows it, where there is one.
-    pub async fn primary() -> Self {
+    /// One with nothing in it, and `gavel` as its administrator, who alone needs no password.
+    pub async fn empty() -> Self {
         let dir = Dir::new("postgres");
         let mut initdb = as_postgres(&bin().join("initdb"));
         initdb.arg("-D").arg(dir.0.join("data")).args(["-U", "gavel", "--auth=trust", "-E", "UTF8", "--no-sync"]);
         run(initdb.current_dir("/"));
-        let postgres = Self::start(dir).await;
+        let who = "local all all trust\nhost all gavel all trust\nhost replication gavel all trust\nhost all all all scram-sha-256\n";
+        fs::write(dir.0.join("data/pg_hba.conf"), who).expect("written");
+        Self::start(dir).await
+    }
+
+    /// One that takes writes, with Gavel's schema. A commit waits for a standby that follows it, where there is one.
+    pub async fn primary() -> Self {
+        let postgres = Self::empty().await;
         let mut migrate = Command::new(binary("bidctl"));
         migrate.args(["migrate", "--create-database"]).env_clear().env("DATABASE_URL", url(&[&postgres]));
         run(&mut migrate);

@@ -116,11 +116,17 @@ async fn operate(method: &str, api: &Api) -> Result<(), Failure> {
     match method {
         "ListHandlers" => ask!(ops.list_handlers, v1::ListHandlersRequest {}),
         "ListQueues" => ask!(ops.list_queues, v1::ListQueuesRequest {}),
-        "PauseQueue" => ask!(ops.pause_queue, v1::PauseQueueRequest { idempotency_key: key, kind }),
-        "ResumeQueue" => ask!(ops.resume_queue, v1::ResumeQueueRequest { idempotency_key: key, kind }),
+        "PauseQueue" => {
+            ask!(ops.pause_queue, v1::PauseQueueRequest { idempotency_key: key, kind, ..Default::default() })
+        }
+        "ResumeQueue" => {
+            ask!(ops.resume_queue, v1::ResumeQueueRequest { idempotency_key: key, kind, ..Default::default() })
+        }
         "ListJobs" => ask!(ops.list_jobs, v1::ListJobsRequest { kind, limit: 1 }),
         "GetJob" => ask!(ops.get_job, v1::GetJobRequest { job_id: id }),
-        "CancelJob" => ask!(ops.cancel_job, v1::CancelJobRequest { idempotency_key: key, job_id: id }),
+        "CancelJob" => {
+            ask!(ops.cancel_job, v1::CancelJobRequest { idempotency_key: key, job_id: id, ..Default::default() })
+        }
         "ListDeadJobs" => ask!(ops.list_dead_jobs, v1::ListDeadJobsRequest::default()),
         "RetryDeadJobs" => ask!(
             ops.retry_dead_jobs,

@@ -151,3 +151,27 @@ async fn handlers_are_listed_and_a_list_can_be_watched() {
     let table = operator.said(&["parked", "list"]).await;
     assert!(table.contains("(none)"), "{table}");
 }
+
+#[tokio::test]
+async fn what_operators_do_is_written_down_with_who_and_why() {
+    let operator = Operator::new().await;
+    operator.said(&["queue", "pause", "close_item", "--reason", "the disk is full"]).await;
+    operator.said(&["queue", "resume", "close_item"]).await;
+    let jobs = operator.json(&["queue", "show", "close_item"]).await;
+    let job = jobs["jobs"][0]["job_id"].as_str().expect("a job").to_owned();
+    operator.said(&["queue", "cancel", &job, "--yes", "--reason", "a test"]).await;
+    operator.said(&["dead", "retry", &job, "--reason", "it was one"]).await;
+    operator.refused(&["queue", "pause", "close_item", "--reason", ""]).await;
+    let read = "SELECT operator_id, action, target, reason FROM operator_actions ORDER BY action_id";
+    let found: Vec<(String, String, String, String)> =
+        sqlx::query_as(read).fetch_all(&operator.system.db).await.expect("read");
+    let found: Vec<_> = found.iter().map(|(by, action, target, why)| (&**by, &**action, &**target, &**why)).collect();
+    let ids = format!(r#"{{"Ids":["{job}"]}}"#);
+    let wanted = [
+        ("olga", "pause_queue", "close_item", "the disk is full"),
+        ("olga", "resume_queue", "close_item", "none was given"),
+        ("olga", "cancel_job", job.as_str(), "a test"),
+        ("olga", "retry_dead_jobs", ids.as_str(), "it was one"),
+    ];
+    assert_eq!(found, wanted);
+}

@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use gavel_tests::{System, eventually};
 use reqwest::Client;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::Duration;
 use tokio::task::JoinSet;
 

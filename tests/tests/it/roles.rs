@@ -2,7 +2,7 @@
 use gavel::rights::RIGHTS;
 use gavel_accounts::postgres::{OWNER, Role, roles_sql};
 use gavel_runtime::schema::rights::OWN;
-use gavel_tests::{Process, System, eventually, process::binary};
+use gavel_tests::{Process, System, eventually, private::Postgres, process::binary};
 use sqlx::{Connection, Executor, PgConnection, error::DatabaseError};
 use std::{collections::BTreeSet, fs};
 
@@ -140,4 +140,51 @@ async fn a_database_from_before_there_were_roles_is_handed_over_and_works_under_
          WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S') AND relowner <> '{OWNER}'::regrole"
     );
     assert_eq!(system.count(&others).await, 0);
+}
+
+#[tokio::test]
+async fn an_installation_is_made_as_the_guide_says_and_only_its_owner_changes_tables() {
+    let server = Postgres::empty().await;
+    let dir = std::env::temp_dir().join(format!("gavel-accounts-{}", server.port));
+    let accounts = dir.to_str().expect("a path");
+    let bidctl = async |url: &str, arguments: &[&str]| {
+        let variables = [("DATABASE_URL".to_owned(), url.to_owned())];
+        let mut process = Process::start(&binary("bidctl"), arguments, &variables);
+        assert!(process.ended().await.success(), "{arguments:?}: {:?}", process.output());
+    };
+    let host = format!("127.0.0.1:{}", server.port);
+    bidctl("", &["accounts", "--dir", accounts, "--postgres", &host]).await;
+    let roles = dir.join("administrator/roles.sql");
+    let administrator = format!("postgres://gavel@{host}/gavel");
+    bidctl(&administrator, &["prepare", "--roles", roles.to_str().expect("a path")]).await;
+    let url = |who: &str| fs::read_to_string(dir.join(who).join("database-url")).expect("a URL");
+    bidctl(&url("migrator"), &["migrate"]).await;
+    let db = PgConnection::connect(&administrator).await;
+    let owners = "SELECT DISTINCT tableowner::text FROM pg_tables WHERE schemaname = 'public'";
+    let owners: Vec<String> = sqlx::query_scalar(owners).fetch_all(&mut db.expect("let in")).await.expect("read");
+    assert_eq!(owners, [OWNER]);
+    let mut service = PgConnection::connect(&url("service")).await.expect("by its password");
+    assert_eq!(refusal(&mut service, "DELETE FROM bids").await.as_deref(), Some(DENIED));
+    assert_eq!(refusal(&mut service, "SELECT FROM bids").await, None);
+    let wrong = url("service").replace("gavel_service:", "gavel_service:x");
+    PgConnection::connect(&wrong).await.expect_err("another password");
+    rotated(&administrator, &url("service")).await;
+    fs::remove_dir_all(&dir).expect("removed");
+}
+
+/// A password is changed by a second account beside the first, whose sessions go on.
+async fn rotated(administrator: &str, url: &str) {
+    let mut admin = PgConnection::connect(administrator).await.expect("let in");
+    let mut first = PgConnection::connect(url).await.expect("let in");
+    let second = "CREATE ROLE gavel_service_2 LOGIN PASSWORD 'another' IN ROLE gavel_services";
+    admin.execute(second).await.expect("made");
+    let (_, rest) = url.split_once('@').expect("an account");
+    let mut next = PgConnection::connect(&format!("postgres://gavel_service_2:another@{rest}")).await.expect("let in");
+    for conn in [&mut first, &mut next] {
+        assert_eq!(refusal(conn, "SELECT FROM bids FOR SHARE").await.as_deref(), Some(DENIED));
+        assert_eq!(refusal(conn, "SELECT FROM items FOR UPDATE").await, None);
+    }
+    admin.execute("ALTER ROLE gavel_service NOLOGIN").await.expect("ended");
+    assert_eq!(refusal(&mut first, "SELECT FROM items").await, None, "what is connected goes on until it is restarted");
+    PgConnection::connect(url).await.expect_err("the first account has ended");
 }

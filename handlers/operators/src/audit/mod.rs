@@ -5,8 +5,22 @@ pub(crate) use sql::record;
 
 use gavel_runtime::{Error, Result};
 
+/// What stands where nobody said why.
+const NO_REASON: &str = "none was given";
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 500;
+
+/// What is asked, by whom and why.
+#[derive(Debug, serde::Serialize)]
+pub struct Asked<T> {
+    pub(crate) what: T,
+    pub(crate) action: Action,
+}
+
+/// What was chosen, as it was: ids, or all of something.
+pub(crate) fn target(selection: &impl serde::Serialize) -> String {
+    serde_json::to_string(selection).unwrap_or_default()
+}
 
 /// What an operator did, for the audit.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -28,6 +42,11 @@ impl Action {
             return Err(Error::invalid(format!("reason is {given}; {allowed}")));
         }
         Ok(Self { by: by.to_owned(), reason: reason.to_owned() })
+    }
+
+    /// The same where a reason may be left out.
+    pub(crate) fn perhaps_with(reason: &str, by: &str) -> Result<Self> {
+        Self::new(by, if reason.trim().is_empty() { NO_REASON } else { reason })
     }
 
     /// Who and why.

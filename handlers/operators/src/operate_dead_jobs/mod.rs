@@ -1,5 +1,8 @@
 //! Dead jobs, for operators: list, queue again, discard.
-use crate::shown::shown_job;
+use crate::{
+    audit::{self, Action, Asked},
+    shown::shown_job,
+};
 use gavel_proto::v1;
 use gavel_runtime::{
     Io, Result, Tx,
@@ -12,6 +15,7 @@ use gavel_runtime::{
     spec::{Spec, Trigger},
     wire::{PageKey, page, page_key, page_size, selection, texts},
 };
+use serde_json::json;
 
 const OPS: Access = Access::Roles(&["ops"]);
 
@@ -59,21 +63,26 @@ impl rpc::TxHandler for RetryDeadJobs {
         &Spec::new("retry_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/RetryDeadJobs")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::RetryDeadJobsRequest;
-    type Command = Selection;
+    type Command = Asked<Selection>;
     type Reply = v1::RetryDeadJobsResponse;
 
     fn idempotency_key(request: &v1::RetryDeadJobsRequest) -> &str {
         &request.idempotency_key
     }
 
-    fn parse(request: v1::RetryDeadJobsRequest, _: &Caller) -> Result<Selection> {
-        dead(&request.job_ids, request.kind)
+    fn parse(request: v1::RetryDeadJobsRequest, caller: &Caller) -> Result<Asked<Selection>> {
+        let action = Action::perhaps_with(&request.reason, &caller.subject)?;
+        Ok(Asked { what: dead(&request.job_ids, request.kind)?, action })
     }
 
-    async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::RetryDeadJobsResponse> {
+    async fn handle(
+        tx: &mut Tx,
+        Asked { what: selection, action }: &Asked<Selection>,
+    ) -> Result<v1::RetryDeadJobsResponse> {
         let missing = ops::not_dead(tx.conn(), selection).await?;
         let count = ops::redrive(tx.conn(), selection).await?;
-        tracing::info!(count, ?selection, "dead jobs queued again");
+        audit::record(tx, action, "retry_dead_jobs", &audit::target(selection), &json!({ "count": count })).await?;
+        tracing::info!(count, ?selection, by = action.by, reason = action.reason, "dead jobs queued again");
         Ok(v1::RetryDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX), missing: texts(&missing) })
     }
 }
@@ -86,21 +95,26 @@ impl rpc::TxHandler for DiscardDeadJobs {
         &Spec::new("discard_dead_jobs", Trigger::Rpc("gavel.v1.OpsService/DiscardDeadJobs")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::DiscardDeadJobsRequest;
-    type Command = Selection;
+    type Command = Asked<Selection>;
     type Reply = v1::DiscardDeadJobsResponse;
 
     fn idempotency_key(request: &v1::DiscardDeadJobsRequest) -> &str {
         &request.idempotency_key
     }
 
-    fn parse(request: v1::DiscardDeadJobsRequest, _: &Caller) -> Result<Selection> {
-        dead(&request.job_ids, request.kind)
+    fn parse(request: v1::DiscardDeadJobsRequest, caller: &Caller) -> Result<Asked<Selection>> {
+        let action = Action::perhaps_with(&request.reason, &caller.subject)?;
+        Ok(Asked { what: dead(&request.job_ids, request.kind)?, action })
     }
 
-    async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::DiscardDeadJobsResponse> {
+    async fn handle(
+        tx: &mut Tx,
+        Asked { what: selection, action }: &Asked<Selection>,
+    ) -> Result<v1::DiscardDeadJobsResponse> {
         let missing = ops::not_dead(tx.conn(), selection).await?;
         let count = ops::discard(tx.conn(), selection).await?;
-        tracing::info!(count, ?selection, "dead jobs discarded");
+        audit::record(tx, action, "discard_dead_jobs", &audit::target(selection), &json!({ "count": count })).await?;
+        tracing::info!(count, ?selection, by = action.by, reason = action.reason, "dead jobs discarded");
         Ok(v1::DiscardDeadJobsResponse { count: i64::try_from(count).unwrap_or(i64::MAX), missing: texts(&missing) })
     }
 }

@@ -1,5 +1,8 @@
 //! Parked messages, for operators: list, look, send back to their consumer, discard.
-use crate::redeliver_message::RedeliverMessage;
+use crate::{
+    audit::{self, Action, Asked},
+    redeliver_message::RedeliverMessage,
+};
 use gavel_proto::v1;
 use gavel_runtime::{
     Error, Io, Result, Tx,
@@ -10,6 +13,7 @@ use gavel_runtime::{
     spec::{Spec, Trigger},
     wire::{PageKey, page, page_key, page_size, selection, texts, timestamp, uuid},
 };
+use serde_json::json;
 use uuid::Uuid;
 
 const OPS: Access = Access::Roles(&["ops"]);
@@ -98,25 +102,43 @@ impl rpc::TxHandler for RetryParkedMessages {
         &Spec::new("retry_parked_messages", Trigger::Rpc("gavel.v1.OpsService/RetryParkedMessages")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::RetryParkedMessagesRequest;
-    type Command = Selection;
+    type Command = Asked<Selection>;
     type Reply = v1::RetryParkedMessagesResponse;
 
     fn idempotency_key(request: &v1::RetryParkedMessagesRequest) -> &str {
         &request.idempotency_key
     }
 
-    fn parse(request: v1::RetryParkedMessagesRequest, _: &Caller) -> Result<Selection> {
-        parked(&request.parked_ids, request.handler)
+    fn parse(request: v1::RetryParkedMessagesRequest, caller: &Caller) -> Result<Asked<Selection>> {
+        let action = Action::perhaps_with(&request.reason, &caller.subject)?;
+        Ok(Asked { what: parked(&request.parked_ids, request.handler)?, action })
     }
 
-    async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::RetryParkedMessagesResponse> {
+    async fn handle(
+        tx: &mut Tx,
+        Asked { what: selection, action }: &Asked<Selection>,
+    ) -> Result<v1::RetryParkedMessagesResponse> {
         let missing = parking::missing(tx, selection).await?;
         let marked = parking::mark_for_retry(tx, selection).await?;
         for parked_id in &marked {
             let once = Options::new().unique(Unique::Keep(parked_id.to_string()));
             tx.enqueue(&RedeliverMessage { parked_id: *parked_id }, once).await?;
         }
-        tracing::info!(count = marked.len(), ?selection, "parked messages are sent back");
+        audit::record(
+            tx,
+            action,
+            "retry_parked_messages",
+            &audit::target(selection),
+            &json!({ "count": marked.len() }),
+        )
+        .await?;
+        tracing::info!(
+            count = marked.len(),
+            ?selection,
+            by = action.by,
+            reason = action.reason,
+            "parked messages are sent back"
+        );
         Ok(v1::RetryParkedMessagesResponse {
             count: i64::try_from(marked.len()).unwrap_or(i64::MAX),
             missing: texts(&missing),
@@ -133,21 +155,27 @@ impl rpc::TxHandler for DiscardParkedMessages {
             .for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::DiscardParkedMessagesRequest;
-    type Command = Selection;
+    type Command = Asked<Selection>;
     type Reply = v1::DiscardParkedMessagesResponse;
 
     fn idempotency_key(request: &v1::DiscardParkedMessagesRequest) -> &str {
         &request.idempotency_key
     }
 
-    fn parse(request: v1::DiscardParkedMessagesRequest, _: &Caller) -> Result<Selection> {
-        parked(&request.parked_ids, request.handler)
+    fn parse(request: v1::DiscardParkedMessagesRequest, caller: &Caller) -> Result<Asked<Selection>> {
+        let action = Action::perhaps_with(&request.reason, &caller.subject)?;
+        Ok(Asked { what: parked(&request.parked_ids, request.handler)?, action })
     }
 
-    async fn handle(tx: &mut Tx, selection: &Selection) -> Result<v1::DiscardParkedMessagesResponse> {
+    async fn handle(
+        tx: &mut Tx,
+        Asked { what: selection, action }: &Asked<Selection>,
+    ) -> Result<v1::DiscardParkedMessagesResponse> {
         let missing = parking::missing(tx, selection).await?;
         let count = parking::discard(tx, selection).await?;
-        tracing::info!(count, ?selection, "parked messages discarded");
+        audit::record(tx, action, "discard_parked_messages", &audit::target(selection), &json!({ "count": count }))
+            .await?;
+        tracing::info!(count, ?selection, by = action.by, reason = action.reason, "parked messages discarded");
         Ok(v1::DiscardParkedMessagesResponse {
             count: i64::try_from(count).unwrap_or(i64::MAX),
             missing: texts(&missing),

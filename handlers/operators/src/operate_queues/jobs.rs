@@ -1,6 +1,9 @@
 //! Single jobs.
 use super::OPS;
-use crate::shown::shown_job;
+use crate::{
+    audit::{self, Action, Asked},
+    shown::shown_job,
+};
 use gavel_proto::v1;
 use gavel_runtime::{
     Class, Error, Io, Result, Tx,
@@ -13,6 +16,7 @@ use gavel_runtime::{
     spec::{Spec, Trigger},
     wire::{at_most, uuid},
 };
+use serde_json::json;
 use uuid::Uuid;
 
 /// `OpsService.ListJobs`.
@@ -74,20 +78,23 @@ impl rpc::TxHandler for CancelJob {
     const SPEC: &'static Spec = &Spec::new("cancel_job", Trigger::Rpc("gavel.v1.OpsService/CancelJob")).for_operators();
     const ACCESS: Access = OPS;
     type Request = v1::CancelJobRequest;
-    type Command = (Uuid, String);
+    type Command = Asked<Uuid>;
     type Reply = v1::CancelJobResponse;
 
     fn idempotency_key(request: &v1::CancelJobRequest) -> &str {
         &request.idempotency_key
     }
 
-    fn parse(request: v1::CancelJobRequest, caller: &Caller) -> Result<(Uuid, String)> {
-        Ok((uuid("job_id", &request.job_id)?, caller.subject.clone()))
+    fn parse(request: v1::CancelJobRequest, caller: &Caller) -> Result<Asked<Uuid>> {
+        let action = Action::perhaps_with(&request.reason, &caller.subject)?;
+        Ok(Asked { what: uuid("job_id", &request.job_id)?, action })
     }
 
-    async fn handle(tx: &mut Tx, (job_id, by): &(Uuid, String)) -> Result<v1::CancelJobResponse> {
-        let cancelled = ops::cancel(tx.conn(), *job_id, by).await?;
-        tracing::info!(%job_id, by, ?cancelled, "cancellation");
+    async fn handle(tx: &mut Tx, Asked { what: job_id, action }: &Asked<Uuid>) -> Result<v1::CancelJobResponse> {
+        let cancelled = ops::cancel(tx.conn(), *job_id, &action.by).await?;
+        let details = json!({ "was_running": matches!(cancelled, Cancelled::Asked) });
+        audit::record(tx, action, "cancel_job", &job_id.to_string(), &details).await?;
+        tracing::info!(%job_id, by = action.by, reason = action.reason, ?cancelled, "cancellation");
         match cancelled {
             Cancelled::DeadLettered => Ok(v1::CancelJobResponse { buried: true }),
             Cancelled::Asked => Ok(v1::CancelJobResponse { buried: false }),

@@ -3,6 +3,7 @@ mod jobs;
 
 pub use jobs::{CancelJob, GetJob, ListJobs};
 
+use crate::audit::{self, Action, Asked};
 use gavel_proto::v1;
 use gavel_runtime::{
     Error, Io, Result, Tx,
@@ -12,7 +13,7 @@ use gavel_runtime::{
     spec::{Spec, Trigger},
     wire::timestamp,
 };
-use serde::Serialize;
+use serde_json::json;
 
 /// Who operates.
 const OPS: Access = Access::Roles(&["ops"]);
@@ -61,19 +62,15 @@ fn shown(depth: Depth) -> v1::Queue {
     }
 }
 
-/// A kind of job and who asks: kinds of other versions can be paused as well.
-#[derive(Serialize)]
-pub struct Command {
-    kind: String,
-    by: String,
-}
+/// A kind of job: kinds of other versions can be paused as well.
+type Command = Asked<String>;
 
-fn command(kind: String, caller: &Caller) -> Result<Command> {
+fn command(kind: String, reason: &str, caller: &Caller) -> Result<Command> {
     if kind.is_empty() || kind.len() > MAX_KEY_BYTES {
         let message = format!("kind of {} bytes; allowed: 1 to {MAX_KEY_BYTES}, as ListQueues gives it", kind.len());
         return Err(Error::invalid(message));
     }
-    Ok(Command { kind, by: caller.subject.clone() })
+    Ok(Asked { what: kind, action: Action::perhaps_with(reason, &caller.subject)? })
 }
 
 /// `OpsService.PauseQueue`.
@@ -92,12 +89,14 @@ impl rpc::TxHandler for PauseQueue {
     }
 
     fn parse(request: v1::PauseQueueRequest, caller: &Caller) -> Result<Command> {
-        command(request.kind, caller)
+        command(request.kind, &request.reason, caller)
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::PauseQueueResponse> {
-        let changed = ops::pause(tx.conn(), &command.kind, &command.by).await?;
-        tracing::info!(kind = command.kind, by = command.by, changed, "queue paused");
+        let Asked { what: kind, action } = command;
+        let changed = ops::pause(tx.conn(), kind, &action.by).await?;
+        audit::record(tx, action, "pause_queue", kind, &json!({ "changed": changed })).await?;
+        tracing::info!(kind, by = action.by, reason = action.reason, changed, "queue paused");
         Ok(v1::PauseQueueResponse { changed })
     }
 }
@@ -118,12 +117,14 @@ impl rpc::TxHandler for ResumeQueue {
     }
 
     fn parse(request: v1::ResumeQueueRequest, caller: &Caller) -> Result<Command> {
-        command(request.kind, caller)
+        command(request.kind, &request.reason, caller)
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::ResumeQueueResponse> {
-        let changed = ops::resume(tx.conn(), &command.kind).await?;
-        tracing::info!(kind = command.kind, by = command.by, changed, "queue resumed");
+        let Asked { what: kind, action } = command;
+        let changed = ops::resume(tx.conn(), kind).await?;
+        audit::record(tx, action, "resume_queue", kind, &json!({ "changed": changed })).await?;
+        tracing::info!(kind, by = action.by, reason = action.reason, changed, "queue resumed");
         Ok(v1::ResumeQueueResponse { changed })
     }
 }

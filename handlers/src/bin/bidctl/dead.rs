@@ -1,7 +1,7 @@
 //! Jobs that failed for good.
 use crate::{
     jobs,
-    ops::{Done, Ops, PAGE, key, limit, pages, sum},
+    ops::{Done, Ops, PAGE, Why, key, limit, pages, sum},
     output::{Output, time},
     settings::Settings,
     watch::Watch,
@@ -19,7 +19,7 @@ pub(crate) enum Dead {
     /// Show one with its arguments and the errors of its tries
     Show(Show),
     /// Queue dead jobs again, with all their tries
-    Retry(Selection),
+    Retry(Retry),
     /// Delete dead jobs for good
     Discard(Discard),
 }
@@ -54,9 +54,19 @@ pub(crate) struct Selection {
 }
 
 #[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    which: Selection,
+    #[command(flatten)]
+    why: Why,
+}
+
+#[derive(Args)]
 pub(crate) struct Discard {
     #[command(flatten)]
     which: Selection,
+    #[command(flatten)]
+    why: Why,
     /// Really: what is discarded is gone
     #[arg(long)]
     yes: bool,
@@ -77,8 +87,8 @@ impl Dead {
                 jobs::show(&ops.get_job(&show.job_id).await?, output);
                 Ok(())
             }
-            Self::Retry(which) => which.retry(ops, output).await,
-            Self::Discard(discard) if discard.yes => discard.which.discard(ops, output).await,
+            Self::Retry(retry) => retry.which.retry(ops, &retry.why, output).await,
+            Self::Discard(discard) if discard.yes => discard.which.discard(ops, &discard.why, output).await,
             Self::Discard(discard) => {
                 let consequence = discard.which.consequence(ops).await?;
                 bail!(
@@ -139,20 +149,20 @@ impl Selection {
         }
     }
 
-    async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
+    async fn retry(&self, ops: &Ops<'_>, why: &Why, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
-            let request = v1::RetryDeadJobsRequest { idempotency_key: key(), job_ids, kind };
+            let request = v1::RetryDeadJobsRequest { idempotency_key: key(), job_ids, kind, reason: why.said() };
             let done = ops.said(ops.client.retry_dead_jobs(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };
         self.done(ops, sum(self.kind.is_some(), call).await?).await?.say("queued again", output)
     }
 
-    async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
+    async fn discard(&self, ops: &Ops<'_>, why: &Why, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (job_ids, kind) = (self.job_ids.clone(), self.kind.clone().unwrap_or_default());
-            let request = v1::DiscardDeadJobsRequest { idempotency_key: key(), job_ids, kind };
+            let request = v1::DiscardDeadJobsRequest { idempotency_key: key(), job_ids, kind, reason: why.said() };
             let done = ops.said(ops.client.discard_dead_jobs(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };

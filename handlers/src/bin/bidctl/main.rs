@@ -8,6 +8,7 @@ mod dead;
 mod doctor;
 mod duration;
 mod handlers;
+mod healthcheck;
 mod identity;
 mod item;
 mod jobs;
@@ -101,6 +102,8 @@ enum Command {
     Parked(parked::Parked),
     /// List everything the application does (role ops)
     Handlers,
+    /// Ask a process whether it is alive: for a container's health check
+    Healthcheck,
     /// Look at every dependency and every backlog; fails when something is wrong
     Doctor,
     /// Print a script that completes commands in a shell, such as `source <(bidctl completions bash)`
@@ -170,6 +173,7 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
         Command::Dead(dead) => dead.run(&settings, output).await?,
         Command::Parked(parked) => parked.run(&settings, output).await?,
         Command::Handlers => handlers::run(&settings, output).await?,
+        Command::Healthcheck => healthcheck::run(&settings, output).await?,
         Command::Doctor => return doctor::run(&settings, output).await,
         Command::Completions { .. } => {}
     }

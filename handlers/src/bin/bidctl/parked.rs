@@ -1,7 +1,7 @@
 //! Messages that no try could handle.
 use crate::{
     jobs::none_if_empty,
-    ops::{Done, Ops, PAGE, key, limit, pages, sum},
+    ops::{Done, Ops, PAGE, Why, key, limit, pages, sum},
     output::{Output, optional_time, time},
     settings::Settings,
     watch::Watch,
@@ -22,7 +22,7 @@ pub(crate) enum Parked {
     /// Show one with its payload
     Show(Show),
     /// Send parked messages back to the consumer that parked them, and to no other
-    Retry(Selection),
+    Retry(Retry),
     /// Delete parked messages for good
     Discard(Discard),
 }
@@ -57,9 +57,19 @@ pub(crate) struct Selection {
 }
 
 #[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    which: Selection,
+    #[command(flatten)]
+    why: Why,
+}
+
+#[derive(Args)]
 pub(crate) struct Discard {
     #[command(flatten)]
     which: Selection,
+    #[command(flatten)]
+    why: Why,
     /// Really: what is discarded is gone
     #[arg(long)]
     yes: bool,
@@ -71,8 +81,8 @@ impl Parked {
         match self {
             Self::List(list) => list.watch.run(output, |output| list.show(ops, output)).await,
             Self::Show(show) => show.run(ops, output).await,
-            Self::Retry(which) => which.retry(ops, output).await,
-            Self::Discard(discard) if discard.yes => discard.which.discard(ops, output).await,
+            Self::Retry(retry) => retry.which.retry(ops, &retry.why, output).await,
+            Self::Discard(discard) if discard.yes => discard.which.discard(ops, &discard.why, output).await,
             Self::Discard(Discard { which, .. }) => {
                 let said = which.handler.as_ref().map(|handler| format!("all of {handler}"));
                 let said = said.unwrap_or_else(|| which.parked_ids.join(", "));
@@ -165,20 +175,22 @@ impl Selection {
         }
     }
 
-    async fn retry(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
+    async fn retry(&self, ops: &Ops<'_>, why: &Why, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
-            let request = v1::RetryParkedMessagesRequest { idempotency_key: key(), parked_ids, handler };
+            let request =
+                v1::RetryParkedMessagesRequest { idempotency_key: key(), parked_ids, handler, reason: why.said() };
             let done = ops.said(ops.client.retry_parked_messages(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };
         self.done(ops, sum(self.handler.is_some(), call).await?).await?.say("sent back", output)
     }
 
-    async fn discard(&self, ops: &Ops<'_>, output: Output) -> anyhow::Result<()> {
+    async fn discard(&self, ops: &Ops<'_>, why: &Why, output: Output) -> anyhow::Result<()> {
         let call = async || {
             let (parked_ids, handler) = (self.parked_ids.clone(), self.handler.clone().unwrap_or_default());
-            let request = v1::DiscardParkedMessagesRequest { idempotency_key: key(), parked_ids, handler };
+            let request =
+                v1::DiscardParkedMessagesRequest { idempotency_key: key(), parked_ids, handler, reason: why.said() };
             let done = ops.said(ops.client.discard_parked_messages(ops.request(request)).await)?;
             Ok(Done { count: done.count, missing: done.missing })
         };

@@ -1,7 +1,7 @@
 //! Queues and the jobs in them.
 use crate::{
     jobs, names,
-    ops::{Ops, key},
+    ops::{Ops, Why, key},
     output::{Output, age, optional_time, say, time},
     refused::Refused,
     settings::Settings,
@@ -49,6 +49,8 @@ pub(crate) struct Show {
 pub(crate) struct Kind {
     /// The kind of its jobs
     kind: String,
+    #[command(flatten)]
+    why: Why,
 }
 
 #[derive(Args)]
@@ -64,6 +66,8 @@ pub(crate) struct Cancel {
     /// Really, where something follows from it
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    why: Why,
 }
 
 impl Queue {
@@ -72,8 +76,8 @@ impl Queue {
         match self {
             Self::List(list) => list.watch.run(output, |output| ops.list(output)).await,
             Self::Show(show) => show.watch.run(output, |output| ops.show(show, output)).await,
-            Self::Pause(of) => ops.pause(&of.kind, output).await,
-            Self::Resume(of) => ops.resume(&of.kind, output).await,
+            Self::Pause(of) => ops.pause(of, output).await,
+            Self::Resume(of) => ops.resume(of, output).await,
             Self::Job(of) => ops.job(&of.job_id, output).await,
             Self::Cancel(cancel) => ops.cancel(cancel, output).await,
         }
@@ -116,18 +120,18 @@ impl Ops<'_> {
         Ok(())
     }
 
-    async fn pause(&self, kind: &str, output: Output) -> anyhow::Result<()> {
+    async fn pause(&self, Kind { kind, why }: &Kind, output: Output) -> anyhow::Result<()> {
         named(&self.queues().await?, kind)?;
-        let request = v1::PauseQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
+        let request = v1::PauseQueueRequest { idempotency_key: key(), kind: kind.to_owned(), reason: why.said() };
         let changed = self.said(self.client.pause_queue(self.request(request)).await)?.changed;
         ensure!(changed, "{kind} was paused already: nothing was done");
         output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, "paused".to_owned())]);
         Ok(())
     }
 
-    async fn resume(&self, kind: &str, output: Output) -> anyhow::Result<()> {
+    async fn resume(&self, Kind { kind, why }: &Kind, output: Output) -> anyhow::Result<()> {
         named(&self.queues().await?, kind)?;
-        let request = v1::ResumeQueueRequest { idempotency_key: key(), kind: kind.to_owned() };
+        let request = v1::ResumeQueueRequest { idempotency_key: key(), kind: kind.to_owned(), reason: why.said() };
         let changed = self.said(self.client.resume_queue(self.request(request)).await)?.changed;
         ensure!(changed, "{kind} was not paused: nothing was done");
         output.record(&json!({ "kind": kind, "changed": changed }), &[(kind, "resumed".to_owned())]);
@@ -145,12 +149,12 @@ impl Ops<'_> {
         Ok(())
     }
 
-    async fn cancel(&self, Cancel { job_id, yes }: &Cancel, output: Output) -> anyhow::Result<()> {
+    async fn cancel(&self, Cancel { job_id, yes, why }: &Cancel, output: Output) -> anyhow::Result<()> {
         let consequence = if *yes { String::new() } else { self.get_job(job_id).await?.consequence };
         if !consequence.is_empty() {
             bail!("this would cancel {job_id}: {consequence}; give --yes to do it");
         }
-        let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.clone() };
+        let request = v1::CancelJobRequest { idempotency_key: key(), job_id: job_id.clone(), reason: why.said() };
         let was_queued = self.said(self.client.cancel_job(self.request(request)).await)?.buried;
         let said = if was_queued { "it was queued, and is dead now" } else { "it is running, and was asked to stop" };
         output.record(&json!({ "job_id": job_id, "buried": was_queued }), &[(job_id, said.to_owned())]);

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Ports used by one set: ten in a row.
-const PORTS: u16 = 11;
+const PORTS: u16 = 13;
 /// Blocks of ports are looked for in this many places, from 20000 up.
 const BLOCKS: u64 = 1_200;
 
@@ -111,6 +111,12 @@ impl Layout {
     }
     pub(crate) fn backfills_ops_port(&self) -> u16 {
         self.port(10)
+    }
+    pub(crate) fn prometheus_port(&self) -> u16 {
+        self.port(11)
+    }
+    pub(crate) fn alertmanager_port(&self) -> u16 {
+        self.port(12)
     }
 
     /// Deletes what the servers keep.

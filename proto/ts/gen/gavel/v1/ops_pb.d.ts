@@ -247,6 +247,13 @@ export declare type PauseQueueRequest = Message<"gavel.v1.PauseQueueRequest"> & 
    * @generated from field: string kind = 2;
    */
   kind: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
 };
 
 /**
@@ -286,6 +293,13 @@ export declare type ResumeQueueRequest = Message<"gavel.v1.ResumeQueueRequest"> 
    * @generated from field: string kind = 2;
    */
   kind: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
 };
 
 /**
@@ -530,6 +544,13 @@ export declare type CancelJobRequest = Message<"gavel.v1.CancelJobRequest"> & {
    * @generated from field: string job_id = 2;
    */
   jobId: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
 };
 
 /**
@@ -633,6 +654,13 @@ export declare type RetryDeadJobsRequest = Message<"gavel.v1.RetryDeadJobsReques
    * @generated from field: string kind = 3;
    */
   kind: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
 };
 
 /**
@@ -686,6 +714,13 @@ export declare type DiscardDeadJobsRequest = Message<"gavel.v1.DiscardDeadJobsRe
    * @generated from field: string kind = 3;
    */
   kind: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
 };
 
 /**
@@ -900,6 +935,13 @@ export declare type RetryParkedMessagesRequest = Message<"gavel.v1.RetryParkedMe
    * @generated from field: string handler = 3;
    */
   handler: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
 };
 
 /**
@@ -953,6 +995,13 @@ export declare type DiscardParkedMessagesRequest = Message<"gavel.v1.DiscardPark
    * @generated from field: string handler = 3;
    */
   handler: string;
+
+  /**
+   * For the audit: up to 500 characters, on one line.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
 };
 
 /**
