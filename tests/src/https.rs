@@ -5,7 +5,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 use tokio::{
@@ -66,7 +66,7 @@ impl Https {
     }
 }
 
-fn acceptor(certificate: &PathBuf, key: &PathBuf) -> TlsAcceptor {
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(certificate).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(key).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod api;
 pub mod broker;
+pub mod encrypted;
 pub mod eventually;
 pub mod evolving;
 pub mod gateway;

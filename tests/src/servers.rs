@@ -41,7 +41,7 @@ pub fn variable(name: &str) -> String {
 }
 
 /// `host:port` of a URL, whatever stands before it.
-pub(crate) fn host_of(url: &str) -> String {
+pub fn host_of(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or(rest);
     rest.rsplit('@').next().unwrap_or(rest).to_owned()

@@ -24,6 +24,7 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   DATABASE_URL            postgres://user:password@host/gavel            required
   AMQP_URL                amqp://user:password@host/vhost                required
   REDIS_URL               redis://host                                   required
+  GAVEL_BACKEND_CACERT    a file, PEM: authorities behind amqps and rediss
   GAVEL_JWT_PUBLIC_KEY    public keys, PEM, Ed25519 or RSA               required, or:
   GAVEL_JWKS              a JWKS document: a path or an https URL
   GAVEL_JWKS_CA_FILE      PEM: certificates that the URL's server may have

@@ -33,6 +33,7 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   DATABASE_URL            postgres://user:password@host/gavel            required
   AMQP_URL                amqp://user:password@host/vhost                required
   REDIS_URL               redis://host                                   required
+  GAVEL_BACKEND_CACERT    a file, PEM: authorities behind amqps and rediss
   GAVEL_OPS_LISTEN        address and port of health and metrics         127.0.0.1:8081
   GAVEL_JOB_POOL_SIZE     connections for jobs, messages, schedules      16
   GAVEL_RELAY_POOL_SIZE   connections for the outbox relay               4

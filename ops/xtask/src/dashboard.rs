@@ -58,7 +58,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                 ],
             ),
             panel(
-                "Share of bids that failed, and that were slow, over an hour",
+                "Bids that failed, and that were slow, of all over an hour",
                 "percentunit",
                 &[("gavel:bids_failed:ratio_rate1h", "not answered"), ("gavel:bids_slow:ratio_rate1h", "slow")],
             ),

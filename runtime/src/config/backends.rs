@@ -12,6 +12,8 @@ pub struct Backends {
     pub amqp_url: SecretString,
     /// Redis: what people look at.
     pub redis_url: SecretString,
+    /// Who may vouch for RabbitMQ and Redis behind TLS, PEM; none: whoever this machine trusts.
+    pub authorities: Option<String>,
     /// Connections to PostgreSQL.
     pub pools: PoolSizes,
     /// How much one caller, one address and one key may ask for.
@@ -69,13 +71,14 @@ impl Streams {
 }
 
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, the pools' sizes, the limits, the streams, `GAVEL_LEASE_MS`,
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_BACKEND_CACERT`, the pools' sizes, the limits, the streams, `GAVEL_LEASE_MS`,
     /// `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
             amqp_url: env.secret_url("AMQP_URL", &["amqp", "amqps"], "RabbitMQ, the events"),
-            redis_url: env.secret_url("REDIS_URL", &["redis"], "Redis, the read model"),
+            redis_url: env.secret_url("REDIS_URL", &["redis", "rediss"], "Redis, the read model"),
+            authorities: env.optional_file("GAVEL_BACKEND_CACERT"),
             pools: PoolSizes::from_env(env),
             limits: AdmissionLimits::from_env(env),
             streams: Streams::from_env(env),

@@ -88,6 +88,18 @@ impl Env {
         self.variables.get(name).map_or(default, String::as_str).to_owned()
     }
 
+    /// The text of the file that a variable names, which may be absent.
+    pub fn optional_file(&mut self, name: &str) -> Option<String> {
+        let path = self.variables.get(name)?;
+        match files::read_text(Path::new(path)) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                self.problems.push(format!("{name} names {path:?}, which can't be read: {error}"));
+                None
+            }
+        }
+    }
+
     /// A required secret, from `name` or from the file that `name_FILE` names.
     pub fn secret(&mut self, name: &str, what: &str) -> SecretString {
         let from_file = format!("{name}_FILE");

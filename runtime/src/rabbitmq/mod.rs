@@ -15,7 +15,9 @@ pub use topology::Topology;
 pub(crate) use consuming::{Consuming, look};
 
 use crate::{Class, Error, Result, config::Backends};
-use lapin::{Connection, ConnectionProperties, types::ShortString, uri::AMQPUri};
+use lapin::{
+    Connection, ConnectionProperties, runtime::default_runtime, tcp::OwnedTLSConfig, types::ShortString, uri::AMQPUri,
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
@@ -27,11 +29,14 @@ const HEARTBEAT_S: u16 = 10;
 
 /// The way to reach the broker.
 #[derive(Debug, Clone)]
-pub(crate) struct BrokerUrl(SecretString);
+pub(crate) struct BrokerUrl {
+    url: SecretString,
+    authorities: Option<String>,
+}
 
 impl BrokerUrl {
     pub(crate) fn of(backends: &Backends) -> Self {
-        Self(backends.amqp_url.clone())
+        Self { url: backends.amqp_url.clone(), authorities: backends.authorities.clone() }
     }
 
     /// Connects once. `purpose` is the connection's name in RabbitMQ's tools.
@@ -39,9 +44,12 @@ impl BrokerUrl {
         let properties = ConnectionProperties::default().with_connection_name(purpose.into());
         let unreadable =
             |error| Error::new(Class::Unavailable, "AMQP_URL can't be read").with_source(anyhow::Error::msg(error));
-        let mut uri: AMQPUri = self.0.expose_secret().parse().map_err(unreadable)?;
+        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(unreadable)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await;
+        let tls = OwnedTLSConfig { identity: None, cert_chain: self.authorities.clone() };
+        let runtime = default_runtime().map_err(Error::internal)?;
+        let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         let late = |_| Error::new(Class::Unavailable, "RabbitMQ did not answer in time");
         let refused = |error: lapin::Error| {
             Error::new(Class::Unavailable, "RabbitMQ can't be reached, or refuses the connection").with_source(error)

@@ -3,10 +3,10 @@
 //! A server that takes no writes is not the one: it was demoted, it is full, it can't save, it is loading. What it
 //! holds is of some time ago and nobody moves it forward, so it is not read either, and the next connection may lead to
 //! another.
-use crate::{Class, Error, Result, config::Backends};
+use crate::{Class, Error, Result, base::tls, config::Backends};
 use anyhow::Context;
 use redis::{
-    Client, RedisError, RedisResult,
+    Client, RedisError, RedisResult, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use secrecy::ExposeSecret;
@@ -37,7 +37,15 @@ struct State {
 
 impl Link {
     pub(super) fn lazy(backends: &Backends) -> anyhow::Result<Self> {
-        let client = Client::open(backends.redis_url.expose_secret()).context("REDIS_URL can't be read")?;
+        let (url, authorities) = (backends.redis_url.expose_secret(), backends.authorities.as_ref());
+        let client = if url.starts_with("rediss:") {
+            tls::choose_provider();
+            let root_cert = authorities.map(|pem| pem.clone().into_bytes());
+            Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert })
+        } else {
+            Client::open(url)
+        };
+        let client = client.context("REDIS_URL, or GAVEL_BACKEND_CACERT, can't be read")?;
         let connection = connect(&client)?;
         Ok(Self { client, state: Mutex::new(State { connection, made_at: Instant::now(), off: None }) })
     }

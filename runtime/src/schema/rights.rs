@@ -22,6 +22,9 @@ pub struct Rights {
     pub operators: &'static str,
 }
 
+/// Any constant: "GAVR".
+const GRANT_LOCK: i64 = 0x4741_5652;
+
 /// A line of the table: its name, and what services, workers and operators may do.
 pub const fn at(table: &'static str, services: &'static str, workers: &'static str, operators: &'static str) -> Rights {
     Rights { table, services, workers, operators }
@@ -89,6 +92,8 @@ async fn grant_over(
         bail!("of the roles {} some are missing: run the statements that make them again", groups.join(", "));
     }
     let mut tx = conn.begin().await?;
+    // Two who grant at once would change the same rows of the catalogue.
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(GRANT_LOCK).execute(&mut *tx).await?;
     tx.execute(format!("GRANT USAGE ON SCHEMA public TO {}", groups.join(", ")).as_str()).await?;
     for line in OWN.iter().chain(rights) {
         grant_line(&mut tx, &groups, line).await.with_context(|| format!("rights at {}", line.table))?;

@@ -19,6 +19,7 @@ mod deadlines;
 mod delivery;
 mod documented;
 mod drain;
+mod encrypted;
 mod evolving;
 mod failover;
 mod filling;

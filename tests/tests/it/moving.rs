@@ -1,4 +1,5 @@
 //! Jobs of the crate sqlxmq beside handlers, moved over one at a time, as the example does it.
+use gavel_accounts::postgres::Role;
 use gavel_tests::{Process, System, eventually, process::binary};
 use serde_json::json;
 use sqlx::{PgPool, migrate::Migrator};
@@ -11,7 +12,7 @@ static NONE: Migrator = Migrator::DEFAULT;
 
 async fn emptied() -> System {
     let system = System::new().await;
-    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public AUTHORIZATION pg_database_owner"] {
         sqlx::query(statement).execute(&system.db).await.expect("emptied");
     }
     system
@@ -21,7 +22,12 @@ async fn worker(system: &System, moved: bool) -> Process {
     let worker = Process::start(
         &binary("examples/moving"),
         &[],
-        &system.variables(&[("MOVED", if moved { "true" } else { "false" }), ("GAVEL_LEASE_MS", "2000")]),
+        &system.variables(&[
+            ("MOVED", if moved { "true" } else { "false" }),
+            ("GAVEL_LEASE_MS", "2000"),
+            // It makes its own tables.
+            ("DATABASE_URL", system.database_url(Role::Migrator)),
+        ]),
     );
     worker.ops_address().await;
     worker

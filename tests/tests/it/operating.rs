@@ -162,7 +162,8 @@ async fn what_operators_do_is_written_down_with_who_and_why() {
     operator.said(&["queue", "cancel", &job, "--yes", "--reason", "a test"]).await;
     operator.said(&["dead", "retry", &job, "--reason", "it was one"]).await;
     operator.refused(&["queue", "pause", "close_item", "--reason", ""]).await;
-    let read = "SELECT operator_id, action, target, reason FROM operator_actions ORDER BY action_id";
+    let read = "SELECT operator_id, action, target, reason FROM operator_actions
+                WHERE operator_id = 'olga' ORDER BY action_id";
     let found: Vec<(String, String, String, String)> =
         sqlx::query_as(read).fetch_all(&operator.system.db).await.expect("read");
     let found: Vec<_> = found.iter().map(|(by, action, target, why)| (&**by, &**action, &**target, &**why)).collect();
@@ -174,4 +175,48 @@ async fn what_operators_do_is_written_down_with_who_and_why() {
         ("olga", "retry_dead_jobs", ids.as_str(), "it was one"),
     ];
     assert_eq!(found, wanted);
+}
+
+#[tokio::test]
+async fn the_top_shows_what_is_going_on_and_the_health_check_that_a_process_lives() {
+    let system = System::new().await;
+    let (service, api) = system.service().await;
+    let worker = system.worker().await;
+    let addresses = [service.ops_address().await.clone(), worker.ops_address().await.clone()];
+    let urls = addresses.map(|address| format!("http://{address}"));
+    let run = async |arguments: &[&str]| {
+        let mut process = Process::start(&binary("bidctl"), arguments, &[]);
+        let is_well = process.ended().await.success();
+        (is_well, process.output().join("\n"))
+    };
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let bidder = api.with_token(system.token("alice", "bidder"));
+    let bidding = async {
+        for amount in (1_000..).step_by(1_000) {
+            bidder.bid(&item.item_id, amount).await.expect("accepted");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let arguments = ["--json", "top", &urls[0], &urls[1], "--once", "--every", "1"];
+    let looked = async {
+        let seen = || async { serde_json::from_str::<Value>(&run(&arguments).await.1).unwrap_or_default() };
+        let is_whole = |seen: &Value| {
+            let applied =
+                seen["consumers"].as_array().is_some_and(|all| all.iter().any(|one| one["age_p99_ms"].is_f64()));
+            seen["bids"]["per_second"].as_f64() > Some(1.0) && seen["bids"]["p99_ms"].is_f64() && applied
+        };
+        eventually("bids and their events are seen", seen, is_whole).await
+    };
+    let seen = tokio::select! {
+        () = bidding => unreachable!("it goes on and on"),
+        seen = looked => seen,
+    };
+    assert!(seen["queues"].as_array().is_some_and(|all| all.iter().any(|one| one["kind"] == "close_item")), "{seen}");
+    assert_eq!(seen["down"], serde_json::json!([]), "{seen}");
+    let (is_well, shown) = run(&["top", &urls[0], "--once", "--every", "1"]).await;
+    assert!(is_well && shown.contains("close_item") && shown.contains("bids"), "{shown}");
+
+    assert!(run(&["healthcheck", "--ops-url", &urls[1]]).await.0, "the worker lives");
+    drop(worker);
+    assert!(!run(&["healthcheck", "--ops-url", &urls[1]]).await.0, "it does not");
 }

@@ -1,4 +1,5 @@
 //! What is wrong at the start is said at the start, all of it.
+use gavel_accounts::postgres::Role;
 use gavel_tests::{Process, System, eventually, process::binary};
 
 #[tokio::test]
@@ -49,10 +50,11 @@ async fn a_schema_lost_while_running_turns_readiness_off_and_says_which() {
 #[tokio::test]
 async fn migrating_again_changes_nothing_and_many_at_once_take_turns() {
     let system = System::new().await;
-    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+    for statement in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public AUTHORIZATION pg_database_owner"] {
         sqlx::query(statement).execute(&system.db).await.expect("emptied");
     }
-    let migrate = || Process::start(&binary("bidctl"), &["migrate", "--json"], &system.variables(&[]));
+    let owner = system.variables(&[("DATABASE_URL", system.database_url(Role::Migrator))]);
+    let migrate = || Process::start(&binary("bidctl"), &["migrate", "--json"], &owner);
     let mut applied = 0;
     for mut process in [migrate(), migrate(), migrate()] {
         assert!(process.ended().await.success(), "{:?}", process.output());

@@ -4,6 +4,7 @@ use crate::{
     ops::{Ops, key},
     output::{Output, optional_time, say},
     settings::Settings,
+    why,
 };
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
@@ -46,14 +47,6 @@ impl FromStr for Number {
     }
 }
 
-/// One to 500 characters.
-pub(crate) fn reason(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() || text.chars().count() > 500 {
-        return Err("allowed: 1 to 500 characters, for the audit".to_owned());
-    }
-    Ok(text.trim().to_owned())
-}
-
 #[derive(Args)]
 pub(crate) struct Of {
     /// The change's number, such as 27
@@ -65,7 +58,7 @@ pub(crate) struct Because {
     /// The change's number, such as 27
     change: Number,
     /// Why, for the audit
-    #[arg(long, value_parser = reason)]
+    #[arg(long, value_parser = why::reason)]
     reason: String,
 }
 

@@ -1,10 +1,11 @@
 //! Jobs that failed for good.
 use crate::{
     jobs,
-    ops::{Done, Ops, PAGE, Why, key, limit, pages, sum},
+    ops::{Done, Ops, PAGE, key, limit, pages, sum},
     output::{Output, time},
     settings::Settings,
     watch::Watch,
+    why::Why,
 };
 use anyhow::bail;
 use clap::{Args, Subcommand};

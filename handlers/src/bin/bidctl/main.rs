@@ -25,8 +25,10 @@ mod schema;
 mod settings;
 mod stats;
 mod table;
+mod top;
 mod user;
 mod watch;
+mod why;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use gavel_runtime::tls;
@@ -104,6 +106,8 @@ enum Command {
     Handlers,
     /// Ask a process whether it is alive: for a container's health check
     Healthcheck,
+    /// Show what is going on, figure by figure, until Ctrl-C
+    Top(top::Top),
     /// Look at every dependency and every backlog; fails when something is wrong
     Doctor,
     /// Print a script that completes commands in a shell, such as `source <(bidctl completions bash)`
@@ -173,6 +177,7 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
         Command::Dead(dead) => dead.run(&settings, output).await?,
         Command::Parked(parked) => parked.run(&settings, output).await?,
         Command::Handlers => handlers::run(&settings, output).await?,
+        Command::Top(top) => top.run(&settings, output).await?,
         Command::Healthcheck => healthcheck::run(&settings, output).await?,
         Command::Doctor => return doctor::run(&settings, output).await,
         Command::Completions { .. } => {}

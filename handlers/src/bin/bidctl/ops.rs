@@ -1,26 +1,10 @@
 //! Operators' calls.
-use crate::{backfill, client, names, output::Output, refused::Refused, settings::Settings};
+use crate::{client, names, output::Output, refused::Refused, settings::Settings};
 use anyhow::ensure;
-use clap::Args;
 use gavel_proto::v1;
 use gavel_runtime::ids;
 use poem_grpc::{Request, Response, Status};
 use serde_json::json;
-
-/// Why something is done.
-#[derive(Args)]
-pub(crate) struct Why {
-    /// Why, for the audit
-    #[arg(long, value_parser = backfill::reason)]
-    reason: Option<String>,
-}
-
-impl Why {
-    /// What was said; empty where nothing was.
-    pub(crate) fn said(&self) -> String {
-        self.reason.clone().unwrap_or_default()
-    }
-}
 
 /// The most that one call retries or discards.
 const MAX_SELECTED: i64 = 1_000;

@@ -1,10 +1,11 @@
 //! Messages that no try could handle.
 use crate::{
     jobs::none_if_empty,
-    ops::{Done, Ops, PAGE, Why, key, limit, pages, sum},
+    ops::{Done, Ops, PAGE, key, limit, pages, sum},
     output::{Output, optional_time, time},
     settings::Settings,
     watch::Watch,
+    why::Why,
 };
 use anyhow::bail;
 use clap::{Args, Subcommand};

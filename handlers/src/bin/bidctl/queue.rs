@@ -1,11 +1,12 @@
 //! Queues and the jobs in them.
 use crate::{
     jobs, names,
-    ops::{Ops, Why, key},
+    ops::{Ops, key},
     output::{Output, age, optional_time, say, time},
     refused::Refused,
     settings::Settings,
     watch::Watch,
+    why::Why,
 };
 use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};

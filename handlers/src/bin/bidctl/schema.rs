@@ -7,6 +7,7 @@ use crate::{
     output::{Output, say},
     refused::Refused,
     settings::Settings,
+    why,
 };
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -51,7 +52,7 @@ pub(crate) struct Step {
     /// The change's number, such as 27
     change: Number,
     /// Why, for the audit
-    #[arg(long, required_unless_present = "dry_run", value_parser = backfill::reason)]
+    #[arg(long, required_unless_present = "dry_run", value_parser = why::reason)]
     reason: Option<String>,
     /// Only say what must be proved, and what speaks for it
     #[arg(long)]

@@ -6,7 +6,7 @@ use super::{
     rows::{self, ITEMS},
     stage::Stage,
 };
-use crate::{extent, fresh};
+use crate::{bids::service::Process, extent, fresh};
 use anyhow::{bail, ensure};
 use serde_json::json;
 use sqlx::PgPool;
@@ -74,11 +74,11 @@ impl Play<'_> {
 
         self.phase("backfill");
         let began = Instant::now();
-        stage.ops(&new_one, &["schema", "backfill", "start", "27", "--reason", "a rehearsal"])?;
+        self.start(&new_one, "27")?;
         self.filled(27).await?;
         let took = began.elapsed();
         self.phase("filled");
-        stage.ops(&new_one, &["schema", "backfill", "start", "28", "--reason", "a rehearsal"])?;
+        self.start(&new_one, "28")?;
         let equal = rows::ranges(&self.db, "max_amount_minor").await?;
         ensure!(equal == before, "the filled column differs from the old one: {equal:?}, not {before:?}");
         self.proved(
@@ -146,6 +146,13 @@ impl Play<'_> {
         }
     }
 
+    /// As it is tuned by default; a smoke test has no time to go slowly, and no figures that mean anything.
+    fn start(&self, service: &Process, change: &str) -> anyhow::Result<()> {
+        let start = ["schema", "backfill", "start", change, "--reason", "a rehearsal"];
+        let quickly = if extent::is_smoke() { &["--p99-ratio", "100"][..] } else { &[] };
+        self.stage.ops(service, &[&start, quickly].concat()).map(drop)
+    }
+
     async fn filled(&self, change: i64) -> anyhow::Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -153,7 +160,7 @@ impl Play<'_> {
             let (state, why): (String, String) = sqlx::query_as(read).bind(change).fetch_one(&self.db).await?;
             match &*state {
                 "done" => return Ok(()),
-                "running" if Instant::now() < until => tokio::time::sleep(Duration::from_millis(200)).await,
+                "running" if Instant::now() < until => tokio::time::sleep(Duration::from_secs(1)).await,
                 state => bail!("the backfill of {change} is {state}: {why}"),
             }
         }

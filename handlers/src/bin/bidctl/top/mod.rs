@@ -1,0 +1,214 @@
+//! What is going on, figure by figure, as `top` shows a machine's.
+mod sampled;
+
+use crate::{
+    client,
+    output::{Output, age, say},
+    settings::Settings,
+};
+use anyhow::Context;
+use clap::Args;
+use gavel_runtime::tls;
+use sampled::{Sampled, Since};
+use serde_json::{Value, json};
+use std::{io::IsTerminal, time::Duration};
+
+/// A process says at once how it is, or it is of no use here.
+const PATIENCE: Duration = Duration::from_secs(3);
+const BIDS: [(&str, &str); 1] = [("handler", "place_bid")];
+
+#[derive(Args)]
+pub(crate) struct Top {
+    /// Operators' addresses of the processes to look at; workers know how old events are [where bid-service listens to
+    /// operators]
+    #[arg(value_name = "URL")]
+    processes: Vec<String>,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    every: u64,
+    /// Show it once
+    #[arg(long)]
+    once: bool,
+}
+
+impl Top {
+    pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
+        let own = [settings.ops_url.clone()];
+        let addresses = if self.processes.is_empty() { &own[..] } else { &self.processes };
+        addresses.iter().try_for_each(|address| client::check_url(address))?;
+        let tls = tls::client_config(settings.cacert.as_deref())?;
+        let client = reqwest::Client::builder().use_preconfigured_tls(tls).build()?;
+        let mut before = sample(&client, addresses).await?;
+        let is_screen = !output.json && std::io::stdout().is_terminal();
+        loop {
+            tokio::time::sleep(Duration::from_secs(self.every)).await;
+            let now = sample(&client, addresses).await?;
+            let figures = figures(&Since { before: &before, now: &now });
+            if output.json {
+                say!("{figures}");
+            } else {
+                if is_screen && !self.once {
+                    // Clears the screen and goes to its corner.
+                    print!("\x1b[2J\x1b[H");
+                }
+                show(&figures, output);
+            }
+            if self.once {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+}
+
+async fn sample(client: &reqwest::Client, addresses: &[String]) -> anyhow::Result<Sampled> {
+    let mut texts = Vec::new();
+    for address in addresses {
+        let url = format!("{}/metrics", address.trim_end_matches('/'));
+        let asked = client.get(&url).timeout(PATIENCE).send().await.and_then(reqwest::Response::error_for_status);
+        let text = asked.with_context(|| format!("{url} does not answer"))?.text().await?;
+        texts.push(text);
+    }
+    Sampled::parse(&texts).context("these are no metrics")
+}
+
+/// Everything that is shown.
+fn figures(since: &Since<'_>) -> Value {
+    let now = since.now;
+    let ms = |seconds: Option<f64>| seconds.map(|seconds| (seconds * 1e6).round() / 1e3);
+    let outcomes = now.values("gavel_handler_invocations_total", "outcome");
+    let by_outcome = outcomes.iter().filter_map(|outcome| {
+        let rate = since.rate("gavel_handler_invocations_total", &[BIDS[0], ("outcome", outcome)]);
+        (rate > 0.0).then(|| (outcome.clone(), json!(rate)))
+    });
+    let queue = |kind: &String| {
+        let figure = |name: &str| now.max(name, &[("kind", kind)]);
+        json!({
+            "kind": kind, "waiting": figure("gavel_job_queue_waiting"), "running": figure("gavel_job_queue_running"),
+            "workers": figure("gavel_job_queue_workers"), "dead": figure("gavel_job_queue_dead"),
+            "oldest_age_ms": figure("gavel_job_queue_oldest_age_ms"),
+            "paused": figure("gavel_job_queue_paused").is_some_and(|paused| paused > 0.0),
+            "late_p99_ms": ms(since.quantile(0.99, "gavel_job_lateness_seconds", &[("kind", kind)])),
+        })
+    };
+    let consumer = |handler: &String| {
+        let of = [("handler", handler.as_str())];
+        json!({
+            "handler": handler, "per_second": since.recorded("gavel_event_age_seconds", &of),
+            "age_p99_ms": ms(since.quantile(0.99, "gavel_event_age_seconds", &of)),
+        })
+    };
+    let pool = |pool: &String| {
+        let figure = |name: &str| now.sum(name, &[("pool", pool)]);
+        json!({
+            "pool": pool, "in_use": figure("gavel_pool_in_use"), "size": figure("gavel_pool_size"),
+            "waiting": figure("gavel_pool_waiting"),
+        })
+    };
+    let is_down = |name: &String| now.min("gavel_dependency_up", &[("dependency", name)]) == Some(0.0);
+    let each = |metric: &str, label: &str, show: &dyn Fn(&String) -> Value| -> Vec<Value> {
+        now.values(metric, label).iter().map(show).collect()
+    };
+    json!({
+        "bids": {
+            "per_second": since.rate("gavel_handler_invocations_total", &BIDS),
+            "by_outcome": by_outcome.collect::<serde_json::Map<_, _>>(),
+            "rejected_per_second": since.rate("gavel_handler_rejected_total", &BIDS),
+            "p50_ms": ms(since.quantile(0.5, "gavel_handler_duration_seconds", &BIDS)),
+            "p99_ms": ms(since.quantile(0.99, "gavel_handler_duration_seconds", &BIDS)),
+        },
+        "outbox": {
+            "events": now.max("gavel_outbox_events", &[]), "oldest_age_ms": now.max("gavel_outbox_oldest_age_ms", &[]),
+        },
+        "messages_parked": now.max("gavel_messages_parked", &[]),
+        "consumers": each("gavel_event_age_seconds", "handler", &consumer),
+        "streams": now.sum("gavel_handler_in_flight", &[("trigger", "stream")]),
+        "connections": now.sum("gavel_connections", &[]),
+        "pools": each("gavel_pool_size", "pool", &pool),
+        "queues": each("gavel_job_queue_waiting", "kind", &queue),
+        "down": now.values("gavel_dependency_up", "dependency").iter().filter(|name| is_down(name)).collect::<Vec<_>>(),
+    })
+}
+
+fn show(figures: &Value, output: Output) {
+    let text = |value: &Value| value.as_f64().map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"));
+    let (bids, outbox) = (&figures["bids"], &figures["outbox"]);
+    let outcomes = bids["by_outcome"].as_object().into_iter().flatten();
+    let outcomes: Vec<_> = outcomes.map(|(outcome, rate)| format!("{outcome} {}", text(rate))).collect();
+    let list = |of: &Value, line: &dyn Fn(&Value) -> String| -> String {
+        let lines: Vec<_> = of.as_array().into_iter().flatten().map(line).collect();
+        if lines.is_empty() { "–".to_owned() } else { lines.join("   ") }
+    };
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    output.record(
+        figures,
+        &[
+            (
+                "bids",
+                format!(
+                    "{}/s   {}   rejected {}",
+                    text(&bids["per_second"]),
+                    outcomes.join(" "),
+                    text(&bids["rejected_per_second"])
+                ),
+            ),
+            ("", format!("p50 {} ms   p99 {} ms", text(&bids["p50_ms"]), text(&bids["p99_ms"]))),
+            (
+                "outbox",
+                format!(
+                    "{} events   oldest {} ms   parked {}",
+                    text(&outbox["events"]),
+                    text(&outbox["oldest_age_ms"]),
+                    text(&figures["messages_parked"])
+                ),
+            ),
+            (
+                "consumers",
+                list(&figures["consumers"], &|one| {
+                    format!(
+                        "{} {}/s, p99 {} ms old",
+                        word(&one["handler"]),
+                        text(&one["per_second"]),
+                        text(&one["age_p99_ms"])
+                    )
+                }),
+            ),
+            (
+                "clients",
+                format!("{} connections   {} streams", text(&figures["connections"]), text(&figures["streams"])),
+            ),
+            (
+                "pools",
+                list(&figures["pools"], &|one| {
+                    format!(
+                        "{} {}/{}{}",
+                        word(&one["pool"]),
+                        one["in_use"],
+                        one["size"],
+                        if one["waiting"] == 0.0 { "" } else { " and waited for" }
+                    )
+                }),
+            ),
+            ("down", list(&figures["down"], &word)),
+        ],
+    );
+    let queues = figures["queues"].as_array().cloned().unwrap_or_default();
+    let row = |queue: &Value| {
+        let count = |name: &str| queue[name].as_f64().map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"));
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds")]
+        let oldest = queue["oldest_age_ms"].as_f64().map_or_else(|| "–".to_owned(), |ms| age(ms as i64));
+        let kind = word(&queue["kind"]) + if queue["paused"] == true { " (paused)" } else { "" };
+        vec![
+            kind,
+            count("waiting"),
+            count("running"),
+            count("workers"),
+            count("dead"),
+            oldest,
+            text(&queue["late_p99_ms"]),
+        ]
+    };
+    let rows: Vec<_> = queues.iter().map(row).collect();
+    say!("");
+    output.table(figures, &["queue", "waiting", "running", "workers", "dead", "oldest", "late p99 ms"], &rows);
+}
