@@ -142,7 +142,7 @@ impl Compose {
         let step = Step::begin(format!("docker compose up ({})", self.files.join(", ")));
         let began = Instant::now();
         self.run(&["up", "--detach", "--no-build"])?;
-        self.eventually("it is well", UP_WITHIN, || self.bidctl(&["doctor"]).is_ok())?;
+        eventually("it is well", UP_WITHIN, || self.bidctl(&["doctor"]).is_ok())?;
         step.done(format!("everything is up and well after {:.0} s", began.elapsed().as_secs_f64()));
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Compose {
             bidctl.args(["bid", "--token", said.trim(), &item, amount, "--url", &url]);
             run_quietly(bidctl.arg("--cacert").arg(trusted)).is_ok()
         };
-        self.eventually("a bid is taken through the gateway", UP_WITHIN, || bid("1000"))?;
+        eventually("a bid is taken through the gateway", UP_WITHIN, || bid("1000"))?;
         let published = self.run(&["ps", "--format", "json"])?;
         let open = published.matches("\"PublishedPort\":").count() - published.matches("\"PublishedPort\":0").count();
         if !(1..=2).contains(&open) {
@@ -189,9 +189,9 @@ impl Compose {
         // It is taken without a worker as well; and what waits is applied by the next one.
         self.bid(&item, "bob", "2000")?;
         self.run(&["up", "--detach", "--no-build", "--no-recreate", "--scale", &format!("worker={WORKERS}")])?;
-        self.eventually("the statistics have the second bid", UP_WITHIN, || self.has_bid("bob"))?;
-        self.eventually("three workers are there", UP_WITHIN, || self.workers() == Some(WORKERS as i64))?;
-        self.eventually("the service is healthy", UP_WITHIN, || {
+        eventually("the statistics have the second bid", UP_WITHIN, || self.has_bid("bob"))?;
+        eventually("three workers are there", UP_WITHIN, || self.workers() == Some(WORKERS as i64))?;
+        eventually("the service is healthy", UP_WITHIN, || {
             self.run(&["ps", "service"]).is_ok_and(|said| said.contains("(healthy)"))
         })?;
         self.bidctl(&["doctor"])?;
@@ -212,12 +212,12 @@ impl Compose {
         let queues = listed["queues"].as_array()?;
         queues.iter().find(|queue| queue["kind"] == "close_item")?["workers"].as_i64()
     }
+}
 
-    fn eventually(&self, what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
-        let look = || {
-            thread::sleep(Duration::from_millis(500));
-            is_so()
-        };
-        wait_until(what, within, || Ok(()), look)
-    }
+fn eventually(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let look = || {
+        thread::sleep(Duration::from_millis(500));
+        is_so()
+    };
+    wait_until(what, within, || Ok(()), look)
 }

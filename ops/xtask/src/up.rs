@@ -144,12 +144,15 @@ fn environment(servers: &Processes, bins: &Path) -> anyhow::Result<Vec<(String, 
         run_quietly(Command::new(bins.join("bidctl")).arg("keygen").arg("--dir").arg(&keys))?;
     }
     let key = |name: &str| keys.join(name).display().to_string();
+    let processes = [layout.service_ops_port(), layout.worker_ops_port(), layout.backfills_ops_port()];
+    let processes = processes.map(|port| format!("http://127.0.0.1:{port}"));
     let variables: Vec<(String, String)> = [
         ("DATABASE_URL", servers.database_of(Role::Migrator)),
         ("AMQP_URL", urls.amqp_of(Account::Worker, &servers.passwords)),
         ("REDIS_URL", urls.redis_of(Account::Worker, &servers.passwords)),
         ("GAVEL_URL", format!("http://127.0.0.1:{}", layout.service_port())),
         ("GAVEL_OPS_URL", format!("http://127.0.0.1:{}", layout.service_ops_port())),
+        ("GAVEL_PROCESSES", processes.join(",")),
         ("GAVEL_JWT_PUBLIC_KEY_FILE", key("jwt-public-key.pem")),
         ("GAVEL_JWT_SIGNING_KEY_FILE", key("jwt-signing-key.pem")),
     ]

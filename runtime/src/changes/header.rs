@@ -28,8 +28,9 @@ impl<'a> Header<'a> {
         for (word, _) in &self.0 {
             let count = self.all(word).count();
             if !once.contains(word) && !often.contains(word) {
-                faults
-                    .push(format!("{word:?} is unknown in its header; allowed: {}", [once, often].concat().join(", ")));
+                let known = [once, often].concat();
+                let allowed = if known.is_empty() { "no word".to_owned() } else { known.join(", ") };
+                faults.push(format!("{word:?} is unknown in its header; allowed: {allowed}"));
             } else if once.contains(word) && count > 1 {
                 faults.push(format!("{word:?} is there {count} times in its header; allowed: once"));
             }
@@ -37,6 +38,12 @@ impl<'a> Header<'a> {
         faults.dedup();
         faults
     }
+}
+
+/// What is wrong with the header of an expand. Of those that have landed nothing can be changed, so this is for whoever
+/// looks over what has not.
+pub fn faults_of_expand(sql: &str) -> Vec<String> {
+    Header::of(sql).faults(&[], &["requires"])
 }
 
 /// `150ms`, `30s`, `10m` or `24h`.

@@ -201,6 +201,7 @@ impl Change {
                 header.faults(&["table", "meter", "quiet"], &["valid"]).into_iter().for_each(say);
             }
             ("contract", MigrationType::ReversibleDown) => {
+                header.faults(&[], &[]).into_iter().for_each(say);
                 self.contract.get_or_insert_default().undo = sql;
             }
             ("drop", MigrationType::Simple) => {

@@ -8,6 +8,7 @@ mod header;
 mod history;
 mod phase;
 
+pub use header::faults_of_expand;
 pub use history::{Backfill, Change, Contract, DropStep, History, HistoryErrors, Sources};
 pub use phase::Phase;
 

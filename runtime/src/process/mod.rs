@@ -294,6 +294,8 @@ impl Backlog {
     fn forget(&self) {
         let gauges =
             [&self.outbox_events, &self.outbox_oldest_age_ms, &self.jobs_due, &self.jobs_dead, &self.messages_parked];
-        gauges.into_iter().for_each(|gauge| gauge.store(-1, Ordering::Relaxed));
+        for gauge in gauges {
+            gauge.store(-1, Ordering::Relaxed);
+        }
     }
 }

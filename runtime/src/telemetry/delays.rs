@@ -58,11 +58,11 @@ fn made_at(id: Uuid) -> Option<DateTime<Utc>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids;
+    use crate::base::{clock, ids};
 
     #[test]
     fn an_id_says_when_it_was_made() {
-        let age = (Utc::now() - made_at(ids::ordered()).expect("version 7")).as_seconds_f64();
+        let age = (clock::wall() - made_at(ids::ordered()).expect("version 7")).as_seconds_f64();
         assert!(age.abs() < 5.0, "{age}");
         assert_eq!(made_at(ids::random()), None);
     }

@@ -7,7 +7,10 @@ mod runs;
 
 pub(crate) use runs::Observed;
 
-use crate::{auth::KeyFigures, base::failpoint};
+use crate::{
+    auth::KeyFigures,
+    base::{clock, failpoint},
+};
 use chrono::{DateTime, Utc};
 use delays::Delays;
 use opentelemetry::{
@@ -198,12 +201,12 @@ impl Metrics {
 
     /// A consumer has applied events of these ids.
     pub(crate) fn applied(&self, handler: &'static str, ids: impl Iterator<Item = Uuid>) {
-        self.delays.events(handler, ids, Utc::now());
+        self.delays.events(handler, ids, clock::wall());
     }
 
     /// Jobs that were due then are done.
     pub(crate) fn done(&self, kind: &'static str, due: impl Iterator<Item = DateTime<Utc>>) {
-        self.delays.jobs(kind, due, Utc::now());
+        self.delays.jobs(kind, due, clock::wall());
     }
 
     /// The text Prometheus scrapes.

@@ -1,13 +1,14 @@
 //! Which build runs, and what its process takes of the machine.
+use crate::base::clock;
 use opentelemetry::{
     KeyValue,
     metrics::{AsyncInstrument, Meter},
 };
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Says which build this is, and what its process takes of the machine, where the system tells.
 pub(super) fn observe(meter: &Meter) {
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+    let started = clock::wall().timestamp_millis() as f64 / 1e3;
     let build = [
         KeyValue::new("version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("revision", option_env!("GAVEL_REVISION").unwrap_or("unknown")),

@@ -2,7 +2,7 @@
 use crate::{output::Output, refused::Refused};
 use anyhow::bail;
 use gavel::schema::SOURCES;
-use gavel_runtime::changes::History;
+use gavel_runtime::changes::{History, faults_of_expand};
 use serde_json::{Value, json};
 use sqlx::migrate::Migration;
 use squawk_linter::{Linter, Rule};
@@ -10,6 +10,8 @@ use squawk_syntax::SourceFile;
 
 /// Changes up to this one had landed before anybody looked.
 const EXEMPT: i64 = 25;
+/// And before it was looked whether tables say what they are.
+const WITHOUT_COMMENTS: i64 = 29;
 /// Rules that contradict what is done here: `bidctl migrate` sets the time-outs, each file is run once, and types are
 /// chosen.
 const OTHERWISE: [Rule; 3] = [Rule::RequireTimeoutSettings, Rule::PreferRobustStmts, Rule::PreferBigintOverInt];
@@ -75,6 +77,9 @@ fn look_at(phase: &str, migration: &Migration) -> Vec<Finding> {
     let name = format!("migrations/{phase}/{:04}_{}", migration.version, migration.description.replace(' ', "_"));
     let sql = migration.sql.as_ref();
     let mut findings = own(&name, phase, sql);
+    if migration.version > WITHOUT_COMMENTS {
+        findings.extend(untold(&name, sql));
+    }
     findings.extend(squawks(&name, phase, sql));
     findings
 }
@@ -100,7 +105,33 @@ fn own(name: &str, phase: &str, sql: &str) -> Vec<Finding> {
     if phase == "expand" && [" DROP COLUMN", " RENAME ", "DROP TABLE"].iter().any(|word| upper.contains(word)) {
         say("expand-takes-away", "old programs still need it: a contract takes it away", "#drop-a-column");
     }
+    for fault in if phase == "expand" { faults_of_expand(sql) } else { Vec::new() } {
+        say("header", &fault, "#what-the-headers-say");
+    }
+    for unnamed in unnamed(&upper) {
+        say("unnamed-constraint", &format!("{unnamed} has no name"), "#what-the-headers-say");
+    }
     findings
+}
+
+/// Constraints without a name, by which a violation could be told from another.
+fn unnamed(code: &str) -> Vec<&'static str> {
+    let has_name = |at: usize| {
+        let from = code[..at].rfind([',', ';', '(']).map_or(0, |before| before + 1);
+        code[from..at].contains("CONSTRAINT ")
+    };
+    let kinds = ["CHECK (", "PRIMARY KEY", "UNIQUE (", "FOREIGN KEY"];
+    let found = kinds.into_iter().filter(|kind| code.match_indices(kind).any(|(at, _)| !has_name(at)));
+    found.map(|kind| kind.trim_end_matches(" (")).collect()
+}
+
+/// Tables that don't say what they are.
+fn untold(name: &str, sql: &str) -> Vec<Finding> {
+    let code = without_comments(sql);
+    let tables = code.split("CREATE TABLE ").skip(1).filter_map(|rest| rest.split([' ', '(']).next());
+    let untold = tables.filter(|table| !code.contains(&format!("COMMENT ON TABLE {table} ")));
+    let what = |table| finding(name, 1, "no-comment", format!("table {table} has no comment"), "");
+    untold.map(what).collect()
 }
 
 fn without_comments(sql: &str) -> String {
@@ -165,6 +196,9 @@ mod tests {
             ("expand-takes-away", "ALTER TABLE bids DROP COLUMN amount;"),
             ("select-everything", &format!("CREATE VIEW all_bids AS SELECT {} FROM bids;", '*')),
             ("no-transaction", "-- An index.\n-- no-transaction\nCREATE INDEX CONCURRENTLY i ON bids (amount);"),
+            ("header", "-- require: contract 27\nALTER TABLE bids ADD COLUMN n bigint;"),
+            ("unnamed-constraint", "ALTER TABLE bids ADD CHECK (n > 0) NOT VALID;"),
+            ("unnamed-constraint", "CREATE TABLE notes (id bigint PRIMARY KEY);"),
             ("lock-timeout", "SET lock_timeout = 0; ALTER TABLE bids ADD COLUMN n bigint;"),
         ] {
             let found = rules("expand", sql);
@@ -173,6 +207,8 @@ mod tests {
         let sound = "ALTER TABLE bids ADD COLUMN n bigint;\n\
                        ALTER TABLE bids ADD CONSTRAINT n_positive CHECK (n > 0) NOT VALID;";
         assert_eq!(rules("expand", sound), Vec::<String>::new());
+        assert_eq!(untold("a", "CREATE TABLE notes (id bigint);").len(), 1);
+        assert_eq!(untold("a", "CREATE TABLE notes (id bigint);\nCOMMENT ON TABLE notes IS 'Notes';").len(), 0);
         assert_eq!(rules("drop", "ALTER TABLE bids DROP COLUMN n;"), Vec::<String>::new());
     }
 }

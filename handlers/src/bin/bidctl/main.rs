@@ -123,6 +123,7 @@ Settings come from flags, then from the environment, then, inside the checkout t
 
   GAVEL_URL               where bid-service listens          http://127.0.0.1:8080
   GAVEL_OPS_URL           where it listens to operators      http://127.0.0.1:8081
+  GAVEL_PROCESSES         operators' addresses of all, for top, separated by commas
   GAVEL_CACERT            a file, PEM: authorities behind https
   GAVEL_TOKEN             the bearer token to call with
   GAVEL_JWT_SIGNING_KEY   Ed25519 private key, PEM           for token and --user

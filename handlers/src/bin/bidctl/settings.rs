@@ -11,6 +11,7 @@ use std::{
 
 /// Written by `cargo xtask up` into its checkout.
 const DEVELOPMENT_FILE: &str = ".gavel/dev.env";
+const PROCESSES: &str = "GAVEL_PROCESSES";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_OPS_URL: &str = "http://127.0.0.1:8081";
 
@@ -67,6 +68,14 @@ impl Settings {
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Operators' addresses of the processes that there are, as far as somebody has said.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        // Where another service is named, those of the development file are not its.
+        let is_of_another = self.from_file.iter().any(|name| name == PROCESSES) && !self.is_ops_url_from_file;
+        let named = self.get(PROCESSES).filter(|_| !is_of_another).unwrap_or(&self.ops_url);
+        named.split(',').map(|address| address.trim().to_owned()).collect()
     }
 
     pub(crate) fn env(&self) -> Env {

@@ -19,8 +19,8 @@ const BIDS: [(&str, &str); 1] = [("handler", "place_bid")];
 
 #[derive(Args)]
 pub(crate) struct Top {
-    /// Operators' addresses of the processes to look at; workers know how old events are [where bid-service listens to
-    /// operators]
+    /// Operators' addresses of the processes to look at; workers know of the outbox and of events [GAVEL_PROCESSES,
+    /// separated by commas, else where bid-service listens to operators]
     #[arg(value_name = "URL")]
     processes: Vec<String>,
     /// Seconds between two looks
@@ -33,7 +33,7 @@ pub(crate) struct Top {
 
 impl Top {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
-        let own = [settings.ops_url.clone()];
+        let own = settings.processes();
         let addresses = if self.processes.is_empty() { &own[..] } else { &self.processes };
         addresses.iter().try_for_each(|address| client::check_url(address))?;
         let tls = tls::client_config(settings.cacert.as_deref())?;
@@ -130,8 +130,21 @@ fn figures(since: &Since<'_>) -> Value {
     })
 }
 
+/// A figure with one place, where it is known.
+fn text(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"))
+}
+
+/// The same without places.
+fn whole(value: &Value) -> String {
+    value.as_f64().map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"))
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 fn show(figures: &Value, output: Output) {
-    let text = |value: &Value| value.as_f64().map_or_else(|| "–".to_owned(), |value| format!("{value:.1}"));
     let (bids, outbox) = (&figures["bids"], &figures["outbox"]);
     let outcomes = bids["by_outcome"].as_object().into_iter().flatten();
     let outcomes: Vec<_> = outcomes.map(|(outcome, rate)| format!("{outcome} {}", text(rate))).collect();
@@ -139,7 +152,6 @@ fn show(figures: &Value, output: Output) {
         let lines: Vec<_> = of.as_array().into_iter().flatten().map(line).collect();
         if lines.is_empty() { "–".to_owned() } else { lines.join("   ") }
     };
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     output.record(
         figures,
         &[
@@ -157,9 +169,9 @@ fn show(figures: &Value, output: Output) {
                 "outbox",
                 format!(
                     "{} events   oldest {} ms   parked {}",
-                    text(&outbox["events"]),
-                    text(&outbox["oldest_age_ms"]),
-                    text(&figures["messages_parked"])
+                    whole(&outbox["events"]),
+                    whole(&outbox["oldest_age_ms"]),
+                    whole(&figures["messages_parked"])
                 ),
             ),
             (
@@ -175,7 +187,7 @@ fn show(figures: &Value, output: Output) {
             ),
             (
                 "clients",
-                format!("{} connections   {} streams", text(&figures["connections"]), text(&figures["streams"])),
+                format!("{} connections   {} streams", whole(&figures["connections"]), whole(&figures["streams"])),
             ),
             (
                 "pools",
@@ -183,8 +195,8 @@ fn show(figures: &Value, output: Output) {
                     format!(
                         "{} {}/{}{}",
                         word(&one["pool"]),
-                        one["in_use"],
-                        one["size"],
+                        whole(&one["in_use"]),
+                        whole(&one["size"]),
                         if one["waiting"] == 0.0 { "" } else { " and waited for" }
                     )
                 }),
@@ -192,9 +204,13 @@ fn show(figures: &Value, output: Output) {
             ("down", list(&figures["down"], &word)),
         ],
     );
+    show_queues(figures, output);
+}
+
+fn show_queues(figures: &Value, output: Output) {
     let queues = figures["queues"].as_array().cloned().unwrap_or_default();
     let row = |queue: &Value| {
-        let count = |name: &str| queue[name].as_f64().map_or_else(|| "–".to_owned(), |count| format!("{count:.0}"));
+        let count = |name: &str| whole(&queue[name]);
         #[expect(clippy::cast_possible_truncation, reason = "milliseconds")]
         let oldest = queue["oldest_age_ms"].as_f64().map_or_else(|| "–".to_owned(), |ms| age(ms as i64));
         let kind = word(&queue["kind"]) + if queue["paused"] == true { " (paused)" } else { "" };

@@ -27,7 +27,8 @@ impl Sampled {
 
     /// Of a counter, or of a gauge that each process has its own part of: all together.
     pub(super) fn sum(&self, metric: &str, labels: Labels<'_>) -> f64 {
-        self.of(metric, labels).filter_map(number).sum()
+        // Of none it is zero, and not the negative one that an empty sum is.
+        self.of(metric, labels).filter_map(number).fold(0.0, |sum, value| sum + value)
     }
 
     /// Of a gauge that is the same in every process.
