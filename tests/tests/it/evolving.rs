@@ -192,3 +192,29 @@ async fn a_backfill_waits_while_bids_are_slow() {
     operator.backfill(&free).await.expect("retuned");
     operator.done("27").await;
 }
+
+#[tokio::test]
+async fn a_backfill_finds_out_how_quick_bids_are_without_it_and_sets_its_pace_by_that() {
+    let system = System::with_old_bids(3_000).await;
+    let (service, api) = system.service().await;
+    let operator = Operator::at(&system, &service).await;
+    let item = new_item(&system, &api).await;
+    let (bidding, stop) = bid_on(&api, &system, &item);
+    let seen = || async { system.count("SELECT count(*) FROM processes WHERE p99_ms IS NOT NULL").await };
+    eventually("their latency is known", seen, |count| *count == 1).await;
+    let tuned = ["start", "27", "--reason", "a test", "--p99-limit-ms", "60000", "--most-rows", "100"];
+    operator.backfill(&tuned).await.expect("started");
+    let _worker = system.worker_with(MIGRATING, &[]).await;
+    let state = || async { operator.state("27").await };
+    let is_still = |found: &Value| found["throttled_by"].as_str().is_some_and(|why| why.contains("stands still"));
+    let still = eventually("it stands still", state, is_still).await;
+    assert_eq!((&still["rows_passed"], &still["p99_before_ms"]), (&0.into(), &Value::Null));
+    let begun = eventually("it has begun", state, |found| found["rows_passed"].as_i64() > Some(0)).await;
+    assert!(begun["p99_before_ms"].as_f64() > Some(0.0), "{begun}");
+    assert!(begun["pace"].as_f64() < Some(0.5), "it begins slowly: {begun}");
+    stop.store(true, Relaxed);
+    bidding.await.expect("no bid failed");
+    let free = ["retune", "27", "--reason", "all is well", "--most-rows", "20000"];
+    operator.backfill(&free).await.expect("retuned");
+    operator.done("27").await;
+}

@@ -7,10 +7,15 @@ use super::plan::Plan;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
-/// It stands still for this long before the p99 counts as what it is without the backfill: longer than services look back.
-const STILL_FOR: TimeDelta = TimeDelta::seconds(11);
+/// It stands still for this long before a p99 counts as what it is without the backfill: longer than services look back.
+const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(11);
+/// And for so long altogether. The worst of that time is what is noted: calls are as slow as that by themselves.
+const STILL_FOR: TimeDelta = TimeDelta::seconds(21);
 /// What was noted holds for so long.
 const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
+/// Where protected calls are slower for longer, at the least pace, it is not the backfill that slows them: what was noted is of
+/// another time, and is noted anew.
+const DOUBTED_AFTER: TimeDelta = TimeDelta::minutes(1);
 /// The pace is set so often: a p99 that looks back over seconds follows no faster.
 const SET_EVERY: TimeDelta = TimeDelta::seconds(2);
 /// It begins with this share.
@@ -27,35 +32,48 @@ const LEAST_CHUNK: Duration = Duration::from_millis(10);
 
 /// Sets the pace by the p99 of protected calls; false where it must stand still for now.
 pub(super) fn set(plan: &mut Plan, p99_ms: Option<f64>, now: DateTime<Utc>) -> bool {
+    let is_due = plan.paced_at.is_none_or(|at| now - at >= SET_EVERY);
     let Some(p99) = p99_ms else {
-        // Nobody is there to be slowed.
-        (plan.pace, plan.still_since) = (1.0, None);
+        // Hardly anybody is there to be slowed. Where some come and go, it must not be all or nothing.
+        plan.still_since = None;
+        if is_due {
+            (plan.pace, plan.paced_at) = (next(plan.pace, 0.0), Some(now));
+        }
         return true;
     };
     let is_fresh = |noted: DateTime<Utc>| now - noted < NOTED_FOR;
     let Some(before) = plan.p99_before_ms.filter(|_| plan.p99_noted_at.is_some_and(is_fresh)) else {
         return note(plan, p99, now);
     };
-    if plan.paced_at.is_none_or(|at| now - at >= SET_EVERY) {
-        let allowed = (before * f64::from(plan.p99_ratio)).max(UNNOTICED_MS);
-        plan.pace = next(plan.pace, p99 / allowed);
-        plan.paced_at = Some(now);
+    let allowed = (before * f64::from(plan.p99_ratio)).max(UNNOTICED_MS);
+    if plan.pace <= LEAST && p99 > allowed && plan.p99_noted_at.is_some_and(|noted| now - noted >= DOUBTED_AFTER) {
+        return note(plan, p99, now);
+    }
+    if is_due {
+        (plan.pace, plan.paced_at) = (next(plan.pace, p99 / allowed), Some(now));
     }
     true
 }
 
-/// Stands still until the p99 is what it is without the backfill, and notes it.
+/// Stands still until it is known what the p99 is without the backfill, and notes it.
 fn note(plan: &mut Plan, p99: f64, now: DateTime<Utc>) -> bool {
-    let since = *plan.still_since.get_or_insert(now);
+    let Some(since) = plan.still_since else {
+        (plan.still_since, plan.p99_before_ms, plan.p99_noted_at) = (Some(now), None, None);
+        return false;
+    };
+    if now - since >= SETTLED_AFTER {
+        plan.p99_before_ms = Some(plan.p99_before_ms.unwrap_or_default().max(p99));
+    }
     if now - since < STILL_FOR {
         return false;
     }
-    (plan.p99_before_ms, plan.p99_noted_at, plan.still_since) = (Some(p99), Some(now), None);
+    (plan.p99_noted_at, plan.still_since) = (Some(now), None);
     (plan.pace, plan.paced_at) = (plan.pace.min(FIRST), Some(now));
     true
 }
 
 fn next(pace: f64, excess: f64) -> f64 {
+    // Of no excess at all the reciprocal is infinite, which is as fast as it rises.
     (pace * excess.recip().clamp(DOWN, UP)).clamp(LEAST, 1.0)
 }
 
@@ -82,5 +100,6 @@ mod tests {
         assert!((next(0.5, 0.1) - 0.575).abs() < 1e-9);
         assert!((next(LEAST, 10.0) - LEAST).abs() < 1e-9);
         assert!((next(1.0, 0.1) - 1.0).abs() < 1e-9);
+        assert!((next(0.5, 0.0) - 0.575).abs() < 1e-9);
     }
 }
