@@ -105,6 +105,14 @@ fn own(name: &str, phase: &str, sql: &str) -> Vec<Finding> {
     if phase == "expand" && [" DROP COLUMN", " RENAME ", "DROP TABLE"].iter().any(|word| upper.contains(word)) {
         say("expand-takes-away", "old programs still need it: a contract takes it away", "#drop-a-column");
     }
+    let mut online = sql.lines().filter_map(|line| line.strip_prefix("-- online: ")).map(str::to_uppercase);
+    if online.any(|statement| statement.contains(" INDEX ") && !statement.contains("CONCURRENTLY")) {
+        say("online-index", "without CONCURRENTLY it stops every writer", "#what-the-headers-say");
+    }
+    if phase == "contract" && ["DROP TRIGGER", "DROP CONSTRAINT"].iter().any(|word| upper.contains(word)) {
+        let why = "its revert, and the contract after that, need it: a drop takes it away";
+        say("contract-drops", why, "#what-the-headers-say");
+    }
     for fault in if phase == "expand" { faults_of_expand(sql) } else { Vec::new() } {
         say("header", &fault, "#what-the-headers-say");
     }
@@ -210,5 +218,8 @@ mod tests {
         assert_eq!(untold("a", "CREATE TABLE notes (id bigint);").len(), 1);
         assert_eq!(untold("a", "CREATE TABLE notes (id bigint);\nCOMMENT ON TABLE notes IS 'Notes';").len(), 0);
         assert_eq!(rules("drop", "ALTER TABLE bids DROP COLUMN n;"), Vec::<String>::new());
+        assert_eq!(rules("contract", "DROP TRIGGER bids_keep_n ON bids;"), ["contract-drops"]);
+        let index = "-- online: CREATE INDEX n ON bids (n)\nUPDATE bids SET n = 1 WHERE bid_id BETWEEN 1 AND 2";
+        assert!(rules("backfill", index).contains(&"online-index".to_owned()));
     }
 }
