@@ -6,6 +6,7 @@ use gavel_tests::{
     Api, System, eventually,
     evolving::{MIGRATING, Operator},
 };
+use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection};
 use std::sync::{
     Arc,
