@@ -9,8 +9,10 @@ use std::time::Duration;
 
 /// It stands still for this long before a p99 counts as what it is without the backfill: longer than services look back.
 const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(11);
-/// And for so long altogether. The worst of that time is what is noted: calls are as slow as that by themselves.
+/// And for so long altogether: what is noted is the mean of some looks, since one may be lucky.
 const STILL_FOR: TimeDelta = TimeDelta::seconds(21);
+/// Weight of the newest look in that mean.
+const NEWEST: f64 = 0.3;
 /// What was noted holds for so long.
 const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
 /// Where protected calls are slower for longer, at the least pace, it is not the backfill that slows them: what was noted is of
@@ -62,7 +64,8 @@ fn note(plan: &mut Plan, p99: f64, now: DateTime<Utc>) -> bool {
         return false;
     };
     if now - since >= SETTLED_AFTER {
-        plan.p99_before_ms = Some(plan.p99_before_ms.unwrap_or_default().max(p99));
+        let before = plan.p99_before_ms.unwrap_or(p99);
+        plan.p99_before_ms = Some(before + (p99 - before) * NEWEST);
     }
     if now - since < STILL_FOR {
         return false;
