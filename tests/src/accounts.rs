@@ -1,5 +1,5 @@
-//! The accounts that a test's processes have at PostgreSQL, RabbitMQ and Redis: with the rights that they have anywhere, and no
-//! more.
+//! The accounts that a test's processes have at PostgreSQL, RabbitMQ and Redis: with the rights that they have
+//! anywhere, and no more.
 use crate::servers::{Servers, host_of, variable};
 use gavel_accounts::{Program, postgres::Role};
 use reqwest::Client;

@@ -27,7 +27,8 @@ const UP_WITHIN: Duration = Duration::from_mins(3);
 pub(crate) fn run() -> anyhow::Result<()> {
     ensure(&[DOCKER, BINUTILS])?;
     images::ensure()?;
-    let (program, image, bins) = (program()?, build_image()?, bins()?);
+    let bins = build(&["--package", "gavel", "--bins"], false)?;
+    let (program, image) = (program()?, build_image(&bins)?);
     let dir = std::env::temp_dir().join(format!("gavel-compose-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let certificate = certificate(&dir)?;
@@ -38,10 +39,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let in_production = Compose { program, image, files, certificate: Some(certificate) };
     in_production.try_out(|compose| compose.tried_through_the_gateway(&bins))?;
     std::fs::remove_dir_all(dir).map_err(Into::into)
-}
-
-fn bins() -> anyhow::Result<PathBuf> {
-    build(&["--package", "gavel", "--bins"], false)
 }
 
 /// One that it signs itself: the file for the gateway, and the one for who trusts it.
@@ -56,11 +53,10 @@ fn certificate(dir: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
 }
 
 /// One image of the programs that tests are built with, without what only a debugger reads.
-fn build_image() -> anyhow::Result<&'static str> {
-    let bins = bins()?;
+fn build_image(bins: &Path) -> anyhow::Result<&'static str> {
     let step = Step::begin("building the image");
     let (root, dist) = (crate::root(), crate::root().join("target/dist"));
-    run_quietly(Command::new(root.join("ops/dist.sh")).arg(&bins).arg(&dist))?;
+    run_quietly(Command::new(root.join("ops/dist.sh")).arg(bins).arg(&dist))?;
     let mut docker = Command::new("docker");
     docker.args(["build", "--network", "host", "--target", "prebuilt", "--tag", IMAGE]);
     docker.arg("--build-arg").arg(format!("RUNTIME_IMAGE={}", images::base()?));

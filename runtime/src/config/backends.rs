@@ -71,8 +71,8 @@ impl Streams {
 }
 
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_BACKEND_CACERT`, the pools' sizes, the limits, the streams, `GAVEL_LEASE_MS`,
-    /// `GAVEL_CACHE_PREFIX`.
+    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_BACKEND_CACERT`, the pools' sizes, the limits, the streams,
+    /// `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),

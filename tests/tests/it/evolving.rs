@@ -3,7 +3,7 @@ use chrono::{TimeDelta, Utc};
 use gavel_accounts::postgres::Role;
 use gavel_proto::v1;
 use gavel_tests::{
-    Api, System, eventually,
+    Api, Process, System, eventually,
     evolving::{MIGRATING, Operator},
 };
 use serde_json::Value;
@@ -31,6 +31,16 @@ fn bid_on(api: &Api, system: &System, item: &str) -> (JoinHandle<i64>, Arc<Atomi
         accepted
     });
     (bidding, stop)
+}
+
+/// A service that is bid at, and has said how long bids take.
+async fn bids_of_known_latency(system: &System) -> (Process, JoinHandle<i64>, Arc<AtomicBool>) {
+    let (service, api) = system.service().await;
+    let item = new_item(system, &api).await;
+    let (bidding, stop) = bid_on(&api, system, &item);
+    let seen = || async { system.count("SELECT count(*) FROM processes WHERE p99_ms IS NOT NULL").await };
+    eventually("their latency is known", seen, |count| *count == 1).await;
+    (service, bidding, stop)
 }
 
 async fn new_item(system: &System, api: &Api) -> String {
@@ -165,12 +175,8 @@ async fn what_old_consumers_write_is_waited_for_and_counted() {
 #[tokio::test]
 async fn a_backfill_waits_while_bids_are_slow() {
     let system = System::with_old_bids(3_000).await;
-    let (service, api) = system.service().await;
+    let (service, bidding, stop) = bids_of_known_latency(&system).await;
     let operator = Operator::at(&system, &service).await;
-    let item = new_item(&system, &api).await;
-    let (bidding, stop) = bid_on(&api, &system, &item);
-    let seen = || async { system.count("SELECT count(*) FROM processes WHERE p99_ms IS NOT NULL").await };
-    eventually("their latency is known", seen, |count| *count == 1).await;
     // No bid is as quick as this.
     let tuned = ["start", "27", "--reason", "a test", "--p99-limit-ms", "1", "--most-rows", "100"];
     operator.backfill(&tuned).await.expect("started");
@@ -197,12 +203,8 @@ async fn a_backfill_waits_while_bids_are_slow() {
 #[tokio::test]
 async fn a_backfill_finds_out_how_quick_bids_are_without_it_and_sets_its_pace_by_that() {
     let system = System::with_old_bids(3_000).await;
-    let (service, api) = system.service().await;
+    let (service, bidding, stop) = bids_of_known_latency(&system).await;
     let operator = Operator::at(&system, &service).await;
-    let item = new_item(&system, &api).await;
-    let (bidding, stop) = bid_on(&api, &system, &item);
-    let seen = || async { system.count("SELECT count(*) FROM processes WHERE p99_ms IS NOT NULL").await };
-    eventually("their latency is known", seen, |count| *count == 1).await;
     let tuned = ["start", "27", "--reason", "a test", "--p99-limit-ms", "60000", "--most-rows", "100"];
     operator.backfill(&tuned).await.expect("started");
     let _worker = system.worker_with(MIGRATING, &[]).await;

@@ -102,13 +102,7 @@ impl Accounts {
     }
 }
 
-/// The directory of what a role is to see.
+/// The directory of what a role is to see: `service` of `gavel_service`.
 fn directory(role: Role) -> &'static str {
-    match role {
-        Role::Migrator => "migrator",
-        Role::Service => "service",
-        Role::Worker => "worker",
-        Role::Operator => "operator",
-        Role::Reader => "reader",
-    }
+    role.account().trim_start_matches("gavel_")
 }

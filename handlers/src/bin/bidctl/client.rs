@@ -19,6 +19,12 @@ pub(crate) fn config_of(settings: &Settings, url: &str) -> anyhow::Result<Client
     client.build().with_context(|| format!("{url:?} is no URL of a service"))
 }
 
+/// What asks processes by plain HTTP how they are.
+pub(crate) fn http(settings: &Settings) -> anyhow::Result<reqwest::Client> {
+    let tls = tls::client_config(settings.cacert.as_deref())?;
+    Ok(reqwest::Client::builder().use_preconfigured_tls(tls).build()?)
+}
+
 /// Refuses what is no URL of a service: it would be taken for one, and fail in words of a library.
 pub(crate) fn check_url(url: &str) -> anyhow::Result<()> {
     let parsed = reqwest::Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

@@ -1,10 +1,7 @@
 //! Is everything well?
 use crate::{client, output::Output, settings::Settings};
 use anyhow::{Context, bail};
-use gavel_runtime::{
-    diagnose::{Finding, diagnose},
-    tls,
-};
+use gavel_runtime::diagnose::{Finding, diagnose};
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
 
@@ -36,8 +33,7 @@ async fn service(settings: &Settings, what: &str, address: &str) -> Finding {
 async fn readiness(settings: &Settings, address: &str) -> anyhow::Result<String> {
     client::check_url(address)?;
     let url = format!("{}/readyz", address.trim_end_matches('/'));
-    let client = reqwest::Client::builder().use_preconfigured_tls(tls::client_config(settings.cacert.as_deref())?);
-    let asked = client.build()?.get(&url).timeout(Duration::from_secs(5)).send().await;
+    let asked = client::http(settings)?.get(&url).timeout(Duration::from_secs(5)).send().await;
     let reply = asked.with_context(|| format!("{url} does not answer"))?;
     let status = reply.status();
     if status.is_success() {

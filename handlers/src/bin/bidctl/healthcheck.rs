@@ -1,7 +1,6 @@
 //! Is a process alive? For whoever starts it again where it is not, from within its own container, which has no curl.
 use crate::{client, output::Output, settings::Settings};
 use anyhow::{Context, bail};
-use gavel_runtime::tls;
 use serde_json::json;
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ pub(crate) async fn run(settings: &Settings, output: Output) -> anyhow::Result<(
     let address = settings.ops_url.trim_end_matches('/');
     client::check_url(address)?;
     let url = format!("{address}/healthz");
-    let client = reqwest::Client::builder().use_preconfigured_tls(tls::client_config(settings.cacert.as_deref())?);
-    let asked = client.build()?.get(&url).timeout(PATIENCE).send().await;
+    let asked = client::http(settings)?.get(&url).timeout(PATIENCE).send().await;
     let status = asked.with_context(|| format!("{url} does not answer"))?.status();
     if !status.is_success() {
         bail!("{url} says {status}");

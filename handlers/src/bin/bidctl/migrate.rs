@@ -11,7 +11,8 @@ use gavel_runtime::{
 };
 use serde_json::json;
 
-/// Applies the expand migrations, and grants the rights at their tables where there are roles for them: over a connection of its own, with lock time-outs, one process at a time.
+/// Applies the expand migrations, and grants the rights at their tables where there are roles for them: over a
+/// connection of its own, with lock time-outs, one process at a time.
 #[derive(Args)]
 pub(crate) struct Migrate {
     /// Create the database first, when it is missing

@@ -8,6 +8,13 @@ fn is_screen() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
+/// Where there is a screen, clears it and goes to its corner.
+pub(crate) fn clear_screen() {
+    if is_screen() {
+        print!("\x1b[2J\x1b[H");
+    }
+}
+
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Watch {
     /// Show it again and again, until Ctrl-C
@@ -29,9 +36,8 @@ impl Watch {
         }
         let output = Output { compact: true, ..output };
         loop {
-            if !output.json && is_screen() {
-                // Clears the screen and goes to its corner.
-                print!("\x1b[2J\x1b[H");
+            if !output.json {
+                clear_screen();
             }
             if let Err(error) = show(output).await {
                 // What is not allowed now will not be in two seconds either.

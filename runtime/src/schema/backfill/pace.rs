@@ -1,13 +1,14 @@
 //! How fast a backfill goes: so that protected calls stay nearly as quick as they are without it.
 //!
 //! Their p99 without it is noted while it stands still: at its start, and again from time to time, since a day has busy
-//! hours. From then on the share of its time that it works follows the p99 as it is: less at once where that is too high,
-//! more by and by where it is not.
+//! hours. From then on the share of its time that it works follows the p99 as it is: less at once where that is too
+//! high, more by and by where it is not.
 use super::plan::Plan;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
-/// It stands still for this long before a p99 counts as what it is without the backfill: longer than services look back.
+/// It stands still for this long before a p99 counts as what it is without the backfill: longer than services look
+/// back.
 const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(11);
 /// And for so long altogether: what is noted is the mean of some looks, since one may be lucky.
 const STILL_FOR: TimeDelta = TimeDelta::seconds(21);
@@ -15,8 +16,8 @@ const STILL_FOR: TimeDelta = TimeDelta::seconds(21);
 const NEWEST: f64 = 0.3;
 /// What was noted holds for so long.
 const NOTED_FOR: TimeDelta = TimeDelta::hours(1);
-/// Where protected calls are slower for longer, at the least pace, it is not the backfill that slows them: what was noted is of
-/// another time, and is noted anew.
+/// Where protected calls are slower for longer, at the least pace, it is not the backfill that slows them: what was
+/// noted is of another time, and is noted anew.
 const DOUBTED_AFTER: TimeDelta = TimeDelta::minutes(1);
 /// The pace is set so often: a p99 that looks back over seconds follows no faster.
 const SET_EVERY: TimeDelta = TimeDelta::seconds(2);

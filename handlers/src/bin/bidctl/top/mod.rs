@@ -5,13 +5,13 @@ use crate::{
     client,
     output::{Output, age, say},
     settings::Settings,
+    watch,
 };
 use anyhow::Context;
 use clap::Args;
-use gavel_runtime::tls;
 use sampled::{Sampled, Since};
 use serde_json::{Value, json};
-use std::{io::IsTerminal, time::Duration};
+use std::time::Duration;
 
 /// A process says at once how it is, or it is of no use here.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,10 +36,8 @@ impl Top {
         let own = settings.processes();
         let addresses = if self.processes.is_empty() { &own[..] } else { &self.processes };
         addresses.iter().try_for_each(|address| client::check_url(address))?;
-        let tls = tls::client_config(settings.cacert.as_deref())?;
-        let client = reqwest::Client::builder().use_preconfigured_tls(tls).build()?;
+        let client = client::http(settings)?;
         let mut before = sample(&client, addresses).await?;
-        let is_screen = !output.json && std::io::stdout().is_terminal();
         loop {
             tokio::time::sleep(Duration::from_secs(self.every)).await;
             let now = sample(&client, addresses).await?;
@@ -47,9 +45,8 @@ impl Top {
             if output.json {
                 say!("{figures}");
             } else {
-                if is_screen && !self.once {
-                    // Clears the screen and goes to its corner.
-                    print!("\x1b[2J\x1b[H");
+                if !self.once {
+                    watch::clear_screen();
                 }
                 show(&figures, output);
             }
