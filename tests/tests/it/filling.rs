@@ -110,6 +110,8 @@ async fn it_is_paused_retuned_resumed_cancelled_and_begun_anew() {
     let filled = system.count("SELECT count(*) FROM bids WHERE max_amount_minor IS NOT NULL").await;
     assert!(filled > 0, "what was filled stays");
     start(&operator, "27", &[]).await.expect("begun anew");
+    let tuned = "SELECT count(*) FROM backfills WHERE target_ms = 10 OR most_rows = 100 OR rest_ratio = 50";
+    assert_eq!(system.count(tuned).await, 0, "how the one before was tuned is not how this one is");
     operator.done("27").await;
     assert_eq!(system.count("SELECT count(*) FROM bids WHERE max_amount_minor IS NULL").await, 0);
     let told = "SELECT string_agg(to_state || ' ' || reason, ', ' ORDER BY transition_id) FROM backfill_transitions";

@@ -162,7 +162,7 @@ impl Plan {
         self.save(conn).await
     }
 
-    /// Writes a new plan down, or begins one anew that was cancelled.
+    /// Writes a new plan down, or begins one anew that was cancelled: nothing of how that one was tuned holds.
     pub(crate) async fn insert(conn: &mut PgConnection, change: &Change, new: &NewPlan<'_>) -> Result<(), sqlx::Error> {
         let insert = "INSERT INTO backfills (change, name, table_name, generation, cursor, upper, rows_estimated,
                                              target_ms, chunk_rows, started_by)
@@ -175,7 +175,9 @@ impl Plan {
                         halvings = 0, critical_since = NULL, started_at = clock_timestamp(),
                         started_by = excluded.started_by, progressed_at = clock_timestamp(), finished_at = NULL,
                         evidence = '{}', p99_before_ms = NULL, p99_noted_at = NULL, still_since = NULL, pace = 1,
-                        paced_at = NULL";
+                        paced_at = NULL, target_ms = excluded.target_ms, most_rows = DEFAULT, rest_ratio = DEFAULT,
+                        p99_limit_ms = DEFAULT, p99_ratio = DEFAULT, wal_limit_bytes_s = DEFAULT,
+                        lag_limit_ms = DEFAULT";
         let insert = sqlx::query(insert).bind(change.number).bind(&change.name).bind(new.table).bind(new.generation);
         let insert = insert.bind(new.cursor).bind(new.upper).bind(new.rows_estimated).bind(new.target_ms);
         insert.bind(LEAST_ROWS * 10).bind(new.by).execute(&mut *conn).await?;
