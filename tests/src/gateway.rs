@@ -8,12 +8,16 @@ use h2::client::SendRequest;
 use reqwest::{Certificate, Client};
 use std::{
     fs,
+    net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixStream},
+};
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use uuid::Uuid;
 
@@ -61,6 +65,27 @@ impl RunningGateway {
         let pem = fs::read(&self.certificate).expect("a certificate");
         let trusted = Certificate::from_pem(&pem).expect("a certificate");
         Client::builder().add_root_certificate(trusted).build().expect("a client")
+    }
+
+    /// The same, over IPv6.
+    pub fn client_over_ipv6(&self) -> Client {
+        let pem = fs::read(&self.certificate).expect("a certificate");
+        let trusted = Certificate::from_pem(&pem).expect("a certificate");
+        let to = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        Client::builder().add_root_certificate(trusted).resolve("localhost", to).build().expect("a client")
+    }
+
+    /// What it answers to somebody who comes without TLS.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    pub async fn without_tls(&self, path: &str) -> String {
+        let mut stream = UnixStream::connect(self.dir.join("http.sock")).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: auction.example\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        answer
     }
 
     /// A connection of HTTP/2 to it, to send frames as one likes.

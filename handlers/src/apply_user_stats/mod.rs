@@ -1,5 +1,6 @@
 //! Counts what users do, many events at a time. Counting commutes, so events may come in any order; the inbox makes
 //! each count once, and the spend ledger makes each sale count once even if the inbox has long forgotten it.
+pub mod rebuild;
 mod sql;
 
 use crate::item::routing_key;

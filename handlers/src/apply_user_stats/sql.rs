@@ -1,4 +1,5 @@
 use gavel_runtime::{Result, Tx};
+use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -110,4 +111,115 @@ pub(super) async fn follow(tx: &mut Tx, follows: &Follows<'_>) -> Result<Counted
         by_item.0.entry(row.item_id).or_default().insert(row.user_id);
     }
     Ok(by_item)
+}
+
+/// From here to its end, nobody else counts, and everything is seen as it is at one moment.
+pub(super) async fn begin_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    for statement in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "LOCK TABLE user_stats, spend_ledger, user_items, inbox IN SHARE ROW EXCLUSIVE MODE",
+    ] {
+        sqlx::query(statement).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// Receipts of everything that the items and the ledger of bids say: that a user is counted for an item, and each sale.
+pub(super) async fn receive_everything(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO user_items AS u (user_id, item_id, is_counted) SELECT DISTINCT bidder_id, item_id, true FROM bids
+         ON CONFLICT (user_id, item_id) DO UPDATE SET is_counted = true WHERE NOT u.is_counted"
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO spend_ledger (item_id, user_id, currency, amount_minor)
+         SELECT item_id, leader_id, currency, price_minor FROM items
+         WHERE closed_at IS NOT NULL AND cancel_reason IS NULL AND leader_id IS NOT NULL
+         ON CONFLICT (item_id) DO NOTHING"
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// What the statistics should be, as a view of this session alone.
+pub(super) async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query(
+        "CREATE TEMPORARY TABLE folded ON COMMIT DROP AS
+         SELECT user_id, currency, sum(bids_placed)::bigint AS bids_placed, sum(items_bid_on)::bigint AS items_bid_on,
+                sum(items_won)::bigint AS items_won, sum(total_spent_minor)::bigint AS total_spent_minor
+         FROM (SELECT bidder_id AS user_id, currency, count(*) AS bids_placed, count(DISTINCT item_id) AS items_bid_on,
+                      0 AS items_won, 0 AS total_spent_minor
+               FROM bids JOIN items USING (item_id) GROUP BY bidder_id, currency
+               UNION ALL
+               SELECT user_id, currency, 0, 0, count(*), sum(amount_minor) FROM spend_ledger GROUP BY user_id, currency) f
+         GROUP BY user_id, currency",
+    )
+    .execute(conn)
+    .await
+    .map(|made| i64::try_from(made.rows_affected()).unwrap_or(i64::MAX))
+}
+
+/// How many users' statistics differ from what they should be.
+pub(super) async fn differing(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM folded f FULL JOIN user_stats s USING (user_id, currency)
+         WHERE (coalesce(f.bids_placed, 0), coalesce(f.items_bid_on, 0), coalesce(f.items_won, 0),
+                coalesce(f.total_spent_minor, 0))
+           IS DISTINCT FROM (s.bids_placed, s.items_bid_on, s.items_won, s.total_spent_minor)",
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Makes them what they should be.
+pub(super) async fn put_right(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    for statement in [
+        "INSERT INTO user_stats AS s (user_id, currency, bids_placed, items_bid_on, items_won, total_spent_minor)
+         SELECT user_id, currency, bids_placed, items_bid_on, items_won, total_spent_minor FROM folded
+         ON CONFLICT (user_id, currency) DO UPDATE
+         SET bids_placed = excluded.bids_placed, items_bid_on = excluded.items_bid_on, items_won = excluded.items_won,
+             total_spent_minor = excluded.total_spent_minor, updated_at = clock_timestamp()
+         WHERE (s.bids_placed, s.items_bid_on, s.items_won, s.total_spent_minor)
+           IS DISTINCT FROM (excluded.bids_placed, excluded.items_bid_on, excluded.items_won, excluded.total_spent_minor)",
+        "UPDATE user_stats s
+         SET bids_placed = 0, items_bid_on = 0, items_won = 0, total_spent_minor = 0, updated_at = clock_timestamp()
+         WHERE NOT EXISTS (SELECT FROM folded f WHERE f.user_id = s.user_id AND f.currency = s.currency)
+           AND (s.bids_placed, s.items_bid_on, s.items_won, s.total_spent_minor) IS DISTINCT FROM (0, 0, 0, 0)",
+    ] {
+        sqlx::query(statement).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// Events that were not heard yet are counted now: when they come, they are known.
+pub(super) async fn take_for_heard(conn: &mut PgConnection, consumer: &str) -> Result<i64, sqlx::Error> {
+    let heard = sqlx::query!(
+        "INSERT INTO inbox (consumer, message_id)
+         SELECT $1, event_id FROM outbox
+         UNION
+         SELECT $1, message_id::uuid FROM parked_messages WHERE handler = $1 AND message_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+         ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING",
+        consumer,
+    );
+    heard.execute(conn).await.map(|heard| i64::try_from(heard.rows_affected()).unwrap_or(i64::MAX))
+}
+
+/// Writes down who did it, and why.
+pub(super) async fn note(
+    conn: &mut PgConnection,
+    (by, reason): (&str, &str),
+    details: &serde_json::Value,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO operator_actions (operator_id, action, target, reason, details)
+         VALUES ($1, 'rebuild_stats', 'user_stats', $2, $3)",
+        by,
+        reason,
+        details,
+    )
+    .execute(conn)
+    .await
+    .map(drop)
 }

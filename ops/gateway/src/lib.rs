@@ -72,6 +72,10 @@ impl Gateway {
         let certificate = if self.kind == Kind::Haproxy { joined(&certificate, &key)? } else { certificate };
         let config = [
             ("LISTEN", self.port.to_string()),
+            ("LISTEN_HTTP", self.http_socket()),
+            // Nobody gives this machine a certificate.
+            ("ACME", "127.0.0.1:9".to_owned()),
+            ("STATUS", format!("{} mode 600", self.dir.join("status.sock").display())),
             ("UPSTREAMS", self.upstreams()),
             ("CERTIFICATE", certificate.display().to_string()),
             ("CERTIFICATE_KEY", key.display().to_string()),
@@ -95,6 +99,17 @@ impl Gateway {
         // Debian keeps both outside an ordinary user's path.
         command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
         Ok(command)
+    }
+
+    /// Where what comes without TLS is led to the port that has it: a socket in its directory, not a second port.
+    fn http_socket(&self) -> String {
+        let socket = self.dir.join("http.sock");
+        // nginx leaves it when it is killed, and does not start again where it is.
+        let _ = fs::remove_file(&socket);
+        match self.kind {
+            Kind::Nginx => format!("unix:{}", socket.display()),
+            Kind::Haproxy => format!("unix@{}", socket.display()),
+        }
     }
 
     fn upstreams(&self) -> String {

@@ -18,6 +18,8 @@ const PROJECT: &str = "gavel-tried";
 const IMAGE: &str = "gavel-tried";
 /// Where the gateway is published.
 const HTTPS_PORT: u16 = 24_443;
+/// What leads there.
+const HTTP_PORT: u16 = 24_080;
 /// Workers at the end.
 const WORKERS: usize = 3;
 /// Everything is up within this, on a machine that is busy with nothing else.
@@ -101,7 +103,7 @@ impl Compose {
         command.args(["--project-name", PROJECT]).args(self.files.iter().flat_map(|file| ["--file", file]));
         // Relative paths are the first file's.
         command.args(arguments).current_dir(crate::root());
-        command.env("GAVEL_HTTPS_PORT", HTTPS_PORT.to_string());
+        command.env("GAVEL_HTTPS_PORT", HTTPS_PORT.to_string()).env("GAVEL_HTTP_PORT", HTTP_PORT.to_string());
         if let Some((certificate, _)) = &self.certificate {
             command.env("GAVEL_CERTIFICATE", certificate);
         }
@@ -158,9 +160,15 @@ impl Compose {
         };
         eventually("a bid is taken through the gateway", UP_WITHIN, || bid("1000"))?;
         let published = self.run(&["ps", "--format", "json"])?;
-        let open = published.matches("\"PublishedPort\":").count() - published.matches("\"PublishedPort\":0").count();
-        if !(1..=2).contains(&open) {
-            bail!("the gateway alone is published (over IPv4 and IPv6): {published}");
+        let ours =
+            [HTTPS_PORT, HTTP_PORT, 0].map(|port| published.matches(&format!("\"PublishedPort\":{port},")).count());
+        if ours[0] == 0 || published.matches("\"PublishedPort\":").count() != ours.iter().sum::<usize>() {
+            bail!("the gateway alone is published: {published}");
+        }
+        let http = ureq::get(format!("http://localhost:{HTTP_PORT}/api/items/x"));
+        let led = http.config().max_redirects(0).http_status_as_error(false).build().call()?;
+        if led.status() != 301 {
+            bail!("port 80 leads to TLS: {}", led.status());
         }
         self.run(&["kill", "worker"])?;
         if !bid("2000") {

@@ -1,4 +1,5 @@
-//! The dashboard of a running Gavel, as Grafana reads it: made from the table below, so that a panel is a line.
+//! The dashboard of a running Gavel, as Grafana reads it: made from the table below, so that a panel is a line. And the
+//! rules of ops/observability as Prometheus' operator takes them on Kubernetes.
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -6,12 +7,15 @@ use std::fs;
 
 /// Where it is kept.
 const FILE: &str = "ops/observability/dashboard.json";
+/// The rules, and where they are kept as an object of Kubernetes.
+const RULES: [&str; 2] = ["objectives.yml", "alerts.yml"];
+const RULES_FILE: &str = "ops/k8s/components/monitoring/rules.yaml";
 /// Panels of a row, and the cells of Grafana's grid.
 const PER_ROW: usize = 3;
 const CELLS: usize = 24;
 const HEIGHT: usize = 8;
 
-/// Write ops/observability/dashboard.json, for Grafana.
+/// Write ops/observability/dashboard.json, for Grafana, and the rules for Kubernetes.
 #[derive(Args)]
 pub(crate) struct Dashboard {
     /// Only check that it is up to date
@@ -170,15 +174,34 @@ const ROWS: &[(&str, &[Panel])] = &[
 
 impl Dashboard {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let (file, text) = (crate::root().join(FILE), serde_json::to_string_pretty(&dashboard())? + "\n");
-        if !self.check {
-            return fs::write(&file, text).with_context(|| file.display().to_string());
-        }
-        if fs::read_to_string(&file)? != text {
-            bail!("{FILE} is not what ops/xtask/src/dashboard.rs says: run `cargo xtask dashboard`");
+        for (name, text) in [(FILE, serde_json::to_string_pretty(&dashboard())? + "\n"), (RULES_FILE, rules()?)] {
+            let file = crate::root().join(name);
+            if !self.check {
+                fs::write(&file, text).with_context(|| file.display().to_string())?;
+            } else if fs::read_to_string(&file)? != text {
+                bail!("{name} is not what it is made from: run `cargo xtask dashboard`");
+            }
         }
         Ok(())
     }
+}
+
+/// Both files' groups in one object.
+fn rules() -> anyhow::Result<String> {
+    let mut text = "# Written by `cargo xtask dashboard` from ops/observability.\napiVersion: monitoring.coreos.com/v1\n\
+                    kind: PrometheusRule\nmetadata: { name: gavel, labels: { app.kubernetes.io/component: monitoring } }\n\
+                    spec:\n  groups:\n"
+        .to_owned();
+    for file in RULES {
+        let own = fs::read_to_string(crate::root().join("ops/observability").join(file))?;
+        let (_, groups) = own.split_once("groups:\n").with_context(|| format!("{file} has no groups"))?;
+        for line in groups.lines() {
+            text += if line.is_empty() { "" } else { "  " };
+            text += line;
+            text += "\n";
+        }
+    }
+    Ok(text)
 }
 
 fn dashboard() -> Value {

@@ -45,6 +45,8 @@ pub(crate) const DOCKER: Need = Need {
 pub(crate) const DEBOOTSTRAP: Need =
     Need { what: "debootstrap", found: || on_path("debootstrap").is_some(), packages: &["debootstrap"] };
 
+pub(crate) const NSPAWN: Need =
+    Need { what: "systemd-nspawn", found: || on_path("systemd-nspawn").is_some(), packages: &["systemd-container"] };
 pub(crate) const OPENSSL: Need =
     Need { what: "openssl", found: || on_path("openssl").is_some(), packages: &["openssl"] };
 pub(crate) const NGINX: Need = Need { what: "nginx", found: || on_path("nginx").is_some(), packages: &["nginx"] };

@@ -13,6 +13,7 @@ mod go;
 mod images;
 mod install;
 mod interop;
+mod k8s;
 mod nightly;
 mod observe;
 mod progress;
@@ -22,6 +23,7 @@ mod sqlx;
 mod supervisor;
 mod test;
 mod up;
+mod vps;
 
 use clap::{Parser, Subcommand};
 use std::{
@@ -52,6 +54,10 @@ enum Command {
     Rehearse(rehearse::Rehearse),
     /// Build the image and bring docker-compose.yml up, bid through it, kill and scale workers, and take it down
     Compose,
+    /// ops/k8s on a real control plane, where there is a Go toolchain
+    K8s(k8s::K8s),
+    /// ops/vps on a Debian of its own: installed, rolled over, restored, rebooted
+    Vps,
     /// Others' suites against the edge, where there is a Go toolchain
     Conformance,
     /// Write the dashboard for Grafana
@@ -97,6 +103,8 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
         Command::Compose => compose(),
+        Command::K8s(k8s) => k8s.run(),
+        Command::Vps => vps::run(),
         Command::Conformance => conformance::run(),
         Command::Dashboard(dashboard) => dashboard.run(),
         Command::Fuzz(fuzz) => fuzz.run(),

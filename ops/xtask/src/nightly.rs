@@ -13,6 +13,8 @@ const FUZZ_FOR_S: &str = "600";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Part {
     Conformance,
+    K8s,
+    Vps,
     Rehearsal,
     Fuzz,
     Jobs,
@@ -38,6 +40,8 @@ impl Part {
         let name = self.name();
         let words = match self {
             Self::Conformance => vec!["conformance"],
+            Self::K8s => vec!["k8s"],
+            Self::Vps => vec!["vps"],
             Self::Rehearsal => vec!["rehearse"],
             Self::Fuzz => vec!["fuzz", "--seconds", FUZZ_FOR_S],
             _ => vec!["bench", &name],

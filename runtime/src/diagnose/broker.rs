@@ -42,3 +42,15 @@ pub(super) async fn look(runtime: &Runtime, has_database: bool) -> anyhow::Resul
     }
     Ok(findings)
 }
+
+/// Messages that wait for a consumer.
+pub(super) async fn waiting(runtime: &Runtime, consumer: &str) -> anyhow::Result<u32> {
+    let connection = runtime.broker().connect("diagnose").await?;
+    let found = rabbitmq::look(&connection, &runtime.topology().queue(consumer)).await;
+    connection.close(200, "done".into()).await.ok();
+    match found {
+        Ok((waiting, _)) => Ok(waiting),
+        Err(error) if error.chain().any(|cause| cause.to_string().contains("NOT_FOUND")) => Ok(0),
+        Err(error) => Err(error),
+    }
+}

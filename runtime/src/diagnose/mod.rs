@@ -63,6 +63,17 @@ pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Findi
     Ok(findings)
 }
 
+/// How many messages wait for one of the application's consumers; none where its queue is not there.
+///
+/// # Errors
+/// When the broker does not answer, or will not say.
+pub async fn waiting(app: App, backends: &Backends, consumer: &str) -> anyhow::Result<u32> {
+    let runtime = app.checked()?.runtime(backends, "diagnose", Role::Observer)?;
+    let waiting = broker::waiting(&runtime, consumer).await;
+    runtime.pools().close().await;
+    waiting
+}
+
 fn dependency(what: &str, check: &Check) -> Finding {
     Finding::new(what, check.up, check.problem.clone().unwrap_or_else(|| "answers".to_owned()))
 }

@@ -16,6 +16,7 @@ pub use contract::{Asked, Outcome, Transition, transition};
 pub use guards::Guard;
 pub use migrate::{Gap, create_database, gaps, migrate, run_statements};
 pub use presence::Living;
+pub use session::while_nobody_works;
 pub use status::{Status, status};
 
 pub(crate) use ledger::{contracted_above, phases};

@@ -14,6 +14,20 @@ pub(super) async fn connector(database_url: &SecretString) -> anyhow::Result<Con
     Ok(connector)
 }
 
+/// A connection as whoever owns the tables, for what must not happen while certain programs work.
+///
+/// # Errors
+/// When the database does not answer, or while one of those programs lives.
+pub async fn while_nobody_works(database_url: &SecretString, programs: &[&str]) -> anyhow::Result<PgConnection> {
+    let mut conn = connector(database_url).await?.connect(crate::postgres::Purpose::Work).await?;
+    let living: Vec<_> = super::presence::living(&mut conn, programs).await?;
+    if !living.is_empty() {
+        let names: Vec<_> = living.iter().map(|one| format!("{} on {}", one.process, one.host)).collect();
+        anyhow::bail!("stop these first, they work with what is to be changed: {}", names.join(", "));
+    }
+    Ok(conn)
+}
+
 pub(super) async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
     match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
         Err(error) if is_undefined_table(&error) => Ok(Vec::new()),

@@ -1,7 +1,7 @@
 //! A PostgreSQL that can die, and a standby that takes its place.
 use super::{Dir, run};
 use crate::{Process, eventually, gateway::free_port, process::binary};
-use gavel_programs::{as_postgres, postgresql_bin};
+use gavel_programs::{POSTGRES_USER, as_postgres, is_root, postgresql_bin};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::{fs, path::PathBuf, process::Command};
 
@@ -88,6 +88,27 @@ impl Postgres {
         let pid = pid.lines().next().expect("a pid").to_owned();
         let _ = Command::new("pkill").args(["-KILL", "-P", &pid]).status();
         let _ = Command::new("kill").args(["-KILL", &pid]).status();
+    }
+
+    /// Gives it a certificate of `localhost`, signed by itself, in place of the one that it had; connections of before
+    /// go on. Returns the certificate's text, for those who are to trust it.
+    pub async fn show_new_certificate(&self) -> String {
+        let made = Dir::new("certificate");
+        let (certificate, key) = gavel_gateway::certificate(&made.0).expect("a certificate");
+        let data = self.dir.0.join("data");
+        for (from, to) in [(&certificate, "server.crt"), (&key, "server.key")] {
+            let to = data.join(to);
+            fs::write(&to, fs::read(from).expect("made")).expect("written");
+            if is_root() {
+                run(Command::new("chown").arg(POSTGRES_USER).arg(&to));
+            }
+            run(Command::new("chmod").arg("600").arg(&to));
+        }
+        let db = self.pool().await;
+        for statement in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+            sqlx::query(statement).execute(&db).await.expect("set");
+        }
+        fs::read_to_string(certificate).expect("made")
     }
 
     /// Makes a standby take writes.

@@ -69,6 +69,15 @@ async fn leads_where_it_should(kind: Kind) {
         assert_eq!(reply.status(), StatusCode::NOT_FOUND, "{path}");
         assert_eq!(reply.headers()["x-correlation-id"], "through-the-gateway", "{path}");
     }
+    let over_ipv6 = gateway.client_over_ipv6().get(format!("{}/api/items/{}", gateway.url, item.item_id));
+    assert_eq!(over_ipv6.send().await.expect("answered").status(), StatusCode::OK);
+    let led = gateway.without_tls("/api/items/x?y=1").await;
+    assert!(led.starts_with("HTTP/1.1 301"), "{led}");
+    assert!(led.to_lowercase().contains("location: https://auction.example/api/items/x?y=1"), "{led}");
+    // Nobody gives certificates here; it is asked all the same, and over TLS the path leads nowhere.
+    let asked = gateway.without_tls("/.well-known/acme-challenge/token").await;
+    assert!(asked.starts_with("HTTP/1.1 502") || asked.starts_with("HTTP/1.1 503"), "{asked}");
+    assert_eq!(ask("/.well-known/acme-challenge/token").await.expect("answered").status(), StatusCode::NOT_FOUND);
     eventually("the calls are logged", || async { gateway.log() }, |log| log.contains("through-the-gateway")).await;
 }
 

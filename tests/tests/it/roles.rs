@@ -1,10 +1,12 @@
 //! What each program may do with the database, and what it may not, whoever has taken it over.
+use chrono::{TimeDelta, Utc};
 use gavel::rights::RIGHTS;
 use gavel_accounts::postgres::{OWNER, Role, roles_sql};
 use gavel_runtime::schema::rights::OWN;
 use gavel_tests::{Process, System, eventually, private::Postgres, process::binary};
 use sqlx::{Connection, Executor, PgConnection, error::DatabaseError};
 use std::{collections::BTreeSet, fs};
+use uuid::Uuid;
 
 /// What PostgreSQL says where a right is missing.
 const DENIED: &str = "42501";
@@ -187,4 +189,31 @@ async fn rotated(administrator: &str, url: &str) {
     admin.execute("ALTER ROLE gavel_service NOLOGIN").await.expect("ended");
     assert_eq!(refusal(&mut first, "SELECT FROM items").await, None, "what is connected goes on until it is restarted");
     PgConnection::connect(url).await.expect_err("the first account has ended");
+}
+
+#[tokio::test]
+async fn a_password_is_rotated_by_a_second_account_while_bids_go_on() {
+    let system = System::new().await;
+    let (mut first, api) = system.service().await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    api.with_token(system.token("alice", "bidder")).bid(&item.item_id, 1_000).await.expect("accepted");
+    let account = format!("gavel_service_{}", Uuid::new_v4().simple());
+    system.run(&format!("CREATE ROLE {account} LOGIN PASSWORD 'another' IN ROLE gavel_services")).await;
+    let (scheme, rest) = system.database_url(Role::Service).split_once("://").expect("a URL");
+    let (_, host) = rest.rsplit_once('@').expect("an account");
+    let url = format!("{scheme}://{account}:another@{host}");
+    let (second, renewed) = system.service_with(&[("DATABASE_URL", &url)]).await;
+    api.with_token(system.token("bob", "bidder")).bid(&item.item_id, 2_000).await.expect("accepted by the first");
+    first.terminate();
+    assert!(first.ended().await.success());
+    renewed
+        .with_token(system.token("alice", "bidder"))
+        .bid(&item.item_id, 3_000)
+        .await
+        .expect("accepted by the second");
+    renewed.with_token(system.token("sam", "seller")).create("Another", Utc::now() + TimeDelta::hours(1)).await;
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'gavel_service'";
+    eventually("nobody uses the first account", || system.count(left), |sessions| *sessions == 0).await;
+    drop(second);
+    system.run(&format!("DROP ROLE {account}")).await;
 }

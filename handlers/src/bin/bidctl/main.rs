@@ -20,6 +20,7 @@ mod output;
 mod parked;
 mod prepare;
 mod queue;
+mod rebuild;
 mod refused;
 mod schema;
 mod settings;
@@ -104,6 +105,9 @@ enum Command {
     Parked(parked::Parked),
     /// List everything the application does (role ops)
     Handlers,
+    /// Make anew what follows from the items and their bids
+    #[command(subcommand)]
+    Rebuild(rebuild::Rebuild),
     /// Ask a process whether it is alive: for a container's health check
     Healthcheck,
     /// Show what is going on, figure by figure, until Ctrl-C
@@ -177,6 +181,7 @@ async fn run(global: Global, command: Command, output: Output) -> anyhow::Result
         Command::Queue(queue) => queue.run(&settings, output).await?,
         Command::Dead(dead) => dead.run(&settings, output).await?,
         Command::Parked(parked) => parked.run(&settings, output).await?,
+        Command::Rebuild(rebuild) => rebuild.run(&settings, output).await?,
         Command::Handlers => handlers::run(&settings, output).await?,
         Command::Top(top) => top.run(&settings, output).await?,
         Command::Healthcheck => healthcheck::run(&settings, output).await?,

@@ -76,7 +76,8 @@ impl Layout {
         Ok(Claimed { layout, _lock: lock })
     }
 
-    fn port(&self, offset: u16) -> u16 {
+    /// By its place, where a set is of something else.
+    pub(crate) fn port(&self, offset: u16) -> u16 {
         self.first_port + offset
     }
     pub(crate) fn postgres_port(&self) -> u16 {

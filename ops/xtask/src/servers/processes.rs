@@ -66,6 +66,17 @@ impl Processes {
         self.urls.database_of(role, &self.passwords, DATABASE)
     }
 
+    /// PostgreSQL is away until it is started again.
+    pub(crate) fn stop_postgres(&mut self) {
+        self.postgres.stop();
+    }
+
+    /// It finds its data as they were.
+    pub(crate) fn start_postgres_again(&mut self) -> anyhow::Result<()> {
+        self.postgres = postgres::start(&self.layout, &self.passwords, false)?;
+        Ok(())
+    }
+
     /// Fails when one of them is gone.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         self.postgres.check()?;

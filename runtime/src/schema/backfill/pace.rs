@@ -28,6 +28,8 @@ const LEAST: f64 = 0.01;
 /// From one time that it is set to the next, it changes between these.
 const DOWN: f64 = 0.7;
 const UP: f64 = 1.15;
+/// A p99 that is steered by swings around what it is steered to: that is so much of what it may rise by.
+const AIMED_AT: f64 = 0.6;
 /// Nobody notices less than this, whatever it was before, in milliseconds.
 const UNNOTICED_MS: f64 = 2.0;
 /// A chunk is to take no less than this: many small ones are in the way of more calls than few larger ones.
@@ -48,7 +50,7 @@ pub(super) fn set(plan: &mut Plan, p99_ms: Option<f64>, now: DateTime<Utc>) -> b
     let Some(before) = plan.p99_before_ms.filter(|_| plan.p99_noted_at.is_some_and(is_fresh)) else {
         return note(plan, p99, now);
     };
-    let allowed = (before * f64::from(plan.p99_ratio)).max(UNNOTICED_MS);
+    let allowed = (before + before * (f64::from(plan.p99_ratio) - 1.0) * AIMED_AT).max(UNNOTICED_MS);
     if plan.pace <= LEAST && p99 > allowed && plan.p99_noted_at.is_some_and(|noted| now - noted >= DOUBTED_AFTER) {
         return note(plan, p99, now);
     }

@@ -1,0 +1,41 @@
+//! Statistics made anew from what they are statistics of: the items and the ledger of bids. For after a restore, when
+//! messages on their way were dropped, and after a bug.
+//!
+//! It is one transaction, at one moment of the database. Events that are still in the outbox then are counted with it,
+//! and get their receipt: when they come, they change nothing. Events that have left the outbox must have been applied:
+//! so it is for when no worker lives and the consumer's queue is empty, or gone.
+use super::{ApplyUserStats, sql};
+use anyhow::ensure;
+use gavel_runtime::message::TxBatchHandler;
+use serde_json::json;
+use sqlx::PgConnection;
+
+/// What it found, and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Users, in each of their currencies.
+    pub users: i64,
+    /// Of those, whose statistics were not what they should be.
+    pub differed: i64,
+    /// Events that are counted and will yet come.
+    pub events: i64,
+}
+
+/// Makes all statistics anew, and proves it before it is committed.
+///
+/// # Errors
+/// When the database fails; nothing has changed then.
+pub async fn rebuild(conn: &mut PgConnection, who: (&str, &str)) -> anyhow::Result<Rebuilt> {
+    sql::begin_rebuild(conn).await?;
+    sql::receive_everything(conn).await?;
+    let users = sql::fold(conn).await?;
+    let differed = sql::differing(conn).await?;
+    sql::put_right(conn).await?;
+    let left = sql::differing(conn).await?;
+    ensure!(left == 0, "{left} users' statistics would still differ: nothing is changed");
+    let events = sql::take_for_heard(conn, ApplyUserStats::SPEC.name).await?;
+    let rebuilt = Rebuilt { users, differed, events };
+    sql::note(conn, who, &json!({ "users": users, "differed": differed, "events": events })).await?;
+    sqlx::query("COMMIT").execute(conn).await?;
+    Ok(rebuilt)
+}

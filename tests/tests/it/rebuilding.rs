@@ -1,0 +1,90 @@
+//! Statistics made anew from the items and the ledger of bids, with events still on their way.
+use chrono::{TimeDelta, Utc};
+use gavel_tests::{System, eventually};
+use serde_json::Value;
+
+/// What the ledger says that the statistics should be, and what they are: the users who differ.
+const DIFFERING: &str = "SELECT count(*) FROM
+   (SELECT bidder_id AS user_id, currency, count(*) AS bids, count(DISTINCT item_id) AS items FROM bids JOIN items USING (item_id)
+    GROUP BY 1, 2) b
+   FULL JOIN (SELECT leader_id AS user_id, currency, count(*) AS won, sum(price_minor) AS spent FROM items
+              WHERE closed_at IS NOT NULL AND leader_id IS NOT NULL GROUP BY 1, 2) w USING (user_id, currency)
+   FULL JOIN user_stats s USING (user_id, currency)
+   WHERE (coalesce(b.bids, 0), coalesce(b.items, 0), coalesce(w.won, 0), coalesce(w.spent, 0))
+     IS DISTINCT FROM (s.bids_placed, s.items_bid_on, s.items_won, s.total_spent_minor)";
+
+async fn rebuild(system: &System) -> Result<Value, String> {
+    let said = system.bidctl(&["--json", "rebuild", "stats", "--reason", "a bug was mended"]).await?;
+    Ok(serde_json::from_str(&said).expect("JSON"))
+}
+
+#[tokio::test]
+async fn they_are_what_the_ledger_says_and_what_is_on_its_way_counts_once() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let (seller, alice, bob) = (
+        api.with_token(system.token("sam", "seller")),
+        api.with_token(system.token("alice", "bidder")),
+        api.with_token(system.token("bob", "bidder")),
+    );
+    let lamp = seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id;
+    let soon = seller.create("A clock", Utc::now() + TimeDelta::seconds(3)).await.item_id;
+    alice.bid(&soon, 1_000).await.expect("taken");
+    let mut worker = system.worker().await;
+    let sold = || system.count("SELECT count(*) FROM spend_ledger");
+    eventually("the clock is sold and counted", sold, |count| *count == 1).await;
+    let refused = rebuild(&system).await.expect_err("a worker counts");
+    assert!(refused.contains("stop these first") && refused.contains("bid-worker"), "{refused}");
+    worker.terminate();
+    assert!(worker.ended().await.success());
+
+    // Nobody hears of these for now.
+    bob.bid(&lamp, 1_000).await.expect("taken");
+    alice.bid(&lamp, 2_000).await.expect("taken");
+    // Bugs of four kinds: counted too often, not at all, for somebody who never bid, and a receipt that is gone.
+    for bug in [
+        "UPDATE user_stats SET bids_placed = 77, total_spent_minor = total_spent_minor * 2 WHERE user_id = 'alice'",
+        "INSERT INTO user_stats (user_id, currency, items_won) VALUES ('nobody', 'EUR', 3)",
+        "DELETE FROM inbox",
+        "DELETE FROM user_items",
+    ] {
+        system.run(bug).await;
+    }
+    let rebuilt = rebuild(&system).await.expect("nobody works");
+    // Of alice, of bob, who was not there yet, and of nobody.
+    assert_eq!((&rebuilt["users"], &rebuilt["differed"]), (&2.into(), &3.into()), "{rebuilt}");
+    assert_eq!(system.count(DIFFERING).await, 0);
+    assert_eq!(rebuilt["events"].as_i64(), Some(system.count("SELECT count(*) FROM outbox").await), "{rebuilt}");
+    let action = "SELECT count(*) FROM operator_actions WHERE action = 'rebuild_stats' AND reason = 'a bug was mended'";
+    assert_eq!(system.count(action).await, 1);
+
+    let _worker = system.worker().await;
+    bob.bid(&lamp, 3_000).await.expect("taken");
+    let counted = || system.count("SELECT bids_placed FROM user_stats WHERE user_id = 'bob'");
+    eventually("what came later is counted", counted, |count| *count == 2).await;
+    assert_eq!(system.count(DIFFERING).await, 0, "and what was on its way is not counted again");
+}
+
+#[tokio::test]
+async fn messages_that_would_be_counted_twice_are_named() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let item =
+        api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id;
+    let mut worker = system.worker().await;
+    api.with_token(system.token("alice", "bidder")).bid(&item, 1_000).await.expect("taken");
+    let counted = || system.count("SELECT count(*) FROM user_stats");
+    eventually("it is counted", counted, |count| *count == 1).await;
+    worker.terminate();
+    assert!(worker.ended().await.success());
+    // This one relays, and does not count.
+    let mut relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    api.with_token(system.token("bob", "bidder")).bid(&item, 2_000).await.expect("taken");
+    let waiting = || system.count("SELECT count(*) FROM outbox");
+    eventually("it is told", waiting, |count| *count == 0).await;
+    relay.terminate();
+    assert!(relay.ended().await.success());
+    let refused = rebuild(&system).await.expect_err("it would be counted twice");
+    assert!(refused.contains("1 messages wait to be counted"), "{refused}");
+    assert_eq!(counted().await, 1, "nothing was changed");
+}
