@@ -20,9 +20,10 @@ pub(super) async fn connector(database_url: &SecretString) -> anyhow::Result<Con
 /// When the database does not answer, or while one of those programs lives.
 pub async fn while_nobody_works(database_url: &SecretString, programs: &[&str]) -> anyhow::Result<PgConnection> {
     let mut conn = connector(database_url).await?.connect(crate::postgres::Purpose::Work).await?;
-    let living: Vec<_> = super::presence::living(&mut conn, programs).await?;
-    if !living.is_empty() {
-        let names: Vec<_> = living.iter().map(|one| format!("{} on {}", one.process, one.host)).collect();
+    let living = super::presence::living(&mut conn, programs).await?;
+    let working = living.iter().filter(|one| programs.contains(&one.process.as_str()));
+    let names: Vec<_> = working.map(|one| format!("{} on {}", one.process, one.host)).collect();
+    if !names.is_empty() {
         anyhow::bail!("stop these first, they work with what is to be changed: {}", names.join(", "));
     }
     Ok(conn)

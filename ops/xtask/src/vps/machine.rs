@@ -50,6 +50,7 @@ impl Machine {
         let dir = all.join("machine");
         // One of a run that was killed.
         let _ = run_quietly(Command::new("pkill").args(["-KILL", "-f", &format!("systemd-nspawn.*{NAME}")]));
+        let _ = run_quietly(Command::new("ip").args(["link", "delete", &format!("ve-{NAME}")]));
         run_quietly(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&dir))?;
         for part in ["upper", "work", "root"] {
             fs::create_dir_all(dir.join(part))?;
@@ -73,14 +74,14 @@ impl Machine {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh"]).arg(base).arg(&dir).arg(NAME);
         let nspawn = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let machine = Self { nspawn, dir };
+        let mut machine = Self { nspawn, dir };
         machine.wait()?;
         step.done("booted");
         Ok(machine)
     }
 
     /// Until it is up, and reached.
-    pub(super) fn wait(&self) -> anyhow::Result<()> {
+    pub(super) fn wait(&mut self) -> anyhow::Result<()> {
         let console = self.dir.join("console");
         let device = format!("ve-{NAME}");
         let pid = self.nspawn.id();
@@ -92,7 +93,9 @@ impl Machine {
             // Degraded where a unit of Debian's can't work in here, such as one for a clock.
             matches!(String::from_utf8_lossy(&state.stdout).trim(), "running" | "degraded")
         };
-        wait_until("the VPS", BOOTS_WITHIN, || Ok(()), is_up).with_context(|| tail(&console))
+        let nspawn = &mut self.nspawn;
+        let lives = || nspawn.try_wait()?.map_or(Ok(()), |status| bail!("systemd-nspawn ended: {status}"));
+        wait_until("the VPS", BOOTS_WITHIN, lives, is_up).with_context(|| tail(&console))
     }
 
     /// Runs a script in it, as root, and returns what it says.
@@ -114,7 +117,8 @@ impl Machine {
 
     /// What its programs have said.
     pub(super) fn journal(&self) -> String {
-        self.run("journalctl --no-pager --lines 60 --unit 'gavel-*' --unit haproxy").unwrap_or_default()
+        let look = "for unit in rabbitmq-server haproxy 'postgresql@*' 'gavel-*'; do journalctl --no-pager --lines 15 --unit \"$unit\"; done";
+        self.run(look).unwrap_or_default()
     }
 
     /// The process that is its first: another one after each boot.

@@ -46,7 +46,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let releases = releases(&bins, &dir)?;
     let machine = Machine::boot()?;
     let authority = go::is_here().then(|| Authority::start(&dir, HOST)).transpose()?;
-    let mut run = Run { machine, authority, dir, releases, item: String::new(), next_minor: 1_000 };
+    let mut run = Run { machine, authority, dir, releases, item: String::new() };
     let ran = run.all();
     if ran.is_err() {
         eprintln!("{}", run.machine.journal());
@@ -61,8 +61,6 @@ struct Run {
     dir: PathBuf,
     releases: [PathBuf; 3],
     item: String,
-    /// What the next bid must be at least.
-    next_minor: u64,
 }
 
 /// Two that are the same but for their names, and one that does not start.
@@ -135,22 +133,22 @@ impl Run {
         Ok(Public { host: HOST.to_owned(), authority })
     }
 
-    fn load(&mut self) -> anyhow::Result<Load> {
+    fn load(&self) -> anyhow::Result<Load> {
         let token = |user: &str| -> anyhow::Result<String> {
             Ok(self.machine.run(&format!("bidctl token --user {user} --role bidder --minutes 60"))?.trim().to_owned())
         };
-        let price = self.machine.run(&format!("bidctl --json item show {}", self.item))?;
-        let price: Value = serde_json::from_str(&price)?;
-        let shown = &price["item"]["next_minimum_minor"];
-        let shown = shown.as_u64().or_else(|| shown.as_str().and_then(|text| text.parse().ok()));
-        self.next_minor = shown.unwrap_or(self.next_minor);
-        let load = Load::start(&self.public()?, [token("alice")?, token("bob")?], &self.item, self.next_minor);
+        let next = format!(
+            "SELECT coalesce(price_minor + 10000, start_price_minor) FROM items WHERE item_id = '{}'",
+            self.item
+        );
+        let next = self.sql(&next)?.trim().parse().context("a price")?;
+        let load = Load::start(&self.public()?, [token("alice")?, token("bob")?], &self.item, next);
         thread::sleep(AROUND);
         Ok(load)
     }
 
     /// While somebody bids; gives how many were taken, where none failed.
-    fn under_load(&mut self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<usize> {
+    fn under_load(&self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<usize> {
         let load = self.load()?;
         does(self)?;
         thread::sleep(AROUND);
@@ -199,7 +197,7 @@ impl Run {
         Ok(())
     }
 
-    fn deploy_under_load(&mut self) -> anyhow::Result<()> {
+    fn deploy_under_load(&self) -> anyhow::Result<()> {
         let step = Step::begin("a new version under load");
         self.machine.put(&self.releases[1], "/root/gavel-two.tar.gz")?;
         let taken = self
@@ -209,7 +207,7 @@ impl Run {
         Ok(())
     }
 
-    fn go_back_by_itself(&mut self) -> anyhow::Result<()> {
+    fn go_back_by_itself(&self) -> anyhow::Result<()> {
         let step = Step::begin("a version that does not start, under load");
         self.machine.put(&self.releases[2], "/root/gavel-broken.tar.gz")?;
         let taken = self.under_load(|run| {
@@ -223,7 +221,7 @@ impl Run {
         Ok(())
     }
 
-    fn go_back(&mut self) -> anyhow::Result<()> {
+    fn go_back(&self) -> anyhow::Result<()> {
         let step = Step::begin("the version before, under load");
         self.machine.run("/opt/gavel/releases/gavel-one/ops/vps/deploy /root/gavel-one.tar.gz")?;
         let taken = self.under_load(|run| run.machine.run("/opt/gavel/current/ops/vps/deploy --back").map(drop))?;
@@ -232,7 +230,7 @@ impl Run {
         Ok(())
     }
 
-    fn renew(&mut self) -> anyhow::Result<()> {
+    fn renew(&self) -> anyhow::Result<()> {
         if self.authority.is_none() {
             eprintln!("  certificates: not renewed, there is no Go toolchain for who gives them");
             return Ok(());
@@ -256,7 +254,7 @@ impl Run {
     }
 
     /// Bids until a moment, then a mistake.
-    fn restore_to_before_a_mistake(&mut self) -> anyhow::Result<()> {
+    fn restore_to_before_a_mistake(&self) -> anyhow::Result<()> {
         let step = Step::begin("restoring to the moment before a mistake");
         let load = self.load()?;
         let before = load.taken();
@@ -317,12 +315,12 @@ impl Run {
         Ok(())
     }
 
-    fn restore_after_the_disk_was_lost(&mut self) -> anyhow::Result<()> {
+    fn restore_after_the_disk_was_lost(&self) -> anyhow::Result<()> {
         let step = Step::begin("losing the database's disk under load, and restoring");
         let load = self.load()?;
         thread::sleep(Duration::from_secs(5));
-        self.archived()?;
         let safe = load.taken();
+        self.archived()?;
         thread::sleep(Duration::from_secs(5));
         self.machine.run(
             "version=$(ls /etc/postgresql | tail -1); pkill -KILL -u postgres postgres; rm -rf /var/lib/postgresql/$version/main",
