@@ -245,6 +245,9 @@ fn all_pods_run_one_image_as_nobody_in_particular_and_hold_their_own_secrets() {
         assert_eq!(images.len(), 1, "{overlay}: {images:?}");
         assert!(images.iter().all(|image| image.contains(':') && !image.ends_with(":latest")), "{images:?}");
         for object in with_pods(&objects) {
+            // What the network lets nothing to and nothing from, unless it is listed.
+            let labels = &object["spec"]["template"]["metadata"]["labels"];
+            assert_eq!(labels["app.kubernetes.io/part-of"], "gavel", "{}", name(object));
             let pod = object.pointer("/spec/template/spec").expect("a pod");
             let own = container(object);
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{}", name(object));

@@ -15,7 +15,7 @@ const KEDA: &str = "v2.21.0";
 /// Whose kinds the manifests use, without their programs.
 const GATEWAY_API: &str = "v1.6.3";
 const CERT_MANAGER: &str = "v1.19.1";
-const PROMETHEUS_OPERATOR: &str = "v0.86.0";
+const PROMETHEUS_OPERATOR: &str = "v0.85.0";
 
 /// Where they are.
 pub(crate) struct Programs {

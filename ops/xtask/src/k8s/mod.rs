@@ -41,7 +41,7 @@ use std::{
 /// The database of the run.
 const DATABASE: &str = "gavel";
 /// Longer than anything takes here.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Run ops/k8s on a real control plane with the real KEDA (needs root and Go; builds both once).
 #[derive(Args)]
@@ -93,9 +93,10 @@ impl K8s {
 /// A cluster with servers beside it.
 struct Run {
     kubectl: Kubectl,
-    servers: Processes,
-    plane: Plane,
+    // Ended in this order.
     node: Node,
+    plane: Plane,
+    servers: Processes,
     bins: PathBuf,
 }
 

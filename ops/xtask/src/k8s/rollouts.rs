@@ -121,16 +121,28 @@ impl Run {
             ensure!(failed.contains("its pods of before go on"), "{failed}");
             ensure!(self.number("bid-worker", "/status/readyReplicas")? >= 1, "the workers of before are gone");
             ensure!(self.number("bid-service", "/status/readyReplicas")? == 2, "the services of before are gone");
-            let services = self.kubectl.get(&["deployment", "bid-service", "--namespace", NAMESPACE])?;
-            let image = services.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
-            ensure!(image == Some("gavel:two"), "services were touched: {image:?}");
-            run_quietly(&mut self.deploy("two", &[]))?;
-            let revisions = run_quietly(&mut self.deploy("two", &["--back"]))?;
-            let services = self.kubectl.get(&["deployment", "bid-service", "--namespace", NAMESPACE])?;
-            let image = services.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
-            ensure!(image == Some("gavel:one"), "--back leads to the version before: {image:?}; {revisions}");
-            Ok("the deploy stopped at the workers, all pods of before ready; and back to the version before".to_owned())
+            ensure!(self.image("bid-service")? == "gavel:two", "services were touched");
+            run_quietly(&mut self.deploy("broken", &["--back"]))?;
+            self.runs("gavel:two")?;
+            run_quietly(&mut self.deploy("two", &["--back"]))?;
+            self.runs("gavel:one")?;
+            Ok("the deploy stopped at the workers, all pods of before ready; back to them, and to the version before"
+                .to_owned())
         })
+    }
+
+    fn image(&self, deployment: &str) -> anyhow::Result<String> {
+        let found = self.kubectl.get(&["deployment", deployment, "--namespace", NAMESPACE])?;
+        let image = found.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
+        Ok(image.context("an image")?.to_owned())
+    }
+
+    fn runs(&self, image: &str) -> anyhow::Result<()> {
+        for deployment in ["bid-service", "bid-worker", "backfills"] {
+            let found = self.image(deployment)?;
+            ensure!(found == image, "{deployment} runs {found} and not {image}");
+        }
+        Ok(())
     }
 
     pub(super) fn keep_within_bounds(&self) -> anyhow::Result<()> {

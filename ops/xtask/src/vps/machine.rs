@@ -34,10 +34,13 @@ const NAME: &str = "gavelvps";
 /// This machine's, and the VPS's.
 pub(super) const HERE: &str = "10.78.0.1";
 pub(super) const THERE: &str = "10.78.0.2";
+/// systemd-nspawn's exit code when the machine was rebooted.
+const WANTS_TO_BOOT: i32 = 133;
 const BOOTS_WITHIN: Duration = Duration::from_mins(2);
 
 pub(super) struct Machine {
     nspawn: Child,
+    base: PathBuf,
     dir: PathBuf,
 }
 
@@ -65,16 +68,8 @@ impl Machine {
             "/usr/lib/systemd/system/systemd-networkd.service",
             wants.join("systemd-networkd.service"),
         )?;
-        // Its own control groups, which this machine may have in another version; limits are not enforced there.
-        let script = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
-            mount -t overlay overlay -o lowerdir=$1,upperdir=$2/upper,workdir=$2/work $2/root
-            exec systemd-nspawn --quiet --directory $2/root --machine $3 --boot --register=no --keep-unit \
-              --network-veth --link-journal=no --resolv-conf=off --console=passive";
-        let log = File::create(dir.join("console"))?;
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh"]).arg(base).arg(&dir).arg(NAME);
-        let nspawn = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut machine = Self { nspawn, dir };
+        let nspawn = start(&base, &dir)?;
+        let mut machine = Self { nspawn, base, dir };
         machine.wait()?;
         step.done("booted");
         Ok(machine)
@@ -121,9 +116,14 @@ impl Machine {
         self.run(look).unwrap_or_default()
     }
 
-    /// The process that is its first: another one after each boot.
-    pub(super) fn leader(&self) -> anyhow::Result<u32> {
-        leader(self.nspawn.id())
+    /// Until it has gone down, as it was asked to, and is up again.
+    pub(super) fn comes_back(&mut self) -> anyhow::Result<()> {
+        let status = self.nspawn.wait()?;
+        if status.code() != Some(WANTS_TO_BOOT) {
+            bail!("it has ended and does not want to boot: {status}");
+        }
+        self.nspawn = start(&self.base, &self.dir)?;
+        self.wait()
     }
 }
 
@@ -135,6 +135,18 @@ impl Drop for Machine {
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
     }
+}
+
+/// With control groups of its own, which this machine may have in another version; limits are not enforced there.
+fn start(base: &Path, dir: &Path) -> anyhow::Result<Child> {
+    let script = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
+        mount -t overlay overlay -o lowerdir=$1,upperdir=$2/upper,workdir=$2/work $2/root
+        exec systemd-nspawn --quiet --directory $2/root --machine $3 --boot --register=no --keep-unit \
+          --network-veth --link-journal=no --resolv-conf=off --console=passive";
+    let log = File::create(dir.join("console"))?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh"]).arg(base).arg(dir).arg(NAME);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map_err(Into::into)
 }
 
 /// systemd-nspawn's child.

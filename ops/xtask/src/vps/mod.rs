@@ -347,13 +347,9 @@ impl Run {
 
     fn reboot(&mut self) -> anyhow::Result<()> {
         let step = Step::begin("rebooting");
-        let (before, began) = (self.machine.leader()?, Instant::now());
+        let began = Instant::now();
         let _ = self.machine.run("systemctl reboot");
-        while self.machine.leader().is_ok_and(|leader| leader == before) {
-            must!(began.elapsed() < Duration::from_mins(2), "it does not go down");
-            thread::sleep(Duration::from_millis(200));
-        }
-        self.machine.wait()?;
+        self.machine.comes_back()?;
         let public = self.public()?;
         while public.call("ItemService/ListItems", "", &json!({})).is_err() {
             must!(began.elapsed() < Duration::from_mins(3), "it does not come back");
