@@ -36,6 +36,6 @@ pub async fn rebuild(conn: &mut PgConnection, who: (&str, &str)) -> anyhow::Resu
     let events = sql::take_for_heard(conn, ApplyUserStats::SPEC.name).await?;
     let rebuilt = Rebuilt { users, differed, events };
     sql::note(conn, who, &json!({ "users": users, "differed": differed, "events": events })).await?;
-    sqlx::query("COMMIT").execute(conn).await?;
+    sql::end_rebuild(conn).await?;
     Ok(rebuilt)
 }

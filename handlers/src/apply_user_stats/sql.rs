@@ -124,6 +124,11 @@ pub(super) async fn begin_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
+/// Lets it stay.
+pub(super) async fn end_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("COMMIT").execute(conn).await.map(drop)
+}
+
 /// Receipts of everything that the items and the ledger of bids say: that a user is counted for an item, and each sale.
 pub(super) async fn receive_everything(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(

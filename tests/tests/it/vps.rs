@@ -93,3 +93,11 @@ fn its_scripts_refuse_what_they_do_not_know() {
         );
     }
 }
+
+#[test]
+fn its_scripts_can_be_read_to_their_end() {
+    for script in ["install", "deploy", "restore", "drill", "renewed", "../k8s/deploy"] {
+        let read = Command::new("bash").arg("-n").arg(vps().join(script)).output().expect("bash");
+        assert!(read.status.success(), "{script}: {}", String::from_utf8_lossy(&read.stderr));
+    }
+}

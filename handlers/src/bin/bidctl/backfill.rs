@@ -84,7 +84,7 @@ struct Tuning {
     /// Wait while the p99 of bids is above this, in milliseconds [250]
     #[arg(long, value_name = "MS")]
     p99_limit_ms: Option<i32>,
-    /// Slow down while the p99 of bids is above this many times what it is without the backfill [1.25]
+    /// Slow down while the p99 of bids is above this many times what it is without the backfill, 0 for never [1.25]
     #[arg(long, value_name = "X")]
     p99_ratio: Option<f32>,
     /// Wait while the server writes more log than this, in bytes a second [134217728]

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Auctions that end at once, in each of so many rounds.
-const AUCTIONS: u32 = 1_500;
+const AUCTIONS: u32 = 1_000;
 const ROUNDS: u32 = 12;
 /// The database is away for so long: longer than KEDA's interval.
 const OUTAGE: Duration = Duration::from_secs(20);

@@ -361,16 +361,3 @@ impl Run {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn its_scripts_are_scripts() {
-        let dir = crate::root().join("ops/vps");
-        for script in ["install", "deploy", "restore", "drill"] {
-            crate::progress::run_quietly(std::process::Command::new("bash").arg("-n").arg(dir.join(script))).unwrap();
-        }
-        let renewed = dir.join("renewed");
-        crate::progress::run_quietly(std::process::Command::new("sh").arg("-n").arg(renewed)).unwrap();
-    }
-}

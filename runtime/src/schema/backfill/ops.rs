@@ -54,8 +54,8 @@ impl Tuning {
         if self.p99_limit_ms.is_some_and(|ms| !(1..=60_000).contains(&ms)) {
             return wrong("p99_limit_ms", "1 to 60000");
         }
-        if self.p99_ratio.is_some_and(|ratio| !(1.0..=100.0).contains(&ratio)) {
-            return wrong("p99_ratio", "1 to 100");
+        if self.p99_ratio.is_some_and(|ratio| ratio != 0.0 && !(1.0..=100.0).contains(&ratio)) {
+            return wrong("p99_ratio", "1 to 100, or 0 for however slow they become");
         }
         if self.wal_limit_bytes_s.is_some_and(|bytes| bytes < 1 << 20) {
             return wrong("wal_limit_bytes_s", "from 1048576");

@@ -37,6 +37,11 @@ const LEAST_CHUNK: Duration = Duration::from_millis(10);
 
 /// Sets the pace by the p99 of protected calls; false where it must stand still for now.
 pub(super) fn set(plan: &mut Plan, p99_ms: Option<f64>, now: DateTime<Utc>) -> bool {
+    if plan.p99_ratio == 0.0 {
+        // However slow they become: other limits hold.
+        (plan.pace, plan.still_since) = (1.0, None);
+        return true;
+    }
     let is_due = plan.paced_at.is_none_or(|at| now - at >= SET_EVERY);
     let Some(p99) = p99_ms else {
         // Hardly anybody is there to be slowed. Where some come and go, it must not be all or nothing.

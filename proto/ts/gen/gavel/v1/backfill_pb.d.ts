@@ -234,7 +234,7 @@ export declare type BackfillTuning = Message<"gavel.v1.BackfillTuning"> & {
   lagLimitMs?: number | undefined;
 
   /**
-   * It slows down while the p99 of bids is above this many times what it is without it: 1 to 100.
+   * It slows down while the p99 of bids is above this many times what it is without it: 1 to 100, or 0 for never.
    *
    * @generated from field: optional float p99_ratio = 7;
    */
