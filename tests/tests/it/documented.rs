@@ -206,3 +206,20 @@ fn the_handler_in_the_readme_is_one_of_the_auctions() {
         assert!(own.contains(&line), "it has no line {line:?}");
     }
 }
+
+/// What the page says of capacity was measured, and by the last run that was kept.
+#[test]
+fn the_figures_of_capacity_are_those_that_were_measured() {
+    let read = |name: &str| fs::read_to_string(root().join("docs").join(name)).expect("the page");
+    let (capacity, nightly) = (read("capacity.md"), read("nightly.md"));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let measured: Vec<_> = nightly.lines().filter(|line| line.starts_with("| ")).map(cells).collect();
+    let (_, table) = capacity.split_once("| as measured by |\n").expect("the table");
+    let quoted: Vec<_> = table.lines().skip(1).take_while(|line| line.starts_with("| ")).map(cells).collect();
+    assert!(quoted.len() > 8, "{quoted:?}");
+    for row in quoted {
+        let [_, figure, by] = &row[..] else { panic!("three columns: {row:?}") };
+        let found = measured.iter().find(|measured| measured[0] == *by).unwrap_or_else(|| panic!("nothing measures {by}"));
+        assert_eq!(*figure, format!("{} {}", found[1], found[2]), "{by}");
+    }
+}
