@@ -129,11 +129,20 @@ pub(super) async fn end_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::Err
     sqlx::query("COMMIT").execute(conn).await.map(drop)
 }
 
-/// Receipts of everything that the items and the ledger of bids say: that a user is counted for an item, and each sale.
+/// Receipts of everything that the items and the ledger of bids say, and of nothing else: that a user is counted for an
+/// item, and each sale.
 pub(super) async fn receive_everything(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO user_items AS u (user_id, item_id, is_counted) SELECT DISTINCT bidder_id, item_id, true FROM bids
          ON CONFLICT (user_id, item_id) DO UPDATE SET is_counted = true WHERE NOT u.is_counted"
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM spend_ledger s WHERE NOT EXISTS (
+           SELECT FROM items i
+           WHERE i.item_id = s.item_id AND i.closed_at IS NOT NULL AND i.cancel_reason IS NULL
+             AND i.leader_id = s.user_id AND i.currency = s.currency AND i.price_minor = s.amount_minor)"
     )
     .execute(&mut *conn)
     .await?;

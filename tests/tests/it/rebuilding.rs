@@ -41,10 +41,14 @@ async fn they_are_what_the_ledger_says_and_what_is_on_its_way_counts_once() {
     // Nobody hears of these for now.
     bob.bid(&lamp, 1_000).await.expect("taken");
     alice.bid(&lamp, 2_000).await.expect("taken");
-    // Bugs of four kinds: counted too often, not at all, for somebody who never bid, and a receipt that is gone.
+    // Bugs of many kinds: counted too often, not at all, for somebody who never bid; a sale written down wrongly, one that
+    // never was, and receipts that are gone.
     for bug in [
         "UPDATE user_stats SET bids_placed = 77, total_spent_minor = total_spent_minor * 2 WHERE user_id = 'alice'",
         "INSERT INTO user_stats (user_id, currency, items_won) VALUES ('nobody', 'EUR', 3)",
+        "UPDATE spend_ledger SET amount_minor = 5",
+        "INSERT INTO spend_ledger (item_id, user_id, currency, amount_minor) SELECT item_id, 'bob', 'EUR', 7 FROM items
+         WHERE closed_at IS NULL",
         "DELETE FROM inbox",
         "DELETE FROM user_items",
     ] {

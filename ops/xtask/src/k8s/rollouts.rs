@@ -126,6 +126,9 @@ impl Run {
             self.runs("gavel:two")?;
             run_quietly(&mut self.deploy("two", &["--back"]))?;
             self.runs("gavel:one")?;
+            // What a way back has set is no obstacle to the next deploy.
+            run_quietly(&mut self.deploy("two", &[]))?;
+            self.runs("gavel:two")?;
             Ok("the deploy stopped at the workers, all pods of before ready; back to them, and to the version before"
                 .to_owned())
         })
