@@ -23,6 +23,14 @@ fn statements() -> BTreeMap<String, usize> {
 /// What only statements have that are run while both forms of something are there.
 const ONLY_WHILE_EXPANDED: [&str; 1] = ["coalesce(max_amount_minor, amount_minor)"];
 
+/// What only a rebuild has, which reads everything while nobody works, once.
+const REBUILDING: [&str; 4] = [
+    "SELECT DISTINCT bidder_id, item_id, true FROM bids",
+    "DELETE FROM spend_ledger",
+    "SELECT item_id, leader_id, currency, price_minor FROM items",
+    "SELECT $1, event_id FROM outbox",
+];
+
 #[tokio::test]
 async fn every_statement_is_understood_by_the_schemas_on_which_it_is_run() {
     let (expanded, over) = (System::expanded().await, System::new().await);
@@ -45,8 +53,15 @@ async fn no_statement_has_to_read_a_large_table_whole() {
     let mut conn = system.db.acquire().await.expect("a connection");
     // Where it has any other way, the planner does not read the table.
     conn.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan").await.expect("set");
-    let statements = statements();
+    let mut statements = statements();
     assert!(statements.len() > 80, "there are {} statements", statements.len());
+    let count = statements.len();
+    statements.retain(|statement, _| !REBUILDING.iter().any(|own| statement.contains(own)));
+    assert_eq!(
+        count - statements.len(),
+        REBUILDING.len(),
+        "each of a rebuild's is there, and nothing else is left out"
+    );
     let mut wrong = Vec::new();
     for (statement, parameters) in statements {
         let arguments = vec!["NULL"; parameters].join(", ");
