@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use gavel_gateway::{Gateway, Kind, Limits, Upstream};
 use gavel_runtime::tls;
 use h2::client::SendRequest;
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, ClientBuilder};
 use std::{
     fs,
     net::{Ipv6Addr, SocketAddr},
@@ -62,17 +62,18 @@ impl RunningGateway {
 
     /// A client that trusts it.
     pub fn client(&self) -> Client {
-        let pem = fs::read(&self.certificate).expect("a certificate");
-        let trusted = Certificate::from_pem(&pem).expect("a certificate");
-        Client::builder().add_root_certificate(trusted).build().expect("a client")
+        self.trusting().build().expect("a client")
     }
 
     /// The same, over IPv6.
     pub fn client_over_ipv6(&self) -> Client {
-        let pem = fs::read(&self.certificate).expect("a certificate");
-        let trusted = Certificate::from_pem(&pem).expect("a certificate");
         let to = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-        Client::builder().add_root_certificate(trusted).resolve("localhost", to).build().expect("a client")
+        self.trusting().resolve("localhost", to).build().expect("a client")
+    }
+
+    fn trusting(&self) -> ClientBuilder {
+        let pem = fs::read(&self.certificate).expect("a certificate");
+        Client::builder().add_root_certificate(Certificate::from_pem(&pem).expect("a certificate"))
     }
 
     /// What it answers to somebody who comes without TLS.

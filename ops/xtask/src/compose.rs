@@ -1,7 +1,7 @@
 //! docker-compose.yml as a user brings it up: built into one image, bid through, a worker killed, workers scaled.
 use crate::{
-    images,
-    install::{BINUTILS, DOCKER, OPENSSL, ensure},
+    dist, images,
+    install::{DOCKER, OPENSSL, ensure},
     progress::{Step, run_quietly, wait_until},
     test::build,
 };
@@ -27,7 +27,7 @@ const UP_WITHIN: Duration = Duration::from_mins(3);
 
 /// Builds the image from this checkout's programs, brings docker-compose.yml up, uses it, and takes it down again.
 pub(crate) fn run() -> anyhow::Result<()> {
-    ensure(&[DOCKER, BINUTILS])?;
+    ensure(&[DOCKER])?;
     images::ensure()?;
     let bins = build(&["--package", "gavel", "--bins"], false)?;
     let (program, image) = (program()?, build_image(&bins)?);
@@ -57,8 +57,8 @@ fn certificate(dir: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
 /// One image of the programs that tests are built with, without what only a debugger reads.
 fn build_image(bins: &Path) -> anyhow::Result<&'static str> {
     let step = Step::begin("building the image");
-    let (root, dist) = (crate::root(), crate::root().join("target/dist"));
-    run_quietly(Command::new(root.join("ops/dist.sh")).arg(bins).arg(&dist))?;
+    let root = crate::root();
+    dist::strip(bins, &root.join("target/dist"))?;
     let mut docker = Command::new("docker");
     docker.args(["build", "--network", "host", "--target", "prebuilt", "--tag", IMAGE]);
     docker.arg("--build-arg").arg(format!("RUNTIME_IMAGE={}", images::base()?));

@@ -100,15 +100,12 @@ struct Tools {
 impl Tools {
     fn install() -> anyhow::Result<Self> {
         let step = Step::begin("building the suites (once)");
-        let module = format!("{CONNECT}@{CONNECT_VERSION}");
-        let found = run_quietly(Command::new("go").args(["mod", "download", "-json", &module]))?;
-        let found: serde_json::Value = serde_json::from_str(&found)?;
         let tools = Self {
             connect: go::install(&format!("{CONNECT}/cmd/connectconformance@{CONNECT_VERSION}"))?,
             h2spec: go::install(H2SPEC)?,
             interop: go::install(INTEROP)?,
             grpcurl: go::install(GRPCURL)?,
-            contracts: Path::new(found["Dir"].as_str().context("the module has a directory")?).join("proto"),
+            contracts: go::module_dir(&format!("{CONNECT}@{CONNECT_VERSION}"))?.join("proto"),
         };
         step.done("suites built");
         Ok(tools)

@@ -30,6 +30,14 @@ pub(crate) fn install(module: &str) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// Where Go keeps a module, MODULE@VERSION, which is downloaded where it is not there yet.
+pub(crate) fn module_dir(module: &str) -> anyhow::Result<PathBuf> {
+    let mut go = Command::new("go");
+    let said = run_quietly(go.args(["mod", "download", "-json", module]).current_dir(std::env::temp_dir()))?;
+    let said: serde_json::Value = serde_json::from_str(&said)?;
+    Ok(PathBuf::from(said["Dir"].as_str().with_context(|| format!("{module} has no directory"))?))
+}
+
 /// A program of this checkout.
 pub(crate) fn build(name: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     let program = bin().join(name);

@@ -3,9 +3,8 @@ use crate::{output::Output, settings::Settings, why};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use gavel::apply_user_stats::{ApplyUserStats, rebuild::rebuild};
-use gavel_runtime::{diagnose, host, message::TxBatchHandler, schema};
+use gavel_runtime::{diagnose, message::TxBatchHandler, schema};
 use serde_json::json;
-use std::env;
 
 /// Programs that count.
 const COUNTING: [&str; 1] = ["bid-worker"];
@@ -37,8 +36,7 @@ impl Rebuild {
                  queue where they are of a time that was taken back"
             );
         }
-        let by = format!("{}@{}", env::var("USER").unwrap_or_else(|_| "somebody".to_owned()), host::name());
-        let rebuilt = rebuild(&mut conn, (&by, reason)).await?;
+        let rebuilt = rebuild(&mut conn, (&why::here(), reason)).await?;
         let record = json!({ "users": rebuilt.users, "differed": rebuilt.differed, "events": rebuilt.events });
         let rows = [
             ("users", rebuilt.users.to_string()),

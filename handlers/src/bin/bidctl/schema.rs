@@ -14,12 +14,10 @@ use clap::{Args, Subcommand};
 use gavel::schema::{PROGRAMS, SOURCES};
 use gavel_runtime::{
     changes::{History, Phase},
-    host,
     schema::{self, Asked, Guard, Outcome, Status, Transition},
 };
 use secrecy::SecretString;
 use serde_json::json;
-use std::env;
 
 #[derive(Subcommand)]
 pub(crate) enum Schema {
@@ -114,7 +112,7 @@ fn as_row(status: &Status) -> Vec<String> {
 impl Step {
     async fn run(&self, transition: Transition, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let history = History::read(SOURCES)?;
-        let by = format!("{}@{}", env::var("USER").unwrap_or_else(|_| "somebody".to_owned()), host::name());
+        let by = why::here();
         let asked = Asked { by: &by, reason: self.reason.as_deref().unwrap_or_default(), dry_run: self.dry_run };
         let (number, known) = (self.change.0, (&history, PROGRAMS));
         let outcome = schema::transition(&database(settings)?, known, number, transition, asked).await?;

@@ -1,5 +1,7 @@
-//! Why an operator does something, for the audit.
+//! Who does something as an operator, and why, for the audit.
 use clap::Args;
+use gavel_runtime::host;
+use std::env;
 
 /// Why something is done.
 #[derive(Args)]
@@ -14,6 +16,11 @@ impl Why {
     pub(crate) fn said(&self) -> String {
         self.reason.clone().unwrap_or_default()
     }
+}
+
+/// Who works on the database itself, where no token says it: the user, on this machine.
+pub(crate) fn here() -> String {
+    format!("{}@{}", env::var("USER").unwrap_or_else(|_| "somebody".to_owned()), host::name())
 }
 
 /// One to 500 characters.

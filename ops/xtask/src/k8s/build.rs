@@ -1,5 +1,8 @@
 //! A real control plane's programs, and KEDA's, built from their Go modules: each version once, into target/tools/k8s.
-use crate::progress::{Step, run_quietly};
+use crate::{
+    go,
+    progress::{Step, run_quietly},
+};
 use anyhow::Context;
 use std::{
     fmt::Write,
@@ -76,7 +79,7 @@ impl Programs {
     fn build_etcd(&self) -> anyhow::Result<()> {
         let dir = self.scratch("etcd")?;
         let module = "go.etcd.io/etcd/server/v3";
-        let published = module_dir(&format!("{module}@{ETCD}"))?;
+        let published = go::module_dir(&format!("{module}@{ETCD}"))?;
         write_module(&dir, &published, &format!("module scratch\n\ngo 1.26.0\n\nrequire {module} {ETCD}\n"))?;
         go_build(&dir, &self.bin("etcd"), "-s -w", &[module])
     }
@@ -84,7 +87,7 @@ impl Programs {
     /// Its module replaces its parts by directories that are not published with it: here by the parts as published.
     fn build_kubernetes(&self, names: &[&str]) -> anyhow::Result<()> {
         let dir = self.scratch("kubernetes")?;
-        let published = module_dir(&format!("k8s.io/kubernetes@{KUBERNETES}"))?;
+        let published = go::module_dir(&format!("k8s.io/kubernetes@{KUBERNETES}"))?;
         let theirs = fs::read_to_string(published.join("go.mod"))?;
         let parts = KUBERNETES.replacen("v1.", "v0.", 1);
         let mut module = "module scratch\n\n".to_owned();
@@ -113,7 +116,7 @@ impl Programs {
     /// As the main module: what it replaces and excludes counts.
     fn build_keda(&self, names: &[&str]) -> anyhow::Result<()> {
         let dir = self.scratch("keda")?;
-        let published = module_dir(&format!("github.com/kedacore/keda/v2@{KEDA}"))?;
+        let published = go::module_dir(&format!("github.com/kedacore/keda/v2@{KEDA}"))?;
         run_quietly(Command::new("cp").arg("--recursive").arg("--no-target-directory").arg(&published).arg(&dir))?;
         run_quietly(Command::new("chmod").args(["--recursive", "u+w"]).arg(&dir))?;
         let version = KEDA.trim_start_matches('v');
@@ -136,7 +139,7 @@ impl Programs {
 /// Files that define the kinds of others which the overlays use.
 pub(super) fn definitions() -> anyhow::Result<Vec<PathBuf>> {
     let of = |module: &str, version: &str, dir: &str| -> anyhow::Result<PathBuf> {
-        Ok(module_dir(&format!("{module}@{version}"))?.join(dir))
+        Ok(go::module_dir(&format!("{module}@{version}"))?.join(dir))
     };
     Ok(vec![
         of("sigs.k8s.io/gateway-api", GATEWAY_API, "config/crd/standard")?,
@@ -153,14 +156,6 @@ fn write_module(dir: &Path, published: &Path, module: &str) -> anyhow::Result<()
     fs::write(dir.join("go.mod"), module)?;
     // Not copied with its rights: it is completed.
     Ok(fs::write(dir.join("go.sum"), fs::read(published.join("go.sum"))?)?)
-}
-
-/// Where Go keeps a module.
-fn module_dir(module: &str) -> anyhow::Result<PathBuf> {
-    let mut go = Command::new("go");
-    let said = run_quietly(go.args(["mod", "download", "-json", module]).current_dir(std::env::temp_dir()))?;
-    let said: serde_json::Value = serde_json::from_str(&said)?;
-    Ok(PathBuf::from(said["Dir"].as_str().with_context(|| format!("{module} has no directory"))?))
 }
 
 fn go_build(dir: &Path, out: &Path, flags: &str, packages: &[&str]) -> anyhow::Result<()> {

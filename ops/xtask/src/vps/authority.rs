@@ -2,8 +2,7 @@
 //! test server, where there is a Go toolchain to build it.
 use super::machine::{HERE, THERE};
 use crate::{go, progress::run_quietly};
-use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -26,9 +25,7 @@ pub(super) struct Authority {
 impl Authority {
     /// Starts it; it finds `host` at the VPS.
     pub(super) fn start(dir: &Path, host: &str) -> anyhow::Result<Self> {
-        let found = run_quietly(Command::new("go").args(["mod", "download", "-json", &format!("{PEBBLE}@{VERSION}")]))?;
-        let found: Value = serde_json::from_str(&found)?;
-        let module = PathBuf::from(found["Dir"].as_str().context("the module has a directory")?);
+        let module = go::module_dir(&format!("{PEBBLE}@{VERSION}"))?;
         let program = go::install(&format!("{PEBBLE}/cmd/pebble@{VERSION}"))?;
         let certificates = module.join("test/certs/localhost");
         let (hosts, config) = (dir.join("hosts"), dir.join("pebble.json"));
