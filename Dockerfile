@@ -2,6 +2,7 @@
 #
 #   docker build -t gavel .                                          builds inside the image
 #   cargo xtask dist && docker build -t gavel --target prebuilt .    takes target/dist as it is
+# Both by a digest, where nothing may change beneath you: --build-arg RUNTIME_IMAGE=debian:trixie-slim@sha256:…
 ARG BUILD_IMAGE=rust:1.95-trixie
 ARG RUNTIME_IMAGE=debian:trixie-slim
 
@@ -26,11 +27,25 @@ CMD ["/bin/bid-service"]
 FROM runtime AS prebuilt
 COPY target/dist/bid-service target/dist/bid-worker target/dist/bidctl /bin/
 
-FROM ${BUILD_IMAGE} AS build
+FROM ${BUILD_IMAGE} AS tools
 RUN apt-get update && apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev
+# Writes into each program which crates it is made of: `cargo audit bin`, Trivy and Syft read it from there.
+RUN cargo install cargo-auditable --version 0.7.2 --locked
 WORKDIR /src
+
+FROM tools AS manifests
 COPY . .
-RUN cargo build --release --locked --package gavel --bins && ops/dist.sh target/release /dist
+RUN ops/manifests.sh
+
+# First what others wrote, in a layer that stays as long as the manifests do. Sources are as old as their checkout, and
+# cargo would take what it built without them for newer.
+FROM tools AS build
+COPY --from=manifests /src .
+RUN cargo auditable build --release --locked --package gavel --lib
+COPY . .
+RUN find . -name '*.rs' -exec touch {} + \
+ && cargo auditable build --release --locked --package gavel --bins \
+ && ops/dist.sh target/release /dist
 
 FROM runtime
 COPY --from=build /dist/bid-service /dist/bid-worker /dist/bidctl /bin/

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod api;
 pub mod broker;
+pub mod collector;
 pub mod encrypted;
 pub mod eventually;
 pub mod evolving;
@@ -18,6 +19,7 @@ pub mod system;
 pub mod wire;
 
 pub use api::{Api, Failure, settle};
+pub use collector::Collector;
 pub use eventually::eventually;
 pub use gateway::RunningGateway;
 pub use process::Process;

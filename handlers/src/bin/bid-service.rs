@@ -22,6 +22,8 @@ const HELP: &str = "\
 Configuration comes from the environment. Secrets may come from files: NAME_FILE instead of NAME.
 
   DATABASE_URL            postgres://user:password@host/gavel            required
+  GAVEL_READ_URL          the same of a standby: lists and statistics are read there  none
+  GAVEL_READ_STALENESS_MS  not while what it shows may be older          2000
   AMQP_URL                amqp://user:password@host/vhost                required
   REDIS_URL               redis://host                                   required
   GAVEL_BACKEND_CACERT    a file, PEM: authorities behind amqps and rediss
@@ -61,6 +63,9 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_LEASE_MS          a transaction that is idle for so long is ended  15000
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before closing      0
+  OTEL_EXPORTER_OTLP_ENDPOINT  traces go there, OTLP over HTTP           none
+  OTEL_EXPORTER_OTLP_HEADERS  are sent along: name=value,…
+  OTEL_TRACES_SAMPLER_ARG the share of traces that is kept, 0 to 1       1
   RUST_LOG                what is logged, such as info or warn,gavel=debug
 
 It refuses to start against a schema older than it needs: run `bidctl migrate` first. The broker and the cache may be

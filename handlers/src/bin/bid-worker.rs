@@ -44,6 +44,9 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before stopping     0
+  OTEL_EXPORTER_OTLP_ENDPOINT  traces go there, OTLP over HTTP           none
+  OTEL_EXPORTER_OTLP_HEADERS  are sent along: name=value,…
+  OTEL_TRACES_SAMPLER_ARG the share of traces that is kept, 0 to 1       1
   RUST_LOG                what is logged, such as info or warn,gavel=debug
 
 Examples:

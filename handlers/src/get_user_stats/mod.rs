@@ -18,7 +18,8 @@ use gavel_runtime::{
 pub struct GetUserStats;
 
 impl rpc::IoHandler for GetUserStats {
-    const SPEC: &'static Spec = &Spec::new("get_user_stats", Trigger::Rpc("gavel.v1.UserService/GetUserStats"));
+    const SPEC: &'static Spec =
+        &Spec::new("get_user_stats", Trigger::Rpc("gavel.v1.UserService/GetUserStats")).may_lag();
     const ACCESS: Access = Access::Authenticated;
     type Request = v1::GetUserStatsRequest;
     type Query = UserId;

@@ -25,7 +25,7 @@ pub struct Query {
 }
 
 impl rpc::IoHandler for ListBids {
-    const SPEC: &'static Spec = &Spec::new("list_bids", Trigger::Rpc("gavel.v1.BidService/ListBids"));
+    const SPEC: &'static Spec = &Spec::new("list_bids", Trigger::Rpc("gavel.v1.BidService/ListBids")).may_lag();
     const ACCESS: Access = Access::Public;
     type Request = v1::ListBidsRequest;
     type Query = Query;

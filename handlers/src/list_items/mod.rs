@@ -37,7 +37,7 @@ enum From {
 const FIRST: PageKey = PageKey { at: DateTime::UNIX_EPOCH, id: Uuid::nil() };
 
 impl rpc::IoHandler for ListItems {
-    const SPEC: &'static Spec = &Spec::new("list_items", Trigger::Rpc("gavel.v1.ItemService/ListItems"));
+    const SPEC: &'static Spec = &Spec::new("list_items", Trigger::Rpc("gavel.v1.ItemService/ListItems")).may_lag();
     const ACCESS: Access = Access::Public;
     type Request = v1::ListItemsRequest;
     type Query = Query;

@@ -30,7 +30,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     ensure(&[DOCKER])?;
     images::ensure()?;
     let bins = build(&["--package", "gavel", "--bins"], false)?;
-    let (program, image) = (program()?, build_image(&bins)?);
+    tried_with(build_image(&bins)?, &bins)
+}
+
+/// Brings up that image, both ways; `bins` has a client's program.
+pub(crate) fn tried_with(image: &'static str, bins: &Path) -> anyhow::Result<()> {
+    let program = program()?;
     let dir = std::env::temp_dir().join(format!("gavel-compose-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let certificate = certificate(&dir)?;
@@ -39,7 +44,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for_development.try_out(Compose::tried)?;
     let files = &["docker-compose.yml", "ops/compose/production.yml"];
     let in_production = Compose { program, image, files, certificate: Some(certificate) };
-    in_production.try_out(|compose| compose.tried_through_the_gateway(&bins))?;
+    in_production.try_out(|compose| compose.tried_through_the_gateway(bins))?;
     std::fs::remove_dir_all(dir).map_err(Into::into)
 }
 

@@ -102,6 +102,33 @@ pub(crate) fn base() -> anyhow::Result<&'static str> {
     Ok(BASE)
 }
 
+/// The image that programs are built in: the Dockerfile's own where it can be pulled, or this machine's toolchain.
+#[cfg(feature = "containers")]
+pub(crate) fn rust() -> anyhow::Result<String> {
+    const STAND_IN: &str = "gavel-rust:trixie";
+    let wanted = image("GAVEL_BUILD_IMAGE", "rust:1.95-trixie");
+    if is_there(&wanted) || pulled(&wanted) {
+        return Ok(wanted);
+    }
+    let step = Step::begin(format!("building {STAND_IN} (ops/images/rust)"));
+    let context = crate::root().join("target/image-rust");
+    let _ = fs::remove_dir_all(&context);
+    fs::create_dir_all(context.join("toolchain"))?;
+    let sysroot = run_quietly(Command::new("rustc").args(["--print", "sysroot"]))?;
+    for part in ["bin", "lib"] {
+        let from = std::path::Path::new(sysroot.trim()).join(part);
+        run_quietly(Command::new("cp").arg("--recursive").arg(from).arg(context.join("toolchain")))?;
+    }
+    fs::copy("/etc/ssl/certs/ca-certificates.crt", context.join("ca-certificates.crt"))?;
+    let file = crate::root().join("ops/images/rust/Dockerfile");
+    let mut docker = Command::new("docker");
+    docker.args(["build", "--network", "host", "--tag", STAND_IN, "--file"]).arg(file).arg(&context);
+    run_quietly(docker.env("DOCKER_BUILDKIT", "0"))?;
+    fs::remove_dir_all(context)?;
+    step.done(format!("{STAND_IN} built"));
+    Ok(STAND_IN.to_owned())
+}
+
 /// A minimal Debian, as a Docker image.
 fn make_base() -> anyhow::Result<()> {
     install(&[DEBOOTSTRAP])?;

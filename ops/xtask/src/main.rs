@@ -10,6 +10,8 @@ mod dashboard;
 mod dist;
 mod fuzz;
 mod go;
+#[cfg(feature = "containers")]
+mod image;
 mod images;
 mod install;
 mod interop;
@@ -54,6 +56,8 @@ enum Command {
     Rehearse(rehearse::Rehearse),
     /// Build the image and bring docker-compose.yml up, bid through it, kill and scale workers, and take it down
     Compose,
+    /// Build all of the Dockerfile, look at what came of it, and run docker-compose.yml from it
+    Image,
     /// ops/k8s on a real control plane, where there is a Go toolchain
     K8s(k8s::K8s),
     /// ops/vps on a Debian of its own: installed, rolled over, restored, rebooted
@@ -103,6 +107,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
         Command::Compose => compose(),
+        Command::Image => image(),
         Command::K8s(k8s) => k8s.run(),
         Command::Vps => vps::run(),
         Command::Conformance => conformance::run(),
@@ -125,6 +130,16 @@ fn compose() -> anyhow::Result<()> {
 #[cfg(not(feature = "containers"))]
 fn compose() -> anyhow::Result<()> {
     test::with_containers(&["compose"])
+}
+
+#[cfg(feature = "containers")]
+fn image() -> anyhow::Result<()> {
+    image::run()
+}
+
+#[cfg(not(feature = "containers"))]
+fn image() -> anyhow::Result<()> {
+    test::with_containers(&["image"])
 }
 
 /// The checkout this belongs to.

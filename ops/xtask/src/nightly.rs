@@ -13,6 +13,7 @@ const FUZZ_FOR_S: &str = "600";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Part {
     Conformance,
+    Image,
     K8s,
     Vps,
     Rehearsal,
@@ -40,6 +41,7 @@ impl Part {
         let name = self.name();
         let words = match self {
             Self::Conformance => vec!["conformance"],
+            Self::Image => vec!["image"],
             Self::K8s => vec!["k8s"],
             Self::Vps => vec!["vps"],
             Self::Rehearsal => vec!["rehearse"],

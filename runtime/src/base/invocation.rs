@@ -22,10 +22,14 @@ pub struct Invocation {
     pub correlation_id: String,
     /// `00-<trace id>-<span id>-<flags>`; this run's own span id.
     pub traceparent: String,
+    /// The span that this run was begun for; none where a trace begins with it.
+    pub parent_span: Option<u64>,
     /// Who calls; none for jobs, messages and schedules, and for anonymous reads.
     pub caller: Option<Caller>,
     /// The call that it answers, for handlers that ask for it.
     pub call: Option<Arc<Call>>,
+    /// When it was asked for.
+    pub begun: Instant,
     /// When this run must be over.
     pub deadline: Instant,
     /// Tripped when whoever wanted this run does not want it any more: a job that was cancelled.
@@ -35,12 +39,15 @@ pub struct Invocation {
 impl Invocation {
     /// Continues what the given ids say, or starts anew where they are absent or malformed.
     pub fn continuing(correlation_id: Option<&str>, traceparent: Option<&str>, timeout: Duration) -> Self {
+        let (parent, begun) = (traceparent.filter(|parent| is_traceparent(parent)), Instant::now());
         Self {
             correlation_id: correlation_id_or_new(correlation_id),
-            traceparent: child_of(traceparent),
+            traceparent: child_of(parent),
+            parent_span: parent.and_then(|parent| u64::from_str_radix(&parent[36..52], 16).ok()),
             caller: None,
             call: None,
-            deadline: Instant::now() + timeout,
+            begun,
+            deadline: begun + timeout,
             cancelled: CancellationToken::new(),
         }
     }
@@ -88,10 +95,10 @@ fn new_correlation_id() -> String {
     ids::random().hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]).to_owned()
 }
 
-/// A new span in the parent's trace, or in a new trace.
-fn child_of(parent: Option<&str>) -> String {
+/// A new span in the trace of a well-formed parent, or in a new trace.
+pub(crate) fn child_of(parent: Option<&str>) -> String {
     let (mut trace, mut span) = ([0; Simple::LENGTH], [0; Simple::LENGTH]);
-    let (trace, flags) = match parent.filter(|parent| is_traceparent(parent)) {
+    let (trace, flags) = match parent {
         Some(parent) => (&parent[3..35], &parent[53..55]),
         None => (&*ids::random().simple().encode_lower(&mut trace), "01"),
     };
@@ -99,7 +106,7 @@ fn child_of(parent: Option<&str>) -> String {
     ["00-", trace, "-", span, "-", flags].concat()
 }
 
-fn is_traceparent(text: &str) -> bool {
+pub(crate) fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let zero = |part: &str| part.bytes().all(|b| b == b'0');
     let parts: Vec<&str> = text.split('-').collect();
@@ -119,6 +126,7 @@ mod tests {
         let run = Invocation::continuing(Some("abc-1"), Some(PARENT), Duration::from_secs(1));
         assert_eq!(run.correlation_id, "abc-1");
         assert_eq!(run.trace_id(), &PARENT[3..35]);
+        assert_eq!(run.parent_span, Some(0x00f0_67aa_0ba9_02b7));
         assert_ne!(run.traceparent, PARENT);
         assert!(is_traceparent(&run.traceparent));
     }
@@ -130,6 +138,7 @@ mod tests {
             let run = Invocation::continuing(Some(bad), Some("00-0-0-0"), Duration::ZERO);
             assert_ne!(run.correlation_id, bad);
             assert!(is_correlation_id(&run.correlation_id) && is_traceparent(&run.traceparent));
+            assert_eq!(run.parent_span, None);
         }
         assert!(!is_traceparent(&PARENT.to_uppercase()));
     }

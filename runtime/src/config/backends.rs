@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Backends {
     /// PostgreSQL: the truth.
     pub database_url: SecretString,
+    /// A standby of it, for reads that may be some moments old.
+    pub standby: Option<Standby>,
     /// RabbitMQ: what happened.
     pub amqp_url: SecretString,
     /// Redis: what people look at.
@@ -51,6 +53,25 @@ impl PoolSizes {
     }
 }
 
+/// A standby of PostgreSQL.
+#[derive(Debug, Clone)]
+pub struct Standby {
+    /// Where, one host or several.
+    pub url: SecretString,
+    /// Reads go to the primary while what it shows may be older.
+    pub bound: Duration,
+}
+
+impl Standby {
+    /// `GAVEL_READ_URL`, `GAVEL_READ_STALENESS_MS`.
+    fn from_env(env: &mut Env) -> Option<Self> {
+        let bound = env.millis("GAVEL_READ_STALENESS_MS", 2_000, (200, 600_000));
+        let is_set = ["GAVEL_READ_URL", "GAVEL_READ_URL_FILE"].into_iter().any(|name| env.get(name).is_some());
+        let url = || env.secret_url("GAVEL_READ_URL", &["postgres", "postgresql"], "a standby, for reads");
+        is_set.then(url).map(|url| Self { url, bound })
+    }
+}
+
 /// The way streams are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Streams {
@@ -71,11 +92,12 @@ impl Streams {
 }
 
 impl Backends {
-    /// `DATABASE_URL`, `AMQP_URL`, `REDIS_URL`, `GAVEL_BACKEND_CACERT`, the pools' sizes, the limits, the streams,
+    /// `DATABASE_URL`, `GAVEL_READ_URL`, `GAVEL_READ_STALENESS_MS`, `AMQP_URL`, `REDIS_URL`, `GAVEL_BACKEND_CACERT`, the pools' sizes, the limits, the streams,
     /// `GAVEL_LEASE_MS`, `GAVEL_CACHE_PREFIX`.
     pub fn from_env(env: &mut Env) -> Self {
         Self {
             database_url: env.secret_url("DATABASE_URL", &["postgres", "postgresql"], "PostgreSQL, the ledger"),
+            standby: Standby::from_env(env),
             amqp_url: env.secret_url("AMQP_URL", &["amqp", "amqps"], "RabbitMQ, the events"),
             redis_url: env.secret_url("REDIS_URL", &["redis", "rediss"], "Redis, the read model"),
             authorities: env.optional_file("GAVEL_BACKEND_CACERT"),

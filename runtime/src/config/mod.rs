@@ -6,12 +6,14 @@ mod env;
 mod limits;
 mod process;
 mod tokens;
+mod traces;
 
-pub use backends::{Backends, PoolSizes, Streams};
+pub use backends::{Backends, PoolSizes, Standby, Streams};
 pub use env::Env;
 pub use limits::AdmissionLimits;
 pub use process::{ConnectionLimits, Patience, ProcessConfig};
 pub use tokens::{KeySource, Location, TokenConfig};
+pub use traces::TraceConfig;
 
 use std::fmt;
 

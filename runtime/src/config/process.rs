@@ -1,5 +1,5 @@
 //! How a process listens and leaves.
-use super::Env;
+use super::{Env, TraceConfig};
 use ipnet::IpNet;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -28,6 +28,8 @@ pub struct ProcessConfig {
     pub patience: Patience,
     /// Web pages of these origins may call.
     pub cors_origins: Vec<String>,
+    /// Where the spans of runs go.
+    pub traces: TraceConfig,
 }
 
 impl ProcessConfig {
@@ -42,7 +44,7 @@ impl ProcessConfig {
     }
 
     /// Of a process that serves operators alone: `GAVEL_OPS_LISTEN`, `GAVEL_GRACE_MS`, `GAVEL_DRAIN_DELAY_MS`,
-    /// `GAVEL_CORS_ORIGINS`, and those of [`ConnectionLimits`] and [`Patience`].
+    /// `GAVEL_CORS_ORIGINS`, and those of [`ConnectionLimits`], [`Patience`] and [`TraceConfig`].
     pub fn of_worker(env: &mut Env) -> Self {
         let grace_ms = env.number("GAVEL_GRACE_MS", 20_000, (100, 600_000));
         let delay_ms = env.number("GAVEL_DRAIN_DELAY_MS", 0, (0, 60_000));
@@ -58,6 +60,7 @@ impl ProcessConfig {
             connections: ConnectionLimits::from_env(env),
             patience: Patience::from_env(env),
             cors_origins: cors_origins(env),
+            traces: TraceConfig::from_env(env),
         }
     }
 

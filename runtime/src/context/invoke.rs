@@ -2,6 +2,7 @@
 use crate::{
     Class, Error, Invocation, Result, Runtime,
     base::{failpoint, spec::Spec},
+    telemetry::traces::{self, Links},
 };
 use futures_util::FutureExt;
 use std::{
@@ -61,6 +62,7 @@ pub(crate) async fn read<T>(
     let observed = runtime.metrics().begin(spec.name, spec.trigger.kind());
     let Finished { result, .. } = caught(invocation.remaining(), work).await;
     runtime.metrics().end(&observed, outcome_of(&result));
+    traces::ended(spec, invocation, outcome_of(&result));
     if let Err(error) = &result {
         match error.class() {
             Class::Internal => report_all(spec, [invocation].into_iter(), error),
@@ -76,16 +78,23 @@ pub(crate) async fn read<T>(
 pub(crate) fn rejected(runtime: &Runtime, spec: &'static Spec, invocation: &Invocation, error: Error) -> Error {
     let metrics = runtime.metrics();
     metrics.end(&metrics.begin(spec.name, spec.trigger.kind()), error.class().name());
+    traces::ended(spec, invocation, error.class().name());
     runtime.admission().rejected(spec, invocation, error)
 }
 
-/// Runs `work` here, until its deadline.
+/// Runs `work` here, until its deadline; where it is one of very many, `quietly`: with neither line nor metrics.
 pub(crate) async fn observed<T>(
     runtime: &Runtime,
     spec: &'static Spec,
     invocation: &Invocation,
+    is_quiet: bool,
     work: impl Future<Output = Result<T>>,
 ) -> Finished<T> {
+    if is_quiet {
+        let finished = quietly(invocation, work).await;
+        traces::ended(spec, invocation, outcome_of(&finished.result));
+        return finished;
+    }
     let span = span(spec, invocation);
     within(runtime, spec, invocation, Duration::ZERO, work).instrument(span).await
 }
@@ -123,6 +132,7 @@ async fn within<T>(
     let (began, observed) = (Instant::now(), runtime.metrics().begin(spec.name, spec.trigger.kind()));
     let finished = caught(invocation.remaining() + extra, work).await;
     runtime.metrics().end(&observed, outcome_of(&finished.result));
+    traces::ended(spec, invocation, outcome_of(&finished.result));
     report(&finished.result, began);
     finished
 }
@@ -174,13 +184,15 @@ pub(crate) struct Together<'a> {
     pub(crate) size: usize,
     /// The correlation ids, apart by spaces.
     pub(crate) ids: &'a str,
+    /// The runs' places in their traces.
+    pub(crate) links: Links,
 }
 
 impl Together<'_> {
     /// Runs `work` here, with one line in the log and its size counted. What became of each is for `work` to say, with
     /// [`conclude`]; a panic is not caught.
     pub(crate) async fn run<T>(self, runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let Self { spec, invocation, size, ids } = self;
+        let Self { spec, invocation, size, ids, links } = self;
         let (id, ids) = if size == 1 { (ids, None) } else { (invocation.correlation_id.as_str(), Some(ids)) };
         let span = tracing::info_span!(
             "invocation",
@@ -202,6 +214,9 @@ impl Together<'_> {
             let began = Instant::now();
             let result = work.await;
             let elapsed_ms = millis(began);
+            if size > 1 {
+                traces::together_ended(spec, invocation, began, links, outcome_of(&result));
+            }
             match &result {
                 Ok(_) => tracing::info!(elapsed_ms, "done"),
                 Err(error) => {

@@ -4,12 +4,12 @@ use crate::{
     Invocation, Result,
     base::{
         call::Call,
-        spec::{PoolKind, Spec},
+        spec::{Freshness, PoolKind, Spec},
     },
     changes::{History, Phase},
     postgres::{
         Pool, Purpose,
-        tx::{Tx, TxOptions},
+        tx::{Tx, TxOptions, bounded},
     },
     rabbitmq::Publisher,
     redis::Cache,
@@ -23,16 +23,38 @@ pub struct Io {
     runtime: Runtime,
     pool_kind: PoolKind,
     invocation: Invocation,
+    /// Where it reads, if not from the primary.
+    standby: Option<Pool>,
 }
 
 impl Io {
     pub(crate) fn new(runtime: &Runtime, pool_kind: PoolKind, invocation: Invocation) -> Self {
-        Self { runtime: runtime.clone(), pool_kind, invocation }
+        Self { runtime: runtime.clone(), pool_kind, invocation, standby: None }
     }
 
     /// The same for another run.
     pub(crate) fn within(&self, invocation: Invocation) -> Self {
-        Self { runtime: self.runtime.clone(), pool_kind: self.pool_kind, invocation }
+        Self { runtime: self.runtime.clone(), pool_kind: self.pool_kind, invocation, standby: self.standby.clone() }
+    }
+
+    /// The same at a standby, where the handler may read there and one follows closely.
+    pub(crate) fn at_standby(&self, spec: &Spec) -> Option<Self> {
+        let standby = self
+            .runtime
+            .pools()
+            .standby
+            .as_ref()
+            .filter(|standby| spec.freshness == Freshness::MayLag && standby.is_fresh())?;
+        Some(Self { standby: Some(standby.pool().clone()), ..self.within(self.invocation.clone()) })
+    }
+
+    /// What a standby answers within half of the time; none where it fails. It may not know what the primary has just
+    /// been told, neither rows nor columns, so no error is its own to give.
+    pub(crate) async fn heard<T>(&self, answer: impl Future<Output = Result<T>>) -> Option<T> {
+        let answer = bounded(self.invocation.remaining() / 2, answer).await;
+        let outcome = answer.as_ref().map_or_else(|error| error.class().name(), |_| "ok");
+        self.runtime.metrics().standby_read(outcome);
+        answer.inspect_err(|error| tracing::debug!(%error, "a standby failed: the primary is asked")).ok()
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -66,7 +88,7 @@ impl Io {
 
     /// The pool for reads: its sessions are read-only.
     pub fn reads(&self) -> &Pool {
-        &self.runtime.pools().reads
+        self.standby.as_ref().unwrap_or(&self.runtime.pools().reads)
     }
 
     /// The database's time, as far as this process knows it: for what is shown, never for what is decided.

@@ -5,6 +5,7 @@ use crate::{
     App, Runtime,
     config::Backends,
     context::{health::Check, runtime::Role},
+    postgres::{Archive, Follower, Standby},
     process::{
         health::{Looker, Needs},
         sample_backlog,
@@ -36,6 +37,8 @@ impl Finding {
     }
 }
 
+/// Looks after which a standby that follows would have been seen to.
+const LOOKS_AT_STANDBY: u32 = 4;
 /// An outbox this old means that the relay does not keep up.
 const LATE_OUTBOX_MS: i64 = 10_000;
 
@@ -51,7 +54,11 @@ pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Findi
         dependency("cache", &ready.cache),
     ];
     let has_database = ready.database.up && ready.schema.up;
+    if let Some(standby) = runtime.pools().standby.clone() {
+        findings.push(follows(&runtime, standby).await);
+    }
     if has_database {
+        findings.push(archive(&runtime).await?);
         findings.extend(backlogs(&runtime).await?);
         findings.extend(queues(&runtime).await?);
         findings.extend(overdue(&runtime, app.reconcilers()).await?);
@@ -107,6 +114,30 @@ async fn backlogs(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
         findings.push(Finding::by_operator("jobs cancelled", format!("{cancelled} are kept among the dead")));
     }
     Ok(findings)
+}
+
+/// A standby that reads may go to.
+async fn follows(runtime: &Runtime, standby: Standby) -> Finding {
+    let mut follower = Follower::of(standby.clone());
+    for _ in 0..LOOKS_AT_STANDBY {
+        follower.look(&runtime.pools().reads).await;
+        if standby.is_fresh() {
+            break;
+        }
+        tokio::time::sleep(standby.look_every()).await;
+    }
+    let detail = match standby.age() {
+        Some(age) if standby.is_fresh() => format!("at most {} ms behind", age.as_millis()),
+        Some(age) => format!("{} ms behind: reads go to the primary", age.as_millis()),
+        None => "it can't be seen to follow: reads go to the primary".to_owned(),
+    };
+    Finding::new("standby", standby.is_fresh(), detail)
+}
+
+/// Whether the server keeps its log of writes elsewhere, from which a restore to a moment is made.
+async fn archive(runtime: &Runtime) -> anyhow::Result<Finding> {
+    let archive = Archive::look(&runtime.pools().reads).await?;
+    Ok(Finding::new("archive", archive.failing_since().is_none(), archive.to_string()))
 }
 
 /// One finding for all queues where all is well, and one for each where it is not.

@@ -1,7 +1,8 @@
-//! Connecting, to whichever of the URL's hosts takes writes now, and noticing when that has changed.
+//! Connecting, to whichever of the URL's hosts takes writes now (or follows the one that does), and noticing when that
+//! has changed.
 use super::{
-    hosts,
-    session::{self, CAN_WRITE, Purpose},
+    hosts::{self, PRIMARY, STANDBY},
+    session::{self, Purpose},
 };
 use crate::base::clock;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -28,7 +29,7 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 /// What was found when the database was last looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It takes writes.
+    /// It is what is looked for.
     Up,
     /// It is there and too busy to say more.
     Busy(&'static str),
@@ -42,6 +43,8 @@ pub(crate) struct Connector(Arc<Inner>);
 
 struct Inner {
     hosts: Vec<PgConnectOptions>,
+    /// What a host must be good for.
+    wanted: Purpose,
     current: AtomicUsize,
     /// Sessions that are older may be with a host that takes no writes any more.
     renewed: Mutex<Instant>,
@@ -55,8 +58,17 @@ struct Inner {
 impl Connector {
     /// `process` is what sessions are called in PostgreSQL; `quiet` how long a transaction may be idle.
     pub(crate) fn new(url: &SecretString, process: &str, quiet: Duration) -> anyhow::Result<Self> {
-        let hosts = hosts::options_of(url)?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::to(hosts::options_of(url, PRIMARY)?, Purpose::Work, process, quiet))
+    }
+
+    /// As [`Connector::new`], to standbys.
+    pub(super) fn to_standbys(url: &SecretString, process: &str, quiet: Duration) -> anyhow::Result<Self> {
+        Ok(Self::to(hosts::options_of(url, STANDBY)?, Purpose::Standby, process, quiet))
+    }
+
+    fn to(hosts: Vec<PgConnectOptions>, wanted: Purpose, process: &str, quiet: Duration) -> Self {
+        Self(Arc::new(Inner {
+            wanted,
             hosts: hosts.into_iter().map(|options| options.application_name(process)).collect(),
             current: AtomicUsize::new(0),
             renewed: Mutex::new(Instant::now()),
@@ -65,10 +77,10 @@ impl Connector {
             silent_since: Mutex::default(),
             ahead_us: AtomicI64::new(0),
             quiet,
-        })))
+        }))
     }
 
-    /// Returns how to connect to the host that took writes when it was last looked.
+    /// Returns how to connect to the host that was the one when it was last looked.
     pub(crate) fn options(&self) -> &PgConnectOptions {
         &self.0.hosts[self.0.current.load(Relaxed)]
     }
@@ -109,7 +121,7 @@ impl Connector {
         clock::wall() + TimeDelta::microseconds(self.0.ahead_us.load(Relaxed))
     }
 
-    /// Looks over a connection that is kept from look to look, and finds another host where this one takes no writes.
+    /// Looks over a connection that is kept from look to look, and finds another host where this one is not it.
     /// True where connections are to be made to another host from now on.
     pub(crate) async fn look(&self, kept: &mut Option<PgConnection>) -> (State, bool) {
         let before = self.0.current.load(Relaxed);
@@ -147,7 +159,7 @@ impl Connector {
         *self.0.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Tries every host, the current one first, until one takes writes.
+    /// Tries every host, the current one first, until one is what is looked for.
     async fn find(&self, kept: &mut Option<PgConnection>) -> State {
         let (first, count) = (self.0.current.load(Relaxed), self.0.hosts.len());
         let mut found = State::Down("the database does not answer");
@@ -156,7 +168,9 @@ impl Connector {
                 Ok(conn) => {
                     if host != first {
                         let name = self.0.hosts[host].get_host();
-                        tracing::warn!(host = name, "another host of the database takes the writes from now on");
+                        let what =
+                            if self.0.wanted == Purpose::Standby { "reads that may be old" } else { "the writes" };
+                        tracing::warn!(host = name, "another host of the database takes {what} from now on");
                         self.0.current.store(host, Relaxed);
                         self.renew();
                     }
@@ -174,7 +188,7 @@ impl Connector {
     }
 
     async fn try_host(&self, host: usize) -> Result<PgConnection, Trouble> {
-        let connecting = self.connect_to(&self.0.hosts[host], Purpose::Work);
+        let connecting = self.connect_to(&self.0.hosts[host], self.0.wanted);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(mut conn)) => self.ask(&mut conn).await.map(|_| conn),
             Ok(Err(error)) => Err(Trouble::of(&error)),
@@ -182,19 +196,19 @@ impl Connector {
         }
     }
 
-    /// Returns whether the session can write; notes the database's time.
+    /// Returns whether the session is what is looked for; notes the database's time.
     async fn ask(&self, conn: &mut PgConnection) -> Result<bool, Trouble> {
         let (before, began) = (clock::wall(), Instant::now());
-        let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(CAN_WRITE)).await {
+        let row = match tokio::time::timeout(LOOK_TIMEOUT, conn.fetch_one(self.0.wanted.question())).await {
             Ok(Ok(row)) => row,
             Ok(Err(error)) => return Err(Trouble::of(&error)),
             Err(_) => return Err(Trouble::Busy(SILENT)),
         };
         let read = |error: sqlx::Error| Trouble::of(&error);
-        let (can_write, at): (bool, DateTime<Utc>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
+        let (fits, at): (bool, DateTime<Utc>) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
         let middle = before + began.elapsed() / 2;
         self.0.ahead_us.store((at - middle).num_microseconds().unwrap_or_default(), Relaxed);
-        Ok(can_write)
+        Ok(fits)
     }
 }
 
@@ -217,6 +231,7 @@ impl Trouble {
             ("28P01" | "28000", _) => Self::Gone("the database refuses the user or the password"),
             ("3D000", _) => Self::Gone("there is no such database"),
             (_, sqlx::Error::Protocol(text)) if text == session::UNFIT => Self::Gone("the database is read-only"),
+            (_, sqlx::Error::Protocol(text)) if text == session::NO_STANDBY => Self::Gone("it is no standby"),
             _ => Self::Gone("the database does not answer"),
         }
     }

@@ -9,36 +9,48 @@ use std::str::FromStr;
 const MAX_HOSTS: usize = 16;
 const ATTRIBUTE: &str = "target_session_attrs=";
 
+/// A variable with a URL, and what that may say of the sessions wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Variable {
+    name: &'static str,
+    wishes: &'static [&'static str],
+}
+
+/// Of the server that takes writes.
+pub(super) const PRIMARY: Variable = Variable { name: "DATABASE_URL", wishes: &["read-write", "primary"] };
+/// Of one that follows it.
+pub(super) const STANDBY: Variable = Variable { name: "GAVEL_READ_URL", wishes: &["read-only", "standby"] };
+
 /// Returns how to connect to each host, in the URL's order.
 ///
 /// # Errors
 /// Says what of the URL can't be read, and never what its password is.
-pub(super) fn options_of(url: &SecretString) -> anyhow::Result<Vec<PgConnectOptions>> {
-    let url = without_attribute(url.expose_secret())?;
-    let (scheme, rest) = url.split_once("://").context("DATABASE_URL has no scheme; allowed: postgres://…")?;
+pub(super) fn options_of(url: &SecretString, variable: Variable) -> anyhow::Result<Vec<PgConnectOptions>> {
+    let (url, name) = (without_attribute(url.expose_secret(), variable)?, variable.name);
+    let (scheme, rest) =
+        url.split_once("://").with_context(|| format!("{name} has no scheme; allowed: postgres://…"))?;
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
     let at = if authority.contains('@') { "@" } else { "" };
     let hosts: Vec<_> = hosts.split(',').collect();
-    ensure!(hosts.len() <= MAX_HOSTS, "DATABASE_URL has {} hosts; allowed: 1 to {MAX_HOSTS}", hosts.len());
-    ensure!(hosts.len() == 1 || !hosts.contains(&""), "DATABASE_URL has an empty host between two commas");
+    ensure!(hosts.len() <= MAX_HOSTS, "{name} has {} hosts; allowed: 1 to {MAX_HOSTS}", hosts.len());
+    ensure!(hosts.len() == 1 || !hosts.contains(&""), "{name} has an empty host between two commas");
     let options = hosts.iter().map(|host| {
         let options = PgConnectOptions::from_str(&format!("{scheme}://{user}{at}{host}{path}"));
         // A pooler takes no start-up parameter that it does not know, and PostgreSQL writes floats exactly without it.
-        options.map(|options| options.extra_float_digits(None)).context("DATABASE_URL can't be read")
+        options.map(|options| options.extra_float_digits(None)).with_context(|| format!("{name} can't be read"))
     });
     options.collect()
 }
 
-/// The URL without what it says of the sessions wanted: ours are always ones that can write.
-fn without_attribute(url: &str) -> anyhow::Result<String> {
+/// The URL without what it says of the sessions wanted, which is clear from where it stands.
+fn without_attribute(url: &str, Variable { name, wishes }: Variable) -> anyhow::Result<String> {
     let Some((before, query)) = url.split_once('?') else { return Ok(url.to_owned()) };
     let (wanted, others): (Vec<_>, Vec<_>) = query.split('&').partition(|parameter| parameter.starts_with(ATTRIBUTE));
     for wish in wanted.iter().filter_map(|parameter| parameter.strip_prefix(ATTRIBUTE)) {
-        if !["read-write", "primary"].contains(&wish) {
-            bail!(
-                "DATABASE_URL asks for {ATTRIBUTE}{wish}; allowed: read-write, primary, or nothing, which means the same"
-            );
+        if !wishes.contains(&wish) {
+            let allowed = wishes.join(", ");
+            bail!("{name} asks for {ATTRIBUTE}{wish}; allowed: {allowed}, or nothing, which means the same");
         }
     }
     let query = others.join("&");
@@ -50,7 +62,7 @@ mod tests {
     use super::*;
 
     fn hosts(url: &str) -> anyhow::Result<Vec<String>> {
-        let options = options_of(&SecretString::from(url))?;
+        let options = options_of(&SecretString::from(url), PRIMARY)?;
         Ok(options.iter().map(|options| format!("{}:{}", options.get_host(), options.get_port())).collect())
     }
 
@@ -76,5 +88,13 @@ mod tests {
             let said = format!("{:#}", hosts(wrong).unwrap_err());
             assert!(said.contains(why) && !said.contains("hunter2"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_standbys_url_is_a_primarys_with_another_wish() {
+        let of = |url: &str| options_of(&SecretString::from(url), STANDBY);
+        assert_eq!(of("postgres://one,two/gavel?target_session_attrs=standby").unwrap().len(), 2);
+        let said = of("postgres://one/gavel?target_session_attrs=primary").unwrap_err().to_string();
+        assert!(said.contains("GAVEL_READ_URL") && said.contains("allowed: read-only, standby"), "{said}");
     }
 }

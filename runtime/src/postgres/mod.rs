@@ -5,6 +5,7 @@ pub(crate) mod tx;
 pub(crate) mod outbox;
 pub(crate) mod receipt;
 
+mod archive;
 mod connector;
 mod hosts;
 mod pool;
@@ -12,13 +13,16 @@ mod pooler;
 mod pools;
 mod session;
 mod sizes;
+mod standby;
 mod waiting;
 
 pub use pool::Pool;
 
+pub(crate) use archive::Archive;
 pub(crate) use connector::{Connector, State};
 pub(crate) use pooler::refuse_shared_sessions;
 pub(crate) use pools::{CommitListener, Pools};
 pub(crate) use session::Purpose;
 pub(crate) use sizes::{Uses, check_sizes};
+pub(crate) use standby::{Follower, Standby};
 pub(crate) use waiting::patiently;

@@ -4,7 +4,7 @@
 //! A session is what it was when it began, whatever has become of its server since. So one that an error leaves in
 //! doubt is closed, one that was idle is asked before it is used, and none is begun that could not write (`session`,
 //! `connector`).
-use super::{Connector, Pool, Purpose};
+use super::{Connector, Pool, Purpose, Standby};
 use crate::{base::spec::PoolKind, changes::Evolution, config::Backends};
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub(crate) struct Pools {
     jobs: Pool,
     relay: Pool,
     pub(crate) reads: Pool,
+    /// For reads that may be some moments old, where there is one.
+    pub(crate) standby: Option<Standby>,
     /// Short bookkeeping beside a transaction that is open: never waits for one.
     pub(crate) bookkeeping: Pool,
     /// For connections of one's own.
@@ -46,7 +48,10 @@ impl Pools {
         let connector = Connector::new(&backends.database_url, session, backends.lease)?;
         let pool = |purpose, size| Pool::lazy(&connector, purpose, size);
         let bookkeeping = pool(Purpose::Work, BOOKKEEPING_POOL_SIZE);
+        let size = backends.pools.reads;
+        let standby = backends.standby.as_ref().map(|settings| Standby::lazy(settings, size, session, backends.lease));
         Ok(Self {
+            standby: standby.transpose()?,
             calls: pool(Purpose::Calls, backends.pools.calls),
             jobs: pool(Purpose::Work, backends.pools.jobs),
             relay: pool(Purpose::Work, backends.pools.relay),
@@ -78,9 +83,10 @@ impl Pools {
     }
 
     /// Each with its name.
-    pub(crate) fn named(&self) -> [(&'static str, Pool); 5] {
-        let [calls, jobs, relay, reads, bookkeeping] = self.all().map(Clone::clone);
-        [("calls", calls), ("jobs", jobs), ("relay", relay), ("reads", reads), ("bookkeeping", bookkeeping)]
+    pub(crate) fn named(&self) -> Vec<(&'static str, Pool)> {
+        let names = ["calls", "jobs", "relay", "reads", "bookkeeping"];
+        let own = names.into_iter().zip(self.all().map(Clone::clone));
+        own.chain(self.standby.iter().map(|standby| ("standby", standby.pool().clone()))).collect()
     }
 
     /// Connections from now on go to another host.
@@ -89,7 +95,7 @@ impl Pools {
     }
 
     pub(crate) async fn close(&self) {
-        for pool in self.all() {
+        for pool in self.all().into_iter().chain(self.standby.as_ref().map(Standby::pool)) {
             pool.close().await;
         }
     }

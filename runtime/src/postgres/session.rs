@@ -15,12 +15,16 @@ pub(crate) enum Purpose {
     Work,
     /// Reads.
     Reads,
+    /// Reads of what may be some moments old, from a standby.
+    Standby,
 }
 
 /// Asks whether a session that changes something could do it, and what time it is there. After a failover the same
 /// address may lead to a standby, and a session lives on with what it was when it began.
-pub(super) const CAN_WRITE: &str =
+const CAN_WRITE: &str =
     "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off', clock_timestamp()";
+/// Asks whether a session is a standby's. One that was promoted is none any more: what it has is nobody's copy.
+const FOLLOWS: &str = "SELECT pg_is_in_recovery(), clock_timestamp()";
 /// Asks whether a session reads what others write. It is read-only on purpose.
 const IS_CURRENT: &str = "SELECT NOT pg_is_in_recovery()";
 
@@ -41,7 +45,7 @@ impl Purpose {
                  SET enable_mergejoin = off",
             ),
             Self::Work => {}
-            Self::Reads => {
+            Self::Reads | Self::Standby => {
                 let _ = write!(
                     settings,
                     "; SET default_transaction_read_only = on; SET statement_timeout = {READ_STATEMENT_TIMEOUT_MS}"
@@ -54,17 +58,25 @@ impl Purpose {
     /// Begins the session: it is as it must be, or an error.
     pub(super) async fn begin(self, conn: &mut PgConnection, quiet: Duration) -> Result<(), sqlx::Error> {
         if !self.fits(conn).await? {
-            return Err(sqlx::Error::Protocol(UNFIT.to_owned()));
+            let why = if self == Self::Standby { NO_STANDBY } else { UNFIT };
+            return Err(sqlx::Error::Protocol(why.to_owned()));
         }
         conn.execute(self.settings(quiet).as_str()).await.map(drop)
     }
 
     /// Returns whether the session is still one that could begin now.
     pub(super) async fn fits(self, conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let question = if self == Self::Reads { IS_CURRENT } else { CAN_WRITE };
+        let question = if self == Self::Reads { IS_CURRENT } else { self.question() };
         conn.fetch_one(question).await?.try_get(0)
+    }
+
+    /// Asks whether a server is what is looked for, and what time it is there.
+    pub(super) const fn question(self) -> &'static str {
+        if matches!(self, Self::Standby) { FOLLOWS } else { CAN_WRITE }
     }
 }
 
 /// The error of a session that was refused.
 pub(super) const UNFIT: &str = "the server is read-only: a standby, or set so";
+/// The same where a standby was looked for.
+pub(super) const NO_STANDBY: &str = "the server is no standby";

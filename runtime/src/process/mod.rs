@@ -1,4 +1,5 @@
 //! The life of a process: check the schema, serve, drain on SIGTERM.
+mod archive;
 mod gauges;
 pub(crate) mod health;
 mod keys;
@@ -6,6 +7,7 @@ mod presence;
 mod resources;
 mod sampled;
 mod schema_gauges;
+mod standby;
 
 use crate::{
     App, Runtime,
@@ -18,7 +20,7 @@ use crate::{
     postgres::{self, State, Uses},
     schema,
     server::{self, Routes},
-    telemetry::{self, Backlog},
+    telemetry::{self, Backlog, traces},
     triggers::{
         job, live,
         message::{self, parking},
@@ -61,6 +63,7 @@ pub async fn run_service(
     tokens: &TokenConfig,
 ) -> anyhow::Result<()> {
     telemetry::init(process)?;
+    traces::start(process, &config.traces)?;
     let app = app.checked()?;
     let runtime = app.runtime(backends, process, Role::Service(Box::new(Verifier::new(tokens))))?;
     let bodies = BodyLimits::new(config.patience.body, config.connections.body_bytes);
@@ -80,6 +83,7 @@ pub async fn run_service(
         .run(runtime, backends, config, (public, operators), |runtime| {
             runtime.tasks().spawn(keys::refresh(runtime.clone(), tokens.keys.clone()));
             runtime.tasks().spawn(live::run(runtime.clone()));
+            runtime.tasks().spawn(standby::run(runtime.clone()));
             let limited = runtime.clone();
             runtime.tasks().spawn(async move {
                 while limited.tasks().pause(FORGET_EVERY).await {
@@ -102,6 +106,7 @@ pub async fn run_worker(
     chosen: &Chosen,
 ) -> anyhow::Result<()> {
     telemetry::init(process)?;
+    traces::start(process, &config.traces)?;
     let app = app.checked()?;
     let chosen = app.workers(chosen)?;
     let runtime = app.runtime(backends, process, Role::Worker)?;
@@ -122,6 +127,7 @@ fn start(runtime: &Runtime, chosen: &[Registration]) {
         registration.start(runtime);
     }
     job::start(runtime);
+    runtime.tasks().spawn(archive::run(runtime.clone()));
     let consumers: Vec<_> = chosen.iter().filter_map(Registration::consumer).collect();
     if !consumers.is_empty() {
         runtime.tasks().spawn(parking::run(runtime.clone()));
@@ -235,6 +241,7 @@ async fn drain(runtime: &Runtime, config: &ProcessConfig, close_listener: &Cance
     }
     runtime.pools().close().await;
     presence::leave(runtime).await;
+    traces::finish().await;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod consuming;
 mod publish;
 mod publisher;
 mod topology;
+mod traced;
 
 pub use publisher::{Outgoing, PublishError, Publisher};
 pub use topology::Topology;

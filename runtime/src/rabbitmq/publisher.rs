@@ -2,6 +2,7 @@
 use super::{
     BrokerUrl, Topology,
     publish::{Published, publish_over},
+    traced,
 };
 use crate::{Class, Error, Result};
 use lapin::{Channel, Connection, options::ConfirmSelectOptions};
@@ -56,7 +57,9 @@ impl Publisher {
     /// one, the topology is declared again: somebody may have deleted what led there. The event goes out with its next
     /// try.
     pub async fn publish_events(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        let results = self.publish(&self.topology.events_exchange(), messages).await;
+        let sending = traced::Sending::of(messages);
+        let results = self.publish(&self.topology.events_exchange(), sending.messages()).await;
+        sending.ended(&results);
         if results.iter().any(|result| matches!(result, Err(PublishError::Unroutable(_)))) {
             self.declare_again().await;
         }

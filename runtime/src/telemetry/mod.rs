@@ -1,9 +1,11 @@
-//! Logs and metrics: bunyan JSON lines on standard output, Prometheus text at `/metrics`.
+//! Logs, metrics and traces: bunyan JSON lines on standard output, Prometheus text at `/metrics`, spans to a collector
+//! where one is named.
 mod completed;
 mod delays;
 mod latency;
 mod process;
 mod runs;
+pub(crate) mod traces;
 
 pub(crate) use runs::Observed;
 
@@ -85,6 +87,7 @@ pub(crate) struct Metrics {
     delays: Delays,
     batch_size: Histogram<u64>,
     rejected: Counter<u64>,
+    standby_reads: Counter<u64>,
     pub(crate) backlog: Arc<Backlog>,
     meter: Meter,
     // Dropping it would end every instrument.
@@ -130,6 +133,10 @@ impl Metrics {
             rejected: meter
                 .u64_counter("gavel_handler_rejected")
                 .with_description("Calls refused at admission because a limit was reached")
+                .build(),
+            standby_reads: meter
+                .u64_counter("gavel_standby_reads")
+                .with_description("Reads at a standby; those that failed there were asked again at the primary")
                 .build(),
             backlog,
             meter,
@@ -197,6 +204,11 @@ impl Metrics {
     /// One call was refused at admission, for that reason.
     pub(crate) fn rejected(&self, handler: &'static str, reason: &'static str) {
         self.rejected.add(1, &[KeyValue::new("handler", handler), KeyValue::new("reason", reason)]);
+    }
+
+    /// A standby was read from.
+    pub(crate) fn standby_read(&self, outcome: &'static str) {
+        self.standby_reads.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     /// A consumer has applied events of these ids.

@@ -82,6 +82,14 @@ async fn call<H: IoHandler>(
     let admitted = runtime.admission().admit_read(H::SPEC, None, client);
     let _permit = admitted.map_err(|error| invoke::rejected(&runtime, H::SPEC, &invocation, error))?;
     let io = Io::new(&runtime, PoolKind::Calls, invocation);
-    let run = async { bounded(io.invocation().remaining(), H::handle(&io, &query?)).await };
+    let run = async {
+        let query = query?;
+        if let Some(standby) = io.at_standby(H::SPEC)
+            && let Some(reply) = standby.heard(H::handle(&standby, &query)).await
+        {
+            return Ok(reply);
+        }
+        bounded(io.invocation().remaining(), H::handle(&io, &query)).await
+    };
     invoke::read(&runtime, H::SPEC, io.invocation(), run).await
 }

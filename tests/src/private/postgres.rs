@@ -34,11 +34,25 @@ impl Postgres {
 
     /// One that takes writes, with Gavel's schema. A commit waits for a standby that follows it, where there is one.
     pub async fn primary() -> Self {
-        let postgres = Self::empty().await;
+        Self::empty().await.migrated()
+    }
+
+    /// The same, that archives its log of writes with that command.
+    pub async fn archiving(command: &str) -> Self {
+        let mut postgres = Self::empty().await;
+        let db = postgres.pool_of("postgres").await;
+        for setting in ["archive_mode = on".to_owned(), format!("archive_command = '{command}'")] {
+            sqlx::query(&format!("ALTER SYSTEM SET {setting}")).execute(&db).await.expect("set");
+        }
+        postgres.restart().await;
+        postgres.migrated()
+    }
+
+    fn migrated(self) -> Self {
         let mut migrate = Command::new(binary("bidctl"));
-        migrate.args(["migrate", "--create-database"]).env_clear().env("DATABASE_URL", url(&[&postgres]));
+        migrate.args(["migrate", "--create-database"]).env_clear().env("DATABASE_URL", url(&[&self]));
         run(&mut migrate);
-        postgres
+        self
     }
 
     /// Another that follows this one, and whose confirmation every commit waits for from now on.
@@ -63,22 +77,43 @@ impl Postgres {
 
     async fn start(dir: Dir) -> Self {
         let port = free_port().await;
+        let postgres = Self { port, process: Self::spawn(&dir, port), dir };
+        postgres.answers().await;
+        postgres
+    }
+
+    /// Ends it in order, and starts it again.
+    async fn restart(&mut self) {
+        let mut stop = as_postgres(&bin().join("pg_ctl"));
+        run(stop.arg("-D").arg(self.dir.0.join("data")).args(["-m", "fast", "-w", "stop"]).current_dir("/"));
+        self.process = Self::spawn(&self.dir, self.port);
+        self.answers().await;
+    }
+
+    fn spawn(dir: &Dir, port: u16) -> Process {
         let mut command = as_postgres(&bin().join("postgres"));
         command.arg("-D").arg(dir.0.join("data")).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
         command.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200"]);
-        let postgres = Self { port, process: Process::spawn(command), dir };
+        Process::spawn(command)
+    }
+
+    async fn answers(&self) {
         let answers = || async {
-            assert!(!postgres.process.has_ended(), "{:?}", postgres.process.output());
-            let address = format!("postgres://gavel@127.0.0.1:{port}/postgres");
+            assert!(!self.process.has_ended(), "{:?}", self.process.output());
+            let address = format!("postgres://gavel@127.0.0.1:{}/postgres", self.port);
             PgConnection::connect(&address).await.is_ok()
         };
         eventually("PostgreSQL answers", answers, |answers| *answers).await;
-        postgres
     }
 
     /// The test's own connections to it.
     pub async fn pool(&self) -> PgPool {
-        PgPoolOptions::new().max_connections(2).connect(&url(&[self])).await.expect("the database answers")
+        self.pool_of(DATABASE).await
+    }
+
+    async fn pool_of(&self, database: &str) -> PgPool {
+        let url = format!("postgres://gavel@127.0.0.1:{}/{database}", self.port);
+        PgPoolOptions::new().max_connections(2).connect(&url).await.expect("the database answers")
     }
 
     /// Ends it as a power failure does: nobody is told.

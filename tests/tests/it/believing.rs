@@ -153,7 +153,7 @@ async fn a_message_of_another_type_counts_for_nothing_and_moves_no_watcher() {
     });
     assert!(next.await.is_err(), "nobody was told of a version that there is not");
     assert!(
-        doctor(&system, &service)
+        doctor(&system, &[], &service)
             .await
             .iter()
             .any(|finding| finding["what"] == "parked messages" && finding["ok"] == false)

@@ -75,7 +75,7 @@ async fn a_queue_that_is_there_with_other_arguments_stops_its_own_consumer_and_n
     bidder.bid(&item, 1_000).await.expect("accepted");
     eventually("the other consumer goes on", || counted(&bidder), |bids| *bids == 1).await;
 
-    let findings = doctor(&system, &service).await;
+    let findings = doctor(&system, &[], &service).await;
     let wrong = findings.iter().find(|finding| finding["what"] == "queue gavel.project_item").expect("it is named");
     assert_eq!(wrong["ok"], false, "{wrong}");
     broker.delete("gavel.project_item").await;
@@ -98,10 +98,10 @@ async fn an_exchange_for_parking_that_is_there_as_another_stops_no_event() {
 }
 
 /// Returns what `bidctl doctor` finds.
-pub(crate) async fn doctor(system: &System, service: &Process) -> Vec<Value> {
+pub(crate) async fn doctor(system: &System, variables: &[(&str, &str)], service: &Process) -> Vec<Value> {
     let (url, ops_url) = (service.address().await, service.ops_address().await);
     let arguments = ["doctor", "--json", "--url", &format!("http://{url}"), "--ops-url", &format!("http://{ops_url}")];
-    let mut bidctl = Process::start(&binary("bidctl"), &arguments, &system.variables(&[]));
+    let mut bidctl = Process::start(&binary("bidctl"), &arguments, &system.variables(variables));
     bidctl.ended().await;
     let said = bidctl.output().join("\n");
     let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));

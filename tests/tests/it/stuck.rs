@@ -37,7 +37,7 @@ async fn dead(system: &System) -> Vec<(Uuid, String)> {
 /// Returns what is wrong with that, as the doctor says; it has these words.
 async fn wrong(system: &System, service: &Process, what: &str, words: &str) -> String {
     let found = || async {
-        let findings = doctor(system, service).await;
+        let findings = doctor(system, &[], service).await;
         let says = |finding: &Value| finding["detail"].as_str().is_some_and(|detail| detail.contains(words));
         findings.into_iter().find(|finding| finding["what"] == what && finding["ok"] == false && says(finding))
     };

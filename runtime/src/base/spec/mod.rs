@@ -155,8 +155,19 @@ pub struct Spec {
     pub is_protected: bool,
     /// True if only a worker runs it that is started for it.
     pub only_when_named: bool,
+    /// How old may be what it reads.
+    pub freshness: Freshness,
     /// The largest request, in bytes, before and after decompression, where it is a call.
     pub max_request: usize,
+}
+
+/// How old may be what a handler reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// All that was committed before.
+    Current,
+    /// Some moments: from a standby, where there is one.
+    MayLag,
 }
 
 /// Which listeners lead to a call or a route.
@@ -181,6 +192,7 @@ impl Spec {
             sees_call: false,
             is_protected: false,
             only_when_named: false,
+            freshness: Freshness::Current,
             max_request: DEFAULT_MAX_REQUEST,
         }
     }
@@ -201,6 +213,12 @@ impl Spec {
     #[must_use]
     pub const fn only_when_named(self) -> Self {
         Self { only_when_named: true, ..self }
+    }
+
+    /// Reading from a standby, where there is one that follows closely; what fails there is read again.
+    #[must_use]
+    pub const fn may_lag(self) -> Self {
+        Self { freshness: Freshness::MayLag, ..self }
     }
 
     /// With another largest request, in bytes.
@@ -269,6 +287,9 @@ impl Spec {
         }
         if let Some(batch) = self.batch {
             batch.validate(&mut say);
+        }
+        if self.freshness == Freshness::MayLag && !matches!(self.trigger, Trigger::Rpc(_) | Trigger::Http(_)) {
+            say(format!("{} can't read from a standby; allowed: rpc and http that read", self.trigger.kind()));
         }
         match self.trigger {
             Trigger::Rpc(method) if method.split('/').filter(|part| !part.is_empty()).count() != 2 => {

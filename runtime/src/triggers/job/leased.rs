@@ -311,11 +311,7 @@ async fn handle(shared: &Shared, leased: &Leased, stop: &Stop, quiet: bool) -> (
     ));
     let args = job.args.clone().unwrap_or_else(|| "null".to_owned());
     let work = stoppable(stop, (shared.handle)(attempt.clone(), args));
-    let finished = if quiet {
-        invoke::quietly(&invocation, work).await
-    } else {
-        invoke::observed(&shared.runtime, spec, &invocation, work).await
-    };
+    let finished = invoke::observed(&shared.runtime, spec, &invocation, quiet, work).await;
     (judge_stoppable(finished.result, stop), attempt.is_completed())
 }
 

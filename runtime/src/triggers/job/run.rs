@@ -16,6 +16,7 @@ use crate::{
     base::{batch, failpoint},
     context::invoke::{self, Finished, Together},
     postgres::tx::bounded,
+    telemetry::traces,
 };
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -129,18 +130,21 @@ impl JobLane {
         };
         let ids = batch::correlation_ids(members.iter().map(|member| &member.invocation));
         let invocations: Vec<_> = members.iter().map(|member| member.invocation.clone()).collect();
-        let together = Together { spec, invocation: &invocation, size: jobs.len(), ids: &ids };
+        let links = traces::links(invocations.iter());
+        let together = Together { spec, invocation: &invocation, size: jobs.len(), ids: &ids, links };
         let mut clean = true;
         let work = async {
             let finished = invoke::quietly(&invocation, handle(tx, members)).await;
             clean = finished.clean;
             let verdicts = finished.result?;
             invoke::conclude(spec, invocations.iter(), &verdicts);
+            traces::all_ended(spec, invocations.iter(), &verdicts);
             Ok(verdicts)
         };
         let verdicts = match together.run(&self.runtime, work).await {
             Ok(verdicts) => verdicts,
             Err(error) if jobs.len() == 1 => {
+                traces::ended(spec, &invocation, error.class().name());
                 return Err((Batch::Failed(judge_stoppable(Err(error), &stops[0])), clean));
             }
             Err(_) => return Err((Batch::Undone, clean)),
@@ -182,11 +186,7 @@ impl JobLane {
             Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(stop.asked().clone());
         tx.adopt(invocation.clone());
         let work = stoppable(stop, handle(tx, job.args.as_deref().unwrap_or("null")));
-        if batch > SPANS {
-            invoke::quietly(&invocation, work).await
-        } else {
-            invoke::observed(&self.runtime, spec, &invocation, work).await
-        }
+        invoke::observed(&self.runtime, spec, &invocation, batch > SPANS, work).await
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     },
     context::invoke::{self, Finished, Together},
     rabbitmq::Consuming,
+    telemetry::traces,
 };
 use futures_util::future::try_join_all;
 use lapin::{
@@ -323,11 +324,14 @@ async fn together(runtime: &Runtime, consumer: Consumer, members: Vec<Member<Rec
             _ => Invocation::start(consumer.spec.limits.timeout),
         };
         let ids = batch::correlation_ids(members.iter().map(|member| &member.invocation));
-        let together = Together { spec: consumer.spec, invocation: &invocation, size: members.len(), ids: &ids };
+        let invocations = || members.iter().map(|member| &member.invocation);
+        let (size, links) = (members.len(), traces::links(invocations()));
+        let together = Together { spec: consumer.spec, invocation: &invocation, size, ids: &ids, links };
         let work = async {
             let Finished { result, .. } = invoke::quietly(&invocation, apply(&inner, consumer, &members)).await;
             let verdicts = result?;
-            invoke::conclude(consumer.spec, members.iter().map(|member| &member.invocation), &verdicts);
+            invoke::conclude(consumer.spec, invocations(), &verdicts);
+            traces::all_ended(consumer.spec, invocations(), &verdicts);
             Ok(verdicts)
         };
         let began = std::time::Instant::now();

@@ -34,6 +34,7 @@ use crate::{
         receipt::{self, CallKey, Outcome},
         tx::{PinnedConnection, TxOptions, bounded},
     },
+    telemetry::traces,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -129,6 +130,7 @@ impl<H: BatchHandler> Inner<H> {
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
         let Finished { result, .. } = invoke::quietly(&incoming.invocation, self.call(&incoming, request)).await;
         metrics.end(&observed, invoke::outcome_of(&result));
+        traces::ended(H::SPEC, &incoming.invocation, invoke::outcome_of(&result));
         result
     }
 
@@ -275,7 +277,9 @@ impl<H: BatchHandler> Inner<H> {
         let mut attempt = 0;
         loop {
             let ids = batch::correlation_ids(group.members.iter().map(|member| &member.invocation));
-            let together = Together { spec: H::SPEC, invocation: &invocation, size: group.members.len(), ids: &ids };
+            let links = traces::links(group.members.iter().map(|member| &member.invocation));
+            let size = group.members.len();
+            let together = Together { spec: H::SPEC, invocation: &invocation, size, ids: &ids, links };
             let attempt_it = invoke::guarded(&invocation, self.attempt(turn, &mut group, &invocation));
             let ran = together.run(&self.runtime, attempt_it).await;
             match ran {

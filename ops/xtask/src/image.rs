@@ -1,0 +1,162 @@
+//! The image as anybody builds it: all of the Dockerfile, from a clean checkout; and what came of it.
+use crate::{
+    compose, images,
+    install::{BINUTILS, BUILDX, DOCKER, ensure},
+    progress::{Step, run_quietly},
+    test::build,
+};
+use anyhow::{Context, bail, ensure as require};
+use flate2::read::ZlibDecoder;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+const IMAGE: &str = "gavel-built";
+const PROGRAMS: [&str; 3] = ["bid-service", "bid-worker", "bidctl"];
+/// What the image may weigh without its base, in MB.
+const MOST_MB: f64 = 60.0;
+/// The Dockerfile's layer with what others wrote.
+const DEPENDENCIES: &str = "--package gavel --lib";
+
+/// Builds it, builds it again after a change of code, looks at it, and runs all of Compose from it.
+pub(crate) fn run() -> anyhow::Result<()> {
+    ensure(&[DOCKER, BUILDX, BINUTILS])?;
+    images::ensure()?;
+    let (base, toolchain) = (images::base()?, images::rust()?);
+    let dir = crate::root().join("target/image");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir)?;
+    let checkout = dir.join("checkout");
+    run_quietly(Command::new("git").args(["clone", "--quiet"]).arg(crate::root()).arg(&checkout))?;
+    let first = built(&checkout, &toolchain, base)?;
+    let library = checkout.join("handlers/src/lib.rs");
+    let before = fs::read_to_string(&library)?;
+    fs::write(&library, before.clone() + "\n// Changed.\n")?;
+    let again = built(&checkout, &toolchain, base)?;
+    require!(again.keeps_dependencies, "a change of code built the dependencies again");
+    fs::write(&library, before)?;
+    let last = built(&checkout, &toolchain, base)?;
+    let figures = look(&dir, base)?;
+    compose::tried_with(IMAGE, &build(&["--package", "gavel", "--bins"], false)?)?;
+    report(&[
+        ("the image, from nothing", format!("{:.0} s", first.seconds)),
+        ("again, after a change of code", format!("{:.0} s", again.seconds)),
+        ("again, unchanged", format!("{:.0} s", last.seconds)),
+        ("its size beside its base", format!("{:.1} MB of {MOST_MB} MB", figures.megabytes)),
+        ("crates that bid-service says it is made of", figures.crates.to_string()),
+    ])
+}
+
+struct Built {
+    seconds: f64,
+    keeps_dependencies: bool,
+}
+
+/// One build of the whole Dockerfile.
+fn built(checkout: &Path, toolchain: &str, base: &str) -> anyhow::Result<Built> {
+    let (step, began) = (Step::begin("building the image, programs and all"), Instant::now());
+    let mut docker = Command::new("docker");
+    docker.args(["buildx", "build", "--progress", "plain", "--network", "host", "--load", "--tag", IMAGE]);
+    for (name, value) in [("BUILD_IMAGE", toolchain), ("RUNTIME_IMAGE", base)] {
+        docker.arg("--build-arg").arg(format!("{name}={value}"));
+    }
+    // What it did is said on standard error.
+    let said = run_quietly(
+        Command::new("sh").args(["-c", "exec 2>&1; exec \"$@\"", "sh"]).args(words(&docker)).arg(checkout),
+    )?;
+    step.done("image built");
+    Ok(Built { seconds: began.elapsed().as_secs_f64(), keeps_dependencies: is_kept(&said, DEPENDENCIES) })
+}
+
+fn words(command: &Command) -> Vec<std::ffi::OsString> {
+    [command.get_program()].into_iter().chain(command.get_args()).map(ToOwned::to_owned).collect()
+}
+
+/// Whether the step whose command has these words came from the cache: `#12 [build 2/5] RUN …`, then `#12 CACHED`.
+fn is_kept(said: &str, words: &str) -> bool {
+    let step = said.lines().find(|line| line.starts_with('#') && line.contains(words));
+    let number = step.and_then(|line| line.split(' ').next());
+    number.is_some_and(|number| said.lines().any(|line| line == format!("{number} CACHED")))
+}
+
+struct Figures {
+    megabytes: f64,
+    crates: usize,
+}
+
+/// Looks at what was built as somebody would who has to answer for it.
+fn look(dir: &Path, base: &str) -> anyhow::Result<Figures> {
+    let step = Step::begin("looking at the image");
+    let inspect = |image: &str, what: &str| -> anyhow::Result<String> {
+        let said = run_quietly(Command::new("docker").args(["image", "inspect", "--format", what, image]))?;
+        Ok(said.trim().to_owned())
+    };
+    require!(inspect(IMAGE, "{{.Config.User}}")? == "10001:10001", "it runs as somebody else");
+    let bytes = inspect(IMAGE, "{{.Size}}")?.parse::<f64>()? - inspect(base, "{{.Size}}")?.parse::<f64>()?;
+    let inside = |arguments: &[&str]| {
+        let read_only = ["run", "--rm", "--read-only", "--network", "none", IMAGE];
+        run_quietly(Command::new("docker").args(read_only).args(arguments))
+    };
+    for program in PROGRAMS {
+        inside(&[&format!("/bin/{program}"), "--version"])?;
+    }
+    let writable = "find / -xdev -writable ! -type l ! -path '/proc/*' ! -path '/dev/*' ! -path '/sys/*' -print";
+    let writable = inside(&["sh", "-c", writable]).unwrap_or_default();
+    if let Some(found) = writable.lines().find(|path| !is_meant_to_be_written(path)) {
+        bail!("whoever gets in can change {found}");
+    }
+    let megabytes = bytes / 1e6;
+    let crates = crates(dir)?;
+    step.done(format!("{megabytes:.1} MB beside its base, {crates} crates"));
+    Ok(Figures { megabytes, crates })
+}
+
+/// Directories for volumes, and for what does not outlive a container.
+fn is_meant_to_be_written(path: &str) -> bool {
+    ["/accounts", "/keys", "/tmp", "/var/tmp", "/run/lock"].iter().any(|dir| path.starts_with(dir))
+}
+
+/// How many crates bid-service says it is made of, in the form of `cargo auditable`.
+fn crates(dir: &Path) -> anyhow::Result<usize> {
+    let container = run_quietly(Command::new("docker").args(["create", IMAGE]))?;
+    let program = dir.join("bid-service");
+    let copied = run_quietly(
+        Command::new("docker").arg("cp").arg(format!("{}:/bin/bid-service", container.trim())).arg(&program),
+    );
+    run_quietly(Command::new("docker").args(["rm", container.trim()]))?;
+    copied?;
+    let list = dir.join("crates");
+    let dump = format!(".dep-v0={}", list.display());
+    run_quietly(Command::new("objcopy").arg("--dump-section").arg(dump).arg(&program).arg("/dev/null"))?;
+    let said: Value = serde_json::from_reader(ZlibDecoder::new(fs::File::open(list)?)).context("a list of crates")?;
+    let names: Vec<_> = said["packages"].as_array().context("packages")?.iter().map(|each| &each["name"]).collect();
+    require!(names.iter().any(|name| *name == "sqlx-core"), "it does not say what it is made of");
+    Ok(names.len())
+}
+
+/// For docs/nightly.md.
+fn report(rows: &[(&str, String)]) -> anyhow::Result<()> {
+    let path: PathBuf = crate::root().join("target/bench/image.md");
+    fs::create_dir_all(path.parent().context("a directory")?)?;
+    let rows: Vec<_> = rows.iter().map(|(what, figure)| format!("| {what} | {figure} |")).collect();
+    let table = format!("| what | measured |\n| --- | --- |\n{}\n", rows.join("\n"));
+    eprintln!("\n{table}");
+    fs::write(path, table).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_kept_where_its_own_step_says_so() {
+        let said = "#11 [build 1/5] COPY\n#11 CACHED\n#12 [build 2/5] RUN cargo build --package gavel --lib\n#12 CACHED\n#13 CACHED";
+        assert!(is_kept(said, DEPENDENCIES));
+        assert!(!is_kept(&said.replace("#12 CACHED", "#12 DONE 80.1s"), DEPENDENCIES));
+        assert!(!is_kept("", DEPENDENCIES));
+    }
+}
