@@ -35,7 +35,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Brings up that image, both ways; `bins` has a client's program.
 pub(crate) fn tried_with(image: &'static str, bins: &Path) -> anyhow::Result<()> {
-    let program = program()?;
+    // From 2.24 on.
+    let program = images::plugin("docker-compose")?;
     let dir = std::env::temp_dir().join(format!("gavel-compose-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let certificate = certificate(&dir)?;
@@ -70,28 +71,6 @@ fn build_image(bins: &Path) -> anyhow::Result<&'static str> {
     run_quietly(docker.arg(&root).env("DOCKER_BUILDKIT", "0"))?;
     step.done("image built");
     Ok(IMAGE)
-}
-
-/// Docker Compose, from 2.24 on: installed already, or taken from Debian's package, whose program needs nothing else.
-fn program() -> anyhow::Result<PathBuf> {
-    let kept = crate::root().join("target/tools/bin/docker-compose");
-    let answers = |path: &Path| run_quietly(Command::new(path).args(["version", "--short"])).is_ok();
-    if answers(&kept) {
-        return Ok(kept);
-    }
-    let step = Step::begin("fetching Docker Compose");
-    let dir = kept.parent().context("it has a directory")?;
-    std::fs::create_dir_all(dir)?;
-    let fetch = "cd /tmp && apt-get update -qq && apt-get download -qq docker-compose && dpkg -x docker-compose_*.deb x \
-                 && cp x/usr/libexec/docker/cli-plugins/docker-compose /out/";
-    let mut docker = Command::new("docker");
-    docker.args(["run", "--rm", "--network", "host", "--volume"]).arg(format!("{}:/out", dir.display()));
-    run_quietly(docker.arg(images::base()?).args(["sh", "-c", fetch]))?;
-    if !answers(&kept) {
-        bail!("{} does not run", kept.display());
-    }
-    step.done("Docker Compose fetched");
-    Ok(kept)
 }
 
 struct Compose {

@@ -1,7 +1,7 @@
 //! The image as anybody builds it: all of the Dockerfile, from a clean checkout; and what came of it.
 use crate::{
     compose, images,
-    install::{BINUTILS, BUILDX, DOCKER, ensure},
+    install::{BINUTILS, DOCKER, ensure},
     progress::{Step, run_quietly},
     test::build,
 };
@@ -24,7 +24,7 @@ const DEPENDENCIES: &str = "--package gavel --lib";
 
 /// Builds it, builds it again after a change of code, looks at it, and runs all of Compose from it.
 pub(crate) fn run() -> anyhow::Result<()> {
-    ensure(&[DOCKER, BUILDX, BINUTILS])?;
+    ensure(&[DOCKER, BINUTILS])?;
     images::ensure()?;
     let (base, toolchain) = (images::base()?, images::rust()?);
     let dir = crate::root().join("target/image");
@@ -59,8 +59,8 @@ struct Built {
 /// One build of the whole Dockerfile.
 fn built(checkout: &Path, toolchain: &str, base: &str) -> anyhow::Result<Built> {
     let (step, began) = (Step::begin("building the image, programs and all"), Instant::now());
-    let mut docker = Command::new("docker");
-    docker.args(["buildx", "build", "--progress", "plain", "--network", "host", "--load", "--tag", IMAGE]);
+    let mut docker = Command::new(images::plugin("docker-buildx")?);
+    docker.args(["build", "--progress", "plain", "--network", "host", "--load", "--tag", IMAGE]);
     for (name, value) in [("BUILD_IMAGE", toolchain), ("RUNTIME_IMAGE", base)] {
         docker.arg("--build-arg").arg(format!("{name}={value}"));
     }

@@ -7,7 +7,11 @@ use crate::{
     progress::{Step, run_quietly},
     servers::engine::image,
 };
+#[cfg(feature = "containers")]
+use anyhow::Context;
 use clap::Args;
+#[cfg(feature = "containers")]
+use std::path::{Path, PathBuf};
 use std::{fs, process::Command};
 
 const SUITE: &str = "trixie";
@@ -116,7 +120,7 @@ pub(crate) fn rust() -> anyhow::Result<String> {
     fs::create_dir_all(context.join("toolchain"))?;
     let sysroot = run_quietly(Command::new("rustc").args(["--print", "sysroot"]))?;
     for part in ["bin", "lib"] {
-        let from = std::path::Path::new(sysroot.trim()).join(part);
+        let from = Path::new(sysroot.trim()).join(part);
         run_quietly(Command::new("cp").arg("--recursive").arg(from).arg(context.join("toolchain")))?;
     }
     fs::copy("/etc/ssl/certs/ca-certificates.crt", context.join("ca-certificates.crt"))?;
@@ -127,6 +131,27 @@ pub(crate) fn rust() -> anyhow::Result<String> {
     fs::remove_dir_all(context)?;
     step.done(format!("{STAND_IN} built"));
     Ok(STAND_IN.to_owned())
+}
+
+/// One of Docker's plugins, taken from Debian's package: its program needs nothing else.
+#[cfg(feature = "containers")]
+pub(crate) fn plugin(name: &str) -> anyhow::Result<PathBuf> {
+    let kept = crate::root().join("target/tools/bin").join(name);
+    let answers = |path: &Path| run_quietly(Command::new(path).arg("version")).is_ok();
+    if answers(&kept) {
+        return Ok(kept);
+    }
+    let step = Step::begin(format!("fetching {name}"));
+    let dir = kept.parent().context("it has a directory")?;
+    fs::create_dir_all(dir)?;
+    let fetch = "cd /tmp && apt-get update -qq && apt-get download -qq \"$0\" && dpkg -x \"$0\"_*.deb x \
+                 && cp \"x/usr/libexec/docker/cli-plugins/$0\" /out/";
+    let mut docker = Command::new("docker");
+    docker.args(["run", "--rm", "--network", "host", "--volume"]).arg(format!("{}:/out", dir.display()));
+    run_quietly(docker.arg(base()?).args(["sh", "-c", fetch, name]))?;
+    anyhow::ensure!(answers(&kept), "{} does not run", kept.display());
+    step.done(format!("{name} fetched"));
+    Ok(kept)
 }
 
 /// A minimal Debian, as a Docker image.

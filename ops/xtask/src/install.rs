@@ -42,12 +42,6 @@ pub(crate) const DOCKER: Need = Need {
     found: || on_path("docker").is_some() && on_path("dockerd").is_some(),
     packages: &["docker.io"],
 };
-#[cfg(feature = "containers")]
-pub(crate) const BUILDX: Need = Need {
-    what: "Docker's buildx",
-    found: || run_quietly(Command::new("docker").args(["buildx", "version"])).is_ok(),
-    packages: &["docker-buildx"],
-};
 pub(crate) const DEBOOTSTRAP: Need =
     Need { what: "debootstrap", found: || on_path("debootstrap").is_some(), packages: &["debootstrap"] };
 
