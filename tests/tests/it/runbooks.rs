@@ -1,4 +1,5 @@
-//! Commands of the runbooks, run as they stand there on a system that works, by somebody with an operator's accounts.
+//! Commands of the runbooks, run as they stand there on a system that works, by somebody with an operator's accounts;
+//! and what the runbooks say that they print then.
 use chrono::{TimeDelta, Utc};
 use gavel_accounts::postgres::Role;
 use gavel_tests::{System, eventually, process::binary};
@@ -9,16 +10,47 @@ use std::{
     process::{Command, Output},
 };
 
-/// Each runbook's commands.
-fn commands() -> BTreeMap<String, Vec<String>> {
+/// A directory that gets what each command printed, for whoever writes a runbook.
+const WRITE_TO: &str = "GAVEL_TEST_RUNBOOKS_TO";
+
+/// A command of a runbook, and lines of what it prints where all is well.
+struct Shown {
+    command: String,
+    lines: Vec<String>,
+}
+
+/// Each runbook's commands. A block of text after a block of commands has what they print, apart by empty lines and with
+/// "…" for what is left out.
+fn commands() -> BTreeMap<String, Vec<Shown>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/runbooks");
     let books = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
-    let of = |text: &str| -> Vec<String> {
-        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-        blocks.flat_map(str::lines).map(str::to_owned).collect()
-    };
-    let read = |path: &Path| of(&fs::read_to_string(path).expect("text"));
+    let read = |path: &Path| shown_in(&fs::read_to_string(path).expect("text"));
     books.map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), read(&path))).collect()
+}
+
+fn shown_in(text: &str) -> Vec<Shown> {
+    let mut all = Vec::new();
+    for block in text.split("```sh\n").skip(1) {
+        let (commands, rest) = block.split_once("```\n").expect("a block ends");
+        let printed = rest.trim_start().strip_prefix("```text\n").and_then(|rest| rest.split("```").next());
+        let mut printed = printed.unwrap_or_default().split("\n\n");
+        for command in commands.lines() {
+            let lines = printed.next().unwrap_or_default().lines().filter(|line| line.trim() != "…");
+            all.push(Shown { command: command.to_owned(), lines: lines.map(str::to_owned).collect() });
+        }
+        assert_eq!(printed.next(), None, "more is printed than there are commands: {commands}");
+    }
+    all
+}
+
+/// A line without what is different each time: numbers and ids, and how wide they make a table.
+fn shape(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| {
+        let is_id = word.len() >= 32 && word.chars().filter(|c| *c == '-').count() == 4;
+        let parts = word.split(|c: char| c.is_ascii_digit()).filter(|part| !["", ".", ":", "-"].contains(part));
+        if is_id { "ID".to_owned() } else { parts.collect::<Vec<_>>().join("#") }
+    });
+    words.collect::<Vec<_>>().join(" ").replace(['-', '─'], "")
 }
 
 #[tokio::test]
@@ -51,10 +83,19 @@ async fn each_command_of_each_runbook_does_what_it_says() {
     assert!(books.len() > 15, "{:?}", books.keys());
     for (book, commands) in books {
         assert!(book == "README.md" || !commands.is_empty(), "{book} shows no command");
-        for command in commands {
+        for Shown { command, lines } in commands {
             let Output { status, stdout, stderr } = run(&command);
             let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
             assert!(status.success(), "{book}: {command}: {said}");
+            let shapes: Vec<_> = said.lines().map(shape).collect();
+            for line in lines {
+                assert!(shapes.contains(&shape(&line)), "{book}: {command} does not print {line:?} but {said}");
+            }
+            if let Some(dir) = env::var_os(WRITE_TO) {
+                let path = Path::new(&dir).join(&book);
+                let before = fs::read_to_string(&path).unwrap_or_default();
+                fs::write(path, format!("{before}$ {command}\n{said}\n")).expect("written");
+            }
         }
     }
 }
