@@ -3,6 +3,7 @@
 mod backfill;
 mod baselines;
 mod bids;
+mod capacity;
 mod edge;
 mod events;
 mod extent;
@@ -94,14 +95,14 @@ async fn jobs(
     Ok(rows)
 }
 
-/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`, `gavel-bench bids|edge|relay|stats|watch
-/// POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for the last three.
+/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`, `gavel-bench bids|capacity|edge|relay|stats|watch
+/// POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for all but the first.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // Clients of a service share the machine with it. On one thread they cost least: a call's frames leave together.
     let mut runtime = match arguments.first() {
-        Some(&"bids" | &"watch" | &"edge") => tokio::runtime::Builder::new_current_thread(),
+        Some(&"bids" | &"capacity" | &"watch" | &"edge") => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(run(&arguments))
@@ -127,12 +128,20 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
             let rows = jobs(base, node, rounds.parse()?, backlog.parse()?, only.first().copied()).await?;
             write(out, "jobs", &rows)
         }
-        [what @ ("bids" | "relay" | "stats" | "watch" | "edge"), base, bins, out, rounds, ref only @ ..] => {
+        [
+            what @ ("bids" | "capacity" | "relay" | "stats" | "watch" | "edge"),
+            base,
+            bins,
+            out,
+            rounds,
+            ref only @ ..,
+        ] => {
             fs::create_dir_all(out)?;
             let bench = bids::Bench { base, out, releases: Releases::in_dir(bins, out)? };
             let (rounds, only) = (rounds.parse()?, only.first().copied());
             let rows = match what {
                 "bids" => bids::run(&bench, rounds, only).await?,
+                "capacity" => capacity::run(&bench, rounds).await?,
                 "relay" => events::relay(&bench, rounds).await?,
                 "watch" => watch::run(&bench, only).await?,
                 "edge" => edge::run(&bench, rounds).await?,

@@ -52,6 +52,12 @@ enum What {
         #[arg(long, value_parser = part_or_cell)]
         only: Option<String>,
     },
+    /// What a bid costs whom, and whether that foretells another load
+    Capacity {
+        /// Rounds, of which the median counts
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+    },
     /// The outbox relay beside a bare publisher, and how long an event takes to a consumer
     Relay {
         /// Rounds, of which the median counts
@@ -118,6 +124,7 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
     let all = [
         What::Jobs { rounds, backlog: BACKLOG, only: only.clone() },
         What::Bids { rounds, only: only.clone() },
+        What::Capacity { rounds },
         What::Relay { rounds },
         What::Stats { rounds },
         What::Edge { rounds },
@@ -133,6 +140,7 @@ impl Bench {
         match &self.what {
             What::Jobs { rounds, backlog, only } => self.jobs(*rounds, *backlog, only.as_deref()),
             What::Bids { rounds, only } => self.ours("bids", *rounds, only.as_deref()),
+            What::Capacity { rounds } => self.ours("capacity", *rounds, None),
             What::Relay { rounds } => self.ours("relay", *rounds, None),
             What::Stats { rounds } => self.ours("stats", *rounds, None),
             What::Edge { rounds } => self.ours("edge", *rounds, None),

@@ -20,6 +20,7 @@ enum Part {
     Fuzz,
     Jobs,
     Bids,
+    Capacity,
     Relay,
     Stats,
     Edge,
