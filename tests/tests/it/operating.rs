@@ -219,4 +219,8 @@ async fn the_top_shows_what_is_going_on_and_the_health_check_that_a_process_live
     assert!(run(&["healthcheck", "--ops-url", &urls[1]]).await.0, "the worker lives");
     drop(worker);
     assert!(!run(&["healthcheck", "--ops-url", &urls[1]]).await.0, "it does not");
+    let (is_well, shown) = run(&arguments).await;
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert!(is_well && shown["bids"]["per_second"].is_f64(), "the service is seen all the same: {shown}");
+    assert!(shown["silent"][0].as_str().is_some_and(|said| said.contains(&urls[1])), "{shown}");
 }

@@ -1,4 +1,5 @@
 //! What is going on, figure by figure, as `top` shows a machine's.
+mod look;
 mod sampled;
 
 use crate::{
@@ -7,14 +8,12 @@ use crate::{
     settings::Settings,
     watch,
 };
-use anyhow::Context;
 use clap::Args;
-use sampled::{Sampled, Since};
+use look::Look;
+use sampled::Since;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// A process says at once how it is, or it is of no use here.
-const PATIENCE: Duration = Duration::from_secs(3);
 const BIDS: [(&str, &str); 1] = [("handler", "place_bid")];
 
 #[derive(Args)]
@@ -37,11 +36,14 @@ impl Top {
         let addresses = if self.processes.is_empty() { &own[..] } else { &self.processes };
         addresses.iter().try_for_each(|address| client::check_url(address))?;
         let client = client::http(settings)?;
-        let mut before = sample(&client, addresses).await?;
+        let mut before = Look::at(&client, addresses).await.answered()?;
         loop {
             tokio::time::sleep(Duration::from_secs(self.every)).await;
-            let now = sample(&client, addresses).await?;
-            let figures = figures(&Since { before: &before, now: &now });
+            let now = Look::at(&client, addresses).await;
+            let now = if self.once { now.answered()? } else { now };
+            let (earlier, later) = Look::both(&before, &now)?;
+            let silent: Vec<_> = now.silent().collect();
+            let figures = figures(&Since { before: &earlier, now: &later }, &silent);
             if output.json {
                 say!("{figures}");
             } else {
@@ -58,19 +60,8 @@ impl Top {
     }
 }
 
-async fn sample(client: &reqwest::Client, addresses: &[String]) -> anyhow::Result<Sampled> {
-    let mut texts = Vec::new();
-    for address in addresses {
-        let url = format!("{}/metrics", address.trim_end_matches('/'));
-        let asked = client.get(&url).timeout(PATIENCE).send().await.and_then(reqwest::Response::error_for_status);
-        let text = asked.with_context(|| format!("{url} does not answer"))?.text().await?;
-        texts.push(text);
-    }
-    Sampled::parse(&texts).context("these are no metrics")
-}
-
 /// Everything that is shown.
-fn figures(since: &Since<'_>) -> Value {
+fn figures(since: &Since<'_>, silent: &[&String]) -> Value {
     let now = since.now;
     let ms = |seconds: Option<f64>| seconds.map(|seconds| (seconds * 1e6).round() / 1e3);
     let outcomes = now.values("gavel_handler_invocations_total", "outcome");
@@ -123,6 +114,7 @@ fn figures(since: &Since<'_>) -> Value {
         "connections": now.sum("gavel_connections", &[]),
         "pools": each("gavel_pool_size", "pool", &pool),
         "queues": each("gavel_job_queue_waiting", "kind", &queue),
+        "silent": silent,
         "down": now.values("gavel_dependency_up", "dependency").iter().filter(|name| is_down(name)).collect::<Vec<_>>(),
     })
 }
@@ -199,6 +191,7 @@ fn show(figures: &Value, output: Output) {
                 }),
             ),
             ("down", list(&figures["down"], &word)),
+            ("silent", list(&figures["silent"], &word)),
         ],
     );
     show_queues(figures, output);

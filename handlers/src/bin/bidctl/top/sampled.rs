@@ -12,12 +12,12 @@ pub(super) struct Sampled {
 pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Sampled {
-    pub(super) fn parse(texts: &[String]) -> io::Result<Self> {
+    pub(super) fn parse(at: Instant, texts: &[&String]) -> io::Result<Self> {
         let mut samples = Vec::new();
         for text in texts {
             samples.extend(Scrape::parse(text.lines().map(|line| Ok(line.to_owned())))?.samples);
         }
-        Ok(Self { at: Instant::now(), samples })
+        Ok(Self { at, samples })
     }
 
     fn of<'a>(&'a self, metric: &'a str, labels: Labels<'a>) -> impl Iterator<Item = &'a Sample> {
@@ -129,7 +129,7 @@ mod tests {
              took_bucket{{le=\"0.1\"}} {quick}\ntook_bucket{{le=\"0.2\"}} {calls}\ntook_bucket{{le=\"+Inf\"}} {calls}\n\
              took_sum 1\ntook_count {calls}\n"
         );
-        Sampled::parse(&[text]).expect("metrics")
+        Sampled::parse(Instant::now(), &[&text]).expect("metrics")
     }
 
     #[test]
