@@ -225,6 +225,10 @@ async fn random_concurrent_bids_over_two_services_equal_a_replay_in_sequence_ord
     }
     assert_eq!(accepted, ledger.len(), "each acknowledged bid once, and no other");
     assert!(accepted > 12, "some were accepted");
+    // One that is done again is seen by nobody, and costs a second.
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = sqlx::query_scalar(deadlocks).fetch_one(&system.db).await.expect("counted");
+    assert_eq!(deadlocks, 0, "items are locked in one order");
 }
 
 #[tokio::test]

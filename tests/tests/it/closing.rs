@@ -1,6 +1,7 @@
-//! An auction closes once, whoever dies while closing it.
+//! An auction closes once, whoever dies while closing it; and a bid counts by the moment at which it holds its item.
 use chrono::{TimeDelta, Utc};
 use gavel_tests::{System, broker::Broker, eventually};
+use poem_grpc::Code;
 
 #[tokio::test]
 async fn a_worker_killed_while_closing_leaves_one_close_one_event_and_one_sale() {
@@ -39,4 +40,31 @@ async fn a_worker_killed_while_closing_leaves_one_close_one_event_and_one_sale()
     system.consume_everything(&Broker::connect(&system.amqp_url).await).await;
     let stats = alice.stats("").await.expect("alice may see it").stats.remove(0);
     assert_eq!((stats.bids_placed, stats.items_won, stats.total_spent_minor), (1, 1, 1_500));
+}
+
+#[tokio::test]
+async fn a_bid_that_waited_for_its_item_across_the_end_is_too_late() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let ends_at = Utc::now() + TimeDelta::milliseconds(2_500);
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", ends_at).await.item_id;
+    let mut holder = system.db.begin().await.expect("a transaction");
+    let lock = sqlx::query("SELECT FROM items WHERE item_id = $1::uuid FOR UPDATE").bind(&item);
+    lock.execute(&mut *holder).await.expect("locked");
+    let alice = api.with_token(system.token("alice", "bidder"));
+    let bid = tokio::spawn({
+        let item = item.clone();
+        async move { alice.bid(&item, 1_500).await }
+    });
+    let waiting = || system.waiting_for_locks("bid-service");
+    eventually("the bid waits for the item", waiting, |found| *found == 1).await;
+    let has_ended = || async {
+        let ended = "SELECT clock_timestamp() > ends_at FROM items WHERE item_id = $1::uuid";
+        sqlx::query_scalar::<_, bool>(ended).bind(&item).fetch_one(&system.db).await.expect("looked")
+    };
+    assert!(!has_ended().await, "it came in time");
+    eventually("the auction ends meanwhile", has_ended, |ended| *ended).await;
+    holder.rollback().await.expect("let go");
+    let late = bid.await.expect("it ran").expect_err("it came to its turn too late");
+    assert_eq!(late.code, Code::FailedPrecondition, "{late:?}");
 }
