@@ -1,5 +1,5 @@
 //! One item as everyone sees it: from the read model, or from the database when Redis has nothing or does not answer.
-use crate::item::{self, cache_key, shown};
+use crate::item::{self, agree, cache_key, shown};
 use crate::schema::bid_ceiling_minor;
 use gavel_proto::{events_v1::ItemState, v1};
 use gavel_runtime::{
@@ -60,9 +60,4 @@ impl rpc::IoHandler for GetItem {
 fn not_yet(wanted: i64, version: i64) -> Error {
     let message = format!("the item is at version {version}; allowed: at_least_version up to that, not {wanted}");
     Error::new(Class::Refused, message)
-}
-
-/// Another version of this program may have written a field that this one does not know.
-fn agree(held: &[u8], truth: &[u8]) -> bool {
-    held == truth || ItemState::decode(held).is_ok_and(|held| Ok(held) == ItemState::decode(truth))
 }

@@ -15,6 +15,7 @@ use fact::key_of;
 use gavel_proto::events_v1::{ItemEvent, ItemState, item_event::Fact};
 use gavel_rules::{Auction, Ladder};
 use gavel_runtime::{Error, Event, Result, ids, wire::timestamp};
+use prost::Message;
 use uuid::Uuid;
 
 /// One row of `items`.
@@ -104,6 +105,11 @@ impl ItemRow {
         };
         Ok(Event::new(event_id, (self.item_id.to_string(), self.version), routing_key, &message))
     }
+}
+
+/// Returns whether two values of the read model mean the same. Another version of this program may have written a field that this one does not know.
+pub fn agree(held: &[u8], truth: &[u8]) -> bool {
+    held == truth || ItemState::decode(held).is_ok_and(|held| Ok(held) == ItemState::decode(truth))
 }
 
 /// The key of an item in the read model.

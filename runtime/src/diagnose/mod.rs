@@ -2,17 +2,21 @@
 mod broker;
 
 use crate::{
-    App, Runtime,
+    App, Invocation, Io, Runtime,
+    base::spec::PoolKind,
     config::Backends,
     context::{health::Check, runtime::Role},
-    postgres::{Archive, Follower, Standby},
+    postgres::{Archive, Follower, Purpose, Standby},
     process::{
         health::{Looker, Needs},
         sample_backlog,
     },
+    schema,
     triggers::{job, reconcile},
 };
-use std::sync::atomic::Ordering;
+use anyhow::Context;
+use sqlx::Connection;
+use std::{sync::atomic::Ordering, time::Duration};
 
 /// One thing looked at.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -79,6 +83,27 @@ pub async fn waiting(app: App, backends: &Backends, consumer: &str) -> anyhow::R
     let waiting = broker::waiting(&runtime, consumer).await;
     runtime.pools().close().await;
     waiting
+}
+
+/// Does work by hand on an application's servers: beside its processes, and none of them. A single run of it may take
+/// `limit`.
+///
+/// # Errors
+/// When the database does not answer, and those of `work`.
+pub async fn by_hand<T>(
+    app: App,
+    backends: &Backends,
+    limit: Duration,
+    work: impl AsyncFnOnce(&Io) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let runtime = app.checked()?.runtime(backends, "by hand", Role::Observer)?;
+    let mut conn = runtime.pools().connector.connect(Purpose::Work).await.context("the database does not answer")?;
+    let evolution = &runtime.pools().evolution;
+    evolution.phases().adopt(schema::phases(&mut conn, evolution.history()).await?);
+    conn.close().await.ok();
+    let done = work(&Io::new(&runtime, PoolKind::Jobs, Invocation::start(limit))).await;
+    runtime.pools().close().await;
+    done
 }
 
 fn dependency(what: &str, check: &Check) -> Finding {

@@ -60,6 +60,30 @@ pub struct Versioned {
     pub value: Vec<u8>,
 }
 
+/// What was here where a value of the truth should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Found {
+    /// The same.
+    Same,
+    /// Nothing.
+    Nothing,
+    /// An earlier version: its event may be on its way.
+    Earlier,
+    /// Something that the truth does not say.
+    Wrong,
+}
+
+impl Found {
+    fn of(held: Option<&Versioned>, truth: &Versioned, agree: impl FnOnce(&[u8], &[u8]) -> bool) -> Self {
+        match held {
+            None => Self::Nothing,
+            Some(held) if held.version < truth.version => Self::Earlier,
+            Some(held) if held.version == truth.version && agree(&held.value, &truth.value) => Self::Same,
+            Some(_) => Self::Wrong,
+        }
+    }
+}
+
 /// Where a value was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -172,6 +196,27 @@ impl Cache {
         read
     }
 
+    /// Puts the truth here, and says what was here before. As with [`Cache::read_through`], what is here is read first.
+    ///
+    /// # Errors
+    /// Those of `load`; and where it can't be read or written here.
+    pub async fn put_truth(
+        &self,
+        key: &str,
+        load: impl Future<Output = Result<Versioned>>,
+        agree: impl FnOnce(&[u8], &[u8]) -> bool,
+    ) -> Result<Found> {
+        let held = self.get(key).await?;
+        let truth = load.await?;
+        let found = Found::of(held.as_ref(), &truth, agree);
+        match (found, held) {
+            (Found::Same, _) => {}
+            (Found::Wrong, Some(held)) => drop(self.put_right(key, held.version, Some(&truth)).await),
+            _ => drop(self.put_if_newer(key, truth.version, &truth.value).await?),
+        }
+        Ok(found)
+    }
+
     /// How reads went so far.
     pub(crate) fn lookups(&self) -> Arc<Lookups> {
         self.0.lookups.clone()
@@ -215,9 +260,9 @@ impl Cache {
         truth: &Versioned,
         agree: impl FnOnce(&[u8], &[u8]) -> bool,
     ) {
-        let is_right = match held {
-            Some(held) if held.version == truth.version && agree(&held.value, &truth.value) => true,
-            Some(held) if held.version >= truth.version => self.put_right(key, held.version, Some(truth)).await,
+        let is_right = match (Found::of(held.as_ref(), truth, agree), held) {
+            (Found::Same, _) => true,
+            (Found::Wrong, Some(held)) => self.put_right(key, held.version, Some(truth)).await,
             _ => self.put_if_newer(key, truth.version, &truth.value).await.is_ok(),
         };
         if is_right {

@@ -28,7 +28,8 @@ async fn shown(api: &Api, item: &str) -> (ReadSource, i64, Option<i64>) {
     (source, item.version, item.price_minor)
 }
 
-async fn administrator() -> MultiplexedConnection {
+/// A connection to Redis that may do anything.
+pub(crate) async fn administrator() -> MultiplexedConnection {
     let client = redis::Client::open(Servers::of_this_run().redis).expect("Redis' URL");
     client.get_multiplexed_async_connection().await.expect("Redis answers")
 }

@@ -1,4 +1,6 @@
-//! Statistics made anew from the items and the ledger of bids, with events still on their way.
+//! Statistics made anew from the items and the ledger of bids, with events still on their way; the read model from the
+//! items.
+use crate::believing::administrator;
 use chrono::{TimeDelta, Utc};
 use gavel_tests::{System, eventually};
 use serde_json::Value;
@@ -91,4 +93,46 @@ async fn messages_that_would_be_counted_twice_are_named() {
     let refused = rebuild(&system).await.expect_err("it would be counted twice");
     assert!(refused.contains("1 messages wait to be counted"), "{refused}");
     assert_eq!(counted().await, 1, "nothing was changed");
+}
+
+#[tokio::test]
+async fn the_read_model_is_what_the_items_say_whatever_was_done_to_it() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let mut worker = system.worker().await;
+    let (seller, ends_at) = (api.with_token(system.token("sam", "seller")), Utc::now() + TimeDelta::hours(1));
+    let mut redis = administrator().await;
+    let key = |item: &str| format!("{}:item:{item}", system.name());
+    let mut items = Vec::new();
+    for title in ["A lamp", "A chair", "A clock", "A table"] {
+        items.push(seller.create(title, ends_at).await.item_id);
+    }
+    let alice = api.with_token(system.token("alice", "bidder"));
+    alice.bid(&items[0], 1_000).await.expect("accepted");
+    for (item, version) in [(0, "2"), (1, "1"), (2, "1"), (3, "1")] {
+        let mut held = redis::cmd("HGET");
+        held.arg(key(&items[item])).arg("version");
+        let held = || async { held.query_async::<Option<String>>(&mut redis.clone()).await.expect("read") };
+        eventually("the read model follows", held, |held| held.as_deref() == Some(version)).await;
+    }
+    worker.terminate();
+    assert!(worker.ended().await.success());
+
+    // Forged, lost, of a time before, and as it should be.
+    let mut forge = redis::cmd("HSET");
+    forge.arg(key(&items[0])).arg("version").arg(9_000).arg("value").arg("x");
+    forge.query_async::<()>(&mut redis).await.expect("written");
+    redis::cmd("DEL").arg(key(&items[1])).query_async::<()>(&mut redis).await.expect("deleted");
+    alice.bid(&items[2], 1_000).await.expect("accepted, and nobody tells the read model");
+    let said = system.bidctl(&["--json", "rebuild", "read-model"]).await.expect("rebuilt");
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said, serde_json::json!({ "items": 4, "missing": 1, "earlier": 1, "wrong": 1 }));
+    for (item, version) in [(0, "2"), (1, "1"), (2, "2"), (3, "1")] {
+        let mut held = redis::cmd("HGET");
+        let held: String = held.arg(key(&items[item])).arg("version").query_async(&mut redis).await.expect("read");
+        assert_eq!(held, version, "item {item}");
+    }
+    let said = system.bidctl(&["--json", "rebuild", "read-model"]).await.expect("rebuilt");
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said, serde_json::json!({ "items": 4, "missing": 0, "earlier": 0, "wrong": 0 }));
 }
