@@ -81,6 +81,10 @@ pub(super) async fn of_contract(
     change: &Change,
 ) -> Result<Vec<Guard>, sqlx::Error> {
     let mut guards = vec![phase(conn, known.0, change, &[Phase::Expanded, Phase::Filled]).await?];
+    if !guards[0].holds {
+        // What is left of it has another form already: nothing else can be asked of that.
+        return Ok(guards);
+    }
     let is_new = is_new(conn, change).await?;
     if !is_new {
         guards.push(filled(conn, change).await?);

@@ -194,6 +194,12 @@ async fn what_is_misspelled_or_early_is_told_what_there_is() {
         let refused = system.bidctl(arguments).await.expect_err("refused");
         assert!(refused.contains(told), "{arguments:?}: {refused}");
     }
+    let is_over = System::new().await;
+    for step in ["contract", "revert", "drop"] {
+        let shown = is_over.bidctl(&["schema", step, "27", "--dry-run"]).await;
+        let told = shown.unwrap_or_else(|refused| refused);
+        assert!(told.contains("it is dropped"), "{step}: {told}");
+    }
     let shown = system.bidctl(&["schema", "status"]).await.expect("shown");
     assert!(shown.contains("0027_widen_bid_amounts") && shown.contains("somebody to start it"), "{shown}");
     assert!(!shown.contains("0024"), "what is over is left out: {shown}");

@@ -1,12 +1,13 @@
 //! Looks over the files of changes before they land: squawk's rules, and Gavel's own.
-use crate::{output::Output, refused::Refused};
+use crate::{checkout, output::Output, refused::Refused};
 use anyhow::bail;
 use gavel::schema::SOURCES;
 use gavel_runtime::changes::{History, faults_of_expand};
 use serde_json::{Value, json};
-use sqlx::migrate::Migration;
+use sqlx::migrate::{Migration, Migrator};
 use squawk_linter::{Linter, Rule};
 use squawk_syntax::SourceFile;
+use std::{fs, path::Path};
 
 /// Changes up to this one had landed before anybody looked.
 const EXEMPT: i64 = 25;
@@ -48,6 +49,8 @@ pub(crate) fn run(output: Output) -> anyhow::Result<()> {
             findings.extend(look_at(phase, file));
         }
     }
+    findings.extend(gaps());
+    findings.extend(checkout::roots().iter().flat_map(|root| not_built_in(root, &phases)));
     let rows: Vec<_> = findings.iter().map(Finding::as_row).collect();
     let json = json!({ "findings": findings.iter().map(Finding::as_json).collect::<Vec<_>>() });
     output.table(&json, &["where", "rule", "what", "recipe"], &rows);
@@ -71,6 +74,33 @@ impl Finding {
         json!({ "file": self.file, "line": self.line, "rule": self.rule, "what": self.what,
                 "recipe": format!("{RECIPES}{}", self.recipe) })
     }
+}
+
+/// Numbers that nobody has taken: two who work at the same time would take the same one for what is missing.
+fn gaps() -> Vec<Finding> {
+    let numbers = SOURCES.expand.iter().map(|migration| migration.version);
+    let gaps = numbers.clone().zip(numbers.skip(1)).filter(|(one, next)| one + 1 < *next);
+    let what = |(one, next)| {
+        finding(&format!("migrations/expand/{next:04}"), 1, "gap", format!("after {one:04} comes {:04}", one + 1), "")
+    };
+    gaps.map(what).collect()
+}
+
+/// Files of the checkout that are not what this program has in it, which is all that it can look at.
+fn not_built_in(root: &Path, phases: &[(&str, &Migrator)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (phase, built_in) in phases {
+        let files = fs::read_dir(root.join("migrations").join(phase)).into_iter().flatten().flatten();
+        for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "sql")) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if !built_in.iter().any(|migration| migration.sql == text) {
+                let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                let what = "this program was built without it, as it is now: build it first (cargo build -p gavel --bin bidctl)";
+                findings.push(finding(&name, 1, "not-built-in", what, ""));
+            }
+        }
+    }
+    findings
 }
 
 fn look_at(phase: &str, migration: &Migration) -> Vec<Finding> {
@@ -189,6 +219,21 @@ const fn recipe_for(rule: Rule) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_in_this_program_is_named() {
+        let root = std::env::temp_dir().join(format!("gavel-lint-{}", std::process::id()));
+        let expand = root.join("migrations/expand");
+        fs::create_dir_all(&expand).expect("a directory");
+        let known = SOURCES.expand.iter().next().expect("a migration");
+        fs::write(expand.join("0001_known.sql"), known.sql.as_bytes()).expect("written");
+        fs::write(expand.join("0099_add_something.sql"), "SELECT 1;").expect("written");
+        let found = not_built_in(&root, &[("expand", SOURCES.expand)]);
+        fs::remove_dir_all(&root).expect("removed");
+        let found: Vec<_> = found.iter().map(|finding| (finding.file.as_str(), finding.rule.as_str())).collect();
+        assert_eq!(found, [("migrations/expand/0099_add_something.sql", "not-built-in")]);
+        assert_eq!(gaps().len(), 0);
+    }
 
     fn rules(phase: &str, sql: &str) -> Vec<String> {
         let all = own("a", phase, sql).into_iter().chain(squawks("a", phase, sql));

@@ -3,6 +3,7 @@
 mod accounts;
 mod backfill;
 mod bid;
+mod checkout;
 mod client;
 mod dead;
 mod doctor;

@@ -1,5 +1,5 @@
 //! Where settings come from: flags, the environment, the file that `cargo xtask up` writes.
-use crate::Global;
+use crate::{Global, checkout};
 use anyhow::{Context, ensure};
 use gavel_runtime::config::{Backends, Env};
 use std::{
@@ -97,12 +97,8 @@ impl Settings {
 /// The settings that `cargo xtask up` has left in the checkout that this program was built in, where we are inside of
 /// it.
 fn development_file() -> anyhow::Result<HashMap<String, String>> {
-    let Ok(here) = env::current_dir() else { return Ok(HashMap::new()) };
-    let program = env::current_exe().and_then(fs::canonicalize).unwrap_or_default();
-    // One that lies above another's directory is whoever's can write there: only a program of the same tree takes it.
-    let own = |dir: &&Path| fs::canonicalize(dir).is_ok_and(|dir| program.starts_with(dir.join("target")));
-    let Some(file) = here.ancestors().filter(own).map(|dir| dir.join(DEVELOPMENT_FILE)).find(|file| file.is_file())
-    else {
+    let files = checkout::roots().into_iter().map(|dir| dir.join(DEVELOPMENT_FILE));
+    let Some(file) = files.into_iter().find(|file| file.is_file()) else {
         return Ok(HashMap::new());
     };
     check_owner(&file)?;

@@ -23,6 +23,11 @@ pub(super) fn backfill_of(tx: &Tx, number: i64) -> Result<(Change, Backfill)> {
         let names = history.iter().filter(|change| change.backfill.is_some()).map(|change| change.name.as_str());
         let names: Vec<_> = names.collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let newest = history.newest();
+        if number > newest {
+            let message = format!("change {number} is newer than this program, which knows them up to {newest}");
+            return Error::not_found(message);
+        }
         Error::not_found(format!("change {number} has no backfill; there are: {names}"))
     })
 }
