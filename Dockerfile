@@ -13,7 +13,8 @@ LABEL org.opencontainers.image.title="Gavel" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}"
 # Whoever vouches for servers behind TLS. Volumes that are mounted there for the first time are gavel's as well.
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && groupadd --system --gid 10001 gavel \
  && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin gavel \
  && for each in postgres rabbitmq redis administrator migrator service worker operator reader; do install -d -o gavel -g gavel "/accounts/$each"; done \

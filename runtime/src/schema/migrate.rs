@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use secrecy::SecretString;
 use sqlx::{
     Connection, Executor, PgConnection,
-    migrate::{Migration, Migrator},
+    migrate::{MigrateError, Migration, Migrator},
 };
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -132,7 +132,7 @@ async fn migrate_over(
         }
     }
     // Also says whether what was applied is what is known here.
-    up_to(migrator, migrator.iter().count()).run_direct(conn).await?;
+    up_to(migrator, migrator.iter().count()).run_direct(conn).await.map_err(explained)?;
     Ok(migrator.iter().filter(|migration| missing(migration)).map(name).collect())
 }
 
@@ -191,6 +191,7 @@ async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -
                 tracing::warn!(attempt, "a lock was not granted within {lock_timeout_ms} ms; trying again");
                 tokio::time::sleep(backoff::pause(attempt, PAUSES.0, PAUSES.1)).await;
             }
+            Err(error @ MigrateError::VersionMismatch(_)) => return Err(explained(error)),
             Err(error) if migration.no_tx => return Err(error).context("it failed; run it again, and it goes on"),
             Err(error) => return Err(error).context("it failed; nothing of it was kept"),
         }
@@ -212,7 +213,17 @@ async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
     bail!("another process has been migrating through {TRIES} tries")
 }
 
-fn is_lock_timeout(error: &sqlx::migrate::MigrateError) -> bool {
+/// What is to be done about it.
+fn explained(error: MigrateError) -> anyhow::Error {
+    let is_edited = matches!(error, MigrateError::VersionMismatch(_));
+    let error = anyhow::Error::new(error);
+    if is_edited {
+        return error.context("a file that landed is never edited: bring back what it was, and add another");
+    }
+    error
+}
+
+fn is_lock_timeout(error: &MigrateError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.downcast_ref::<sqlx::Error>().and_then(code_of).as_deref() == Some("55P03") {

@@ -215,7 +215,7 @@ fn line(backfill: &v1::Backfill) -> String {
         (BackfillState::Running, BackfillStage::Waiting) => "waits for old programs to end",
         (BackfillState::Running, BackfillStage::Online) => "indexes and constraints",
         (BackfillState::Running, _) => "runs",
-        (BackfillState::Paused, _) => "paused",
+        (BackfillState::Paused, _) => "paused, until somebody resumes or cancels it",
         (BackfillState::Done, _) => "done",
         (BackfillState::Cancelled, _) => "cancelled",
         (BackfillState::Unspecified, _) => "unknown",
