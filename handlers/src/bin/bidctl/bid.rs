@@ -1,6 +1,6 @@
 //! Bidding.
 use crate::{
-    client, item,
+    client, item, minor,
     output::{Output, money, optional_time, time},
     settings::Settings,
 };
@@ -21,7 +21,7 @@ pub(crate) struct PlaceBid {
     /// The item's id
     item_id: String,
     /// What you are willing to pay, in minor units: 1500 is 15.00
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, value_parser = minor::units)]
     amount_minor: i64,
     /// The idempotency key, a UUID: the same key never bids twice
     #[arg(long)]

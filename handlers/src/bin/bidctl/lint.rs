@@ -146,10 +146,24 @@ fn own(name: &str, phase: &str, sql: &str) -> Vec<Finding> {
     for fault in if phase == "expand" { faults_of_expand(sql) } else { Vec::new() } {
         say("header", &fault, "#what-the-headers-say");
     }
+    for missing in if phase == "contract" { not_made(sql) } else { Vec::new() } {
+        say("unknown-name", &format!("no expand makes {missing}"), "#what-the-headers-say");
+    }
     for unnamed in unnamed(&upper) {
         say("unnamed-constraint", &format!("{unnamed} has no name"), "#what-the-headers-say");
     }
     findings
+}
+
+/// Constraints and meters that a contract's headers name, and no expand does.
+fn not_made(sql: &str) -> Vec<&str> {
+    let headers = sql.lines().filter_map(|line| line.strip_prefix("-- ")?.split_once(": "));
+    let named = headers.filter_map(|(word, value)| match word {
+        "valid" => value.trim().rsplit('.').next(),
+        "meter" => Some(value.trim()),
+        _ => None,
+    });
+    named.filter(|name| !SOURCES.expand.iter().any(|migration| migration.sql.contains(name))).collect()
 }
 
 /// Constraints without a name, by which a violation could be told from another.
@@ -257,6 +271,8 @@ mod tests {
             let found = rules("expand", sql);
             assert!(found.iter().any(|found| found == rule), "{rule}: {found:?}");
         }
+        let contract = "-- valid: bids.no_such_thing\n-- meter: bids_amount_minor_writes\nSELECT 1;";
+        assert_eq!(not_made(contract), ["no_such_thing"]);
         let sound = "ALTER TABLE bids ADD COLUMN n bigint;\n\
                        ALTER TABLE bids ADD CONSTRAINT n_positive CHECK (n > 0) NOT VALID;";
         assert_eq!(rules("expand", sound), Vec::<String>::new());

@@ -15,6 +15,7 @@ mod item;
 mod jobs;
 mod lint;
 mod migrate;
+mod minor;
 mod names;
 mod ops;
 mod output;

@@ -1,6 +1,6 @@
 //! Publishing one.
 use super::shown::record_change;
-use crate::{client, duration, output::Output, settings::Settings};
+use crate::{client, duration, minor, output::Output, settings::Settings};
 use anyhow::Context;
 use clap::Args;
 use gavel_proto::v1;
@@ -16,7 +16,7 @@ pub(crate) struct Create {
     #[arg(long, default_value = "EUR")]
     currency: String,
     /// The lowest first bid, in minor units: 1000 is 10.00
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = minor::units)]
     start_price_minor: i64,
     /// When bidding starts, from now by the service's clock; at once where left out
     #[arg(long, value_parser = duration::parse)]
