@@ -2,7 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use gavel_gateway::Kind;
-use gavel_tests::{Api, Process, RunningGateway, System, eventually, process::binary};
+use gavel_tests::{Api, Process, RunningGateway, System, eventually, gateway::free_port, process::binary};
 use serde_json::Value;
 use std::{
     fs,
@@ -229,4 +229,28 @@ async fn scripts_get_one_shape() {
     assert_eq!(notice["notice"]["kind"], "NOTICE_KIND_OUTBID", "{notice}");
     let at = |version: i64| move |seen: &Vec<Value>| seen.iter().any(|document| document["item"]["version"] == version);
     eventually("the update is shown", || documents(&item_watch), at(5)).await;
+}
+
+#[tokio::test]
+async fn who_watches_an_item_goes_on_when_another_service_takes_over() {
+    let system = System::new().await;
+    let address = format!("127.0.0.1:{}", free_port().await);
+    let variables = [("GAVEL_LISTEN", address.as_str())];
+    let (mut first, api) = system.service_with(&variables).await;
+    let _worker = system.worker().await;
+    let ends_at = Utc::now() + TimeDelta::hours(1);
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", ends_at).await.item_id;
+    let url = format!("http://{address}");
+    let watch = Process::start(&binary("bidctl"), &["--url", &url, "item", "watch", &item], &[]);
+    let shows = |what: &'static str| {
+        let watch = &watch;
+        move || async move { watch.output().iter().any(|line| line.contains(what)) }
+    };
+    eventually("the item is shown", shows("version 1"), |shown| *shown).await;
+    first.terminate();
+    assert!(first.ended().await.success());
+    let (_second, api) = system.service_with(&variables).await;
+    api.with_token(system.token("alice", "bidder")).bid(&item, 1_000).await.expect("accepted");
+    eventually("the bid is shown", shows("version 2"), |shown| *shown).await;
+    assert!(!watch.has_ended());
 }

@@ -81,7 +81,7 @@ fn its_scripts_refuse_what_they_do_not_know() {
         ("deploy", &["--forward"], "allowed: --back"),
         ("deploy", &["nothing.tar.gz"], "there is no nothing.tar.gz"),
         ("restore", &[], "restore latest"),
-        ("restore", &["yesterdayish"], "invalid date"),
+        ("restore", &["yesterdayish"], "is no moment; allowed: latest"),
     ] {
         // They look at their arguments before they look at anything else.
         let mut command = Command::new(vps().join(script));

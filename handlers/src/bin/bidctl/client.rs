@@ -60,6 +60,13 @@ fn name_of(code: Code) -> String {
     name
 }
 
+/// Returns whether nobody answered as a service of ours would.
+pub(crate) fn is_unanswered(status: &Status) -> bool {
+    let message = status.message().unwrap_or_default();
+    status.code() == Code::Internal
+        && ["onnect", "client error", "invalid http status"].iter().any(|said| message.contains(said))
+}
+
 /// Returns what a failed call tells its user.
 pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
     explained_of(settings, &settings.url, status)
@@ -69,9 +76,7 @@ pub(crate) fn explained(settings: &Settings, status: &Status) -> anyhow::Error {
 pub(crate) fn explained_of(settings: &Settings, url: &str, status: &Status) -> anyhow::Error {
     let message = status.message().unwrap_or("no message");
     match status.code() {
-        Code::Internal
-            if ["onnect", "client error", "invalid http status"].iter().any(|said| message.contains(said)) =>
-        {
+        Code::Internal if is_unanswered(status) => {
             let is_https = url.to_ascii_lowercase().starts_with("https://");
             let trust =
                 if is_https { " Or its certificate is not trusted: --cacert names who vouches for it." } else { "" };

@@ -103,6 +103,9 @@ impl Run {
         // Once more: it changes nothing.
         self.machine.run(&self.install_command())?;
         self.machine.run("bidctl doctor")?;
+        // What was connected before there was a firewall is not cut off by it.
+        self.machine.run("systemctl restart rabbitmq-server")?;
+        self.machine.run("timeout 60 sh -c 'until bidctl doctor > /dev/null 2>&1; do sleep 1; done'")?;
         let public = self.public()?;
         must!(public.call("ItemService/ListItems", "", &json!({})).is_ok(), "the public's way in");
         let created = self
@@ -261,17 +264,39 @@ impl Run {
         Ok(())
     }
 
-    /// Bids until a moment, then a mistake.
+    fn moment(&self) -> anyhow::Result<String> {
+        Ok(self.sql("SELECT clock_timestamp()")?.trim().to_owned())
+    }
+
+    /// A moment of before there were backups is refused, and nothing is stopped for it.
+    fn too_early_is_refused(&self) -> anyhow::Result<()> {
+        let taken = self.under_load(|run| {
+            let refused = run.machine.run("/opt/gavel/current/ops/vps/restore '2020-01-01 00:00:00+00'");
+            let refused = refused.err().context("it is refused")?.to_string();
+            must!(refused.contains("before the end of the oldest backup"), "{refused}");
+            Ok(())
+        })?;
+        must!(taken > 0, "bids go on");
+        Ok(())
+    }
+
+    /// Bids until a moment, then a mistake. First too early a moment is chosen, and then the right one, which is on
+    /// another timeline.
     fn restore_to_before_a_mistake(&self) -> anyhow::Result<()> {
         let step = Step::begin("restoring to the moment before a mistake");
+        self.too_early_is_refused()?;
         let load = self.load()?;
+        let too_early = self.moment()?;
+        thread::sleep(AROUND);
         let before = load.taken();
-        let moment = self.sql("SELECT clock_timestamp()")?.trim().to_owned();
+        let moment = self.moment()?;
         thread::sleep(Duration::from_secs(1));
         self.sql("DELETE FROM user_stats; UPDATE items SET title = 'all the same'")?;
         let (_, failed) = load.end();
         must!(failed.is_empty(), "{failed:?}");
         self.archived()?;
+        self.machine.run(&format!("/opt/gavel/current/ops/vps/restore '{too_early}'"))?;
+        must!(self.all_are_there(&before).is_err(), "it went back too far");
         let began = Instant::now();
         self.machine.run(&format!("/opt/gavel/current/ops/vps/restore '{moment}'"))?;
         let took = began.elapsed();
