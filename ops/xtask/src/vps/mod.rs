@@ -4,9 +4,10 @@
 mod authority;
 mod load;
 mod machine;
+mod releases;
 
 use crate::{
-    dist, go,
+    go,
     install::{C_COMPILER, CURL, DEBOOTSTRAP, NSPAWN, OPENSSL, PROTOC, ensure, is_root},
     progress::Step,
     test::build,
@@ -19,8 +20,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -43,7 +43,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let bins = build(&["--package", "gavel", "--bins"], false)?;
     let dir = std::env::temp_dir().join(format!("gavel-vps-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
-    let releases = releases(&bins, &dir)?;
+    let releases = releases::pack(&bins, &dir)?;
     let machine = Machine::boot()?;
     let authority = go::is_here().then(|| Authority::start(&dir, HOST)).transpose()?;
     let mut run = Run { machine, authority, dir, releases, item: String::new() };
@@ -61,19 +61,6 @@ struct Run {
     dir: PathBuf,
     releases: [PathBuf; 3],
     item: String,
-}
-
-/// Two that are the same but for their names, and one that does not start.
-fn releases(bins: &Path, dir: &Path) -> anyhow::Result<[PathBuf; 3]> {
-    let stripped = dir.join("bin");
-    dist::strip(bins, &stripped)?;
-    let one = dist::pack(&stripped, &dir.join("gavel-one.tar.gz"), "gavel-one")?;
-    let two = dist::pack(&stripped, &dir.join("gavel-two.tar.gz"), "gavel-two")?;
-    let worker = stripped.join("bid-worker");
-    fs::write(&worker, "#!/bin/sh\necho 'a version that does not start' >&2\nexit 1\n")?;
-    fs::set_permissions(&worker, fs::Permissions::from_mode(0o755))?;
-    let broken = dist::pack(&stripped, &dir.join("gavel-broken.tar.gz"), "gavel-broken")?;
-    Ok([one, two, broken])
 }
 
 impl Run {
@@ -104,8 +91,8 @@ impl Run {
         self.machine.run(&self.install_command())?;
         self.machine.run("bidctl doctor")?;
         // What was connected before there was a firewall is not cut off by it.
-        self.machine.run("systemctl restart rabbitmq-server")?;
-        self.machine.run("timeout 60 sh -c 'until bidctl doctor > /dev/null 2>&1; do sleep 1; done'")?;
+        let is_well = "timeout 60 sh -c 'until bidctl doctor > /dev/null 2>&1; do sleep 1; done'";
+        self.machine.run(&format!("systemctl restart rabbitmq-server && {is_well}"))?;
         let public = self.public()?;
         must!(public.call("ItemService/ListItems", "", &json!({})).is_ok(), "the public's way in");
         let created = self
@@ -270,14 +257,13 @@ impl Run {
 
     /// A moment of before there were backups is refused, and nothing is stopped for it.
     fn too_early_is_refused(&self) -> anyhow::Result<()> {
-        let taken = self.under_load(|run| {
+        self.under_load(|run| {
             let refused = run.machine.run("/opt/gavel/current/ops/vps/restore '2020-01-01 00:00:00+00'");
             let refused = refused.err().context("it is refused")?.to_string();
             must!(refused.contains("before the end of the oldest backup"), "{refused}");
             Ok(())
-        })?;
-        must!(taken > 0, "bids go on");
-        Ok(())
+        })
+        .map(drop)
     }
 
     /// Bids until a moment, then a mistake. First too early a moment is chosen, and then the right one, which is on
