@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    str::FromStr,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -77,15 +78,17 @@ impl Process {
         reqwest::get(url).await.expect("answered").text().await.expect("text")
     }
 
+    /// One figure of its metrics, of the first series with all of these labels, such as `outcome="ok"`.
+    pub async fn figure<T: FromStr>(&self, name: &str, labels: &[&str]) -> Option<T> {
+        let text = self.metrics().await;
+        let wanted = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        text.lines().find(wanted)?.rsplit(' ').next()?.parse().ok()
+    }
+
     /// Returns how many runs of the handler have begun and not ended, as its metrics say.
     pub async fn in_flight(&self, handler: &str, trigger: &str) -> usize {
-        let text = self.metrics().await;
         let labels = [format!("handler=\"{handler}\""), format!("trigger=\"{trigger}\"")];
-        let wanted = |line: &&str| {
-            line.starts_with("gavel_handler_in_flight") && labels.iter().all(|label| line.contains(label))
-        };
-        let line = text.lines().find(wanted);
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+        self.figure("gavel_handler_in_flight", &labels.each_ref().map(String::as_str)).await.unwrap_or_default()
     }
 
     /// Its process id.

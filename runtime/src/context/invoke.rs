@@ -1,7 +1,7 @@
 //! One run of a handler: one span, one log line, one set of metrics, a panic caught, a deadline kept.
 use crate::{
     Class, Error, Invocation, Result, Runtime,
-    base::{failpoint, spec::Spec},
+    base::{error::outcome_of, failpoint, spec::Spec},
     telemetry::traces::{self, Links},
 };
 use futures_util::FutureExt;
@@ -154,10 +154,6 @@ async fn caught<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Fi
             Finished { result: Err(error), clean: false, committable: false }
         }
     }
-}
-
-pub(crate) fn outcome_of<T>(result: &Result<T>) -> &'static str {
-    result.as_ref().map_or_else(|error| error.class().name(), |_| "ok")
 }
 
 /// The line of a run, in its span.

@@ -4,6 +4,7 @@ use crate::{
     Invocation, Result,
     base::{
         call::Call,
+        error::outcome_of,
         spec::{Freshness, PoolKind, Spec},
     },
     changes::{History, Phase},
@@ -52,8 +53,7 @@ impl Io {
     /// been told, neither rows nor columns, so no error is its own to give.
     pub(crate) async fn heard<T>(&self, answer: impl Future<Output = Result<T>>) -> Option<T> {
         let answer = bounded(self.invocation.remaining() / 2, answer).await;
-        let outcome = answer.as_ref().map_or_else(|error| error.class().name(), |_| "ok");
-        self.runtime.metrics().standby_read(outcome);
+        self.runtime.metrics().standby_read(outcome_of(&answer));
         answer.inspect_err(|error| tracing::debug!(%error, "a standby failed: the primary is asked")).ok()
     }
 

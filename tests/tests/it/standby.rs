@@ -42,20 +42,14 @@ impl Replicated {
     }
 }
 
-async fn figure(service: &Process, name: &str, label: &str) -> Option<f64> {
-    let metrics = service.metrics().await;
-    let line = metrics.lines().find(|line| line.starts_with(name) && line.contains(label))?;
-    line.rsplit_once(' ')?.1.parse().ok()
-}
-
 async fn reads_there(service: &Process, wanted: f64) {
-    let used = || async { figure(service, "gavel_standby_in_use", "").await };
+    let used = || async { service.figure::<f64>("gavel_standby_in_use", &[]).await };
     eventually("reads go there, or no more", used, |used| *used == Some(wanted)).await;
 }
 
 /// Reads at the standby that came to that.
 async fn reads(service: &Process, outcome: &str) -> f64 {
-    figure(service, "gavel_standby_reads_total", &format!("outcome=\"{outcome}\"")).await.unwrap_or_default()
+    service.figure("gavel_standby_reads_total", &[&format!("outcome=\"{outcome}\"")]).await.unwrap_or_default()
 }
 
 async fn run(db: &PgPool, sql: &'static str) {
@@ -84,7 +78,7 @@ async fn lists_come_from_the_standby_and_never_older_than_was_agreed() {
     // The old list for as long as was agreed; after that the primary's, although the standby still answers.
     reads_there(&service, 0.0).await;
     assert_eq!(newest(&api).await, "A chair");
-    let age = figure(&service, "gavel_standby_age_seconds", "").await.expect("it is known");
+    let age = service.figure::<f64>("gavel_standby_age_seconds", &[]).await.expect("it is known");
     assert!(age >= 1.0, "{age}");
     run(&standby, "SELECT pg_wal_replay_resume()").await;
     reads_there(&service, 1.0).await;
@@ -111,7 +105,7 @@ async fn a_standby_that_dies_costs_no_read() {
     let (service, api) = replicated.service(A_SECOND).await;
     replicated.seller(&api).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
     replicated.standby.kill();
-    while figure(&service, "gavel_standby_in_use", "").await == Some(1.0) {
+    while service.figure::<f64>("gavel_standby_in_use", &[]).await == Some(1.0) {
         assert_eq!(newest(&api).await, "A lamp");
     }
     assert_eq!(newest(&api).await, "A lamp");
@@ -150,6 +144,6 @@ async fn a_log_of_writes_that_is_not_archived_is_found_by_the_doctor_and_a_gauge
     };
     eventually("the doctor says so", found, |detail| detail.contains("archived no more")).await;
     let worker = system.worker_with(&[], &[("DATABASE_URL", &url)]).await;
-    let fails = || async { figure(&worker, "gavel_archive_failing", "").await };
+    let fails = || async { worker.figure::<f64>("gavel_archive_failing", &[]).await };
     eventually("a gauge says so", fails, |fails| *fails == Some(1.0)).await;
 }

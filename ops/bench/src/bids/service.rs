@@ -116,13 +116,40 @@ fn addresses_in(line: &str) -> Option<(String, String)> {
 
 /// The time that the processors have spent on a process, in seconds.
 pub(crate) fn processor_seconds(process: u32) -> anyhow::Result<f64> {
-    /// Of a second, as Linux shows them whatever its own clock does.
-    const TICKS: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // After the name, which may hold anything: the 14th and 15th field of all.
-    let fields = stat.rsplit(')').next().context("no name")?.split_whitespace().skip(11).take(2);
-    let ticks = fields.map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-    Ok(ticks / TICKS)
+    Stat::of(process)?.own_s()
+}
+
+/// What Linux says of a process, from the third field of /proc/PID/stat on: its name, before that, may hold anything.
+pub(crate) struct Stat(Vec<String>);
+
+impl Stat {
+    pub(crate) fn of(process: u32) -> anyhow::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        Ok(Self(stat.rsplit(')').next().context("no name")?.split_whitespace().map(str::to_owned).collect()))
+    }
+
+    /// Who has started it.
+    pub(crate) fn parent(&self) -> Option<u32> {
+        self.0.get(1)?.parse().ok().filter(|parent| *parent > 1)
+    }
+
+    /// Of the processors' time, what it took itself.
+    fn own_s(&self) -> anyhow::Result<f64> {
+        self.seconds(11)
+    }
+
+    /// And what those took that it has started and that have ended.
+    pub(crate) fn and_ended_s(&self) -> anyhow::Result<f64> {
+        Ok(self.own_s()? + self.seconds(13)?)
+    }
+
+    /// Two fields, for a program and for the system on its behalf.
+    fn seconds(&self, from: usize) -> anyhow::Result<f64> {
+        /// Of a second, as Linux shows them whatever its own clock does.
+        const TICKS: f64 = 100.0;
+        let ticks = self.0.iter().skip(from).take(2).map(|ticks| ticks.parse::<f64>());
+        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
+    }
 }
 
 impl Process {

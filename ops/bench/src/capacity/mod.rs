@@ -7,16 +7,14 @@ use crate::{
         Bench,
         load::{self, Lots},
     },
+    events::variable,
     extent,
     report::{Row, above, at_most, below, beside, median},
 };
 use anyhow::Context;
 use parties::{Parties, Spent};
 use sqlx::PgPool;
-use std::{
-    env,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const ITEMS: u32 = 1_000;
 /// Bids a second from which the costs are taken,
@@ -91,27 +89,25 @@ pub(crate) async fn run(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<
 async fn under(bench: &Bench<'_>, per_second: f64) -> anyhow::Result<Load> {
     let items = extent::count(ITEMS);
     let pool = bench.stage(items).await?;
-    let (url, amqp, redis) = (bench.url(), env::var("AMQP_URL")?, env::var("REDIS_URL")?);
+    let (url, amqp, redis) = (bench.url(), variable("AMQP_URL")?, variable("REDIS_URL")?);
     let variables = [("DATABASE_URL", url.as_str()), ("AMQP_URL", &amqp), ("REDIS_URL", &redis)];
     let service = bench.releases.start("bid-service", &[], &variables).await?;
     let worker = bench.releases.start("bid-worker", &[], &variables).await?;
     let parties = Parties::find(&pool, [&service, &worker]).await?;
     let clients = load::connect(&bench.releases, &service.address, CONNECTIONS).await?;
     let (warm_up, time) = (extent::time(WARM_UP), extent::time(TIME));
-    let (lots, is_idle) = (Lots::new(items), per_second == 0.0);
-    if is_idle {
-        tokio::time::sleep(warm_up).await;
-    } else {
-        load::open(clients.clone(), &lots, per_second, Duration::ZERO, warm_up).await?;
-        quiet(&pool).await?;
-    }
+    let lots = Lots::new(items);
+    let bids_for = async |time: Duration| {
+        if per_second == 0.0 {
+            tokio::time::sleep(time).await;
+            return Ok(());
+        }
+        load::open(clients.clone(), &lots, per_second, Duration::ZERO, time).await?;
+        quiet(&pool).await
+    };
+    bids_for(warm_up).await?;
     let (before, began) = (Seen::now(&pool, &parties).await?, Instant::now());
-    if is_idle {
-        tokio::time::sleep(time).await;
-    } else {
-        load::open(clients, &lots, per_second, Duration::ZERO, time).await?;
-        quiet(&pool).await?;
-    }
+    bids_for(time).await?;
     let (seconds, after) = (began.elapsed().as_secs_f64(), Seen::now(&pool, &parties).await?);
     pool.close().await;
     Ok(after.since(&before, seconds))

@@ -1,13 +1,10 @@
 //! Who takes part in a bid, and the processors' time that each has taken.
-use crate::bids::service::{Process, processor_seconds};
+use crate::bids::service::{Process, Stat, processor_seconds};
 use anyhow::Context;
 use sqlx::PgPool;
 use std::{fs, process};
 
 pub(super) const NAMES: [&str; 5] = ["PostgreSQL", "bid-service", "bid-worker", "RabbitMQ", "Redis"];
-
-/// Of a second, as Linux shows them whatever its own clock does.
-const TICKS: f64 = 100.0;
 
 /// The processes of one run.
 pub(super) struct Parties<'a> {
@@ -62,9 +59,7 @@ impl<'a> Parties<'a> {
         let living = processes().filter(|process| parent(*process) == Some(self.postmaster));
         // One may end between two looks.
         let living: f64 = living.filter_map(|process| processor_seconds(process).ok()).sum();
-        let ended = fields(self.postmaster).context("PostgreSQL has ended")?;
-        let ended: f64 = ended.iter().skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-        Ok(living + ended / TICKS + processor_seconds(self.postmaster)?)
+        Ok(living + Stat::of(self.postmaster).context("PostgreSQL has ended")?.and_ended_s()?)
     }
 }
 
@@ -73,14 +68,8 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// Of /proc/PID/stat, what stands after the name: state, parent and so on, from the third of all.
-fn fields(process: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    Some(stat.rsplit(')').next()?.split_whitespace().map(ToOwned::to_owned).collect())
-}
-
 fn parent(process: u32) -> Option<u32> {
-    fields(process)?.get(1)?.parse().ok().filter(|parent| *parent > 1)
+    Stat::of(process).ok()?.parent()
 }
 
 /// The process of that name which somebody, or somebody of theirs, has started.

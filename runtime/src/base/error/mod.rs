@@ -10,6 +10,11 @@ use std::{borrow::Cow, fmt, time::Duration};
 /// What a handler returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What a run came to, in one word, as logs, metrics and traces have it.
+pub(crate) fn outcome_of<T>(result: &Result<T>) -> &'static str {
+    result.as_ref().map_or_else(|error| error.class().name(), |_| "ok")
+}
+
 /// An error with its class, a text for whoever made the request, and typed details.
 pub struct Error {
     class: Class,

@@ -8,6 +8,7 @@ mod span;
 use crate::{
     Invocation, Result,
     base::{
+        error::outcome_of,
         invocation::{child_of, is_traceparent},
         spec::Spec,
     },
@@ -100,7 +101,7 @@ pub(crate) fn all_ended<'a, T: 'a>(
         return;
     }
     for (invocation, verdict) in invocations.zip(verdicts) {
-        ended(spec, invocation, verdict.as_ref().map_or_else(|error| error.class().name(), |_| "ok"));
+        ended(spec, invocation, outcome_of(verdict));
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     base::{
         backoff,
         batch::{self, Verdicts},
+        error::outcome_of,
         failpoint,
         spec::PoolKind,
     },
@@ -129,8 +130,8 @@ impl<H: BatchHandler> Inner<H> {
         let metrics = self.runtime.metrics();
         let observed = metrics.begin(H::SPEC.name, H::SPEC.trigger.kind());
         let Finished { result, .. } = invoke::quietly(&incoming.invocation, self.call(&incoming, request)).await;
-        metrics.end(&observed, invoke::outcome_of(&result));
-        traces::ended(H::SPEC, &incoming.invocation, invoke::outcome_of(&result));
+        metrics.end(&observed, outcome_of(&result));
+        traces::ended(H::SPEC, &incoming.invocation, outcome_of(&result));
         result
     }
 
