@@ -1,12 +1,13 @@
 #!/bin/sh
-# Takes released binaries apart: FROM has them as cargo left them, TO gets each without what only a debugger reads, and that beside
-# it as NAME.debug. A debugger and `perf` find it by its build id, or in the same directory.
+# Takes the released program apart: FROM has it as cargo left it, TO gets it without what only a debugger reads, and that
+# beside it as gavel.debug, which a debugger and `perf` find by its build id, or in the same directory. Its names are links.
 set -eu
 from=$1
 to=$2
 mkdir -p "$to"
+objcopy --only-keep-debug "$from/gavel" "$to/gavel.debug"
+objcopy --strip-debug --strip-unneeded "$from/gavel" "$to/gavel"
+(cd "$to" && objcopy --add-gnu-debuglink=gavel.debug gavel)
 for name in bid-service bid-worker bidctl; do
-    objcopy --only-keep-debug "$from/$name" "$to/$name.debug"
-    objcopy --strip-debug --strip-unneeded "$from/$name" "$to/$name"
-    (cd "$to" && objcopy --add-gnu-debuglink="$name.debug" "$name")
+    ln -sfn gavel "$to/$name"
 done

@@ -57,7 +57,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     ensure(&[PROTOC])?;
     let tools = Tools::install()?;
     let servers = Processes::start(Layout::claim("test")?, false)?;
-    let bins = build(&["--package", "gavel", "--bin", "bidctl"], false)?;
+    let bins = build(&["--package", "gavel", "--bins"], false)?;
     let name = format!("gavel_conformance_{}", std::process::id());
     prepare(&bins, &servers.urls, &name, &servers.passwords)?;
     let database = servers.urls.database_of(Role::Service, &servers.passwords, &name);

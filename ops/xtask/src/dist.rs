@@ -1,7 +1,8 @@
-//! What is deployed: the released binaries, each without what only a debugger reads, and a release for a machine of
-//! one's own, with what installs it there.
+//! What is deployed: the released program, without what only a debugger reads, and a release for a machine of one's
+//! own, with what installs it there.
 use crate::{
     install::{BINUTILS, C_COMPILER, PROTOC, ensure},
+    names::{NAMES, PROGRAM},
     progress::{Step, run_quietly},
     test::build,
 };
@@ -12,24 +13,20 @@ use std::{
     process::Command,
 };
 
-const PROGRAMS: [&str; 3] = ["bid-service", "bid-worker", "bidctl"];
-/// What a release has beside the programs.
+/// What a release has beside the program.
 const ALSO: [&str; 5] = ["ops/vps", "ops/gateway/haproxy.cfg", "ops/observability", "ops/runbooks", "docs"];
 
-/// Builds them into target/dist, with NAME.debug beside each, and a release of them.
+/// Builds it into target/dist, with its debug information beside it, and a release of it.
 pub(crate) fn run() -> anyhow::Result<()> {
     ensure(&[C_COMPILER, BINUTILS, PROTOC])?;
     let bins = build(&["--package", "gavel", "--bins"], true)?;
     let dist = crate::root().join("target/dist");
     let step = Step::begin("taking debug information apart");
     strip(&bins, &dist)?;
-    let mut sizes = Vec::new();
-    for name in PROGRAMS {
-        sizes.push(format!("{name} {} MiB", fs::metadata(dist.join(name))?.len().div_ceil(1 << 20)));
-    }
+    let size = fs::metadata(dist.join(PROGRAM))?.len().div_ceil(1 << 20);
     let name = format!("gavel-{}-{}", env!("CARGO_PKG_VERSION"), revision());
     let release = pack(&dist, &dist.join(format!("{name}.tar.gz")), &name)?;
-    step.done(format!("{} in {}; {}", sizes.join(", "), dist.display(), release.display()));
+    step.done(format!("{PROGRAM}, {size} MiB, in {}; {}", dist.display(), release.display()));
     Ok(())
 }
 
@@ -45,15 +42,16 @@ pub(crate) fn strip(bins: &Path, dist: &Path) -> anyhow::Result<()> {
     run_quietly(Command::new(crate::root().join("ops/dist.sh")).arg(bins).arg(dist)).map(drop)
 }
 
-/// A release of those programs: `NAME/bin`, and what installs and deploys it.
-pub(crate) fn pack(programs: &Path, release: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    let staged = programs.with_extension("staged");
+/// A release of the program that lies there: `NAME/bin`, and what installs and deploys it.
+pub(crate) fn pack(dist: &Path, release: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let staged = dist.with_extension("staged");
     let _ = fs::remove_dir_all(&staged);
     let bin = staged.join(name).join("bin");
     fs::create_dir_all(&bin)?;
-    for program in PROGRAMS {
-        fs::copy(programs.join(program), bin.join(program)).with_context(|| program.to_owned())?;
-    }
+    // Links as links.
+    let mut copy = Command::new("cp");
+    copy.arg("--archive").args([PROGRAM].into_iter().chain(NAMES).map(|name| dist.join(name)));
+    run_quietly(copy.arg(&bin))?;
     for also in ALSO {
         let to = staged.join(name).join(also);
         fs::create_dir_all(to.parent().context("a directory")?)?;

@@ -2,6 +2,7 @@
 use crate::{
     compose, images,
     install::{BINUTILS, DOCKER, ensure},
+    names::{NAMES, PROGRAM},
     progress::{Step, run_quietly},
     test::build,
 };
@@ -16,7 +17,6 @@ use std::{
 };
 
 const IMAGE: &str = "gavel-built";
-const PROGRAMS: [&str; 3] = ["bid-service", "bid-worker", "bidctl"];
 /// What the image may weigh without its base, in MB.
 const MOST_MB: f64 = 60.0;
 /// The Dockerfile's layer with what others wrote.
@@ -26,28 +26,28 @@ const DEPENDENCIES: &str = "--package gavel --lib";
 pub(crate) fn run() -> anyhow::Result<()> {
     ensure(&[DOCKER, BINUTILS])?;
     images::ensure()?;
-    let (base, toolchain) = (images::base()?, images::rust()?);
+    let (base, toolchain) = (images::runtime()?, images::rust()?);
     let dir = crate::root().join("target/image");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
     let checkout = dir.join("checkout");
     run_quietly(Command::new("git").args(["clone", "--quiet"]).arg(crate::root()).arg(&checkout))?;
-    let first = built(&checkout, &toolchain, base)?;
+    let first = built(&checkout, &toolchain, &base)?;
     let library = checkout.join("handlers/src/lib.rs");
     let before = fs::read_to_string(&library)?;
     fs::write(&library, before.clone() + "\n// Changed.\n")?;
-    let again = built(&checkout, &toolchain, base)?;
+    let again = built(&checkout, &toolchain, &base)?;
     require!(again.keeps_dependencies, "a change of code built the dependencies again");
     fs::write(&library, before)?;
-    let last = built(&checkout, &toolchain, base)?;
-    let figures = look(&dir, base)?;
+    let last = built(&checkout, &toolchain, &base)?;
+    let figures = look(&dir, &base)?;
     compose::tried_with(IMAGE, &build(&["--package", "gavel", "--bins"], false)?)?;
     report(&[
         ("the image, from nothing", format!("{:.0} s", first.seconds)),
         ("again, after a change of code", format!("{:.0} s", again.seconds)),
         ("again, unchanged", format!("{:.0} s", last.seconds)),
         ("its size beside its base", format!("{:.1} MB of {MOST_MB} MB", figures.megabytes)),
-        ("crates that bid-service says it is made of", figures.crates.to_string()),
+        ("crates that the program says it is made of", figures.crates.to_string()),
     ])
 }
 
@@ -101,8 +101,9 @@ fn look(dir: &Path, base: &str) -> anyhow::Result<Figures> {
         let read_only = ["run", "--rm", "--read-only", "--network", "none", IMAGE];
         run_quietly(Command::new("docker").args(read_only).args(arguments))
     };
-    for program in PROGRAMS {
-        inside(&[&format!("/bin/{program}"), "--version"])?;
+    for name in NAMES {
+        let version = inside(&[&format!("/bin/{name}"), "--version"])?;
+        require!(version.starts_with(name), "/bin/{name} is {version}");
     }
     let writable = "find / -xdev -writable ! -type l ! -path '/proc/*' ! -path '/dev/*' ! -path '/sys/*' -print";
     let writable = inside(&["sh", "-c", writable]).unwrap_or_default();
@@ -120,13 +121,12 @@ fn is_meant_to_be_written(path: &str) -> bool {
     ["/accounts", "/keys", "/tmp", "/var/tmp", "/run/lock"].iter().any(|dir| path.starts_with(dir))
 }
 
-/// How many crates bid-service says it is made of, in the form of `cargo auditable`.
+/// How many crates the program says it is made of, in the form of `cargo auditable`.
 fn crates(dir: &Path) -> anyhow::Result<usize> {
     let container = run_quietly(Command::new("docker").args(["create", IMAGE]))?;
-    let program = dir.join("bid-service");
-    let copied = run_quietly(
-        Command::new("docker").arg("cp").arg(format!("{}:/bin/bid-service", container.trim())).arg(&program),
-    );
+    let program = dir.join(PROGRAM);
+    let copied =
+        run_quietly(Command::new("docker").arg("cp").arg(format!("{}:/bin/{PROGRAM}", container.trim())).arg(&program));
     run_quietly(Command::new("docker").args(["rm", container.trim()]))?;
     copied?;
     let list = dir.join("crates");

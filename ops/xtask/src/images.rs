@@ -106,11 +106,26 @@ pub(crate) fn base() -> anyhow::Result<&'static str> {
     Ok(BASE)
 }
 
+/// The image that the released one is based on: the Dockerfile's own where it can be pulled, or a minimal Debian.
+#[cfg(feature = "containers")]
+pub(crate) fn runtime() -> anyhow::Result<String> {
+    let wanted = pinned("RUNTIME_IMAGE")?;
+    if is_there(&wanted) || pulled(&wanted) { Ok(wanted) } else { base().map(str::to_owned) }
+}
+
+/// What an argument of the Dockerfile is where nobody says otherwise.
+#[cfg(feature = "containers")]
+fn pinned(argument: &str) -> anyhow::Result<String> {
+    let file = fs::read_to_string(crate::root().join("Dockerfile"))?;
+    let found = file.lines().find_map(|line| line.strip_prefix("ARG ")?.strip_prefix(argument)?.strip_prefix('='));
+    found.map(str::to_owned).with_context(|| format!("the Dockerfile has no {argument}"))
+}
+
 /// The image that programs are built in: the Dockerfile's own where it can be pulled, or this machine's toolchain.
 #[cfg(feature = "containers")]
 pub(crate) fn rust() -> anyhow::Result<String> {
     const STAND_IN: &str = "gavel-rust:trixie";
-    let wanted = image("GAVEL_BUILD_IMAGE", "rust:1.95-trixie");
+    let wanted = image("GAVEL_BUILD_IMAGE", &pinned("BUILD_IMAGE")?);
     if is_there(&wanted) || pulled(&wanted) {
         return Ok(wanted);
     }

@@ -16,6 +16,7 @@ mod images;
 mod install;
 mod interop;
 mod k8s;
+mod names;
 mod nightly;
 mod observe;
 mod progress;
@@ -70,7 +71,7 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     /// Install what building and running needs from the distribution's packages
     Setup,
-    /// Build released binaries into target/dist, debug information apart
+    /// Build the released program into target/dist, debug information apart
     Dist,
     /// Build stand-ins for the server images, for where they can't be pulled
     Images(images::Images),

@@ -2,6 +2,7 @@
 use crate::{
     bench::RELEASED,
     install::{C_COMPILER, POSTGRESQL, PROTOC, ensure},
+    names::{NAMES, PROGRAM},
     progress::{Step, run, run_quietly},
     servers::{layout::Layout, processes::Processes},
     test::{EVERYTHING, build, build_with},
@@ -18,7 +19,6 @@ use std::{
 const LAST_RELEASE: &str = "ops/last-release";
 const ROWS: u64 = 3_000_000;
 const SMOKE_ROWS: u64 = 100_000;
-const PROGRAMS: [&str; 3] = ["bid-service", "bid-worker", "bidctl"];
 const OLD: [&str; 3] = ["-p", "gavel", "--bins"];
 /// Both are optimised alike, and not across crates: that takes tens of minutes.
 const OPTIMISED: [(&str, &str); 2] =
@@ -64,7 +64,7 @@ impl Rehearse {
         let revision = revision()?;
         let profile = if self.smoke { "dev" } else { "release" };
         let out = crate::root().join(format!("target/last-release/{revision}-{profile}"));
-        if PROGRAMS.iter().all(|program| out.join(program).is_file()) {
+        if NAMES.iter().all(|name| out.join(name).is_file()) {
             return Ok(out);
         }
         let tree = crate::root().join("target/last-release").join(&revision);
@@ -77,8 +77,10 @@ impl Rehearse {
         run(cargo.env("CARGO_TARGET_DIR", &target).envs(OPTIMISED))?;
         fs::create_dir_all(&out)?;
         let built = target.join(if self.smoke { "debug" } else { "release" });
-        for program in PROGRAMS {
-            fs::copy(built.join(program), out.join(program)).with_context(|| program.to_owned())?;
+        for name in NAMES {
+            // One program each, or one with these names.
+            let program = if tree.join("handlers/src/bin/gavel").is_dir() { PROGRAM } else { name };
+            fs::copy(built.join(program), out.join(name)).with_context(|| name.to_owned())?;
         }
         Ok(out)
     }

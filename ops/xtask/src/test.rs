@@ -3,7 +3,7 @@
 use crate::servers::containers::Containers;
 use crate::{
     install::{self, NEXTEST},
-    interop,
+    interop, names,
     progress::{Step, run, run_quietly},
     servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes, secrets::write_private},
 };
@@ -170,7 +170,9 @@ pub(crate) fn build_with(what: &[&str], release: bool, variables: &[(&str, &str)
     cargo.arg("build").args(what).args(["--profile", profile]).current_dir(crate::root());
     run(cargo.envs(variables.iter().copied()))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }))
+    let bins = target.join(if release { "release" } else { "debug" });
+    names::link(&bins)?;
+    Ok(bins)
 }
 
 /// Creates the database where it is missing, with the roles, and migrates it as one of them: as on any installation.

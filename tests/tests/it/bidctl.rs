@@ -254,3 +254,20 @@ async fn who_watches_an_item_goes_on_when_another_service_takes_over() {
     eventually("the bid is shown", shows("version 2"), |shown| *shown).await;
     assert!(!watch.has_ended());
 }
+
+#[test]
+fn one_program_is_what_it_is_called() {
+    let said = |program: &Path| {
+        let output = Command::new(program).arg("--version").output().expect("it runs");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    for name in ["bid-service", "bid-worker", "bidctl"] {
+        let (ran, version) = said(&binary(name));
+        assert!(ran && version.starts_with(&format!("{name} ")), "{version}");
+    }
+    let (ran, why) = said(&binary("gavel"));
+    assert!(!ran && why.contains("called as bid-service, bid-worker or bidctl"), "{why}");
+}

@@ -108,3 +108,22 @@ fn every_member_of_the_workspace_reaches_the_image() {
         assert!(admitted, "{member} is kept out by .dockerignore");
     }
 }
+
+#[test]
+fn what_the_image_is_based_on_changes_only_by_a_commit() {
+    let file = fs::read_to_string(root().join("Dockerfile")).expect("the file");
+    let arguments = file.lines().filter_map(|line| line.strip_prefix("ARG ")?.split_once("_IMAGE="));
+    let pinned: Vec<_> = arguments.map(|(name, image)| (format!("${{{name}_IMAGE}}"), image)).collect();
+    assert_eq!(pinned.len(), 2, "{pinned:?}");
+    for (name, image) in &pinned {
+        let digest = image.split_once("@sha256:").map(|(_, digest)| digest).unwrap_or_default();
+        assert!(digest.len() == 64 && digest.chars().all(|c| c.is_ascii_hexdigit()), "{name} is {image}");
+    }
+    // And by nothing beside them: a stage begins from one of these, or from another stage.
+    let froms: Vec<_> = file.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    let stages: Vec<_> = froms.iter().filter_map(|from| Some(from.split_once(" AS ")?.1.to_owned())).collect();
+    for from in &froms {
+        let image = from.split(' ').next().unwrap_or_default().to_owned();
+        assert!(stages.contains(&image) || pinned.iter().any(|(name, _)| *name == image), "FROM {from}");
+    }
+}

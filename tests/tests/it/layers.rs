@@ -39,7 +39,7 @@ fn no_files_import_each_other_in_a_circle() {
     for sources in [
         "runtime/src",
         "handlers/src",
-        "handlers/src/bin/bidctl",
+        "handlers/src/bin/gavel",
         "handlers/operators/src",
         "handlers/rules/src",
         "proto/src",
