@@ -21,16 +21,24 @@ pub struct Rebuilt {
     pub events: i64,
 }
 
-/// Makes all statistics anew, and proves it before it is committed.
+/// Makes all statistics anew, and proves it before it is committed. `begins` hears of each step.
 ///
 /// # Errors
 /// When the database fails; nothing has changed then.
-pub async fn rebuild(conn: &mut PgConnection, who: (&str, &str)) -> anyhow::Result<Rebuilt> {
+pub async fn rebuild(
+    conn: &mut PgConnection,
+    who: (&str, &str),
+    mut begins: impl FnMut(&str),
+) -> anyhow::Result<Rebuilt> {
     sql::begin_rebuild(conn).await?;
+    begins("1/4 reading the items and their bids");
     sql::receive_everything(conn).await?;
     let users = sql::fold(conn).await?;
+    begins(&format!("2/4 comparing the statistics of {users} users"));
     let differed = sql::differing(conn).await?;
+    begins(&format!("3/4 putting {differed} right"));
     sql::put_right(conn).await?;
+    begins("4/4 proving that none differ now");
     let left = sql::differing(conn).await?;
     ensure!(left == 0, "{left} users' statistics would still differ: nothing is changed");
     let events = sql::take_for_heard(conn, ApplyUserStats::SPEC.name).await?;

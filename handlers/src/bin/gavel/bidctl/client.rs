@@ -80,11 +80,13 @@ pub(crate) fn explained_of(settings: &Settings, url: &str, status: &Status) -> a
             let is_https = url.to_ascii_lowercase().starts_with("https://");
             let trust =
                 if is_https { " Or its certificate is not trusted: --cacert names who vouches for it." } else { "" };
-            let file =
-                if settings.in_checkout { "" } else { " What that starts is found inside its checkout, or by --url." };
+            let start = if settings.in_checkout {
+                "`cargo xtask up` starts one."
+            } else {
+                "--url or GAVEL_URL says where; what `cargo xtask up` starts is found inside its checkout."
+            };
             anyhow!(
-                "{url} does not answer as a service of Gavel ({message}). Is bid-service running there? `cargo xtask up` \
-                 starts one.{trust}{file}"
+                "{url} does not answer as a service of Gavel ({message}). Is bid-service running there? {start}{trust}"
             )
         }
         code => Refused { code: name_of(code), message: message.to_owned() }.into(),

@@ -66,7 +66,8 @@ fn finding(file: &str, line: usize, rule: &str, what: impl Into<String>, recipe:
 
 impl Finding {
     fn as_row(&self) -> Vec<String> {
-        let place = format!("{}:{}", self.file, self.line);
+        // Of all files together there is no line.
+        let place = if self.line == 0 { self.file.clone() } else { format!("{}:{}", self.file, self.line) };
         vec![place, self.rule.clone(), self.what.clone(), format!("{RECIPES}{}", self.recipe)]
     }
 

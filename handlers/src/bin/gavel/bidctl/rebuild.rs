@@ -56,7 +56,12 @@ impl Stats {
                  queue where they are of a time that was taken back"
             );
         }
-        let rebuilt = rebuild(&mut conn, (&why::here(), &self.reason)).await?;
+        let rebuilt = rebuild(&mut conn, (&why::here(), &self.reason), |step| {
+            if is_watched(output) {
+                eprintln!("{step}");
+            }
+        })
+        .await?;
         let record = json!({ "users": rebuilt.users, "differed": rebuilt.differed, "events": rebuilt.events });
         let rows = [
             ("users", rebuilt.users.to_string()),
@@ -92,11 +97,15 @@ async fn read_model(settings: &Settings, output: Output) -> anyhow::Result<()> {
 
 /// Says now and then how far it is, to whoever watches.
 fn progress(output: Output, what: &'static str) -> impl FnMut(&project_item::rebuild::Rebuilt) {
-    let (mut said, is_watched) = (Instant::now(), !output.json && std::io::stderr().is_terminal());
+    let mut said = Instant::now();
     move |so_far| {
-        if is_watched && said.elapsed() >= SAY_EVERY {
+        if is_watched(output) && said.elapsed() >= SAY_EVERY {
             said = Instant::now();
             eprintln!("{} items {what}", so_far.items);
         }
     }
+}
+
+fn is_watched(output: Output) -> bool {
+    !output.json && std::io::stderr().is_terminal()
 }
