@@ -36,7 +36,7 @@
 //!  postgres    pools, transactions, receipts, the outbox
 //!  changes     changes of the schema, as their files describe them
 //!  telemetry   logs, metrics      auth       tokens, keys                config  the environment
-//!  base        errors, ids, time, specs, batches, failpoints
+//!  base        errors, ids, time, specs, batches, failpoints, the boundary of I/O
 //! ```
 //!
 //! # A handler from start to end
@@ -102,7 +102,7 @@ mod triggers;
 pub use app::{App, RegistrationErrors};
 pub use base::{
     batch::{self, Member},
-    call, clock,
+    boundary, call, clock,
     error::{self, Class, Error, Result},
     failpoint, host, ids,
     invocation::{self, Invocation},
@@ -110,7 +110,7 @@ pub use base::{
 };
 pub use context::{io::Io, runtime::Runtime};
 pub use postgres::{
-    Pool,
+    Conn, Pool,
     outbox::{Event, MAX_EVENT_BYTES},
     tx::Tx,
 };

@@ -6,9 +6,8 @@
 //! so it is for when no worker lives and the consumer's queue is empty, or gone.
 use super::{ApplyUserStats, sql};
 use anyhow::ensure;
-use gavel_runtime::message::TxBatchHandler;
+use gavel_runtime::{Conn, message::TxBatchHandler};
 use serde_json::json;
-use sqlx::PgConnection;
 
 /// What it found, and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +24,7 @@ pub struct Rebuilt {
 ///
 /// # Errors
 /// When the database fails; nothing has changed then.
-pub async fn rebuild(
-    conn: &mut PgConnection,
-    who: (&str, &str),
-    mut begins: impl FnMut(&str),
-) -> anyhow::Result<Rebuilt> {
+pub async fn rebuild(conn: &mut Conn, who: (&str, &str), mut begins: impl FnMut(&str)) -> anyhow::Result<Rebuilt> {
     sql::begin_rebuild(conn).await?;
     begins("1/4 reading the items and their bids");
     sql::receive_everything(conn).await?;

@@ -1,5 +1,4 @@
-use gavel_runtime::{Result, Tx};
-use sqlx::PgConnection;
+use gavel_runtime::{Conn, Result, Tx};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -114,7 +113,7 @@ pub(super) async fn follow(tx: &mut Tx, follows: &Follows<'_>) -> Result<Counted
 }
 
 /// From here to its end, nobody else counts, and everything is seen as it is at one moment.
-pub(super) async fn begin_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn begin_rebuild(conn: &mut Conn) -> Result<(), sqlx::Error> {
     for statement in [
         "BEGIN ISOLATION LEVEL REPEATABLE READ",
         "LOCK TABLE user_stats, spend_ledger, user_items, inbox IN SHARE ROW EXCLUSIVE MODE",
@@ -125,13 +124,13 @@ pub(super) async fn begin_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::E
 }
 
 /// Lets it stay.
-pub(super) async fn end_rebuild(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn end_rebuild(conn: &mut Conn) -> Result<(), sqlx::Error> {
     sqlx::query("COMMIT").execute(conn).await.map(drop)
 }
 
 /// Receipts of everything that the items and the ledger of bids say, and of nothing else: that a user is counted for an
 /// item, and each sale.
-pub(super) async fn receive_everything(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn receive_everything(conn: &mut Conn) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO user_items AS u (user_id, item_id, is_counted) SELECT DISTINCT bidder_id, item_id, true FROM bids
          ON CONFLICT (user_id, item_id) DO UPDATE SET is_counted = true WHERE NOT u.is_counted"
@@ -158,7 +157,7 @@ pub(super) async fn receive_everything(conn: &mut PgConnection) -> Result<(), sq
 }
 
 /// What the statistics should be, as a view of this session alone.
-pub(super) async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+pub(super) async fn fold(conn: &mut Conn) -> Result<i64, sqlx::Error> {
     sqlx::query(
         "CREATE TEMPORARY TABLE folded ON COMMIT DROP AS
          SELECT user_id, currency, sum(bids_placed)::bigint AS bids_placed, sum(items_bid_on)::bigint AS items_bid_on,
@@ -176,7 +175,7 @@ pub(super) async fn fold(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
 }
 
 /// How many users' statistics differ from what they should be.
-pub(super) async fn differing(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+pub(super) async fn differing(conn: &mut Conn) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT count(*) FROM folded f FULL JOIN user_stats s USING (user_id, currency)
          WHERE (coalesce(f.bids_placed, 0), coalesce(f.items_bid_on, 0), coalesce(f.items_won, 0),
@@ -188,7 +187,7 @@ pub(super) async fn differing(conn: &mut PgConnection) -> Result<i64, sqlx::Erro
 }
 
 /// Makes them what they should be.
-pub(super) async fn put_right(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn put_right(conn: &mut Conn) -> Result<(), sqlx::Error> {
     for statement in [
         "INSERT INTO user_stats AS s (user_id, currency, bids_placed, items_bid_on, items_won, total_spent_minor)
          SELECT user_id, currency, bids_placed, items_bid_on, items_won, total_spent_minor FROM folded
@@ -208,7 +207,7 @@ pub(super) async fn put_right(conn: &mut PgConnection) -> Result<(), sqlx::Error
 }
 
 /// Events that were not heard yet are counted now: when they come, they are known.
-pub(super) async fn take_for_heard(conn: &mut PgConnection, consumer: &str) -> Result<i64, sqlx::Error> {
+pub(super) async fn take_for_heard(conn: &mut Conn, consumer: &str) -> Result<i64, sqlx::Error> {
     let heard = sqlx::query!(
         "INSERT INTO inbox (consumer, message_id)
          SELECT $1, event_id FROM outbox
@@ -222,7 +221,7 @@ pub(super) async fn take_for_heard(conn: &mut PgConnection, consumer: &str) -> R
 
 /// Writes down who did it, and why.
 pub(super) async fn note(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     (by, reason): (&str, &str),
     details: &serde_json::Value,
 ) -> Result<(), sqlx::Error> {

@@ -1,4 +1,5 @@
 //! Measures Gavel beside its baselines, in one run on the same servers. Started by `cargo xtask bench`.
+#![allow(clippy::disallowed_types, reason = "it looks from outside")]
 
 mod backfill;
 mod baselines;

@@ -11,7 +11,7 @@ use gavel_runtime::{
     sqlxmq_jobs,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::{PgExecutor, PgPool, migrate::Migrator};
 use sqlxmq::{CurrentJob, JobBuilder, JobRegistry};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn invoice(mut current: CurrentJob) -> Result<(), Failed> {
     let Args { who } = current.json()?.ok_or("no arguments")?;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let mut tx = current.pool().begin().await?;
-    sent(&mut tx, "invoice", &who, "sqlxmq").await?;
+    sent(&mut *tx, "invoice", &who, "sqlxmq").await?;
     current.complete_with_transaction(tx).await?;
     Ok(())
 }
@@ -39,7 +39,7 @@ async fn invoice(mut current: CurrentJob) -> Result<(), Failed> {
 async fn welcome_before(mut current: CurrentJob) -> Result<(), Failed> {
     let Args { who } = current.json()?.ok_or("no arguments")?;
     let mut tx = current.pool().begin().await?;
-    sent(&mut tx, "welcome", &who, "sqlxmq").await?;
+    sent(&mut *tx, "welcome", &who, "sqlxmq").await?;
     current.complete_with_transaction(tx).await?;
     Ok(())
 }
@@ -55,9 +55,9 @@ async fn welcome_handed_on(mut current: CurrentJob) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn sent(conn: &mut sqlx::PgConnection, kind: &str, who: &str, by: &str) -> Result<(), sqlx::Error> {
+async fn sent(executor: impl PgExecutor<'_>, kind: &str, who: &str, by: &str) -> Result<(), sqlx::Error> {
     let insert = sqlx::query("INSERT INTO mails (kind, who, by) VALUES ($1, $2, $3)").bind(kind).bind(who).bind(by);
-    insert.execute(conn).await.map(drop)
+    insert.execute(executor).await.map(drop)
 }
 
 const MAIL: Spec = Spec::new("mail_jobs", Trigger::Sqlxmq(&["mail"])).limits(Limits::DEFAULT.concurrency(8));

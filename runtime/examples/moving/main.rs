@@ -1,6 +1,7 @@
 //! A worker with jobs of the crate sqlxmq and handlers side by side: `DATABASE_URL=postgres://… AMQP_URL=amqp://…
 //! REDIS_URL=redis://… cargo run -p gavel-runtime --example moving`, with `MOVED=true` after the first job has moved. It
 //! migrates an empty database by itself, and needs neither RabbitMQ nor Redis to be there: nothing here uses them.
+#![expect(clippy::disallowed_types, reason = "sqlxmq's jobs take sqlx's own pool")]
 mod app;
 
 use gavel_runtime::{

@@ -1,5 +1,6 @@
 //! The runtime without auctions: `DATABASE_URL=postgres://… cargo run -p gavel-runtime --example reminders`, on an
 //! empty database. It needs neither RabbitMQ nor Redis: events wait in the outbox until there is a broker.
+#![expect(clippy::disallowed_types, reason = "it looks from outside")]
 mod app;
 
 use app::Remind;

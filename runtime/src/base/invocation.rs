@@ -18,6 +18,8 @@ const MAX_CORRELATION_ID_BYTES: usize = 64;
 /// One run of a handler.
 #[derive(Debug, Clone)]
 pub struct Invocation {
+    /// The handler that runs, or what the runtime does by itself.
+    pub handler: &'static str,
     /// Follows the request from its first header to its last consequence.
     pub correlation_id: String,
     /// `00-<trace id>-<span id>-<flags>`; this run's own span id.
@@ -38,9 +40,15 @@ pub struct Invocation {
 
 impl Invocation {
     /// Continues what the given ids say, or starts anew where they are absent or malformed.
-    pub fn continuing(correlation_id: Option<&str>, traceparent: Option<&str>, timeout: Duration) -> Self {
+    pub fn continuing(
+        handler: &'static str,
+        correlation_id: Option<&str>,
+        traceparent: Option<&str>,
+        timeout: Duration,
+    ) -> Self {
         let (parent, begun) = (traceparent.filter(|parent| is_traceparent(parent)), Instant::now());
         Self {
+            handler,
             correlation_id: correlation_id_or_new(correlation_id),
             traceparent: child_of(parent),
             parent_span: parent.and_then(|parent| u64::from_str_radix(&parent[36..52], 16).ok()),
@@ -53,8 +61,8 @@ impl Invocation {
     }
 
     /// Starts anew.
-    pub fn start(timeout: Duration) -> Self {
-        Self::continuing(None, None, timeout)
+    pub fn start(handler: &'static str, timeout: Duration) -> Self {
+        Self::continuing(handler, None, None, timeout)
     }
 
     /// To be stopped by this token.
@@ -123,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_trace_goes_on_with_a_new_span() {
-        let run = Invocation::continuing(Some("abc-1"), Some(PARENT), Duration::from_secs(1));
+        let run = Invocation::continuing("greet", Some("abc-1"), Some(PARENT), Duration::from_secs(1));
         assert_eq!(run.correlation_id, "abc-1");
         assert_eq!(run.trace_id(), &PARENT[3..35]);
         assert_eq!(run.parent_span, Some(0x00f0_67aa_0ba9_02b7));
@@ -135,7 +143,7 @@ mod tests {
     fn what_is_malformed_is_replaced() {
         let long = "x".repeat(65);
         for bad in ["", "a b", "a\n", "ü", long.as_str()] {
-            let run = Invocation::continuing(Some(bad), Some("00-0-0-0"), Duration::ZERO);
+            let run = Invocation::continuing("greet", Some(bad), Some("00-0-0-0"), Duration::ZERO);
             assert_ne!(run.correlation_id, bad);
             assert!(is_correlation_id(&run.correlation_id) && is_traceparent(&run.traceparent));
             assert_eq!(run.parent_span, None);

@@ -1,6 +1,7 @@
 //! What everything else stands on: errors, ids, time, what a run is and what a handler says of itself. Nothing here
 //! knows of a server or of a process.
 pub mod batch;
+pub mod boundary;
 pub mod call;
 pub mod clock;
 pub mod error;

@@ -1,7 +1,7 @@
 //! What an `Io` handler may touch.
 use super::runtime::Runtime;
 use crate::{
-    Invocation, Result,
+    Conn, Invocation, Result,
     base::{
         call::Call,
         error::outcome_of,
@@ -16,7 +16,6 @@ use crate::{
     redis::Cache,
 };
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 /// Reads, the cache, the broker, and short transactions of its own, none of which stays open around the others.
@@ -24,18 +23,19 @@ pub struct Io {
     runtime: Runtime,
     pool_kind: PoolKind,
     invocation: Invocation,
-    /// Where it reads, if not from the primary.
-    standby: Option<Pool>,
+    /// Where it reads: from the primary, or from a standby.
+    reads: Pool,
 }
 
 impl Io {
     pub(crate) fn new(runtime: &Runtime, pool_kind: PoolKind, invocation: Invocation) -> Self {
-        Self { runtime: runtime.clone(), pool_kind, invocation, standby: None }
+        let reads = runtime.pools().reads.on_behalf_of(invocation.handler);
+        Self { runtime: runtime.clone(), pool_kind, invocation, reads }
     }
 
     /// The same for another run.
     pub(crate) fn within(&self, invocation: Invocation) -> Self {
-        Self { runtime: self.runtime.clone(), pool_kind: self.pool_kind, invocation, standby: self.standby.clone() }
+        Self { runtime: self.runtime.clone(), pool_kind: self.pool_kind, invocation, reads: self.reads.clone() }
     }
 
     /// The same at a standby, where the handler may read there and one follows closely.
@@ -46,7 +46,8 @@ impl Io {
             .standby
             .as_ref()
             .filter(|standby| spec.freshness == Freshness::MayLag && standby.is_fresh())?;
-        Some(Self { standby: Some(standby.pool().clone()), ..self.within(self.invocation.clone()) })
+        let reads = standby.pool().on_behalf_of(self.invocation.handler);
+        Some(Self { reads, ..self.within(self.invocation.clone()) })
     }
 
     /// What a standby answers within half of the time; none where it fails. It may not know what the primary has just
@@ -77,8 +78,8 @@ impl Io {
     }
 
     /// A session of one's own, for what lasts long. It is not one of a pool's.
-    pub async fn session(&self) -> Result<PgConnection> {
-        Ok(self.runtime.pools().connector.connect(Purpose::Work).await?)
+    pub async fn session(&self) -> Result<Conn> {
+        Ok(self.runtime.pools().connector.connect(self.invocation.handler, Purpose::Work).await?)
     }
 
     /// Tripped when the process begins to drain.
@@ -88,7 +89,7 @@ impl Io {
 
     /// The pool for reads: its sessions are read-only.
     pub fn reads(&self) -> &Pool {
-        self.standby.as_ref().unwrap_or(&self.runtime.pools().reads)
+        &self.reads
     }
 
     /// The database's time, as far as this process knows it: for what is shown, never for what is decided.
@@ -97,13 +98,13 @@ impl Io {
     }
 
     /// The read model.
-    pub fn cache(&self) -> &Cache {
-        self.runtime.cache()
+    pub fn cache(&self) -> Cache {
+        self.runtime.cache().on_behalf_of(self.invocation.handler)
     }
 
     /// The broker.
-    pub fn publisher(&self) -> &Publisher {
-        self.runtime.publisher()
+    pub fn publisher(&self) -> Publisher {
+        self.runtime.publisher().on_behalf_of(self.invocation.handler)
     }
 
     /// The call that this answers, where the handler's spec asks for it.

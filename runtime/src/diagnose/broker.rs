@@ -1,6 +1,9 @@
 //! What the broker says: is each queue there, as it should be, and does anybody consume it?
 use super::Finding;
-use crate::{Runtime, rabbitmq};
+use crate::{
+    Runtime,
+    rabbitmq::{self, Channel},
+};
 
 /// Looks at every queue, and at what is parked.
 pub(super) async fn look(runtime: &Runtime, has_database: bool) -> anyhow::Result<Vec<Finding>> {
@@ -23,14 +26,14 @@ pub(super) async fn look(runtime: &Runtime, has_database: bool) -> anyhow::Resul
             findings.push(Finding::new(what, false, format!("nobody consumes it, and {waiting} messages wait")));
             continue;
         }
-        let channel = connection.create_channel().await?;
+        let channel = Channel::open(&connection, "diagnose").await?;
         match topology.declare_own_queue(&channel, &queue).await {
             Ok(()) => {
                 findings.push(Finding::new(what, true, format!("{consumers} consumers, {waiting} messages wait")));
             }
             Err(error) => findings.push(Finding::new(what, false, error.message().to_owned())),
         }
-        channel.close(200, "looked".into()).await.ok();
+        channel.close("looked").await.ok();
     }
     connection.close(200, "done".into()).await.ok();
     if has_database {

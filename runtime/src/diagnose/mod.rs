@@ -15,7 +15,6 @@ use crate::{
     triggers::{job, reconcile},
 };
 use anyhow::Context;
-use sqlx::Connection;
 use std::{sync::atomic::Ordering, time::Duration};
 
 /// One thing looked at.
@@ -97,11 +96,12 @@ pub async fn by_hand<T>(
     work: impl AsyncFnOnce(&Io) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let runtime = app.checked()?.runtime(backends, "by hand", Role::Observer)?;
-    let mut conn = runtime.pools().connector.connect(Purpose::Work).await.context("the database does not answer")?;
+    let mut conn =
+        runtime.pools().connector.connect("diagnose", Purpose::Work).await.context("the database does not answer")?;
     let evolution = &runtime.pools().evolution;
     evolution.phases().adopt(schema::phases(&mut conn, evolution.history()).await?);
     conn.close().await.ok();
-    let done = work(&Io::new(&runtime, PoolKind::Jobs, Invocation::start(limit))).await;
+    let done = work(&Io::new(&runtime, PoolKind::Jobs, Invocation::start("by_hand", limit))).await;
     runtime.pools().close().await;
     done
 }

@@ -1,6 +1,8 @@
 //! Connecting, to whichever of the URL's hosts takes writes now (or follows the one that does), and noticing when that
 //! has changed.
+#![expect(clippy::disallowed_types, reason = "it is the adapter")]
 use super::{
+    Conn,
     hosts::{self, PRIMARY, STANDBY},
     session::{self, Purpose},
 };
@@ -85,9 +87,15 @@ impl Connector {
         &self.0.hosts[self.0.current.load(Relaxed)]
     }
 
-    /// A connection of one's own.
-    pub(crate) async fn connect(&self, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
-        self.connect_to(self.options(), purpose).await
+    /// A connection of one's own, in the name of that handler.
+    pub(crate) async fn connect(&self, handler: &'static str, purpose: Purpose) -> Result<Conn, sqlx::Error> {
+        Ok(Conn::own(self.connect_to(self.options(), purpose).await?, handler))
+    }
+
+    /// As it is, without a session's settings, to another database of that server.
+    pub(crate) async fn connect_plainly(&self, handler: &'static str, database: &str) -> Result<Conn, sqlx::Error> {
+        let options = self.options().clone().database(database);
+        Ok(Conn::own(PgConnection::connect_with(&options).await?, handler))
     }
 
     async fn connect_to(&self, host: &PgConnectOptions, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
@@ -123,11 +131,11 @@ impl Connector {
 
     /// Looks over a connection that is kept from look to look, and finds another host where this one is not it.
     /// True where connections are to be made to another host from now on.
-    pub(crate) async fn look(&self, kept: &mut Option<PgConnection>) -> (State, bool) {
+    pub(crate) async fn look(&self, kept: &mut Option<Conn>) -> (State, bool) {
         let before = self.0.current.load(Relaxed);
         let state = match kept.take() {
             None => self.find(kept).await,
-            Some(mut conn) => match self.ask(&mut conn).await {
+            Some(mut conn) => match self.ask(conn.raw()).await {
                 Ok(true) => {
                     *kept = Some(conn);
                     State::Up
@@ -160,7 +168,7 @@ impl Connector {
     }
 
     /// Tries every host, the current one first, until one is what is looked for.
-    async fn find(&self, kept: &mut Option<PgConnection>) -> State {
+    async fn find(&self, kept: &mut Option<Conn>) -> State {
         let (first, count) = (self.0.current.load(Relaxed), self.0.hosts.len());
         let mut found = State::Down("the database does not answer");
         for host in (first..first + count).map(|host| host % count) {
@@ -174,7 +182,7 @@ impl Connector {
                         self.0.current.store(host, Relaxed);
                         self.renew();
                     }
-                    *kept = Some(conn);
+                    *kept = Some(Conn::own(conn, "health"));
                     return State::Up;
                 }
                 Err(Trouble::Busy(why)) => found = State::Busy(why),

@@ -6,6 +6,7 @@ pub(crate) mod outbox;
 pub(crate) mod receipt;
 
 mod archive;
+mod conn;
 mod connector;
 mod hosts;
 mod pool;
@@ -16,6 +17,7 @@ mod sizes;
 mod standby;
 mod waiting;
 
+pub use conn::Conn;
 pub use pool::Pool;
 
 pub(crate) use archive::Archive;

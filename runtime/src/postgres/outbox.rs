@@ -134,7 +134,7 @@ mod tests {
             let message = prost_types::Any { value: vec![0; bytes], ..Default::default() };
             Event::new(crate::base::ids::random(), ("k".to_owned(), 1), "k.done", &message)
         };
-        let run = Invocation::start(std::time::Duration::from_secs(1));
+        let run = Invocation::start("greet", std::time::Duration::from_secs(1));
         assert!(Emitted::by(&run, event(MAX_EVENT_BYTES - 100)).is_ok());
         let refused = Emitted::by(&run, event(MAX_EVENT_BYTES + 1)).err().unwrap();
         assert!(refused.to_string().contains("allowed: 262144"), "{refused}");

@@ -1,10 +1,10 @@
 //! A pool that closes what is of no use any more.
-use super::{Connector, connector::State, session::Purpose};
+#![expect(clippy::disallowed_types, reason = "it is the adapter")]
+use super::{Conn, Connector, conn::read_whole, connector::State, session::Purpose};
 use crate::base::{error::spends_session, held::Held};
-use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
+use futures_util::{TryStreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Describe, Either, Execute, Executor, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
+    Describe, Either, Execute, Executor, PgPool, Postgres,
     postgres::{PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use std::{fmt, io, time::Duration};
@@ -23,6 +23,8 @@ pub struct Pool {
     connector: Connector,
     purpose: Purpose,
     waiting: Held,
+    /// In whose name its connections are.
+    handler: &'static str,
 }
 
 impl fmt::Debug for Pool {
@@ -36,7 +38,7 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// Connects when first used.
-    pub(super) fn lazy(connector: &Connector, purpose: Purpose, size: u32) -> Self {
+    pub(super) fn lazy(name: &'static str, connector: &Connector, purpose: Purpose, size: u32) -> Self {
         let (begins, tests) = (connector.clone(), connector.clone());
         let options = PgPoolOptions::new()
             .max_connections(size)
@@ -56,11 +58,16 @@ impl Pool {
                 })
             });
         let inner = options.connect_lazy_with(connector.options().clone());
-        Self { inner, connector: connector.clone(), purpose, waiting: Held::default() }
+        Self { inner, connector: connector.clone(), purpose, waiting: Held::default(), handler: name }
+    }
+
+    /// The same, in the name of that handler.
+    pub(crate) fn on_behalf_of(&self, handler: &'static str) -> Self {
+        Self { handler, ..self.clone() }
     }
 
     /// A connection of the pool.
-    pub(crate) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    pub(crate) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
         let _waiting = self.waiting.take();
         match self.inner.acquire().await {
             // Nobody has taken them all: there are none to be had.
@@ -68,13 +75,13 @@ impl Pool {
                 State::Down(why) => sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, why)),
                 State::Up | State::Busy(_) => sqlx::Error::PoolTimedOut,
             }),
-            acquired => acquired,
+            acquired => acquired.map(|conn| Conn::pooled(conn, self.handler)),
         }
     }
 
     /// Returns whether a connection is still what it was taken for.
-    pub(crate) async fn fits(&self, conn: &mut PgConnection) -> bool {
-        self.purpose.fits(conn).await.unwrap_or(false)
+    pub(crate) async fn fits(&self, conn: &mut Conn) -> bool {
+        self.purpose.fits(conn.raw()).await.unwrap_or(false)
     }
 
     /// sqlx's own, for what takes nothing else.
@@ -113,7 +120,7 @@ impl Pool {
 }
 
 /// Closes the connection where the error says that it is of no use any more.
-fn kept<T>(mut conn: PoolConnection<Postgres>, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+fn kept<T>(mut conn: Conn, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
     if result.as_ref().is_err_and(spends_session) {
         conn.close_on_drop();
     }
@@ -134,12 +141,7 @@ impl<'p> Executor<'p> for &'_ Pool {
             let rows = conn.fetch_many(query).try_collect::<Vec<_>>().await;
             kept(conn, rows)
         };
-        stream::once(read)
-            .flat_map(|rows| match rows {
-                Ok(rows) => stream::iter(rows.into_iter().map(Ok)).left_stream(),
-                Err(error) => stream::iter([Err(error)]).right_stream(),
-            })
-            .boxed()
+        read_whole(read)
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>

@@ -1,7 +1,8 @@
 //! Refusing a pooler that gives each transaction another session.
 use super::{Connector, Purpose, patiently};
+use crate::Conn;
 use anyhow::{Context, bail};
-use sqlx::{Connection, Executor, PgConnection, Row};
+use sqlx::{Executor, Row};
 use std::time::Duration;
 
 /// Time for which the look may take.
@@ -26,8 +27,8 @@ pub(crate) async fn refuse_shared_sessions(connector: &Connector) -> anyhow::Res
 /// Returns whether a session changes under its connection.
 async fn look(connector: &Connector) -> anyhow::Result<bool> {
     let looking = async {
-        let mut first = connector.connect(Purpose::Work).await?;
-        let mut second = connector.connect(Purpose::Work).await?;
+        let mut first = connector.connect("pooler", Purpose::Work).await?;
+        let mut second = connector.connect("pooler", Purpose::Work).await?;
         let mut differs = false;
         for _ in 0..LOOKS {
             let before = session(&mut first).await?;
@@ -44,6 +45,6 @@ async fn look(connector: &Connector) -> anyhow::Result<bool> {
     differs.context("the database's sessions can't be looked at")
 }
 
-async fn session(conn: &mut PgConnection) -> Result<i32, sqlx::Error> {
+async fn session(conn: &mut Conn) -> Result<i32, sqlx::Error> {
     conn.fetch_one("SELECT pg_backend_pid()").await?.try_get(0)
 }

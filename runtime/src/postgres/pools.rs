@@ -46,16 +46,16 @@ impl Pools {
     /// `session` is what sessions are called in PostgreSQL.
     pub(crate) fn lazy(backends: &Backends, session: &str, evolution: Evolution) -> anyhow::Result<Self> {
         let connector = Connector::new(&backends.database_url, session, backends.lease)?;
-        let pool = |purpose, size| Pool::lazy(&connector, purpose, size);
-        let bookkeeping = pool(Purpose::Work, BOOKKEEPING_POOL_SIZE);
+        let pool = |name, purpose, size| Pool::lazy(name, &connector, purpose, size);
+        let bookkeeping = pool("bookkeeping", Purpose::Work, BOOKKEEPING_POOL_SIZE);
         let size = backends.pools.reads;
         let standby = backends.standby.as_ref().map(|settings| Standby::lazy(settings, size, session, backends.lease));
         Ok(Self {
             standby: standby.transpose()?,
-            calls: pool(Purpose::Calls, backends.pools.calls),
-            jobs: pool(Purpose::Work, backends.pools.jobs),
-            relay: pool(Purpose::Work, backends.pools.relay),
-            reads: pool(Purpose::Reads, backends.pools.reads),
+            calls: pool("calls", Purpose::Calls, backends.pools.calls),
+            jobs: pool("jobs", Purpose::Work, backends.pools.jobs),
+            relay: pool("relay", Purpose::Work, backends.pools.relay),
+            reads: pool("reads", Purpose::Reads, backends.pools.reads),
             evolution,
             listener: None,
             bookkeeping,

@@ -1,5 +1,6 @@
 //! What a session must be like, and what it is told when it begins. Settings are statements and no start-up parameters,
 //! which a pooler such as PgBouncer does not hand on.
+#![expect(clippy::disallowed_types, reason = "it is the adapter")]
 use sqlx::{Executor, PgConnection, Row};
 use std::{fmt::Write, time::Duration};
 

@@ -2,8 +2,7 @@
 //! positions in the log of writes: clocks say nothing of it, and the time of the last transaction replayed grows old
 //! where nobody writes.
 use super::{Connector, Pool, State, session::Purpose};
-use crate::config::Standby as Settings;
-use sqlx::PgConnection;
+use crate::{Conn, config::Standby as Settings};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -34,7 +33,7 @@ pub(crate) struct Standby {
 impl Standby {
     pub(super) fn lazy(settings: &Settings, size: u32, session: &str, quiet: Duration) -> anyhow::Result<Self> {
         let connector = Connector::to_standbys(&settings.url, session, quiet)?;
-        let pool = Pool::lazy(&connector, Purpose::Standby, size);
+        let pool = Pool::lazy("standby", &connector, Purpose::Standby, size);
         Ok(Self { pool, connector, bound: settings.bound, shows: Arc::default() })
     }
 
@@ -67,7 +66,7 @@ pub(crate) struct Follower {
     standby: Standby,
     /// Moments, and where the primary's log was then; those that the standby has not come to yet, and the last it has.
     marks: VecDeque<(Instant, i64)>,
-    conn: Option<PgConnection>,
+    conn: Option<Conn>,
 }
 
 impl Follower {
@@ -120,7 +119,7 @@ async fn written(primary: &Pool) -> Result<i64, sqlx::Error> {
 }
 
 /// Where a standby is in it.
-async fn replayed(standby: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
+async fn replayed(standby: &mut Conn) -> Result<Option<i64>, sqlx::Error> {
     let position =
         "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint END";
     sqlx::query_scalar(position).fetch_one(standby).await

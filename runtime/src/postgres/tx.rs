@@ -4,7 +4,7 @@
 //! its receipt, rolled back, or (dropped in the middle, by a panic or a time-out) with its connection closed, so that
 //! no half-done transaction ever returns to the pool.
 use super::{
-    Pool,
+    Conn, Pool,
     outbox::{self, Emitted, Event},
     pools::{CommitListener, Pools},
 };
@@ -13,7 +13,7 @@ use crate::{
     base::spec::PoolKind,
     changes::{Evolution, Phase},
 };
-use sqlx::{Executor, PgConnection, Postgres, Row, pool::PoolConnection};
+use sqlx::Row;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -25,7 +25,7 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// An open transaction.
 pub struct Tx {
     /// Here until the drop.
-    conn: Option<PoolConnection<Postgres>>,
+    conn: Option<Conn>,
     pinned: PinnedConnection,
     invocation: Invocation,
     evolution: Evolution,
@@ -40,14 +40,14 @@ pub struct Tx {
 /// A connection that goes from one transaction to the next, for one who runs them one after another. Given back to the
 /// pool and taken again, each would cost two more round trips: a pool asks its connections whether they are alive.
 #[derive(Clone, Default)]
-pub(crate) struct PinnedConnection(Arc<Mutex<Option<PoolConnection<Postgres>>>>);
+pub(crate) struct PinnedConnection(Arc<Mutex<Option<Conn>>>);
 
 impl PinnedConnection {
-    fn take(&self) -> Option<PoolConnection<Postgres>> {
+    fn take(&self) -> Option<Conn> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, conn: PoolConnection<Postgres>) {
+    fn put(&self, conn: Conn) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(conn);
     }
 }
@@ -118,7 +118,8 @@ impl Tx {
     }
 
     /// From here on the connection is closed unless the transaction ends: also when its first statement is cut off.
-    fn on(conn: PoolConnection<Postgres>, pinned: &PinnedConnection, pools: &Pools, invocation: Invocation) -> Self {
+    fn on(mut conn: Conn, pinned: &PinnedConnection, pools: &Pools, invocation: Invocation) -> Self {
+        conn.on_behalf_of(invocation.handler);
         Self {
             conn: Some(conn),
             pinned: pinned.clone(),
@@ -140,7 +141,7 @@ impl Tx {
             if options.durable { "" } else { "; SET LOCAL synchronous_commit = off" }
         );
         bounded(left, async {
-            let is_read_only: String = self.conn().fetch_one(begin.as_str()).await?.try_get(0)?;
+            let is_read_only: String = self.conn().ask("begin", &begin).await?.try_get(0)?;
             if is_read_only == "off" {
                 return Ok(());
             }
@@ -151,7 +152,7 @@ impl Tx {
     }
 
     /// The connection, for the handler's statements.
-    pub fn conn(&mut self) -> &mut PgConnection {
+    pub fn conn(&mut self) -> &mut Conn {
         held(&mut self.conn)
     }
 
@@ -197,7 +198,7 @@ impl Tx {
     }
 
     /// The connection and which run this is.
-    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &Invocation) {
+    pub(crate) fn parts(&mut self) -> (&mut Conn, &Invocation) {
         (held(&mut self.conn), &self.invocation)
     }
 
@@ -210,6 +211,7 @@ impl Tx {
 
     /// Takes on another run's ids, once a claim has told which run this is.
     pub(crate) fn adopt(&mut self, invocation: Invocation) {
+        self.conn().on_behalf_of(invocation.handler);
         self.invocation = invocation;
     }
 
@@ -221,7 +223,7 @@ impl Tx {
         }
         // In a transaction that a swallowed error has aborted, COMMIT alone would quietly roll back and report success;
         // the empty SELECT before it fails.
-        match self.conn().execute("SELECT; COMMIT").await {
+        match self.conn().run("commit", "SELECT; COMMIT").await {
             Ok(_) => {
                 self.ended = true;
                 if let Some(listener) = &self.listener {
@@ -245,7 +247,7 @@ impl Tx {
 
     /// Undoes everything.
     pub(crate) async fn rollback(mut self) {
-        let undone = tokio::time::timeout(ROLLBACK_TIMEOUT, self.conn().execute("ROLLBACK")).await;
+        let undone = tokio::time::timeout(ROLLBACK_TIMEOUT, self.conn().run("rollback", "ROLLBACK")).await;
         self.ended = matches!(undone, Ok(Ok(_)));
     }
 }
@@ -262,12 +264,12 @@ impl Drop for Tx {
 }
 
 #[expect(clippy::expect_used, reason = "it is taken by the drop alone")]
-fn held(conn: &mut Option<PoolConnection<Postgres>>) -> &mut PgConnection {
+fn held(conn: &mut Option<Conn>) -> &mut Conn {
     conn.as_mut().expect("a transaction holds its connection until it is dropped")
 }
 
 /// A connection that answers and writes, in place of those that don't.
-async fn fresh(pool: &Pool) -> Result<PoolConnection<Postgres>> {
+async fn fresh(pool: &Pool) -> Result<Conn> {
     loop {
         let mut conn = pool.acquire().await?;
         if pool.fits(&mut conn).await {

@@ -4,13 +4,12 @@
 //! many ask, and however busy the pools are, it costs the same. A database that is there and busy is no reason to be
 //! sent no work: the others ask the same one.
 use crate::{
-    Class, Error, Result, Runtime,
+    Class, Conn, Error, Result, Runtime,
     context::health::{Check, Readiness},
     postgres::State,
     schema,
 };
 use opentelemetry::{KeyValue, metrics::AsyncInstrument};
-use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 
 /// Interval at which everything is looked at.
@@ -32,7 +31,7 @@ pub(crate) enum Needs {
 /// What is kept from look to look.
 pub(crate) struct Looker {
     needs: Needs,
-    conn: Option<PgConnection>,
+    conn: Option<Conn>,
     busy_since: Option<Instant>,
 }
 

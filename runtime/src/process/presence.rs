@@ -1,13 +1,12 @@
 //! Keeps this process written down beside the schema, and learns how far changes have come: over a session of its own,
 //! which no busy pool can starve.
 use crate::{
-    Runtime,
+    Conn, Runtime,
     base::seldom::Seldom,
-    postgres::Purpose,
+    postgres::{self, Purpose},
     schema::{Beat, contracted_above, phases, sample_meters},
 };
-use anyhow::Context;
-use sqlx::{Connection, PgConnection};
+use anyhow::{Context, bail};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -26,10 +25,18 @@ pub(super) async fn register(runtime: &Runtime) -> anyhow::Result<()> {
     if !evolution.is_watched() {
         return Ok(());
     }
-    let mut conn = runtime.pools().connector.connect(Purpose::Work).await.context("can't write the process down")?;
-    let known = runtime.presence().register(&mut conn, evolution.history()).await?;
-    evolution.phases().adopt(known);
-    conn.close().await.ok();
+    let registered = postgres::patiently(async || {
+        let mut conn = runtime.pools().connector.connect("presence", Purpose::Work).await?;
+        let registered = runtime.presence().register(&mut conn, evolution.history()).await;
+        conn.close().await.ok();
+        registered.context("can't write the process down")
+    });
+    match registered.await? {
+        Ok(known) => drop(evolution.phases().adopt(known)),
+        Err(gone) => {
+            bail!("the schema's form that this program needs is gone, by {}: start a newer version", gone.join(", "))
+        }
+    }
     Ok(())
 }
 
@@ -65,7 +72,7 @@ pub(super) async fn leave(runtime: &Runtime) {
         return;
     }
     let leaving = async {
-        let mut conn = runtime.pools().connector.connect(Purpose::Work).await?;
+        let mut conn = runtime.pools().connector.connect("presence", Purpose::Work).await?;
         runtime.presence().leave(&mut conn).await?;
         conn.close().await
     };
@@ -75,7 +82,7 @@ pub(super) async fn leave(runtime: &Runtime) {
 }
 
 struct Keeping {
-    conn: Option<PgConnection>,
+    conn: Option<Conn>,
     /// What all transactions go by.
     epoch: i64,
     /// What new ones go by, since when.
@@ -87,7 +94,7 @@ impl Keeping {
     async fn look(&mut self, runtime: &Runtime) -> anyhow::Result<Vec<String>> {
         let evolution = &runtime.pools().evolution;
         if self.conn.is_none() {
-            self.conn = Some(runtime.pools().connector.connect(Purpose::Work).await?);
+            self.conn = Some(runtime.pools().connector.connect("presence", Purpose::Work).await?);
         }
         let Some(conn) = &mut self.conn else { return Ok(Vec::new()) };
         let gone = contracted_above(conn, evolution.history().newest()).await?;
@@ -108,7 +115,10 @@ impl Keeping {
         }
         let beat = Beat { epoch: self.epoch, p99_ms: runtime.metrics().protected_p99_ms() };
         if !runtime.presence().renew(conn, beat).await? {
-            runtime.presence().register(conn, evolution.history()).await?;
+            let registered = runtime.presence().register(conn, evolution.history()).await?;
+            if let Err(gone) = registered {
+                return Ok(gone);
+            }
         }
         sample_meters(conn, evolution).await?;
         Ok(gone)

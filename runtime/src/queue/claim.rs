@@ -5,9 +5,8 @@
 //! slower than the one before. What is put back moves the beginning back to it. For what was committed late, the poller
 //! looks from the beginning now and then, how often depends on how long that takes; as long as it is quick, claims do
 //! the same.
-use crate::{Class, Error, Result};
+use crate::{Class, Conn, Error, Result};
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -163,7 +162,7 @@ impl Cursor {
 /// Locks up to `limit` due jobs until the transaction ends, in the order of priority and due time. Those that killed a
 /// worker are left to [`lock_poison`].
 pub(crate) async fn lock(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     kind: &str,
     from: &From,
     (limit, shunned): (usize, &[Uuid]),
@@ -204,7 +203,7 @@ pub(crate) async fn lock(
 }
 
 /// A job that is claimed is not queued any more: whoever enqueues its key anew, its handler too, enqueues another job.
-pub(crate) async fn free_unique_keys(conn: &mut PgConnection, jobs: &[Claimed]) -> Result<()> {
+pub(crate) async fn free_unique_keys(conn: &mut Conn, jobs: &[Claimed]) -> Result<()> {
     let ids: Vec<Uuid> = jobs.iter().filter(|job| job.unique_key.is_some()).map(|job| job.id).collect();
     if !ids.is_empty() {
         sqlx::query!("UPDATE mq_msgs SET unique_key = NULL WHERE id = ANY($1)", &ids).execute(conn).await?;
@@ -213,7 +212,7 @@ pub(crate) async fn free_unique_keys(conn: &mut PgConnection, jobs: &[Claimed]) 
 }
 
 /// A job that was claimed and is put off is queued again, under its key, unless another one has taken its place.
-pub(crate) async fn take_unique_key_back(conn: &mut PgConnection, kind: &str, job: &Claimed) -> Result<()> {
+pub(crate) async fn take_unique_key_back(conn: &mut Conn, kind: &str, job: &Claimed) -> Result<()> {
     if let Some(key) = &job.unique_key {
         sqlx::query!(
             "UPDATE mq_msgs SET unique_key = $3 WHERE id = $2
@@ -229,7 +228,7 @@ pub(crate) async fn take_unique_key_back(conn: &mut PgConnection, kind: &str, jo
 }
 
 /// Locks one due job that has killed a worker.
-pub(crate) async fn lock_poison(conn: &mut PgConnection, kind: &str, shunned: &[Uuid]) -> Result<Option<Claimed>> {
+pub(crate) async fn lock_poison(conn: &mut Conn, kind: &str, shunned: &[Uuid]) -> Result<Option<Claimed>> {
     let claimed = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
@@ -253,7 +252,7 @@ pub(crate) async fn lock_poison(conn: &mut PgConnection, kind: &str, shunned: &[
 /// Leases up to `limit` due jobs to the attempt `token`. A job whose lease has run out lost its worker: it may be poison
 /// from then on, and comes back with the others. The update touches no indexed column, unless a unique key is freed.
 pub(crate) async fn lease(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     kind: &str,
     from: &From,
     (limit, shunned): (usize, &[Uuid]),

@@ -4,8 +4,8 @@
 //! notifications: NOTIFY takes a lock through the commit that
 //! all notifying transactions share. [`Waker`](super::Waker) tells the workers after the commit instead.
 use super::{BASE_BACKOFF, Headers, Job, MAX_KEY_BYTES, wake::LOOKAHEAD};
-use crate::{Error, Invocation, Result, Tx, base::ids};
-use sqlx::{PgConnection, postgres::types::PgInterval};
+use crate::{Conn, Error, Invocation, Result, Tx, base::ids};
+use sqlx::postgres::types::PgInterval;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -240,7 +240,7 @@ async fn insert_many<J: Job>(tx: &mut Tx, jobs: &[J], options: &Options) -> Resu
     Ok(ids)
 }
 
-async fn insert(conn: &mut PgConnection, row: &Row, per_key: Option<u32>) -> Result<()> {
+async fn insert(conn: &mut Conn, row: &Row, per_key: Option<u32>) -> Result<()> {
     if let Some(per_key) = per_key {
         lock_keys(conn, row.kind, std::slice::from_ref(&row.key)).await?;
         return insert_keyed(conn, row, i64::from(per_key)).await;
@@ -265,7 +265,7 @@ async fn insert(conn: &mut PgConnection, row: &Row, per_key: Option<u32>) -> Res
 }
 
 /// Under the key's lock, as many jobs of a key as may run at once are unblocked, and the others wait behind them.
-async fn insert_keyed(conn: &mut PgConnection, row: &Row, per_key: i64) -> Result<()> {
+async fn insert_keyed(conn: &mut Conn, row: &Row, per_key: i64) -> Result<()> {
     sqlx::query!(
         "INSERT INTO mq_msgs (id, attempt_at, attempts, retry_backoff, channel_name, channel_args, after_message_id,
                               priority, args, headers, blocked)
@@ -290,7 +290,7 @@ async fn insert_keyed(conn: &mut PgConnection, row: &Row, per_key: i64) -> Resul
 
 /// The conflicting row is always updated, if only with what it has: that waits for a run under way, after which there
 /// is nothing to conflict with any more. Doing nothing would take a job that is running for one that is queued.
-async fn insert_unique(conn: &mut PgConnection, row: &Row, unique: &Unique) -> Result<Enqueued> {
+async fn insert_unique(conn: &mut Conn, row: &Row, unique: &Unique) -> Result<Enqueued> {
     let replace = matches!(unique, Unique::Replace(_));
     let id = sqlx::query_scalar!(
         "INSERT INTO mq_msgs AS m (id, attempt_at, attempts, retry_backoff, channel_name, channel_args,
@@ -324,7 +324,7 @@ async fn insert_unique(conn: &mut PgConnection, row: &Row, unique: &Unique) -> R
 }
 
 /// Locks keys until the transaction ends: whoever adds or removes a job of a key does so one at a time.
-pub(crate) async fn lock_keys(conn: &mut PgConnection, kind: &str, keys: &[String]) -> Result<()> {
+pub(crate) async fn lock_keys(conn: &mut Conn, kind: &str, keys: &[String]) -> Result<()> {
     let mut keys: Vec<_> = keys.to_vec();
     keys.sort_unstable();
     keys.dedup();

@@ -2,11 +2,10 @@
 //!
 //! A slot is freed by the server when its transaction or its connection ends, so a worker that dies leaves none behind.
 use crate::{
-    Result,
+    Conn, Result,
     base::spec::Rate,
     postgres::{Connector, Pool, Purpose, tx::bounded},
 };
-use sqlx::PgConnection;
 use std::time::Duration;
 
 /// Time for which freeing slots may take.
@@ -55,7 +54,7 @@ pub(crate) fn until_token(rate: Rate) -> Duration {
 }
 
 /// Takes one of `across` slots until the transaction ends. False when all are taken.
-pub(crate) async fn take_slot(conn: &mut PgConnection, kind: &str, across: u32) -> Result<bool> {
+pub(crate) async fn take_slot(conn: &mut Conn, kind: &str, across: u32) -> Result<bool> {
     let slot = sqlx::query_scalar!(
         r#"SELECT slot AS "slot!" FROM generate_series(1, $2::int) slot
            WHERE pg_try_advisory_xact_lock(hashtext($1), slot) LIMIT 1"#,
@@ -79,7 +78,7 @@ pub(crate) struct Slots {
     connector: Connector,
     kind: &'static str,
     across: i32,
-    conn: Option<PgConnection>,
+    conn: Option<Conn>,
     /// PostgreSQL grants a session a lock that it has already, so what is held here is left out.
     held: Vec<i32>,
     /// Counts connections.
@@ -106,7 +105,7 @@ impl Slots {
             // With the connection before this one its slots were freed.
             self.held.clear();
             self.connection += 1;
-            self.connector.connect(Purpose::Work).await?
+            self.connector.connect(self.kind, Purpose::Work).await?
         };
         let taken = sqlx::query_scalar!(
             r#"WITH free AS MATERIALIZED (SELECT slot FROM generate_series(1, $2::int) slot WHERE slot <> ALL ($4::int[]))

@@ -3,8 +3,7 @@ use super::{
     claim::Claimed,
     settle::{self, Failure, Fence, Keys},
 };
-use crate::{Result, Tx};
-use sqlx::PgConnection;
+use crate::{Conn, Result, Tx};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -44,7 +43,7 @@ impl Selection {
 
 /// Stops all workers from claiming jobs of this kind, from their next claim on. What runs goes on. False when it was
 /// paused before.
-pub async fn pause(conn: &mut PgConnection, kind: &str, by: &str) -> Result<bool> {
+pub async fn pause(conn: &mut Conn, kind: &str, by: &str) -> Result<bool> {
     let paused = sqlx::query!(
         "INSERT INTO job_queues (kind, paused_at, paused_by) VALUES ($1, clock_timestamp(), $2)
          ON CONFLICT (kind) DO UPDATE SET paused_at = clock_timestamp(), paused_by = $2
@@ -58,7 +57,7 @@ pub async fn pause(conn: &mut PgConnection, kind: &str, by: &str) -> Result<bool
 }
 
 /// Lets workers claim jobs of this kind again. False when it was not paused.
-pub async fn resume(conn: &mut PgConnection, kind: &str) -> Result<bool> {
+pub async fn resume(conn: &mut Conn, kind: &str) -> Result<bool> {
     let resumed = sqlx::query!(
         "UPDATE job_queues SET paused_at = NULL, paused_by = NULL WHERE kind = $1 AND paused_at IS NOT NULL",
         kind,
@@ -72,7 +71,7 @@ pub async fn resume(conn: &mut PgConnection, kind: &str) -> Result<bool> {
 }
 
 /// Dead-letters a queued job as cancelled, or asks the handler of a running one to stop. Must be in a transaction.
-pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<Cancelled> {
+pub async fn cancel(conn: &mut Conn, job_id: Uuid, by: &str) -> Result<Cancelled> {
     let queued = sqlx::query_as!(
         Claimed,
         r#"SELECT m.id, m.ctid::text AS "place!", m.attempts, m.tries, m.deaths, m.priority,
@@ -117,7 +116,7 @@ pub async fn cancel(conn: &mut PgConnection, job_id: Uuid, by: &str) -> Result<C
 }
 
 /// Which of these are not among the dead.
-pub async fn not_dead(conn: &mut PgConnection, selection: &Selection) -> Result<Vec<Uuid>> {
+pub async fn not_dead(conn: &mut Conn, selection: &Selection) -> Result<Vec<Uuid>> {
     let missing = sqlx::query_scalar!(
         r#"SELECT id AS "id!" FROM unnest($1::uuid[]) AS asked (id)
            WHERE NOT EXISTS (SELECT FROM dead_jobs d WHERE d.job_id = asked.id)"#,
@@ -127,7 +126,7 @@ pub async fn not_dead(conn: &mut PgConnection, selection: &Selection) -> Result<
 }
 
 /// Queues dead jobs again, with all their tries; their history stays with them. Gives how many there were.
-pub async fn redrive(conn: &mut PgConnection, selection: &Selection) -> Result<u64> {
+pub async fn redrive(conn: &mut Conn, selection: &Selection) -> Result<u64> {
     let (ids, kind) = selection.parts();
     let redriven = sqlx::query!(
         "WITH dead AS (DELETE FROM dead_jobs
@@ -156,7 +155,7 @@ pub async fn redrive(conn: &mut PgConnection, selection: &Selection) -> Result<u
 }
 
 /// Deletes dead jobs for good. Gives how many there were.
-pub async fn discard(conn: &mut PgConnection, selection: &Selection) -> Result<u64> {
+pub async fn discard(conn: &mut Conn, selection: &Selection) -> Result<u64> {
     let (ids, kind) = selection.parts();
     let discarded = sqlx::query!(
         "DELETE FROM dead_jobs

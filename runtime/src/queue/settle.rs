@@ -4,8 +4,8 @@ use super::{
     claim::{Claimed, Place},
     enqueue::{MAX_DELAY, lock_keys},
 };
-use crate::{Error, Result, base::invocation::is_correlation_id};
-use sqlx::{PgConnection, types::JsonValue};
+use crate::{Conn, Error, Result, base::invocation::is_correlation_id};
+use sqlx::types::JsonValue;
 use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 
@@ -46,12 +46,12 @@ impl<'a> Keys<'a> {
     }
 
     /// Before the deletion: nobody adds a job of these keys until the transaction ends.
-    async fn lock(&self, conn: &mut PgConnection) -> Result<()> {
+    async fn lock(&self, conn: &mut Conn) -> Result<()> {
         if self.names.is_empty() { Ok(()) } else { lock_keys(conn, self.kind, &self.names).await }
     }
 
     /// After it: as many as may run are unblocked, in their order.
-    async fn unblock(&self, conn: &mut PgConnection) -> Result<Unblocked> {
+    async fn unblock(&self, conn: &mut Conn) -> Result<Unblocked> {
         let Some(per_key) = self.per_key.filter(|_| !self.names.is_empty()) else { return Ok(Vec::new()) };
         let unblocked = sqlx::query_as!(
             Place,
@@ -73,7 +73,7 @@ impl<'a> Keys<'a> {
 ///
 /// # Errors
 /// When one is not there: then this transaction must not commit.
-pub(crate) async fn complete(conn: &mut PgConnection, jobs: &[&Claimed], keys: &Keys<'_>) -> Result<Unblocked> {
+pub(crate) async fn complete(conn: &mut Conn, jobs: &[&Claimed], keys: &Keys<'_>) -> Result<Unblocked> {
     keys.lock(conn).await?;
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.id).collect();
     let there =
@@ -97,7 +97,7 @@ fn places(jobs: &[&Claimed]) -> Vec<String> {
     jobs.iter().map(|job| job.place.clone()).collect()
 }
 
-async fn delete_payloads(conn: &mut PgConnection, ids: Vec<Uuid>) -> Result<()> {
+async fn delete_payloads(conn: &mut Conn, ids: Vec<Uuid>) -> Result<()> {
     if !ids.is_empty() {
         sqlx::query!("DELETE FROM mq_payloads WHERE id = ANY($1)", &ids).execute(conn).await?;
     }
@@ -106,7 +106,7 @@ async fn delete_payloads(conn: &mut PgConnection, ids: Vec<Uuid>) -> Result<()> 
 
 /// Deletes leased jobs whose attempts still hold them; gives how many that were.
 pub(crate) async fn complete_leased(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     jobs: &[&Claimed],
     tokens: &[Uuid],
     keys: &Keys<'_>,
@@ -159,7 +159,7 @@ impl Failure {
 /// Counts a failed try and puts the next one off: doubling from the job's own backoff, of which between half and all is
 /// waited. False when the attempt does not hold the job any more.
 pub(crate) async fn retry(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     job: &Claimed,
     fence: Fence,
     failure: &Failure,
@@ -189,7 +189,7 @@ pub(crate) async fn retry(
 }
 
 /// Puts a job off without counting a try.
-pub(crate) async fn snooze(conn: &mut PgConnection, id: Uuid, token: Option<Uuid>, pause: Duration) -> Result<bool> {
+pub(crate) async fn snooze(conn: &mut Conn, id: Uuid, token: Option<Uuid>, pause: Duration) -> Result<bool> {
     let moved = sqlx::query!(
         "UPDATE mq_msgs SET attempt_at = clock_timestamp() + make_interval(secs => $3), lease_token = NULL,
                             leased_until = NULL, deaths = 0
@@ -205,7 +205,7 @@ pub(crate) async fn snooze(conn: &mut PgConnection, id: Uuid, token: Option<Uuid
 
 /// Puts a job off that can't be settled, for longer each time, up to an hour: it makes room for the others of its
 /// kind. No value that its row may hold makes this fail.
-pub(crate) async fn step_aside(conn: &mut PgConnection, job: &Claimed, fence: Fence) -> Result<bool> {
+pub(crate) async fn step_aside(conn: &mut Conn, job: &Claimed, fence: Fence) -> Result<bool> {
     let moved = sqlx::query!(
         "UPDATE mq_msgs SET faults = least(faults, 1000000) + 1, lease_token = NULL, leased_until = NULL,
                             attempt_at = clock_timestamp() + make_interval(secs => least(3600, 5 * power(2, least(faults, 12))))
@@ -222,7 +222,7 @@ pub(crate) async fn step_aside(conn: &mut PgConnection, job: &Claimed, fence: Fe
 /// Moves a job that will not be tried again to `dead_jobs`, whatever its row holds. One whose id is there already gets
 /// another. None when the attempt does not hold it any more. Call it in a transaction where the kind has keys.
 pub(crate) async fn dead_letter(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     job: &Claimed,
     fence: Fence,
     failure: &Failure,
@@ -264,13 +264,13 @@ pub(crate) async fn dead_letter(
 
 /// A poison job begins, alone: should its worker die, that was its doing. False when the attempt does not hold it any
 /// more.
-pub(crate) async fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool> {
+pub(crate) async fn begin_alone(conn: &mut Conn, id: Uuid, token: Uuid) -> Result<bool> {
     let begun = sqlx::query!("UPDATE mq_msgs SET deaths = deaths + 1 WHERE id = $1 AND lease_token = $2", id, token);
     Ok(begun.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Gives leases back that were never begun.
-pub(crate) async fn release(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> Result<()> {
+pub(crate) async fn release(conn: &mut Conn, ids: &[Uuid], token: Uuid) -> Result<()> {
     sqlx::query!(
         "UPDATE mq_msgs SET lease_token = NULL, leased_until = NULL WHERE id = ANY($1) AND lease_token = $2",
         ids,
@@ -282,7 +282,7 @@ pub(crate) async fn release(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) 
 }
 
 /// The leased job, locked until the transaction ends, if the attempt still holds it.
-pub(crate) async fn hold(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Result<bool> {
+pub(crate) async fn hold(conn: &mut Conn, id: Uuid, token: Uuid) -> Result<bool> {
     let held = sqlx::query_scalar!("SELECT id FROM mq_msgs WHERE id = $1 AND lease_token = $2 FOR UPDATE", id, token)
         .fetch_optional(conn)
         .await?;

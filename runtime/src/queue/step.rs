@@ -4,8 +4,7 @@ use super::{
     claim::{self, Claimed, Cursor},
     settle::{self, Failure, Fence, Keys},
 };
-use crate::{Result, base::ids};
-use sqlx::PgConnection;
+use crate::{Conn, Result, base::ids};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ pub(crate) struct Claim {
 }
 
 pub(crate) async fn lease(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     kind: &'static str,
     per_key: Option<u32>,
     most: usize,
@@ -43,11 +42,11 @@ impl Claim {
         Keys::of(self.kind, self.per_key, &[&self.job])
     }
 
-    pub(crate) async fn complete(&self, conn: &mut PgConnection) -> Result<bool> {
+    pub(crate) async fn complete(&self, conn: &mut Conn) -> Result<bool> {
         Ok(settle::complete_leased(conn, &[&self.job], &[self.token], &self.keys()).await?.0 == 1)
     }
 
-    pub(crate) async fn fail(&self, conn: &mut PgConnection, after: Duration) -> Result<bool> {
+    pub(crate) async fn fail(&self, conn: &mut Conn, after: Duration) -> Result<bool> {
         let failure = Failure { class: "retry", error: "failed by hand".to_owned(), after: Some(after) };
         let fence = Fence::Token(self.token);
         if self.job.attempts <= 1 {
@@ -56,7 +55,7 @@ impl Claim {
         settle::retry(conn, &self.job, fence, &failure, after).await
     }
 
-    pub(crate) async fn snooze(&self, conn: &mut PgConnection, pause: Duration) -> Result<bool> {
+    pub(crate) async fn snooze(&self, conn: &mut Conn, pause: Duration) -> Result<bool> {
         settle::snooze(conn, self.job.id, Some(self.token), pause).await
     }
 }

@@ -9,11 +9,11 @@
 //! consumer of the one before, gives it messages, and drops them on the way, since their numbers have come by already.
 //! So whoever has waited for long consumes anew over another channel, and closes the old one: what it was given goes
 //! back to the queue.
-use super::Topology;
+use super::{Channel, Topology};
 use crate::base::backoff;
 use anyhow::{Context, bail, ensure};
 use futures_util::StreamExt;
-use lapin::{Channel, Connection, Consumer, message::Delivery, options::QueueDeclareOptions, types::FieldTable};
+use lapin::{Connection, Consumer, message::Delivery, options::QueueDeclareOptions, types::FieldTable};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -93,9 +93,9 @@ impl Consuming {
     }
 
     async fn declare_and_look(&self) -> anyhow::Result<(u32, u32)> {
-        let channel = self.connection.create_channel().await?;
+        let channel = Channel::open(&self.connection, "declare").await?;
         self.topology.declare_own_queue(&channel, &self.queue).await?;
-        channel.close(200, "declared".into()).await.ok();
+        channel.close("declared").await.ok();
         look(&self.connection, &self.queue).await
     }
 }
@@ -106,10 +106,10 @@ impl Consuming {
 /// When there is no such queue.
 pub(crate) async fn look(connection: &Connection, queue: &str) -> anyhow::Result<(u32, u32)> {
     // A channel of its own: asking after a queue that is gone closes it.
-    let channel: Channel = connection.create_channel().await?;
+    let channel = Channel::open(connection, "look").await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+    let found = channel.declare_queue(queue, passive, FieldTable::default()).await;
     let found = found.with_context(|| format!("there is no queue {queue}"))?;
-    channel.close(200, "looked".into()).await.ok();
+    channel.close("looked").await.ok();
     Ok((found.message_count(), found.consumer_count()))
 }

@@ -4,6 +4,7 @@
 //! included) when memory or disk runs low. Recovery is not left to the client library: whoever finds a connection
 //! broken builds a new one, declares everything again and goes on with what is unconfirmed.
 
+mod channel;
 mod consuming;
 mod publish;
 mod publisher;
@@ -13,6 +14,7 @@ mod traced;
 pub use publisher::{Outgoing, PublishError, Publisher};
 pub use topology::Topology;
 
+pub(crate) use channel::{Channel, acknowledge};
 pub(crate) use consuming::{Consuming, look};
 
 use crate::{Class, Error, Result, config::Backends};

@@ -1,9 +1,8 @@
 //! Publishing a batch over one channel, and what became of each of its messages.
-use super::short;
+use super::{Channel, short};
 use crate::base::invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER};
 use lapin::{
-    BasicProperties, Channel, Confirmation, ErrorKind,
-    options::BasicPublishOptions,
+    BasicProperties, Confirmation, ErrorKind,
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
 };
@@ -56,17 +55,15 @@ pub(super) struct Published {
 
 pub(super) async fn publish_over(channel: &Channel, exchange: &str, messages: &[&Outgoing]) -> Published {
     let mut confirms = Vec::with_capacity(messages.len());
-    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     for message in messages {
-        let key = short(&message.routing_key);
-        let sent = channel.basic_publish(short(exchange), key, mandatory, &message.payload, properties(message));
-        confirms.push(sent.await);
+        let to = (exchange, message.routing_key.as_str());
+        confirms.push(channel.publish(to, &message.payload, properties(message)).await);
     }
     let mut returned: HashMap<String, String> = HashMap::new();
     let (mut results, mut closed) = (Vec::with_capacity(messages.len()), None);
     for confirm in confirms {
         let confirmation = match confirm {
-            Ok(confirm) => confirm.await,
+            Ok(confirm) => channel.confirmed(confirm).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &confirmation

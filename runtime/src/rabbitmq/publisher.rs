@@ -1,11 +1,11 @@
 //! Publishing with confirms: a message counts as published when the broker has said so, and not before.
 use super::{
-    BrokerUrl, Topology,
+    BrokerUrl, Channel, Topology,
     publish::{Published, publish_over},
     traced,
 };
 use crate::{Class, Error, Result};
-use lapin::{Channel, Connection, options::ConfirmSelectOptions};
+use lapin::Connection;
 use std::{
     collections::VecDeque,
     sync::{Arc, MutexGuard, PoisonError},
@@ -29,6 +29,8 @@ pub struct Publisher {
     name: String,
     /// True if it declares what it publishes to.
     declares: bool,
+    /// In whose name it publishes.
+    handler: &'static str,
 }
 
 /// The connection, and its channels that nobody publishes over at the moment.
@@ -50,7 +52,13 @@ impl Publisher {
             last: Arc::new(std::sync::Mutex::new(Ok(()))),
             name: format!("{process} publisher"),
             declares: publishes,
+            handler: "publisher",
         }
+    }
+
+    /// The same connection, in the name of that handler.
+    pub(crate) fn on_behalf_of(&self, handler: &'static str) -> Self {
+        Self { handler, ..self.clone() }
     }
 
     /// Publishes events in their order, all in flight at once, and says of each what became of it. Where no queue gets
@@ -171,15 +179,15 @@ impl Publisher {
         let connection = self.connected(&mut link).await?;
         *generation = Some(link.generation);
         while let Some(channel) = link.idle.pop() {
-            if channel.status().connected() {
-                return Ok(channel);
+            if channel.is_open() {
+                return Ok(channel.on_behalf_of(self.handler));
             }
         }
         // Others may publish meanwhile.
         drop(link);
         let channel = async {
-            let channel = connection.create_channel().await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            let channel = Channel::open(&connection, self.handler).await?;
+            channel.confirm_select().await?;
             lapin::Result::Ok(channel)
         };
         channel.await.map_err(|error| unavailable("RabbitMQ opens no channel").with_source(error))
@@ -192,7 +200,7 @@ impl Publisher {
             return;
         }
         if let Some(channel) = channel {
-            if channel.status().connected() {
+            if channel.is_open() {
                 link.idle.push(channel);
             }
         } else if !link.connection.as_ref().is_some_and(|connection| connection.status().blocked()) {

@@ -4,15 +4,15 @@
 //! Whoever publishes declares all of it: an event published before its consumer has ever started still finds its queue.
 //! Each consumer declares its own. A queue that is there with other arguments is its consumer's affair, and nobody
 //! else's. Declarations are the same on RabbitMQ 3.10 and on 4.x.
-use super::short;
+use super::Channel;
 use crate::{
     Class, Error, Result,
     base::spec::{Spec, Trigger},
 };
 use lapin::{
-    Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable, ShortString},
+    Connection, ExchangeKind,
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable},
 };
 
 /// Deliveries of one message before the broker itself dead-letters it to the parking queue. A handler's own retries use
@@ -84,17 +84,17 @@ impl Topology {
     pub(crate) async fn declare_all(&self, connection: &Connection) -> Result<()> {
         let opened = |error| refused("RabbitMQ opens no channel", error);
         for exchange in [self.events_exchange(), self.parking_exchange()] {
-            let channel = connection.create_channel().await.map_err(opened)?;
-            match declare_exchange(&channel, &exchange, self.kind_of(&exchange)).await {
-                Ok(()) => drop(channel.close(200, "declared".into()).await),
+            let channel = Channel::open(connection, "declare").await.map_err(opened)?;
+            match channel.declare_exchange(&exchange, self.kind_of(&exchange)).await {
+                Ok(()) => drop(channel.close("declared").await),
                 Err(error) => tracing::error!(exchange, %error, "an exchange can't be declared"),
             }
         }
         for declared in self.queues() {
             // A channel of its own: the first declaration that is refused closes it.
-            let channel = connection.create_channel().await.map_err(opened)?;
+            let channel = Channel::open(connection, "declare").await.map_err(opened)?;
             match self.declare(&channel, &declared).await {
-                Ok(()) => drop(channel.close(200, "declared".into()).await),
+                Ok(()) => drop(channel.close("declared").await),
                 Err(error) => {
                     tracing::error!(queue = declared.queue, %error, "a queue can't be declared: its consumer waits");
                 }
@@ -124,23 +124,23 @@ impl Topology {
         Declared { queue, exchange, keys, parks }: &Declared<'_>,
     ) -> lapin::Result<()> {
         let parking = self.parking_exchange();
-        declare_exchange(channel, exchange, self.kind_of(exchange)).await?;
+        channel.declare_exchange(exchange, self.kind_of(exchange)).await?;
         declare_queue(channel, queue, parks.then_some(&parking)).await?;
         for key in *keys {
-            bind(channel, queue, exchange, key).await?;
+            channel.bind(queue, exchange, key).await?;
         }
         Ok(())
     }
 
     /// Declares a queue without a name of ours, for the life of its connection, that gets every event with one of these
     /// keys.
-    pub(crate) async fn declare_listener(&self, channel: &Channel, keys: &[&str]) -> Result<ShortString> {
+    pub(crate) async fn declare_listener(&self, channel: &Channel, keys: &[&str]) -> Result<String> {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare("".into(), options, FieldTable::default()).await;
+        let declared = channel.declare_queue("", options, FieldTable::default()).await;
         let declared = declared.map_err(|error| refused("no queue of our own", error))?;
-        let queue = declared.name().clone();
+        let queue = declared.name().to_string();
         for key in keys {
-            let bound = bind(channel, queue.as_str(), &self.events_exchange(), key).await;
+            let bound = channel.bind(&queue, &self.events_exchange(), key).await;
             bound.map_err(|error| refused("no worker has declared the events' exchange yet", error))?;
         }
         Ok(queue)
@@ -160,11 +160,6 @@ fn refused(what: impl Into<String>, error: lapin::Error) -> Error {
     Error::new(Class::Unavailable, what.into()).with_source(error)
 }
 
-async fn declare_exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> lapin::Result<()> {
-    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(short(name), kind, durable, FieldTable::default()).await
-}
-
 async fn declare_queue(channel: &Channel, name: &str, dead_letter_exchange: Option<&str>) -> lapin::Result<()> {
     let text = |value: &str| AMQPValue::LongString(value.into());
     let mut arguments = FieldTable::default();
@@ -177,10 +172,5 @@ async fn declare_queue(channel: &Channel, name: &str, dead_letter_exchange: Opti
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
     }
-    channel.queue_declare(short(name), QueueDeclareOptions::durable(), arguments).await.map(drop)
-}
-
-async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
-    let (queue, exchange, key) = (short(queue), short(exchange), short(key));
-    channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await
+    channel.declare_queue(name, QueueDeclareOptions::durable(), arguments).await.map(drop)
 }

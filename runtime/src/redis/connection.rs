@@ -3,7 +3,15 @@
 //! A server that takes no writes is not the one: it was demoted, it is full, it can't save, it is loading. What it
 //! holds is of some time ago and nobody moves it forward, so it is not read either, and the next connection may lead to
 //! another.
-use crate::{Class, Error, Result, base::tls, config::Backends};
+#![expect(clippy::disallowed_types, reason = "it is the adapter")]
+use crate::{
+    Class, Error, Result,
+    base::{
+        boundary::{Operation, crossing},
+        tls,
+    },
+    config::Backends,
+};
 use anyhow::Context;
 use redis::{
     Client, RedisError, RedisResult, TlsCertificates,
@@ -57,11 +65,13 @@ impl Link {
     /// Does something with the connection, within the time that a cache has.
     pub(super) async fn run<T>(
         &self,
+        (handler, verb): (&'static str, &'static str),
         command: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
     ) -> Result<T> {
         let mut connection = self.state().connection.clone();
         // The library's own time-outs add up over reconnects; this one bounds the whole.
-        match tokio::time::timeout(RESPONSE_TIMEOUT * 2, command(&mut connection)).await {
+        let done = async { tokio::time::timeout(RESPONSE_TIMEOUT * 2, command(&mut connection)).await };
+        match crossing(handler, Operation::Cache(verb), done).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.trouble(error)),
             Err(_) => Err(Error::new(Class::Unavailable, "the cache does not answer")),

@@ -7,13 +7,14 @@
 //! Nor is it believed for long: anybody who can write there could say anything, of a version that no event will ever
 //! reach. So each process compares a value with the truth when it reads it for the first time, and every few seconds
 //! after that ([`Cache::read_through`]); and what takes no writes is not read (`connection`).
+#![expect(clippy::disallowed_types, reason = "it is the adapter")]
 mod connection;
 mod scripts;
 
 use crate::{Class, Result, base::ids, config::Backends};
 use connection::Link;
 use moka::sync::Cache as Remembered;
-use redis::{Script, aio::ConnectionManager};
+use redis::{RedisResult, Script, aio::ConnectionManager};
 use std::{
     sync::{
         Arc,
@@ -116,7 +117,11 @@ impl Lookups {
 
 /// The read model's store. Cheap to clone.
 #[derive(Clone)]
-pub struct Cache(Arc<Inner>);
+pub struct Cache {
+    inner: Arc<Inner>,
+    /// In whose name it is read and written.
+    handler: &'static str,
+}
 
 struct Inner {
     link: Link,
@@ -133,7 +138,7 @@ struct Inner {
 
 impl Cache {
     pub(crate) fn lazy(backends: &Backends) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             link: Link::lazy(backends)?,
             put_if_newer: Script::new(scripts::PUT_IF_NEWER),
             replace: Script::new(scripts::REPLACE),
@@ -142,7 +147,21 @@ impl Cache {
             believed: Remembered::builder().max_capacity(MAX_BELIEVED).time_to_live(BELIEVED_FOR).build(),
             probe: format!("probe:{}", ids::random()),
             lookups: Arc::default(),
-        })))
+        });
+        Ok(Self { inner, handler: "cache" })
+    }
+
+    /// The same, in the name of that handler.
+    pub(crate) fn on_behalf_of(&self, handler: &'static str) -> Self {
+        Self { handler, ..self.clone() }
+    }
+
+    async fn run<T>(
+        &self,
+        verb: &'static str,
+        command: impl AsyncFnOnce(&mut ConnectionManager) -> RedisResult<T>,
+    ) -> Result<T> {
+        self.inner.link.run((self.handler, verb), command).await
     }
 
     /// Writes `value` unless the same or a newer version is there. Returns whether it was written.
@@ -156,24 +175,24 @@ impl Cache {
         if puts.is_empty() {
             return Ok(0);
         }
-        let mut invocation = self.0.put_if_newer.prepare_invoke();
+        let mut invocation = self.inner.put_if_newer.prepare_invoke();
         invocation.arg(TTL_S);
         for Put { key, version, value } in puts {
             invocation.key(self.full(key)).arg(version).arg(value);
         }
-        self.0.link.run(async |connection| invocation.invoke_async::<usize>(connection).await).await
+        self.run("put", async |connection| invocation.invoke_async::<usize>(connection).await).await
     }
 
     /// Reads the newest value, as it was put by whoever could; none where what is there is no such value.
     pub async fn get(&self, key: &str) -> Result<Option<Versioned>> {
-        self.0.link.readable()?;
+        self.inner.link.readable()?;
         let mut command = redis::cmd("HMGET");
         command.arg(self.full(key)).arg("version").arg("value");
         let read = async |connection: &mut ConnectionManager| match command.query_async(connection).await {
             Err(error) if error.code() == Some("WRONGTYPE") => Ok((None, None)),
             answer => answer,
         };
-        let (version, value): (Option<Vec<u8>>, Option<Vec<u8>>) = self.0.link.run(read).await?;
+        let (version, value): (Option<Vec<u8>>, Option<Vec<u8>>) = self.run("get", read).await?;
         let version = version.and_then(|version| std::str::from_utf8(&version).ok()?.parse().ok());
         Ok(version.zip(value).map(|(version, value)| Versioned { version, value }))
     }
@@ -191,7 +210,7 @@ impl Cache {
     ) -> Result<(Versioned, Source)> {
         let read = self.read(key, load, agree).await;
         if let Ok((_, source)) = &read {
-            self.0.lookups.count(*source);
+            self.inner.lookups.count(*source);
         }
         read
     }
@@ -219,7 +238,7 @@ impl Cache {
 
     /// How reads went so far.
     pub(crate) fn lookups(&self) -> Arc<Lookups> {
-        self.0.lookups.clone()
+        self.inner.lookups.clone()
     }
 
     async fn read(
@@ -230,7 +249,7 @@ impl Cache {
     ) -> Result<(Versioned, Source)> {
         // First: the truth is then at least as new, or this is no value of its.
         let held = self.get(key).await.inspect_err(|error| tracing::debug!(%error, "the truth is read instead"));
-        let is_believed = || self.0.believed.contains_key(key);
+        let is_believed = || self.inner.believed.contains_key(key);
         match (held, is_believed()) {
             (Ok(Some(held)), true) => Ok((held, Source::Cache)),
             (Ok(held), _) => match (load.await, held) {
@@ -266,7 +285,7 @@ impl Cache {
             _ => self.put_if_newer(key, truth.version, &truth.value).await.is_ok(),
         };
         if is_right {
-            self.0.believed.insert(key.to_owned(), ());
+            self.inner.believed.insert(key.to_owned(), ());
         }
     }
 
@@ -278,24 +297,24 @@ impl Cache {
             truth = truth.map(|truth| truth.version),
             "the read model was wrong: put right"
         );
-        let mut invocation = self.0.replace.prepare_invoke();
+        let mut invocation = self.inner.replace.prepare_invoke();
         invocation.key(self.full(key)).arg(TTL_S).arg(wrong);
         if let Some(Versioned { version, value }) = truth {
             invocation.arg(version).arg(value);
         }
-        self.0.link.run(async |connection| invocation.invoke_async::<usize>(connection).await).await.is_ok()
+        self.run("replace", async |connection| invocation.invoke_async::<usize>(connection).await).await.is_ok()
     }
 
     /// Says how many are present, as seen by one member, and gives the sums over all members that have said so lately.
     pub(crate) async fn present(&self, member: &str, presences: &[Presence], lasts: Duration) -> Result<Vec<i64>> {
         let mut sums = Vec::with_capacity(presences.len());
         for some in presences.chunks(PRESENT_AT_A_TIME) {
-            let mut invocation = self.0.present.prepare_invoke();
+            let mut invocation = self.inner.present.prepare_invoke();
             invocation.arg(member).arg(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
             for Presence { key, count } in some {
                 invocation.key(self.full(key)).arg(*count);
             }
-            let present = self.0.link.run(async |connection| invocation.invoke_async::<Vec<i64>>(connection).await);
+            let present = self.run("present", async |connection| invocation.invoke_async::<Vec<i64>>(connection).await);
             sums.extend(present.await?);
         }
         Ok(sums)
@@ -304,11 +323,11 @@ impl Cache {
     /// Checks that it takes writes.
     pub(crate) async fn check(&self) -> Result<()> {
         let mut command = redis::cmd("SET");
-        command.arg(self.full(&self.0.probe)).arg(1).arg("EX").arg(PROBE_TTL_S);
-        self.0.link.run(async |connection| command.query_async::<()>(connection).await).await
+        command.arg(self.full(&self.inner.probe)).arg(1).arg("EX").arg(PROBE_TTL_S);
+        self.run("probe", async |connection| command.query_async::<()>(connection).await).await
     }
 
     fn full(&self, key: &str) -> String {
-        format!("{}:{key}", self.0.prefix)
+        format!("{}:{key}", self.inner.prefix)
     }
 }

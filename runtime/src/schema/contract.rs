@@ -8,12 +8,13 @@ use super::{
     session,
 };
 use crate::{
+    Conn,
     base::backoff,
     changes::{Change, History, Phase},
 };
 use anyhow::{Context, bail};
 use secrecy::SecretString;
-use sqlx::{Connection, Executor, PgConnection, error::DatabaseError};
+use sqlx::{Executor, error::DatabaseError};
 use std::time::Duration;
 
 /// Everybody waits behind whoever waits for a lock on their table, and for whoever holds it: no longer than this, also
@@ -103,7 +104,7 @@ pub async fn transition(
     let change = history.get(number).filter(|change| change.contract.is_some()).with_context(unknown)?;
     let sql = transition.sql(change).with_context(|| format!("{} has no such step", change.name))?;
     let connector = session::connector(database_url).await?;
-    let mut conn = connector.connect(crate::postgres::Purpose::Work).await.context("can't connect")?;
+    let mut conn = connector.connect("schema", crate::postgres::Purpose::Work).await.context("can't connect")?;
     let known = (history, programs);
     let result = over(&mut conn, known, change, (transition, sql), asked).await;
     conn.close().await.ok();
@@ -111,7 +112,7 @@ pub async fn transition(
 }
 
 async fn over(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
     (transition, (sql, checksum)): (Transition, (&str, &[u8])),
@@ -150,7 +151,7 @@ enum Attempted {
 }
 
 async fn attempt(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
     (transition, sql): (Transition, &str),
@@ -174,7 +175,7 @@ async fn attempt(
 
 /// Does it, up to the commit; or gives why not.
 async fn within(
-    tx: &mut PgConnection,
+    tx: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
     (transition, sql): (Transition, &str),
@@ -202,7 +203,7 @@ async fn within(
 }
 
 /// On a new database nothing is there that could need an old form: the change is over at once.
-pub(super) async fn end_on_new(conn: &mut PgConnection, change: &Change) -> anyhow::Result<()> {
+pub(super) async fn end_on_new(conn: &mut Conn, change: &Change) -> anyhow::Result<()> {
     let evidence = serde_json::json!({ "new database": "its tables are empty" });
     for statement in change.backfill.iter().flat_map(|backfill| &backfill.online) {
         indexes::drop_half_built(conn, statement).await?;

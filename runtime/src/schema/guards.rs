@@ -4,10 +4,12 @@ use super::{
     ledger,
     presence::{self, Living, meter_value},
 };
-use crate::changes::{Change, Contract, History, Phase};
+use crate::{
+    Conn,
+    changes::{Change, Contract, History, Phase},
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use std::time::Duration;
 
 /// Rows that differ are looked for over this long, at most.
@@ -37,7 +39,7 @@ pub(super) fn as_json(guards: &[Guard]) -> Value {
 
 /// Looks at what may be looked at as often as one likes, and once more under the locks.
 pub(super) async fn cheap(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     (history, programs): (&History, &[&str]),
     change: &Change,
     quiet: Option<Duration>,
@@ -57,7 +59,7 @@ pub(super) async fn cheap(
 
 /// Looks once more with the locks held, at what costs nothing.
 pub(super) async fn under_lock(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
     from: &[Phase],
@@ -76,7 +78,7 @@ pub(super) async fn under_lock(
 /// Looks at all of it before a contract. Where the table is empty and its old form was never written, nothing is to be
 /// waited for.
 pub(super) async fn of_contract(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
 ) -> Result<Vec<Guard>, sqlx::Error> {
@@ -102,7 +104,7 @@ pub(super) async fn of_contract(
 
 /// Looks at all of it before a drop.
 pub(super) async fn of_drop(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
 ) -> Result<Vec<Guard>, sqlx::Error> {
@@ -124,7 +126,7 @@ pub(super) async fn of_drop(
 
 /// Looks at all of it before a contract is undone.
 pub(super) async fn of_revert(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
 ) -> Result<Vec<Guard>, sqlx::Error> {
@@ -138,7 +140,7 @@ pub(super) async fn of_revert(
 }
 
 /// What was contracted is what this program would bring back or drop.
-async fn same_file(conn: &mut PgConnection, change: &Change) -> Result<Guard, sqlx::Error> {
+async fn same_file(conn: &mut Conn, change: &Change) -> Result<Guard, sqlx::Error> {
     let read =
         "SELECT checksum FROM schema_steps WHERE change = $1 AND step = 'contract' ORDER BY step_id DESC LIMIT 1";
     let taken: Option<Vec<u8>> = sqlx::query_scalar(read).bind(change.number).fetch_optional(conn).await?;
@@ -147,12 +149,7 @@ async fn same_file(conn: &mut PgConnection, change: &Change) -> Result<Guard, sq
     Ok(Guard::new("its files are the same", is_same, evidence))
 }
 
-async fn phase(
-    conn: &mut PgConnection,
-    history: &History,
-    change: &Change,
-    allowed: &[Phase],
-) -> Result<Guard, sqlx::Error> {
+async fn phase(conn: &mut Conn, history: &History, change: &Change, allowed: &[Phase]) -> Result<Guard, sqlx::Error> {
     let applied = "SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version = $1 AND success)";
     if !sqlx::query_scalar::<_, bool>(applied).bind(change.number).fetch_one(&mut *conn).await? {
         return Ok(Guard::new("its phase", false, "it is not expanded yet"));
@@ -163,7 +160,7 @@ async fn phase(
 }
 
 /// The table is empty, and nothing was ever written in the old form: a new database.
-pub(super) async fn is_new(conn: &mut PgConnection, change: &Change) -> Result<bool, sqlx::Error> {
+pub(super) async fn is_new(conn: &mut Conn, change: &Change) -> Result<bool, sqlx::Error> {
     let Some(table) = change.table() else { return Ok(false) };
     let read = format!("SELECT EXISTS (SELECT FROM {table})");
     if sqlx::query_scalar::<_, bool>(&read).fetch_one(&mut *conn).await? {
@@ -173,7 +170,7 @@ pub(super) async fn is_new(conn: &mut PgConnection, change: &Change) -> Result<b
     Ok(meter_value(conn, meter).await?.unwrap_or(0) == 0)
 }
 
-async fn filled(conn: &mut PgConnection, change: &Change) -> Result<Guard, sqlx::Error> {
+async fn filled(conn: &mut Conn, change: &Change) -> Result<Guard, sqlx::Error> {
     let name = "every row is filled";
     if change.backfill.is_none() {
         return Ok(Guard::new(name, true, "it has no backfill"));
@@ -190,7 +187,7 @@ async fn filled(conn: &mut PgConnection, change: &Change) -> Result<Guard, sqlx:
     })
 }
 
-async fn validated(conn: &mut PgConnection, constraint: &str) -> Result<Guard, sqlx::Error> {
+async fn validated(conn: &mut Conn, constraint: &str) -> Result<Guard, sqlx::Error> {
     let (table, name) = constraint.split_once('.').unwrap_or(("", constraint));
     let read = "SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = $2";
     let found: Option<bool> = sqlx::query_scalar(read).bind(table).bind(name).fetch_optional(conn).await?;
@@ -220,7 +217,7 @@ fn nobody_old(living: &[Living], change: &Change, epoch: i64) -> [Guard; 2] {
 }
 
 async fn not_written(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     change: &Change,
     contract: &Contract,
     quiet: Duration,

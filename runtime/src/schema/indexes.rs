@@ -1,5 +1,6 @@
 //! Indexes whose building was cut short: they are there and serve nobody, and `IF NOT EXISTS` believes them.
-use sqlx::{Executor, PgConnection};
+use crate::Conn;
+use sqlx::Executor;
 
 /// Returns whether a statement builds an index beside the writers.
 pub(crate) fn is_built_by(statement: &str) -> bool {
@@ -8,7 +9,7 @@ pub(crate) fn is_built_by(statement: &str) -> bool {
 }
 
 /// Returns whether an index that a statement names is there and whole.
-pub(crate) async fn is_valid(conn: &mut PgConnection, statement: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn is_valid(conn: &mut Conn, statement: &str) -> Result<bool, sqlx::Error> {
     let read = "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                 WHERE i.indisvalid AND c.relnamespace = current_schema()::regnamespace
                   AND position(c.relname::text IN $1) > 0)";
@@ -16,7 +17,7 @@ pub(crate) async fn is_valid(conn: &mut PgConnection, statement: &str) -> Result
 }
 
 /// Drops those that the statements name and nobody builds right now; true where there was one.
-pub(crate) async fn drop_half_built(conn: &mut PgConnection, statements: &str) -> Result<bool, sqlx::Error> {
+pub(crate) async fn drop_half_built(conn: &mut Conn, statements: &str) -> Result<bool, sqlx::Error> {
     let half_built: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
          WHERE NOT i.indisvalid AND c.relnamespace = current_schema()::regnamespace

@@ -1,7 +1,9 @@
 //! What was done to the schema after its expand, step by step, and the phases that follow from it.
-use crate::changes::{Change, History, Known, Phase};
+use crate::{
+    Conn,
+    changes::{Change, History, Known, Phase},
+};
 use serde_json::Value;
-use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who takes the right to take a step, or to begin as a program of some version: any constant, "GAVS".
@@ -34,12 +36,7 @@ pub(crate) struct Taken<'a> {
 }
 
 /// Writes a step down, in the transaction that takes it.
-pub(crate) async fn record(
-    conn: &mut PgConnection,
-    change: &Change,
-    step: Step,
-    taken: &Taken<'_>,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn record(conn: &mut Conn, change: &Change, step: Step, taken: &Taken<'_>) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO schema_steps (change, name, step, checksum, taken_by, reason, evidence)
                   VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let insert = sqlx::query(insert).bind(change.number).bind(&change.name).bind(step.name()).bind(taken.checksum);
@@ -52,12 +49,12 @@ pub(crate) async fn record(
 }
 
 /// Lets every process notice that a phase has changed.
-pub(crate) async fn begin_epoch(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn begin_epoch(conn: &mut Conn) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE schema_epoch SET epoch = epoch + 1").execute(conn).await.map(drop)
 }
 
 /// Reads how far each change has come, all at one moment.
-pub(crate) async fn phases(conn: &mut PgConnection, history: &History) -> Result<Known, sqlx::Error> {
+pub(crate) async fn phases(conn: &mut Conn, history: &History) -> Result<Known, sqlx::Error> {
     let read = "SELECT e.epoch, s.changes, s.steps, f.filled FROM schema_epoch e,
                   (SELECT coalesce(array_agg(change), '{}') AS changes, coalesce(array_agg(step), '{}') AS steps
                    FROM (SELECT DISTINCT ON (change) change, step FROM schema_steps
@@ -78,7 +75,7 @@ pub(crate) async fn phases(conn: &mut PgConnection, history: &History) -> Result
 
 /// Changes above a number whose old form is out of reach, so that no program lives with the schema that knows only
 /// those up to it.
-pub(crate) async fn contracted_above(conn: &mut PgConnection, newest: i64) -> Result<Vec<String>, sqlx::Error> {
+pub(crate) async fn contracted_above(conn: &mut Conn, newest: i64) -> Result<Vec<String>, sqlx::Error> {
     let read = "SELECT name FROM (SELECT DISTINCT ON (change) change, name, step FROM schema_steps
                                   ORDER BY change, step_id DESC) newest
                 WHERE step <> 'revert' AND change > $1 ORDER BY change";
@@ -86,11 +83,11 @@ pub(crate) async fn contracted_above(conn: &mut PgConnection, newest: i64) -> Re
 }
 
 /// Waits until nobody takes a step, until the transaction's end: then nobody does while it lasts.
-pub(crate) async fn hold_off_steps(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn hold_off_steps(conn: &mut Conn) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT pg_advisory_xact_lock_shared($1)").bind(STEP_LOCK).execute(conn).await.map(drop)
 }
 
 /// Takes the right to take a step until the transaction's end; false where a process is just beginning.
-pub(crate) async fn may_step(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+pub(crate) async fn may_step(conn: &mut Conn) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(STEP_LOCK).fetch_one(conn).await
 }

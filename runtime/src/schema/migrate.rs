@@ -4,6 +4,7 @@ use super::{
     session::{applied_versions, code_of, connector, is_undefined_table},
 };
 use crate::{
+    Conn,
     base::backoff,
     changes::{Change, History, Phase, name_of as name},
     postgres::Purpose,
@@ -11,7 +12,7 @@ use crate::{
 use anyhow::{Context, bail};
 use secrecy::SecretString;
 use sqlx::{
-    Connection, Executor, PgConnection,
+    Executor,
     migrate::{MigrateError, Migration, Migrator},
 };
 use std::{borrow::Cow, collections::HashMap, time::Duration};
@@ -44,7 +45,7 @@ impl std::fmt::Display for Gap {
 }
 
 /// Returns what the database lacks for a binary built with `migrator`. Empty when it has all of it, or more.
-pub async fn gaps(conn: &mut PgConnection, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
+pub async fn gaps(conn: &mut Conn, migrator: &Migrator) -> Result<Vec<Gap>, sqlx::Error> {
     let applied =
         match sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
             Ok(rows) => rows,
@@ -68,7 +69,7 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
     let connector = connector(database_url).await?;
     let options = connector.options();
     let name = options.get_database().context("DATABASE_URL names no database")?.to_owned();
-    let mut conn = PgConnection::connect_with(&options.clone().database("postgres")).await;
+    let mut conn = connector.connect_plainly("schema", "postgres").await;
     let conn = conn.as_mut().map_err(|error| anyhow::anyhow!("can't look for the database: {error}"))?;
     let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
         .bind(&name)
@@ -88,7 +89,7 @@ pub async fn create_database(database_url: &SecretString) -> anyhow::Result<()> 
 /// Runs an administrator's statements in the database that the URL names, all or none of them.
 pub async fn run_statements(database_url: &SecretString, statements: &str) -> anyhow::Result<()> {
     let connector = connector(database_url).await?;
-    let mut conn = connector.connect(Purpose::Work).await.context("can't connect to the database")?;
+    let mut conn = connector.connect("schema", Purpose::Work).await.context("can't connect to the database")?;
     let mut tx = conn.begin().await?;
     tx.execute(statements).await?;
     tx.commit().await?;
@@ -106,14 +107,14 @@ pub async fn migrate(
     (history, programs): (&History, &[&str]),
 ) -> anyhow::Result<Vec<String>> {
     let connector = connector(database_url).await?;
-    let mut conn = connector.connect(Purpose::Work).await.context("can't connect to migrate")?;
+    let mut conn = connector.connect("schema", Purpose::Work).await.context("can't connect to migrate")?;
     let result = migrate_over(&mut conn, migrator, (history, programs)).await;
     conn.close().await.ok();
     result
 }
 
 async fn migrate_over(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     migrator: &'static Migrator,
     (history, programs): (&History, &[&str]),
 ) -> anyhow::Result<Vec<String>> {
@@ -132,13 +133,13 @@ async fn migrate_over(
         }
     }
     // Also says whether what was applied is what is known here.
-    up_to(migrator, migrator.iter().count()).run_direct(conn).await.map_err(explained)?;
+    up_to(migrator, migrator.iter().count()).run_direct(conn.raw()).await.map_err(explained)?;
     Ok(migrator.iter().filter(|migration| missing(migration)).map(name).collect())
 }
 
 /// Ends a change at once where nobody lives and nothing is written that could need its old form.
 async fn end_where_new(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     (history, programs): (&History, &[&str]),
     change: &Change,
 ) -> anyhow::Result<()> {
@@ -154,7 +155,7 @@ async fn end_where_new(
 }
 
 /// What a migration builds on must be out of reach in its old form.
-async fn require(conn: &mut PgConnection, history: &History, contracts: &[i64]) -> anyhow::Result<()> {
+async fn require(conn: &mut Conn, history: &History, contracts: &[i64]) -> anyhow::Result<()> {
     for number in contracts {
         let phase = ledger::phases(conn, history).await?.by_change.get(number).copied();
         if phase.is_none_or(|phase| phase < Phase::Contracted) {
@@ -177,7 +178,7 @@ fn up_to(migrator: &'static Migrator, count: usize) -> Migrator {
 }
 
 /// Applies one migration, the last of `all`: those before it have been applied.
-async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -> anyhow::Result<()> {
+async fn apply(conn: &mut Conn, migration: &Migration, all: &Migrator) -> anyhow::Result<()> {
     // One that builds an index beside the writers waits for transactions, and holds up nobody meanwhile.
     let lock_timeout_ms = if migration.no_tx { 0 } else { LOCK_TIMEOUT_MS };
     conn.execute(format!("SET lock_timeout = {lock_timeout_ms}").as_str()).await?;
@@ -185,7 +186,7 @@ async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -
         if migration.no_tx {
             indexes::drop_half_built(conn, &migration.sql).await?;
         }
-        match all.run_direct(conn).await {
+        match all.run_direct(conn.raw()).await {
             Ok(()) => return Ok(()),
             Err(error) if attempt < TRIES && is_lock_timeout(&error) => {
                 tracing::warn!(attempt, "a lock was not granted within {lock_timeout_ms} ms; trying again");
@@ -200,7 +201,7 @@ async fn apply(conn: &mut PgConnection, migration: &Migration, all: &Migrator) -
 }
 
 /// Polls, never blocks: a session that waits for an advisory lock holds a snapshot that stops concurrent index builds.
-async fn wait_for_turn(conn: &mut PgConnection) -> anyhow::Result<()> {
+async fn wait_for_turn(conn: &mut Conn) -> anyhow::Result<()> {
     for attempt in 1..=TRIES {
         let mine: bool =
             sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(ADVISORY_LOCK).fetch_one(&mut *conn).await?;

@@ -6,12 +6,11 @@
 //! itself down are an old version's, which had no such rows.
 use super::ledger;
 use crate::{
+    Conn,
     base::{host, ids},
     changes::{Change, Evolution, History, Known, Phase},
 };
-use anyhow::bail;
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection};
 use std::fmt;
 use uuid::Uuid;
 
@@ -75,14 +74,18 @@ impl Presence {
         format!("{} {}", self.process, &id[..8])
     }
 
-    /// Writes the process down, unless a form of the schema that it needs is gone, and reads the phases.
-    pub(crate) async fn register(&self, conn: &mut PgConnection, history: &History) -> anyhow::Result<Known> {
+    /// Writes the process down and reads the phases; or gives what has taken away the form of the schema that it needs.
+    pub(crate) async fn register(
+        &self,
+        conn: &mut Conn,
+        history: &History,
+    ) -> Result<Result<Known, Vec<String>>, sqlx::Error> {
         let mut tx = conn.begin().await?;
         sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *tx).await?;
         ledger::hold_off_steps(&mut tx).await?;
         let gone = ledger::contracted_above(&mut tx, history.newest()).await?;
         if !gone.is_empty() {
-            bail!("the schema's form that this program needs is gone, by {}: start a newer version", gone.join(", "));
+            return Ok(Err(gone));
         }
         let known = ledger::phases(&mut tx, history).await?;
         let host = format!("{}:{}", host::name(), std::process::id());
@@ -94,11 +97,11 @@ impl Presence {
         let forget = format!("DELETE FROM processes WHERE seen_at < clock_timestamp() - interval '{FORGOTTEN_AFTER}'");
         sqlx::query(&forget).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(known)
+        Ok(Ok(known))
     }
 
     /// Says that it lives; false where it is not written down, and must register again.
-    pub(crate) async fn renew(&self, conn: &mut PgConnection, beat: Beat) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn renew(&self, conn: &mut Conn, beat: Beat) -> Result<bool, sqlx::Error> {
         let update = "UPDATE processes SET seen_at = clock_timestamp(), epoch = $2, p99_ms = $3
                       WHERE process_id = $1 AND left_at IS NULL";
         let update = sqlx::query(update).bind(self.id).bind(beat.epoch).bind(beat.p99_ms);
@@ -106,14 +109,14 @@ impl Presence {
     }
 
     /// Says that it ends. The row stays for a day: sessions that are just closing are no unknown program's.
-    pub(crate) async fn leave(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn leave(&self, conn: &mut Conn) -> Result<(), sqlx::Error> {
         let update = "UPDATE processes SET left_at = clock_timestamp() WHERE process_id = $1";
         sqlx::query(update).bind(self.id).execute(conn).await.map(drop)
     }
 }
 
 /// Everybody who lives: those written down, and sessions of `programs` that nobody has written down.
-pub(crate) async fn living(conn: &mut PgConnection, programs: &[&str]) -> Result<Vec<Living>, sqlx::Error> {
+pub(crate) async fn living(conn: &mut Conn, programs: &[&str]) -> Result<Vec<Living>, sqlx::Error> {
     let read = format!(
         "WITH sessions AS (
            SELECT application_name AS name, max(coalesce(client_addr::text, 'local') || ', pid ' || pid) AS host,
@@ -136,7 +139,7 @@ pub(crate) async fn living(conn: &mut PgConnection, programs: &[&str]) -> Result
 
 /// Notes how far the meters of old-form writes have come, and since when they stand there: of those old forms that are
 /// within reach.
-pub(crate) async fn sample_meters(conn: &mut PgConnection, evolution: &Evolution) -> Result<(), sqlx::Error> {
+pub(crate) async fn sample_meters(conn: &mut Conn, evolution: &Evolution) -> Result<(), sqlx::Error> {
     let is_written = |change: &&Change| evolution.phase(change.number) < Phase::Contracted;
     for change in evolution.history().iter().filter(is_written) {
         let Some(meter) = change.contract.as_ref().and_then(|contract| contract.meter.as_deref()) else { continue };
@@ -150,7 +153,7 @@ pub(crate) async fn sample_meters(conn: &mut PgConnection, evolution: &Evolution
 }
 
 /// How often a meter was moved; none where it is not there.
-pub(crate) async fn meter_value(conn: &mut PgConnection, meter: &str) -> Result<Option<i64>, sqlx::Error> {
+pub(crate) async fn meter_value(conn: &mut Conn, meter: &str) -> Result<Option<i64>, sqlx::Error> {
     let is_there: bool =
         sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(meter).fetch_one(&mut *conn).await?;
     if !is_there {

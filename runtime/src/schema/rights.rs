@@ -3,10 +3,10 @@
 //! The runtime's own tables are in [`OWN`]; an application adds those that are its own. They are granted whenever the
 //! schema is brought up to date, where the groups are there: an installation whose programs own everything has none.
 use super::session::{applied_versions, connector};
-use crate::postgres::Purpose;
+use crate::{Conn, postgres::Purpose};
 use anyhow::{Context, bail};
 use secrecy::SecretString;
-use sqlx::{Connection, Executor, PgConnection, migrate::Migrator};
+use sqlx::{Executor, migrate::Migrator};
 
 /// The rights at a table, or a sequence, of each group: S, I, U and D for SELECT, INSERT, UPDATE and DELETE; of a
 /// sequence S and U for SELECT and USAGE. What is not said is not allowed.
@@ -69,18 +69,13 @@ pub async fn grant(
     rights: &[Rights],
 ) -> anyhow::Result<bool> {
     let connector = connector(database_url).await?;
-    let mut conn = connector.connect(Purpose::Work).await.context("can't connect to grant rights")?;
+    let mut conn = connector.connect("schema", Purpose::Work).await.context("can't connect to grant rights")?;
     let granted = grant_over(&mut conn, app, migrator, rights).await;
     conn.close().await.ok();
     granted
 }
 
-async fn grant_over(
-    conn: &mut PgConnection,
-    app: &str,
-    migrator: &Migrator,
-    rights: &[Rights],
-) -> anyhow::Result<bool> {
+async fn grant_over(conn: &mut Conn, app: &str, migrator: &Migrator, rights: &[Rights]) -> anyhow::Result<bool> {
     let groups = ["services", "workers", "operators"].map(|group| format!("{app}_{group}"));
     let there = "SELECT count(*) FROM pg_roles WHERE rolname = ANY ($1)";
     let there: i64 = sqlx::query_scalar(there).bind(groups.as_slice()).fetch_one(&mut *conn).await?;
@@ -103,7 +98,7 @@ async fn grant_over(
 }
 
 /// Grants what a line says, and nothing else. What was dropped, at the end of a change, needs no rights.
-async fn grant_line(conn: &mut PgConnection, groups: &[String; 3], line: &Rights) -> anyhow::Result<()> {
+async fn grant_line(conn: &mut Conn, groups: &[String; 3], line: &Rights) -> anyhow::Result<()> {
     let kind = "SELECT relkind = 'S' FROM pg_class WHERE oid = to_regclass($1)";
     let kind: Option<bool> = sqlx::query_scalar(kind).bind(line.table).fetch_optional(&mut *conn).await?;
     let Some(is_sequence) = kind else { return Ok(()) };

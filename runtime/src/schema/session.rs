@@ -1,7 +1,7 @@
 //! The session of whoever changes the schema, and what they ask first.
-use crate::postgres::Connector;
+use crate::{Conn, postgres::Connector};
 use secrecy::SecretString;
-use sqlx::{PgConnection, error::DatabaseError};
+use sqlx::error::DatabaseError;
 use std::{borrow::Cow, time::Duration};
 
 /// A migration's transaction may wait for its process for so long.
@@ -18,8 +18,8 @@ pub(super) async fn connector(database_url: &SecretString) -> anyhow::Result<Con
 ///
 /// # Errors
 /// When the database does not answer, or while one of those programs lives.
-pub async fn while_nobody_works(database_url: &SecretString, programs: &[&str]) -> anyhow::Result<PgConnection> {
-    let mut conn = connector(database_url).await?.connect(crate::postgres::Purpose::Work).await?;
+pub async fn while_nobody_works(database_url: &SecretString, programs: &[&str]) -> anyhow::Result<Conn> {
+    let mut conn = connector(database_url).await?.connect("schema", crate::postgres::Purpose::Work).await?;
     let living = super::presence::living(&mut conn, programs).await?;
     let working = living.iter().filter(|one| programs.contains(&one.process.as_str()));
     let names: Vec<_> = working.map(|one| format!("{} on {}", one.process, one.host)).collect();
@@ -29,7 +29,7 @@ pub async fn while_nobody_works(database_url: &SecretString, programs: &[&str]) 
     Ok(conn)
 }
 
-pub(super) async fn applied_versions(conn: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+pub(super) async fn applied_versions(conn: &mut Conn) -> Result<Vec<i64>, sqlx::Error> {
     match sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(conn).await {
         Err(error) if is_undefined_table(&error) => Ok(Vec::new()),
         result => result,

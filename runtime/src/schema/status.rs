@@ -1,9 +1,11 @@
 //! Every change that is not over, its phase, and what it waits for.
 use super::{backfill::Plan, guards, ledger, session};
-use crate::changes::{Change, History, Phase};
+use crate::{
+    Conn,
+    changes::{Change, History, Phase},
+};
 use anyhow::Context;
 use secrecy::SecretString;
-use sqlx::{Connection, PgConnection};
 
 /// How far one change has come.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,13 +28,13 @@ pub async fn status(
     (history, programs): (&History, &[&str]),
 ) -> anyhow::Result<Vec<Status>> {
     let connector = session::connector(database_url).await?;
-    let mut conn = connector.connect(crate::postgres::Purpose::Work).await.context("can't connect")?;
+    let mut conn = connector.connect("schema", crate::postgres::Purpose::Work).await.context("can't connect")?;
     let result = over(&mut conn, history, programs).await;
     conn.close().await.ok();
     result
 }
 
-async fn over(conn: &mut PgConnection, history: &History, programs: &[&str]) -> anyhow::Result<Vec<Status>> {
+async fn over(conn: &mut Conn, history: &History, programs: &[&str]) -> anyhow::Result<Vec<Status>> {
     let applied = session::applied_versions(conn).await?;
     let has_ledger: bool =
         sqlx::query_scalar("SELECT to_regclass('schema_steps') IS NOT NULL").fetch_one(&mut *conn).await?;
@@ -52,7 +54,7 @@ async fn over(conn: &mut PgConnection, history: &History, programs: &[&str]) -> 
 }
 
 async fn one(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     known: (&History, &[&str]),
     change: &Change,
     phase: Option<Phase>,

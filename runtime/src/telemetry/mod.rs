@@ -11,7 +11,7 @@ pub(crate) use runs::Observed;
 
 use crate::{
     auth::KeyFigures,
-    base::{clock, failpoint},
+    base::{boundary, clock, failpoint},
 };
 use chrono::{DateTime, Utc};
 use delays::Delays;
@@ -56,6 +56,10 @@ pub fn init(process: &'static str) -> anyhow::Result<()> {
     if let Ok(plan) = std::env::var(failpoint::VARIABLE) {
         failpoint::arm(&plan).map_err(anyhow::Error::msg)?;
         tracing::warn!(plan, "{} is set: this process will fail on purpose", failpoint::VARIABLE);
+    }
+    if let Some(socket) = std::env::var_os(boundary::VARIABLE) {
+        boundary::arm(socket.as_ref())?;
+        tracing::warn!(?socket, "{} is set: this process will stop where it is told to", boundary::VARIABLE);
     }
     Ok(())
 }

@@ -52,11 +52,11 @@ impl Harness {
 
     /// Returns what an `Io` handler gets.
     pub fn io(&self) -> Io {
-        Io::new(&self.runtime, PoolKind::Jobs, Invocation::start(TIMEOUT))
+        Io::new(&self.runtime, PoolKind::Jobs, Invocation::start("test", TIMEOUT))
     }
 
     pub(super) async fn begin(&self) -> Result<Tx> {
-        Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await
+        Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start("test", TIMEOUT)).await
     }
 
     /// Enqueues a job, in a transaction of its own.
@@ -72,7 +72,9 @@ impl Harness {
     /// # Errors
     /// The handler's own.
     pub async fn run_tx<H: job::TxHandler>(&self, job: &H::Job) -> Result<Verdict> {
-        let mut tx = Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx =
+            Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.name, H::SPEC.limits.timeout))
+                .await?;
         match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, job)).await {
             Ok(verdict @ (Verdict::Done | Verdict::Snooze(_))) => tx.commit().await.map(|()| verdict),
             Ok(verdict) => {
@@ -88,7 +90,9 @@ impl Harness {
     /// # Errors
     /// The handler's own: then nothing stays.
     pub async fn deliver<H: message::TxHandler>(&self, message_id: Uuid, message: &H::Message) -> Result<bool> {
-        let mut tx = Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx =
+            Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.name, H::SPEC.limits.timeout))
+                .await?;
         let work = async {
             let new = receipt::in_inbox(&mut tx, H::SPEC.name, &[message_id]).await?.is_empty();
             if new {
@@ -123,7 +127,9 @@ impl Harness {
     /// # Errors
     /// The handler's own: then nothing stays.
     pub async fn tick<H: schedule::TxHandler>(&self, due_at: DateTime<Utc>) -> Result<()> {
-        let mut tx = Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.limits.timeout)).await?;
+        let mut tx =
+            Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(H::SPEC.name, H::SPEC.limits.timeout))
+                .await?;
         match bounded(H::SPEC.limits.timeout, H::handle(&mut tx, Tick { due_at })).await {
             Ok(()) => tx.commit().await,
             Err(error) => Err(tx.fail(error).await),

@@ -48,7 +48,7 @@ impl Worker {
 
     /// Returns what an `Io` handler gets: begin a transaction on it to enqueue jobs.
     pub fn io(&self) -> Io {
-        Io::new(&self.runtime, PoolKind::Jobs, Invocation::start(TIMEOUT))
+        Io::new(&self.runtime, PoolKind::Jobs, Invocation::start("test", TIMEOUT))
     }
 
     /// Drains it as SIGTERM does.

@@ -42,8 +42,12 @@ pub(crate) fn mount<H: IoHandler>(runtime: &Runtime, route: Route) -> Route {
 
 async fn serve<H: IoHandler>(runtime: &Runtime, request: &Request) -> Response {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let invocation =
-        Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), H::SPEC.limits.timeout);
+    let invocation = Invocation::continuing(
+        H::SPEC.name,
+        header(CORRELATION_HEADER),
+        header(TRACEPARENT_HEADER),
+        H::SPEC.limits.timeout,
+    );
     let correlation_id = invocation.correlation_id.clone();
     let client = request.data::<ClientNetwork>().copied().unwrap_or(ClientNetwork::NONE);
     let query = request.path_params::<H::Query>().map_err(|_| Error::invalid(misspelled(H::SPEC.trigger, request)));

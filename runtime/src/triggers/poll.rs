@@ -91,7 +91,7 @@ async fn rest(runtime: &Runtime, is_well: bool, pause: Duration) -> bool {
 
 /// One run. Only one that found work is an invocation, so an idle loop fills no log.
 async fn once(runtime: &Runtime, spec: &'static Spec, handler: ErasedPoll) -> Result<Progress> {
-    let invocation = Invocation::start(spec.limits.timeout);
+    let invocation = Invocation::start(spec.name, spec.limits.timeout);
     let io = Arc::new(Io::new(runtime, spec.trigger.pool_kind(), invocation.clone()));
     let claimed = bounded(invocation.remaining(), handler(io)).await;
     let work = match claimed {

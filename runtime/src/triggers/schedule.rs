@@ -85,7 +85,7 @@ fn until_next(ticks: &CronTicks) -> Duration {
 
 /// Takes the tick that is due, if it is still to be had. Only a tick that runs is an invocation.
 async fn look(runtime: &Runtime, spec: &'static Spec, handler: ErasedSchedule, ticks: &CronTicks) -> Result<Looked> {
-    let invocation = Invocation::start(spec.limits.timeout);
+    let invocation = Invocation::start(spec.name, spec.limits.timeout);
     let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, invocation.clone()).await?;
     let locked = match bounded(invocation.remaining(), receipt::lock_schedule(&mut tx, spec.name)).await {
         Ok(locked) => locked,

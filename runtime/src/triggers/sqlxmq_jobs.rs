@@ -4,6 +4,7 @@
 //! claims whatever its channels hold, and an attempt of a job that it does not know is burned; so its channels are its
 //! own, and none is the kind of a handler. It knows no drain and spawns its jobs bare: here the drain waits for them.
 //! And after a database that was gone for long it would wait for longer still: it is started anew.
+#![expect(clippy::disallowed_types, reason = "sqlxmq takes no other pool")]
 use crate::{
     Runtime,
     base::{

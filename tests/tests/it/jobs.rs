@@ -1,8 +1,11 @@
 //! Jobs under everything that goes wrong: workers that freeze, die, or lose their database, and handlers that say what
 //! should become of their job.
-use gavel_runtime::job::ops::{self, Cancelled, Selection};
+use gavel_runtime::{
+    Conn,
+    job::ops::{self, Cancelled, Selection},
+};
 use gavel_tests::{Process, System, eventually};
-use sqlx::types::Uuid;
+use sqlx::{Executor, types::Uuid};
 use sqlxmq::JobBuilder;
 use std::process::Command;
 
@@ -58,9 +61,10 @@ async fn last_error(system: &System, id: Uuid) -> Option<String> {
 
 /// Asks for a cancellation, as an operator's call does.
 async fn cancel(system: &System, job_id: Uuid) -> Cancelled {
-    let mut tx = system.db.begin().await.expect("begun");
-    let cancelled = ops::cancel(&mut tx, job_id, "olga").await.expect("asked");
-    tx.commit().await.expect("committed");
+    let mut conn = Conn::from(system.db.acquire().await.expect("connected"));
+    conn.execute("BEGIN").await.expect("begun");
+    let cancelled = ops::cancel(&mut conn, job_id, "olga").await.expect("asked");
+    conn.execute("COMMIT").await.expect("committed");
     cancelled
 }
 
@@ -205,7 +209,7 @@ async fn the_handlers_verdict_decides() {
         .await
         .expect("it is there");
     assert_eq!(history, 1);
-    let mut conn = system.db.acquire().await.expect("connected");
+    let mut conn = Conn::from(system.db.acquire().await.expect("connected"));
     let dead = Selection::Ids(vec![dead]);
     assert_eq!(ops::redrive(&mut conn, &dead).await.expect("queued again"), 1);
     let twice = || async {
@@ -234,7 +238,7 @@ async fn jobs_of_one_key_run_in_their_order_across_workers_even_when_one_is_retr
 #[tokio::test]
 async fn ordered_jobs_of_a_stock_producer_run_in_order_also_when_one_in_the_middle_is_cancelled() {
     let system = prepared().await;
-    let mut conn = system.db.acquire().await.expect("connected");
+    let mut conn = Conn::from(system.db.acquire().await.expect("connected"));
     ops::pause(&mut conn, "misbehave", "olga").await.expect("paused");
     let mut ids = Vec::new();
     for how in ["one", "two", "three", "four"] {
@@ -267,7 +271,7 @@ async fn a_unique_key_keeps_or_replaces_what_is_queued() {
 async fn a_paused_kind_waits_and_goes_on_when_resumed() {
     let system = prepared().await;
     let _worker = worker(&system);
-    let mut conn = system.db.acquire().await.expect("connected");
+    let mut conn = Conn::from(system.db.acquire().await.expect("connected"));
     ops::pause(&mut conn, "misbehave", "olga").await.expect("paused");
     enqueue(&system, "misbehave", "work later").await;
     enqueue(&system, "carry", "work now").await;

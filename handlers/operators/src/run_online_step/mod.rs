@@ -6,7 +6,6 @@ use gavel_runtime::{
     schema::backfill::{RunOnlineStep as Job, online},
     spec::{Durability, Queue, Spec},
 };
-use sqlx::Connection;
 use std::time::Duration;
 
 /// The job's handler. It needs the rights of whoever owns the tables, which no other worker has.

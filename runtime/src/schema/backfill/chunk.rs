@@ -5,8 +5,8 @@ use super::{
     pace,
     plan::{LEAST_ROWS, MOST_ROWS, Plan},
 };
-use crate::{Result, base::failpoint, changes::Backfill};
-use sqlx::{Executor, PgConnection, error::DatabaseError};
+use crate::{Conn, Result, base::failpoint, changes::Backfill};
+use sqlx::{Executor, error::DatabaseError};
 use std::time::{Duration, Instant};
 
 /// A statement waits for a lock no longer than this, and takes no longer than that. It holds until the transaction's
@@ -33,7 +33,7 @@ pub(super) enum Chunk {
 }
 
 /// Runs one.
-pub(super) async fn run(conn: &mut PgConnection, backfill: &Backfill, plan: &mut Plan) -> Result<Chunk> {
+pub(super) async fn run(conn: &mut Conn, backfill: &Backfill, plan: &mut Plan) -> Result<Chunk> {
     let target = pace::chunk_time(plan);
     let key = Key::of(conn, backfill).await?;
     conn.execute(if plan.pass > 1 { LATER_LIMITS } else { LIMITS }).await?;
@@ -69,7 +69,7 @@ pub(super) async fn run(conn: &mut PgConnection, backfill: &Backfill, plan: &mut
 }
 
 /// Fills the next rows, and moves the cursor behind them.
-async fn step(conn: &mut PgConnection, key: &Key<'_>, plan: &mut Plan) -> Result<(), sqlx::Error> {
+async fn step(conn: &mut Conn, key: &Key<'_>, plan: &mut Plan) -> Result<(), sqlx::Error> {
     let Some((from, upper)) = plan.cursor.clone().zip(plan.upper.clone()) else { return Ok(()) };
     let Some(found) = key.probe(conn, (&from, &upper), plan.chunk_rows, plan.pass > 1).await? else {
         plan.cursor = None;

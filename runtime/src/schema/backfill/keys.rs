@@ -1,10 +1,7 @@
 //! Walking a table by its key: where it begins and ends, and where each chunk does.
-use crate::{Error, Result, changes::Backfill};
+use crate::{Conn, Error, Result, changes::Backfill};
 use anyhow::anyhow;
-use sqlx::{
-    PgConnection,
-    query::{Query, QueryScalar},
-};
+use sqlx::query::{Query, QueryScalar};
 
 /// The key of a table, ready to be put into statements. Values travel as text and are cast to the columns' types.
 pub(super) struct Key<'a> {
@@ -13,7 +10,7 @@ pub(super) struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    pub(super) async fn of(conn: &mut PgConnection, backfill: &'a Backfill) -> Result<Self> {
+    pub(super) async fn of(conn: &mut Conn, backfill: &'a Backfill) -> Result<Self> {
         let read = "SELECT format_type(a.atttypid, a.atttypmod)
                     FROM unnest($2) WITH ORDINALITY AS k (name, nth)
                     LEFT JOIN pg_attribute a
@@ -41,7 +38,7 @@ impl<'a> Key<'a> {
     }
 
     /// The first and the last key there are; none in an empty table.
-    pub(super) async fn ends(&self, conn: &mut PgConnection) -> Result<Option<(Vec<String>, Vec<String>)>> {
+    pub(super) async fn ends(&self, conn: &mut Conn) -> Result<Option<(Vec<String>, Vec<String>)>> {
         let (table, texts) = (&self.backfill.table, self.as_texts());
         let one = |order: &str| {
             let order: Vec<_> = self.backfill.key.iter().map(|column| format!("{column} {order}")).collect();
@@ -56,7 +53,7 @@ impl<'a> Key<'a> {
     /// filled are looked for: between them there may be any number of others.
     pub(super) async fn probe(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Conn,
         (from, upper): (&[String], &[String]),
         rows: i32,
         is_later: bool,
@@ -80,12 +77,7 @@ impl<'a> Key<'a> {
     }
 
     /// Runs the backfill's statement on the rows from one key up to another, both included; gives how many it changed.
-    pub(super) async fn fill(
-        &self,
-        conn: &mut PgConnection,
-        from: &[String],
-        upto: &[String],
-    ) -> Result<u64, sqlx::Error> {
+    pub(super) async fn fill(&self, conn: &mut Conn, from: &[String], upto: &[String]) -> Result<u64, sqlx::Error> {
         let count = self.types.len();
         let sql = self.backfill.sql.replace(":from", &self.parameters(1)).replace(":upto", &self.parameters(1 + count));
         let query = from.iter().chain(upto).fold(sqlx::query(&sql), Query::bind);
@@ -125,13 +117,13 @@ fn later(mut found: Vec<Vec<String>>, rows: usize) -> Option<Found> {
 }
 
 /// Counts the rows of a backfill's table that are not filled.
-pub(crate) async fn differing(conn: &mut PgConnection, backfill: &Backfill) -> Result<i64, sqlx::Error> {
+pub(crate) async fn differing(conn: &mut Conn, backfill: &Backfill) -> Result<i64, sqlx::Error> {
     let read = format!("SELECT count(*) FROM {} WHERE {}", backfill.table, backfill.differs);
     sqlx::query_scalar(&read).fetch_one(conn).await
 }
 
 /// Names a row that is not filled, by its key.
-pub(crate) async fn differing_row(conn: &mut PgConnection, backfill: &Backfill) -> Result<Option<String>, sqlx::Error> {
+pub(crate) async fn differing_row(conn: &mut Conn, backfill: &Backfill) -> Result<Option<String>, sqlx::Error> {
     let texts = backfill.key.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
     let read = format!("SELECT concat_ws(', ', {texts}) FROM {} WHERE {} LIMIT 1", backfill.table, backfill.differs);
     sqlx::query_scalar(&read).fetch_optional(conn).await

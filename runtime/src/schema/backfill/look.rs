@@ -1,7 +1,7 @@
 //! Whether a backfill may go on now: what it would be in the way of.
 use super::{pace, plan::Plan};
+use crate::Conn;
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgConnection;
 use std::fmt::Write;
 
 /// Protected calls this many times slower than the limit are in distress.
@@ -43,7 +43,7 @@ pub(super) enum Advice {
     Abort(String),
 }
 
-pub(super) async fn look(conn: &mut PgConnection, table: &str) -> Result<Look, sqlx::Error> {
+pub(super) async fn look(conn: &mut Conn, table: &str) -> Result<Look, sqlx::Error> {
     let read = "SELECT
         (SELECT coalesce(max(extract(epoch FROM replay_lag)) * 1000, 0)::bigint FROM pg_stat_replication) AS lag_ms,
         pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees_all,

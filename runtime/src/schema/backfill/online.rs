@@ -6,8 +6,8 @@ use super::{
     known::{ENGINE, backfill_of, is_known},
     plan::{Plan, now},
 };
-use crate::{Class, Error, Result, Tx, base::failpoint, schema::indexes};
-use sqlx::{Executor, PgConnection, error::DatabaseError};
+use crate::{Class, Conn, Error, Result, Tx, base::failpoint, schema::indexes};
+use sqlx::{Executor, error::DatabaseError};
 
 /// Who runs a step of a change, beside its number: any constant, "GAVO".
 const STEP_LOCK: i32 = 0x4741_564F;
@@ -66,7 +66,7 @@ impl RunOnlineStep {
 ///
 /// # Errors
 /// [`Class::Unavailable`] where it is to be tried again, [`Class::Refused`] where it can't work as things are.
-pub async fn run(conn: &mut PgConnection, change: i64, statement: &str) -> Result<()> {
+pub async fn run(conn: &mut Conn, change: i64, statement: &str) -> Result<()> {
     // Whoever runs a step of it still, such as a worker that was cut off, comes to the end first.
     let is_mine = "SELECT pg_try_advisory_lock($1, $2::int)";
     let is_mine = sqlx::query_scalar(is_mine).bind(STEP_LOCK).bind(i32::try_from(change).unwrap_or(i32::MAX));
@@ -99,12 +99,12 @@ fn failed(statement: &str, error: &sqlx::Error) -> Error {
 }
 
 /// The session's number at the server.
-pub async fn pid(conn: &mut PgConnection) -> Result<i32> {
+pub async fn pid(conn: &mut Conn) -> Result<i32> {
     Ok(sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(conn).await?)
 }
 
 /// Ends the statement of a session, from another one: it cleans up after itself.
-pub async fn stop(conn: &mut PgConnection, pid: i32) -> Result<()> {
+pub async fn stop(conn: &mut Conn, pid: i32) -> Result<()> {
     sqlx::query("SELECT pg_cancel_backend($1)").bind(pid).execute(conn).await?;
     Ok(())
 }

@@ -6,11 +6,10 @@ use super::{
     plan::{LEAST_ROWS, MOST_ROWS, NewPlan, Plan, now},
 };
 use crate::{
-    Class, Error, Pool, Result, Tx,
+    Class, Conn, Error, Pool, Result, Tx,
     base::ids,
     changes::{Backfill, Phase},
 };
-use sqlx::PgConnection;
 
 /// Any constant: "GAVB".
 const START_LOCK: i64 = 0x4741_5642;
@@ -133,7 +132,7 @@ pub async fn start(tx: &mut Tx, number: i64, tuning: &Tuning, (by, reason): (&st
 /// A table's first and last key, and how many rows it has: counted where that is quick, else as the planner knows.
 type Extent = (Option<(Vec<String>, Vec<String>)>, i64);
 
-async fn extent(conn: &mut PgConnection, backfill: &Backfill) -> Result<Extent> {
+async fn extent(conn: &mut Conn, backfill: &Backfill) -> Result<Extent> {
     let ends = Key::of(conn, backfill).await?.ends(conn).await?;
     let estimate = "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = $1::text::regclass";
     let estimate: i64 = sqlx::query_scalar(estimate).bind(&backfill.table).fetch_one(&mut *conn).await?;

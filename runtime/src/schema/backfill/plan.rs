@@ -1,8 +1,7 @@
 //! A backfill as its row: what is asked of it, how far it has come, and what it has found.
-use crate::changes::Change;
+use crate::{Conn, changes::Change};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Rows of a statement, at least.
@@ -106,13 +105,13 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a change, locked for this transaction; none where it was never started.
-    pub(crate) async fn lock(conn: &mut PgConnection, change: i64) -> Result<Option<Self>, sqlx::Error> {
+    pub(crate) async fn lock(conn: &mut Conn, change: i64) -> Result<Option<Self>, sqlx::Error> {
         let read = format!("SELECT {COLUMNS} FROM backfills WHERE change = $1 FOR UPDATE");
         sqlx::query_as(&read).bind(change).fetch_optional(conn).await
     }
 
     /// The plan of a change as it is now; none where it was never started.
-    pub(crate) async fn read(conn: &mut PgConnection, change: i64) -> Result<Option<Self>, sqlx::Error> {
+    pub(crate) async fn read(conn: &mut Conn, change: i64) -> Result<Option<Self>, sqlx::Error> {
         let read = format!("SELECT {COLUMNS} FROM backfills WHERE change = $1");
         sqlx::query_as(&read).bind(change).fetch_optional(conn).await
     }
@@ -123,7 +122,7 @@ impl Plan {
     }
 
     /// Writes what a chunk, a look or an operator has changed.
-    pub(crate) async fn save(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn save(&self, conn: &mut Conn) -> Result<(), sqlx::Error> {
         let update = "UPDATE backfills SET generation = $2, state = $3, stage = $4, online_step = $5, pass = $6,
                         why = $7, cursor = $8, upper = $9, chunk_rows = $10, target_ms = $11, most_rows = $12,
                         rest_ratio = $13, p99_limit_ms = $14, wal_limit_bytes_s = $15, lag_limit_ms = $16,
@@ -150,7 +149,7 @@ impl Plan {
     /// Moves it to another state, and writes down who did it and why.
     pub(crate) async fn turn(
         &mut self,
-        conn: &mut PgConnection,
+        conn: &mut Conn,
         to: &str,
         (by, reason): (&str, &str),
     ) -> Result<(), sqlx::Error> {
@@ -163,7 +162,7 @@ impl Plan {
     }
 
     /// Writes a new plan down, or begins one anew that was cancelled: nothing of how that one was tuned holds.
-    pub(crate) async fn insert(conn: &mut PgConnection, change: &Change, new: &NewPlan<'_>) -> Result<(), sqlx::Error> {
+    pub(crate) async fn insert(conn: &mut Conn, change: &Change, new: &NewPlan<'_>) -> Result<(), sqlx::Error> {
         let insert = "INSERT INTO backfills (change, name, table_name, generation, cursor, upper, rows_estimated,
                                              target_ms, chunk_rows, started_by)
                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -185,11 +184,7 @@ impl Plan {
     }
 
     /// Writes down that there was nothing to fill.
-    pub(crate) async fn insert_done(
-        conn: &mut PgConnection,
-        change: &Change,
-        evidence: &Value,
-    ) -> Result<(), sqlx::Error> {
+    pub(crate) async fn insert_done(conn: &mut Conn, change: &Change, evidence: &Value) -> Result<(), sqlx::Error> {
         let Some(backfill) = &change.backfill else { return Ok(()) };
         let insert = "INSERT INTO backfills (change, name, table_name, generation, state, chunk_rows, target_ms,
                                              rows_estimated, started_by, finished_at, evidence)
@@ -205,7 +200,7 @@ impl Plan {
 }
 
 async fn note_transition(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     change: i64,
     (from, to): (&str, &str),
     (by, reason): (&str, &str),
@@ -216,7 +211,7 @@ async fn note_transition(
 }
 
 /// The server's time.
-pub(super) async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>, sqlx::Error> {
+pub(super) async fn now(conn: &mut Conn) -> Result<DateTime<Utc>, sqlx::Error> {
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(conn).await
 }
 

@@ -44,7 +44,7 @@ pub(super) fn members(spec: &Spec, jobs: &[Claimed], stops: &[Stop]) -> Vec<Memb
     let member = |(job, stop): (&Claimed, &Stop)| {
         let headers = Headers::read(job.headers.as_deref());
         let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
-        let invocation = Invocation::continuing(correlation_id, traceparent, spec.limits.timeout);
+        let invocation = Invocation::continuing(spec.name, correlation_id, traceparent, spec.limits.timeout);
         Member {
             input: job.args.clone().unwrap_or_else(|| "null".to_owned()),
             invocation: invocation.cancelled_by(stop.asked().clone()),

@@ -37,7 +37,7 @@ pub(super) fn run(runtime: &Runtime) {
 
 async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
     let names: Vec<_> = kinds.iter().map(|kind| kind.spec.name.to_owned()).collect();
-    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start("dead_letter_jobs", TIMEOUT)).await?;
     // Those that were not seen before: their time begins. A lease is what nobody else touches.
     sqlx::query!(
         "UPDATE mq_msgs SET lease_token = $3, leased_until = clock_timestamp() + make_interval(secs => $2)
@@ -66,7 +66,7 @@ async fn sweep(runtime: &Runtime, kinds: &[Arc<Kind>]) -> Result<()> {
 
 /// Dead-letters one whose time is over; false where there is none.
 async fn dead_letter_next(runtime: &Runtime, kinds: &[Arc<Kind>], names: &[String]) -> Result<bool> {
-    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start("dead_letter_jobs", TIMEOUT)).await?;
     let Some((kind, job)) = over(&mut tx, names).await? else { return tx.commit().await.map(|()| false) };
     let dead_lettered = dead_letter(&mut tx, kinds, &kind, &job).await;
     match dead_lettered {
@@ -91,7 +91,7 @@ async fn dead_letter(tx: &mut Tx, kinds: &[Arc<Kind>], kind: &str, job: &Claimed
 
 /// One that can't be dead-lettered has as long again as it had.
 async fn put_off(runtime: &Runtime, job_id: Uuid) -> Result<()> {
-    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start("dead_letter_jobs", TIMEOUT)).await?;
     sqlx::query!(
         "UPDATE mq_msgs SET leased_until = clock_timestamp() + make_interval(secs => $2) WHERE id = $1",
         job_id,

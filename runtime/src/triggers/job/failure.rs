@@ -109,7 +109,8 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
     let (handler, job_id) = (kind.spec.name, job.id);
     tracing::error!(handler, %job_id, error = %why, "the job can't be settled: it is put off");
     let moved = async {
-        let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
+        let mut tx =
+            Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(kind.spec.name, SETTLE_TIMEOUT)).await?;
         let is_moved = settle::step_aside(tx.conn(), job, fence).await?;
         tx.commit().await?;
         // Neither put off nor taken over: whatever its row says, it would be the first to be claimed again.
@@ -130,7 +131,7 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
 }
 
 async fn settle_once(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence, outcome: &JobOutcome) -> Result<()> {
-    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(SETTLE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(kind.spec.name, SETTLE_TIMEOUT)).await?;
     let per_key = kind.per_key();
     let keys = Keys::of(kind.spec.name, per_key, &[job]);
     let mut unblocked = Vec::new();

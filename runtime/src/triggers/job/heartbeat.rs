@@ -3,8 +3,7 @@
 //! A tick says that this worker lives, renews the leases it holds in one statement, asks which of its jobs are to be
 //! cancelled, writes how busy it is, and looks for workers that have died: what they were running in transactions is
 //! marked as poison, and runs alone from then on.
-use crate::{Result, Runtime, base::host, postgres::Purpose};
-use sqlx::PgConnection;
+use crate::{Conn, Result, Runtime, base::host, postgres::Purpose};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -55,11 +54,11 @@ async fn within(limit: Duration, work: impl Future<Output = Result<()>>) -> Resu
     crate::postgres::tx::bounded(limit, work).await
 }
 
-async fn tick(runtime: &Runtime, kept: &mut Option<PgConnection>) -> Result<()> {
+async fn tick(runtime: &Runtime, kept: &mut Option<Conn>) -> Result<()> {
     // Taken out: a tick that is cut off in the middle does not come back with its connection.
     let mut conn = match kept.take() {
         Some(conn) => conn,
-        None => runtime.pools().connector.connect(Purpose::Work).await?,
+        None => runtime.pools().connector.connect("heartbeat", Purpose::Work).await?,
     };
     renew_leases(runtime, &mut conn).await?;
     sign_on(runtime, &mut conn).await?;
@@ -75,7 +74,7 @@ async fn tick(runtime: &Runtime, kept: &mut Option<PgConnection>) -> Result<()> 
 }
 
 /// A lease that another attempt has taken over is gone: its handler is told to stop.
-async fn renew_leases(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
+async fn renew_leases(runtime: &Runtime, conn: &mut Conn) -> Result<()> {
     let lease = runtime.jobs().lease();
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) =
         runtime.jobs().leases_older_than(lease / (TICKS * 2)).into_iter().unzip();
@@ -107,7 +106,7 @@ async fn renew_leases(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> 
     Ok(())
 }
 
-async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
+async fn sign_on(runtime: &Runtime, conn: &mut Conn) -> Result<()> {
     let worker_id = runtime.jobs().worker_id();
     sqlx::query!(
         "INSERT INTO job_workers (worker_id, process, host) VALUES ($1, $2, $3)
@@ -161,7 +160,7 @@ async fn sign_on(runtime: &Runtime, conn: &mut PgConnection) -> Result<()> {
 /// Forgets workers that have not been seen for a lease, and marks what they were running. A job that runs elsewhere by
 /// now is locked, and left. Among others it is only taken for poison, however many workers died: deaths are counted of a job
 /// that ran alone.
-async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
+async fn reap(conn: &mut Conn, lease: Duration) -> Result<()> {
     let reaped = sqlx::query!(
         r#"WITH gone AS (
              DELETE FROM job_workers WHERE seen_at < clock_timestamp() - make_interval(secs => $1) RETURNING worker_id),
@@ -198,7 +197,7 @@ async fn reap(conn: &mut PgConnection, lease: Duration) -> Result<()> {
     Ok(())
 }
 
-async fn sign_off(conn: &mut PgConnection, worker_id: Uuid) -> Result<()> {
+async fn sign_off(conn: &mut Conn, worker_id: Uuid) -> Result<()> {
     sqlx::query!(
         "WITH worker AS (DELETE FROM job_workers WHERE worker_id = $1), load AS (DELETE FROM job_loads WHERE worker_id = $1)
          DELETE FROM job_claims WHERE worker_id = $1",

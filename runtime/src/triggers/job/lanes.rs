@@ -92,8 +92,12 @@ impl JobLane {
                 return Ok(Turn::Wait(limit::until_token(rate)));
             }
         }
-        let mut tx =
-            Tx::begin(self.runtime.pools(), PoolKind::Jobs, Invocation::start(self.kind.spec.limits.timeout)).await?;
+        let mut tx = Tx::begin(
+            self.runtime.pools(),
+            PoolKind::Jobs,
+            Invocation::start(self.kind.spec.name, self.kind.spec.limits.timeout),
+        )
+        .await?;
         let claimed = bounded(QUEUE_TIMEOUT, self.claim(&mut tx, has_poison, want)).await;
         let used = claimed.as_ref().map_or(0, |jobs| jobs.as_ref().map_or(0, Vec::len));
         if self.kind.queue.rate.is_some() {

@@ -158,7 +158,9 @@ async fn turn(shared: &Shared, ahead: &mut usize, draining: &CancellationToken) 
 
 /// The lease needs no flush: lost with a crash of the database, it only means that the job is claimed again.
 async fn lease(shared: &Shared, want: usize, token: Uuid) -> Result<Vec<Claimed>> {
-    let mut tx = Tx::begin(shared.runtime.pools(), PoolKind::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
+    let mut tx =
+        Tx::begin(shared.runtime.pools(), PoolKind::Jobs, Invocation::start(shared.kind.spec.name, QUEUE_TIMEOUT))
+            .await?;
     sqlx::query("SET LOCAL synchronous_commit = off").execute(tx.conn()).await?;
     let (from, began) = (shared.kind.with_cursor(|cursor| cursor.from()), Instant::now());
     let life = shared.runtime.jobs().lease();
@@ -217,7 +219,9 @@ async fn begin_all(
 
 async fn give_back(shared: &Shared, ids: &[Uuid], token: Uuid) {
     let released = async {
-        let mut tx = Tx::begin(shared.runtime.pools(), PoolKind::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
+        let mut tx =
+            Tx::begin(shared.runtime.pools(), PoolKind::Jobs, Invocation::start(shared.kind.spec.name, QUEUE_TIMEOUT))
+                .await?;
         settle::release(tx.conn(), ids, token).await?;
         tx.commit().await
     };
@@ -301,8 +305,8 @@ async fn handle(shared: &Shared, leased: &Leased, stop: &Stop, quiet: bool) -> (
     failpoint::hit(spec.name, "after_claim");
     let headers = Headers::read(job.headers.as_deref());
     let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
-    let invocation =
-        Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(stop.asked().clone());
+    let invocation = Invocation::continuing(spec.name, correlation_id, traceparent, spec.limits.timeout)
+        .cancelled_by(stop.asked().clone());
     let attempt = Arc::new(Attempt::new(
         Io::new(&shared.runtime, PoolKind::Jobs, invocation.clone()),
         leased.token,
@@ -376,7 +380,7 @@ async fn complete_once(runtime: &Runtime, kind: &Kind, per_key: Option<u32>, gro
     let jobs: Vec<&Claimed> = group.iter().map(|leased| &leased.job).collect();
     let tokens: Vec<Uuid> = group.iter().map(|leased| leased.token).collect();
     let keys = Keys::of(kind.spec.name, per_key, &jobs);
-    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(QUEUE_TIMEOUT)).await?;
+    let mut tx = Tx::begin(runtime.pools(), PoolKind::Jobs, Invocation::start(kind.spec.name, QUEUE_TIMEOUT)).await?;
     let (deleted, unblocked) = settle::complete_leased(tx.conn(), &jobs, &tokens, &keys).await?;
     tx.commit().await?;
     kind.with_cursor(|cursor| cursor.unblocked(&unblocked));

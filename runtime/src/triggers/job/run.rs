@@ -126,7 +126,7 @@ impl JobLane {
         let members = batched::members(spec, jobs, stops);
         let invocation = match &members[..] {
             [only] => only.invocation.clone(),
-            _ => Invocation::start(spec.limits.timeout),
+            _ => Invocation::start(spec.name, spec.limits.timeout),
         };
         let ids = batch::correlation_ids(members.iter().map(|member| &member.invocation));
         let invocations: Vec<_> = members.iter().map(|member| member.invocation.clone()).collect();
@@ -182,8 +182,8 @@ impl JobLane {
     async fn run_one(&self, tx: &mut Tx, handle: Each, job: &Claimed, stop: &Stop, batch: usize) -> Finished<Verdict> {
         let (spec, headers) = (self.kind.spec, Headers::read(job.headers.as_deref()));
         let (correlation_id, traceparent) = (headers.correlation_id.as_deref(), headers.traceparent.as_deref());
-        let invocation =
-            Invocation::continuing(correlation_id, traceparent, spec.limits.timeout).cancelled_by(stop.asked().clone());
+        let invocation = Invocation::continuing(spec.name, correlation_id, traceparent, spec.limits.timeout)
+            .cancelled_by(stop.asked().clone());
         tx.adopt(invocation.clone());
         let work = stoppable(stop, handle(tx, job.args.as_deref().unwrap_or("null")));
         invoke::observed(&self.runtime, spec, &invocation, batch > SPANS, work).await

@@ -22,7 +22,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(7);
 /// Sends beacons until the drain.
 pub(crate) async fn run(runtime: Runtime) {
     loop {
-        let Invocation { correlation_id, traceparent, .. } = Invocation::start(EVERY);
+        let Invocation { correlation_id, traceparent, .. } = Invocation::start("beacon", EVERY);
         let beacon = Outgoing {
             message_id: ids::random(),
             routing_key: KEY.to_owned(),

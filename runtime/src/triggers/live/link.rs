@@ -4,21 +4,19 @@ use crate::context::{Link, Live};
 use crate::{
     Runtime,
     base::{backoff, tasks::Tasks},
+    rabbitmq::Channel,
 };
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
-use lapin::{
-    Channel,
-    message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use lapin::message::Delivery;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 use tokio::time::Instant;
 
+/// What the broker calls it.
+const NAME: &str = "watchers";
 /// Between two connections.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// Messages delivered ahead.
@@ -89,14 +87,13 @@ pub(crate) async fn run(runtime: Runtime) {
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let (live, topology) = (runtime.live(), runtime.topology());
-    let connection = runtime.broker().connect("watchers").await?;
-    let channel = connection.create_channel().await?;
+    let connection = runtime.broker().connect(NAME).await?;
+    let channel = Channel::open(&connection, NAME).await?;
     let mut keys = live.keys();
     keys.push(beacon::KEY);
     let queue = topology.declare_listener(&channel, &keys).await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-    let mut deliveries = channel.basic_consume(queue, "watchers".into(), options, FieldTable::default()).await?;
+    channel.prefetch(PREFETCH).await?;
+    let mut deliveries = channel.consume(&queue, NAME, true).await?;
     // What is committed from here on comes; what was before is in the database.
     live.bound(runtime.tasks());
     let (mut newest, mut pending, mut heard_at) = (0, 0, Instant::now());
@@ -132,5 +129,5 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
 
 async fn acknowledge(channel: &Channel, newest: u64, pending: &mut u16) -> lapin::Result<()> {
     *pending = 0;
-    channel.basic_ack(newest, BasicAckOptions { multiple: true }).await
+    channel.acknowledge_up_to(newest).await
 }

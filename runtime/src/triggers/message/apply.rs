@@ -13,8 +13,9 @@ use crate::{
 /// Applies a batch, with its receipts where it has any. One verdict each.
 pub(super) async fn apply(runtime: &Runtime, consumer: Consumer, members: &[Member<Received>]) -> Result<Verdicts<()>> {
     let latest = members.iter().map(|member| member.invocation.deadline).max();
-    let mut run =
-        members.first().map_or_else(|| Invocation::start(consumer.spec.limits.timeout), |m| m.invocation.clone());
+    let mut run = members
+        .first()
+        .map_or_else(|| Invocation::start(consumer.spec.name, consumer.spec.limits.timeout), |m| m.invocation.clone());
     run.deadline = latest.unwrap_or(run.deadline);
     match consumer.handler {
         ErasedConsumer::Tx(handle) => {

@@ -23,15 +23,11 @@ use crate::{
         spec::Batch,
     },
     context::invoke::{self, Finished, Together},
-    rabbitmq::Consuming,
+    rabbitmq::{self, Channel, Consuming},
     telemetry::traces,
 };
 use futures_util::future::try_join_all;
-use lapin::{
-    Channel, Connection,
-    message::Delivery,
-    options::{BasicAckOptions, BasicCancelOptions},
-};
+use lapin::{Connection, message::Delivery};
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
@@ -104,7 +100,7 @@ pub(super) async fn work(
 
 impl ConsumerLane {
     async fn open(runtime: &Runtime, consumer: Consumer, connection: &Arc<Connection>) -> anyhow::Result<Self> {
-        let channel = connection.create_channel().await?;
+        let channel = Channel::open(connection, consumer.spec.name).await?;
         let tag = format!("{}.one_at_a_time", consumer.spec.name);
         let deliveries = consume(runtime, connection, consumer.spec.name, &channel, (&tag, 1)).await?;
         let slots = Arc::new(Semaphore::new(QUARANTINED));
@@ -143,7 +139,7 @@ impl ConsumerLane {
     }
 
     async fn cancel(&self) -> lapin::Result<()> {
-        self.channel.basic_cancel(self.tag.as_str().into(), BasicCancelOptions::default()).await
+        self.channel.cancel(&self.tag).await
     }
 
     /// From now on batches are delivered ahead.
@@ -261,7 +257,7 @@ impl ConsumerLane {
 
 /// Returns whether the broker was told.
 async fn acknowledge(consumer: Consumer, delivery: &Delivery, multiple: bool) -> bool {
-    let told = delivery.acker.ack(BasicAckOptions { multiple }).await;
+    let told = rabbitmq::acknowledge(consumer.spec.name, delivery, multiple).await;
     if let Err(error) = &told {
         tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; delivered again, it will be found done");
     }
@@ -276,7 +272,7 @@ async fn settle_each(runtime: &Runtime, consumer: Consumer, received: &[Received
     while let Some(group) = groups.pop_front() {
         let members = group.iter().map(|place| {
             let received = received[*place].clone();
-            Member { invocation: received.invocation(consumer.spec.limits.timeout), input: received }
+            Member { invocation: received.invocation(consumer.spec), input: received }
         });
         match together(runtime, consumer, members.collect()).await {
             Ok(verdicts) => {
@@ -321,7 +317,7 @@ async fn together(runtime: &Runtime, consumer: Consumer, members: Vec<Member<Rec
     let run = async move {
         let invocation = match &members[..] {
             [only] => only.invocation.clone(),
-            _ => Invocation::start(consumer.spec.limits.timeout),
+            _ => Invocation::start(consumer.spec.name, consumer.spec.limits.timeout),
         };
         let ids = batch::correlation_ids(members.iter().map(|member| &member.invocation));
         let invocations = || members.iter().map(|member| &member.invocation);

@@ -1,10 +1,9 @@
 //! A consumer's channel: how it is begun, and left.
-use crate::{Runtime, rabbitmq::Consuming};
-use lapin::{
-    Channel, Connection,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
+use crate::{
+    Runtime,
+    rabbitmq::{Channel, Consuming},
 };
+use lapin::Connection;
 use std::{sync::Arc, time::Duration};
 use tokio_util::task::TaskTracker;
 
@@ -28,19 +27,18 @@ pub(super) async fn consume(
     channel: &Channel,
     (tag, prefetch): (&str, usize),
 ) -> anyhow::Result<Consuming> {
-    channel.basic_qos(u16::try_from(prefetch).unwrap_or(u16::MAX), BasicQosOptions::default()).await?;
+    channel.prefetch(u16::try_from(prefetch).unwrap_or(u16::MAX)).await?;
     let queue = runtime.topology().queue(handler);
-    let options = BasicConsumeOptions::default();
-    let deliveries = channel.basic_consume(queue.as_str().into(), tag.into(), options, FieldTable::default()).await?;
+    let deliveries = channel.consume(&queue, tag, false).await?;
     Ok(Consuming::new(deliveries, connection.clone(), runtime.topology().clone(), queue))
 }
 
 /// Stops deliveries, lets what is in flight be acknowledged, and closes; the rest goes back to the queue.
 pub(super) async fn leave(channel: &Channel, tag: &str, in_flight: &TaskTracker) {
-    let cancelled = channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await;
+    let cancelled = channel.cancel(tag).await;
     in_flight.close();
     in_flight.wait().await;
-    let closed = channel.close(200, "left".into()).await;
+    let closed = channel.close("left").await;
     if let Err(error) = cancelled.and(closed) {
         tracing::info!(%error, "the consumer's channel ended before it was closed");
     }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     Runtime,
     base::{backoff, spec::Spec},
+    rabbitmq::Channel,
 };
 use lapin::Connection;
 use std::sync::Arc;
@@ -36,9 +37,9 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: ErasedCo
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> anyhow::Result<()> {
     let connection = Arc::new(runtime.broker().connect(consumer.spec.name).await?);
-    let channel = connection.create_channel().await?;
+    let channel = Channel::open(&connection, consumer.spec.name).await?;
     runtime.topology().declare_own_queue(&channel, &runtime.topology().queue(consumer.spec.name)).await?;
-    channel.close(200, "declared".into()).await.ok();
+    channel.close("declared").await.ok();
     *failures = 0;
     if let Some(limits) = consumer.spec.batch {
         batched::work(runtime, consumer, limits, &connection).await?;
@@ -54,7 +55,7 @@ async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> a
 /// One channel's life.
 async fn over_channel(runtime: &Runtime, consumer: Consumer, connection: &Arc<Connection>) -> anyhow::Result<Ended> {
     let (tag, prefetch) = (consumer.spec.name, consumer.spec.limits.concurrency * PREFETCH_PER_SLOT);
-    let channel = connection.create_channel().await?;
+    let channel = Channel::open(connection, consumer.spec.name).await?;
     let mut deliveries = consume(runtime, connection, consumer.spec.name, &channel, (tag, prefetch)).await?;
     let in_flight = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(consumer.spec.limits.concurrency));

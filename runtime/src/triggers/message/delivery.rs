@@ -4,6 +4,7 @@ use crate::{
     base::{
         ids,
         invocation::{CORRELATION_HEADER, TRACEPARENT_HEADER},
+        spec::Spec,
     },
     rabbitmq::Outgoing,
 };
@@ -11,7 +12,6 @@ use lapin::{
     message::Delivery,
     types::{AMQPValue, ShortString},
 };
-use std::time::Duration;
 use uuid::Uuid;
 
 /// The consumer that parked a message.
@@ -64,8 +64,13 @@ impl Received {
     }
 
     /// A run of a handler that goes on with this message's ids.
-    pub(crate) fn invocation(&self, timeout: Duration) -> Invocation {
-        Invocation::continuing(self.correlation_id.as_deref(), self.traceparent.as_deref(), timeout)
+    pub(crate) fn invocation(&self, spec: &Spec) -> Invocation {
+        Invocation::continuing(
+            spec.name,
+            self.correlation_id.as_deref(),
+            self.traceparent.as_deref(),
+            spec.limits.timeout,
+        )
     }
 
     /// The id that the inbox knows it by.

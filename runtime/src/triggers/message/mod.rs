@@ -138,7 +138,7 @@ pub(crate) async fn apply_by_hand<H: TxBatchHandler>(
 ) -> Result<Verdicts<()>> {
     let members = messages.iter().map(|(id, message)| Member {
         input: Received::by_hand(*id, H::Message::full_name(), message.encode_to_vec()),
-        invocation: Invocation::start(H::SPEC.limits.timeout),
+        invocation: Invocation::start(H::SPEC.name, H::SPEC.limits.timeout),
     });
     let consumer = Consumer { spec: H::SPEC, handler: by_tx_batch::<H>() };
     apply::apply(runtime, consumer, &members.collect::<Vec<_>>()).await

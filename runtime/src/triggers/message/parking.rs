@@ -11,19 +11,17 @@ use super::{
 use crate::{
     Error, Io, Pool, Result, Runtime, Tx,
     base::{backoff, keyset},
-    rabbitmq::Consuming,
+    rabbitmq::{self, Channel, Consuming},
     triggers::job::Attempt,
 };
 use chrono::{DateTime, Utc};
-use lapin::{
-    Connection,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use lapin::Connection;
 use std::{sync::Arc, time::Duration};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+/// What the broker, and whoever asks there, calls it.
+const NAME: &str = "parking";
 /// Messages on their way into the table at a time.
 const PREFETCH: u16 = 64;
 /// Pauses grow from the first to the second while the broker or the database does not answer.
@@ -79,10 +77,10 @@ pub(crate) async fn run(runtime: Runtime) {
 
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
-    let connection = Arc::new(runtime.broker().connect("parking").await?);
-    let channel = connection.create_channel().await?;
+    let connection = Arc::new(runtime.broker().connect(NAME).await?);
+    let channel = Channel::open(&connection, NAME).await?;
     runtime.topology().declare_own_queue(&channel, &runtime.topology().parking_queue()).await?;
-    channel.close(200, "declared".into()).await.ok();
+    channel.close("declared").await.ok();
     while over_channel(runtime, &connection, failures).await? == Ended::Idle {}
     connection.close(200, "drained".into()).await?;
     Ok(())
@@ -90,16 +88,11 @@ async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
 
 /// One channel's life.
 async fn over_channel(runtime: &Runtime, connection: &Arc<Connection>, failures: &mut u32) -> anyhow::Result<Ended> {
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let channel = Channel::open(connection, NAME).await?;
+    channel.prefetch(PREFETCH).await?;
     let queue = runtime.topology().parking_queue();
-    let consume = channel.basic_consume(
-        queue.as_str().into(),
-        "parking".into(),
-        BasicConsumeOptions::default(),
-        FieldTable::default(),
-    );
-    let mut deliveries = Consuming::new(consume.await?, connection.clone(), runtime.topology().clone(), queue);
+    let consumer = channel.consume(&queue, NAME, false).await?;
+    let mut deliveries = Consuming::new(consumer, connection.clone(), runtime.topology().clone(), queue);
     let ended = loop {
         let delivery = tokio::select! {
             biased;
@@ -109,10 +102,10 @@ async fn over_channel(runtime: &Runtime, connection: &Arc<Connection>, failures:
         let Some(delivery) = delivery else { break Ended::Idle };
         // What can't be written stays unacknowledged, and goes back to the queue with this connection.
         keep(&runtime.pools().bookkeeping, &ParkedDelivery::of(&delivery)).await?;
-        delivery.acker.ack(BasicAckOptions::default()).await?;
+        rabbitmq::acknowledge(NAME, &delivery, false).await?;
         *failures = 0;
     };
-    leave(&channel, "parking", &TaskTracker::new()).await;
+    leave(&channel, NAME, &TaskTracker::new()).await;
     Ok(ended)
 }
 

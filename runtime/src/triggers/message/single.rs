@@ -4,14 +4,15 @@ use crate::{
     Error, Member, Result, Runtime,
     base::{backoff, error::Disposition, failpoint, spec::Spec},
     context::invoke::invoke,
+    rabbitmq::acknowledge,
 };
-use lapin::{message::Delivery, options::BasicAckOptions};
+use lapin::message::Delivery;
 use tokio::sync::OwnedSemaphorePermit;
 
 impl Consumer {
     /// One try at one message.
     pub(super) async fn consume(self, runtime: &Runtime, received: Received) -> Result<()> {
-        let invocation = received.invocation(self.spec.limits.timeout);
+        let invocation = received.invocation(self.spec);
         let (inner, run) = (runtime.clone(), invocation.clone());
         invoke(runtime, self.spec, invocation, async move {
             let alone = [Member { input: received, invocation: run }];
@@ -30,7 +31,7 @@ pub(super) async fn handle(runtime: Runtime, consumer: Consumer, delivery: Deliv
         return;
     }
     failpoint::hit(consumer.spec.name, "before_ack");
-    if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
+    if let Err(error) = acknowledge(consumer.spec.name, &delivery, false).await {
         tracing::info!(handler = consumer.spec.name, %error, "not acknowledged; it will be delivered again and found done");
     }
 }
@@ -55,7 +56,8 @@ pub(super) async fn settle_alone(runtime: &Runtime, consumer: Consumer, received
 }
 
 async fn park(runtime: &Runtime, spec: &Spec, received: &Received, error: &Error) -> bool {
-    match runtime.publisher().park(received.parked(spec.name, error, runtime.contracts())).await {
+    match runtime.publisher().on_behalf_of(spec.name).park(received.parked(spec.name, error, runtime.contracts())).await
+    {
         Ok(()) => {
             tracing::error!(handler = spec.name, message_id = ?received.message_id, %error, "the message is parked");
             true

@@ -116,7 +116,7 @@ impl<H: BatchHandler> Group<H> {
         match &self.members[..] {
             [only] => only.invocation.clone(),
             members => {
-                let mut invocation = Invocation::start(Duration::ZERO);
+                let mut invocation = Invocation::start(H::SPEC.name, Duration::ZERO);
                 let deadlines = members.iter().map(|member| member.invocation.deadline);
                 invocation.deadline = deadlines.max().unwrap_or(invocation.deadline);
                 invocation

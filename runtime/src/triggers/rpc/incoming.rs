@@ -39,7 +39,8 @@ impl Incoming {
         let check = || runtime.admission().rates.check_of_token(client);
         let caller = runtime.verifier().map_or(Ok(None), |verifier| verifier.caller(header("authorization"), check));
         let timeout = left.min(spec.limits.timeout);
-        let mut invocation = Invocation::continuing(header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
+        let mut invocation =
+            Invocation::continuing(spec.name, header(CORRELATION_HEADER), header(TRACEPARENT_HEADER), timeout);
         let token = Token(caller.map(|caller| invocation.caller = caller));
         Self { invocation, token, client, client_deadline: deadline }
     }
