@@ -10,6 +10,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
+use std::collections::BTreeSet;
 
 /// The exchange of events.
 const EVENTS: &str = "gavel.events";
@@ -45,6 +46,13 @@ impl Broker {
             let bound = self.channel.queue_bind(queue, exchange.into(), (*key).into(), options, FieldTable::default());
             bound.await.expect("bound");
         }
+    }
+
+    /// Takes all messages from the queue, and gives their ids.
+    pub async fn take_ids(&self, queue: &str) -> BTreeSet<String> {
+        let (count, _) = self.depth(queue).await;
+        let taken = self.take(queue, count as usize).await;
+        taken.iter().filter_map(|delivery| Some(delivery.properties.message_id().as_ref()?.to_string())).collect()
     }
 
     /// Takes that many messages from the queue.

@@ -63,12 +63,18 @@ impl Process {
         self.listens("ops_address").await
     }
 
+    /// Where it listens, to the public and to operators, if it does by now.
+    pub fn addresses(&self) -> Option<(String, String)> {
+        Some((self.said("address")?, self.said("ops_address")?))
+    }
+
+    fn said(&self, field: &str) -> Option<String> {
+        let line = self.log().into_iter().find(|line| line["msg"] == "ready")?;
+        Some(line[field].as_str()?.to_owned())
+    }
+
     async fn listens(&self, field: &str) -> String {
-        let ready = || async {
-            let log = self.log();
-            let line = log.iter().find(|line| line["msg"] == "ready").cloned();
-            line.and_then(|line| Some(line[field].as_str()?.to_owned())).ok_or_else(|| self.output())
-        };
+        let ready = || async { self.said(field).ok_or_else(|| self.output()) };
         eventually("the process listens", ready, Result::is_ok).await.expect("it listens")
     }
 

@@ -133,9 +133,14 @@ impl System {
 
     /// A service with variables in addition.
     pub async fn service_with(&self, variables: &[(&str, &str)]) -> (Process, Api) {
-        let process = Process::start(&binary("bid-service"), &[], &self.service_variables(variables));
+        let process = self.start_service(variables);
         let api = Api::of(&process).await;
         (process, api)
+    }
+
+    /// As [`System::service_with`], without waiting: for a service that is meant to die.
+    pub fn start_service(&self, variables: &[(&str, &str)]) -> Process {
+        Process::start(&binary("bid-service"), &[], &self.service_variables(variables))
     }
 
     /// A worker that runs everything.

@@ -1,5 +1,6 @@
 //! What CI runs.
 use crate::{
+    atlas::Atlas,
     bench, fuzz, go,
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
     interop,
@@ -30,6 +31,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("docker", &mut docker)?;
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
+    stage("one fault at every site", &mut || Atlas::sample(Services::Processes).run())?;
     stage("docker compose", &mut || with_containers(&["compose"]))?;
     stage("benches, as a smoke test", &mut bench::smoke)?;
     if rehearse::is_possible() {

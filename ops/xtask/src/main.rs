@@ -1,6 +1,7 @@
 //! Gavel's development loop. `cargo xtask up` runs the whole system on a bare Debian or Ubuntu; `cargo xtask test`
 //! tests it on real servers. Nothing global is changed but what the distribution's package manager installs.
 
+mod atlas;
 mod bench;
 mod ci;
 #[cfg(feature = "containers")]
@@ -51,6 +52,8 @@ enum Command {
     Down(up::Down),
     /// Run every test on real servers
     Test(test::Test),
+    /// Stop real processes at a place of their I/O, make a real fault there, and see what is left
+    Atlas(atlas::Atlas),
     /// Measure beside baselines
     Bench(bench::Bench),
     /// Rehearse the schema's changes with the last release's programs beside these, under load
@@ -105,6 +108,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Up(up) => up.run(interrupted),
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
+        Command::Atlas(atlas) => atlas.run(),
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
         Command::Compose => compose(),

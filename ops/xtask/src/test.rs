@@ -71,8 +71,7 @@ impl Test {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let auto = if engine_answers() { Services::Containers } else { Services::Processes };
-        let services = self.services.unwrap_or(auto);
+        let services = chosen(self.services);
         if services == Services::Containers && !cfg!(feature = "containers") {
             return self.run_with_containers();
         }
@@ -82,33 +81,14 @@ impl Test {
         install::ensure(&[install::CURL, install::PROMETHEUS])?;
         let python = interop::prepare()?;
         let nextest = NEXTEST.path()?;
-        let servers = servers(services)?;
-        let urls = servers.urls();
-        let bins = build(&EVERYTHING, false)?;
-        let template = format!("gavel_template_{}", std::process::id());
-        let step = Step::begin("migrating the template database");
-        let passwords = Passwords::random();
-        prepare(&bins, urls, &template, &passwords)?;
-        step.done("template migrated");
+        let prepared = Prepared::on(services)?;
         let pass = |arguments: &[String], schema: &str| {
-            let mut command = Command::new(&nextest);
+            let mut command = prepared.command(&nextest);
             command
                 .args(["nextest", "run", "--workspace", "--no-fail-fast"])
                 .args(arguments)
-                .current_dir(crate::root())
-                .env("GAVEL_TEST_POSTGRES_URL", &urls.postgres)
-                .env("GAVEL_TEST_TEMPLATE", &template)
-                .envs(
-                    passwords
-                        .at_postgres()
-                        .map(|(role, password)| (format!("GAVEL_TEST_PASSWORD_OF_{}", role.account()), password)),
-                )
                 .env("GAVEL_TEST_SCHEMA", schema)
-                .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
-                .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
-                .env("GAVEL_TEST_REDIS_URL", &urls.redis)
-                .env("GAVEL_TEST_PYTHON", &python)
-                .env("GAVEL_TEST_BIN_DIR", &bins);
+                .env("GAVEL_TEST_PYTHON", &python);
             run(&mut command)
         };
         let schema = env::var("GAVEL_TEST_SCHEMA").unwrap_or_else(|_| "over".to_owned());
@@ -132,6 +112,57 @@ pub(crate) fn with_containers(arguments: &[&str]) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.args(["run", "--quiet", "--package", "xtask", "--features", "containers", "--"]);
     run(cargo.args(arguments).current_dir(crate::root()))
+}
+
+/// Containers where there is an engine, unless somebody says otherwise.
+pub(crate) fn chosen(services: Option<Services>) -> Services {
+    let auto = if engine_answers() { Services::Containers } else { Services::Processes };
+    services.unwrap_or(auto)
+}
+
+/// Servers with a migrated database, and the programs: what tests are given.
+pub(crate) struct Prepared {
+    servers: Held,
+    bins: PathBuf,
+    template: String,
+    passwords: Passwords,
+}
+
+impl Prepared {
+    pub(crate) fn on(services: Services) -> anyhow::Result<Self> {
+        let servers = servers(services)?;
+        let bins = build(&EVERYTHING, false)?;
+        let template = format!("gavel_template_{}", std::process::id());
+        let step = Step::begin("migrating the template database");
+        let passwords = Passwords::random();
+        prepare(&bins, servers.urls(), &template, &passwords)?;
+        step.done("template migrated");
+        Ok(Self { servers, bins, template, passwords })
+    }
+
+    /// One of the programs that were built.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        self.command(&self.bins.join(name))
+    }
+
+    /// A program that is told of all of it.
+    fn command(&self, program: &Path) -> Command {
+        let urls = self.servers.urls();
+        let passwords = self.passwords.at_postgres();
+        let passwords =
+            passwords.map(|(role, password)| (format!("GAVEL_TEST_PASSWORD_OF_{}", role.account()), password));
+        let mut command = Command::new(program);
+        command
+            .current_dir(crate::root())
+            .env("GAVEL_TEST_POSTGRES_URL", &urls.postgres)
+            .env("GAVEL_TEST_TEMPLATE", &self.template)
+            .envs(passwords)
+            .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
+            .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
+            .env("GAVEL_TEST_REDIS_URL", &urls.redis)
+            .env("GAVEL_TEST_BIN_DIR", &self.bins);
+        command
+    }
 }
 
 fn servers(services: Services) -> anyhow::Result<Held> {

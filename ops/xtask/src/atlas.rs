@@ -1,0 +1,110 @@
+//! What happens if it fails at this very line.
+use crate::{
+    install,
+    progress::run,
+    test::{Prepared, Services, chosen, with_containers},
+};
+use clap::{Args, ValueEnum};
+
+/// Stop real processes where they touch a server, make a real fault there, and see what is left. Alone it lists where
+/// that is.
+#[derive(Args)]
+pub(crate) struct Atlas {
+    /// Where the servers come from; containers where a Docker engine answers, otherwise processes
+    #[arg(long)]
+    services: Option<Services>,
+    /// One case, and its story: where, such as place_bid.commit
+    #[arg(long, value_name = "HANDLER.WHAT", requires_all = ["position", "action"], conflicts_with = "all")]
+    site: Option<String>,
+    /// Whether it is done when the fault is made
+    #[arg(long, requires = "site")]
+    position: Option<Position>,
+    /// The first time that somebody comes by, the second, …
+    #[arg(long, value_name = "N", requires = "site", default_value_t = 1)]
+    hit: u64,
+    /// What is done there
+    #[arg(long, requires = "site")]
+    action: Option<Action>,
+    /// Every case
+    #[arg(long)]
+    all: bool,
+    /// Of all, only where the site has this in it
+    #[arg(long, value_name = "TEXT", requires = "all")]
+    only: Option<String>,
+    /// Of each site one case, the same in every run
+    #[arg(long, requires = "all")]
+    sample: bool,
+    /// Write docs/atlas.md
+    #[arg(long, requires = "all", conflicts_with_all = ["sample", "only"])]
+    write: bool,
+    /// Cases side by side
+    #[arg(long, value_name = "N", requires = "all", default_value_t = 4)]
+    at_a_time: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Position {
+    /// Nothing of it is done
+    Before,
+    /// It is done, and nobody has heard of it
+    After,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Action {
+    /// The process is killed, as by kill -9, and another is started
+    Kill,
+    /// Every connection to the server is cut
+    Reset,
+}
+
+impl Atlas {
+    /// One case of each site.
+    pub(crate) fn sample(services: Services) -> Self {
+        Self {
+            services: Some(services),
+            site: None,
+            position: None,
+            hit: 1,
+            action: None,
+            all: true,
+            only: None,
+            sample: true,
+            write: false,
+            at_a_time: 4,
+        }
+    }
+
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let (services, asked) = (chosen(self.services), self.asked());
+        if services == Services::Containers && !cfg!(feature = "containers") {
+            let asked = asked.iter().map(String::as_str);
+            return with_containers(
+                &["atlas", "--services", "containers"].into_iter().chain(asked).collect::<Vec<_>>(),
+            );
+        }
+        install::everything()?;
+        run(Prepared::on(services)?.program("atlas").args(asked))
+    }
+
+    /// As the program that runs the cases takes it.
+    fn asked(&self) -> Vec<String> {
+        let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
+            value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        if let (Some(site), Some(position), Some(action)) = (&self.site, self.position, self.action) {
+            let (position, action) = (name(&|| position.to_possible_value()), name(&|| action.to_possible_value()));
+            let words = ["--site", site, "--position", &position, "--action", &action, "--hit", &self.hit.to_string()];
+            return words.map(str::to_owned).into();
+        }
+        let mut words = Vec::new();
+        for (is_asked, word) in [(self.all, "--all"), (self.sample, "--sample"), (self.write, "--write")] {
+            words.extend(is_asked.then(|| word.to_owned()));
+        }
+        if self.all {
+            words.extend(["--at-a-time".to_owned(), self.at_a_time.to_string()]);
+        }
+        words.extend(self.only.iter().flat_map(|text| ["--only".to_owned(), text.clone()]));
+        words
+    }
+}

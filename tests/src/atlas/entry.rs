@@ -1,0 +1,128 @@
+//! What is kept of a case: nothing that differs from run to run.
+use super::{
+    case::{Case, Site},
+    history::Told,
+    run::Outcome,
+};
+use gavel_runtime::boundary::{Position, Server};
+use serde::{Deserialize, Serialize};
+use std::{fs, path::Path};
+
+/// One line of the atlas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which case.
+    #[serde(flatten)]
+    pub case: Case,
+    /// With whom the site has to do.
+    pub server: Server,
+    /// Whether everything held that must.
+    pub holds: bool,
+}
+
+impl Entry {
+    /// Of a case that was run.
+    pub fn of(case: &Case, server: Server, outcome: &Outcome) -> Self {
+        Self { case: case.clone(), server, holds: outcome.violations.is_empty() }
+    }
+}
+
+/// The statement that a site is named by, as `.sqlx` has it; none for other sites, and for statements that are
+/// written at run time.
+pub fn statement(root: &Path, site: &Site) -> Option<String> {
+    let begin = format!("query-{}", site.operation());
+    let files = fs::read_dir(root.join(".sqlx")).ok()?.filter_map(Result::ok);
+    let file = files.map(|file| file.path()).find(|path| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| site.operation().len() == 12 && name.starts_with(&begin))
+    })?;
+    let prepared: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    let lines = prepared["query"].as_str()?.lines().map(str::trim).collect::<Vec<_>>();
+    Some(lines.join("\n"))
+}
+
+/// The file and line where a statement stands.
+fn source(root: &Path, statement: &str) -> Option<String> {
+    let first = statement.lines().next()?;
+    let mut dirs: Vec<_> = ["handlers", "runtime/src"].map(|dir| root.join(dir)).into();
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).ok()?.filter_map(Result::ok).map(|entry| entry.path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                let text = fs::read_to_string(&path).ok()?;
+                // Several may begin alike: it is the one that has all lines.
+                let has_all = statement.lines().all(|line| text.contains(line));
+                if let Some(line) = text.lines().position(|line| line.contains(first)).filter(|_| has_all) {
+                    let path = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                    return Some(format!("{path}:{}", line + 1));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The story of a case, step by step.
+pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
+    let mut told = Vec::new();
+    let Some((process, reached)) = &outcome.reached else {
+        return vec![format!("No process came by {} a {}. time.", case.site, case.hit)];
+    };
+    let site = Site { name: case.site.clone(), server: reached.server };
+    let handler = case.site.split('.').next().unwrap_or_default();
+    let server = name_of(reached.server);
+    told.push(match statement(root, &site) {
+        Some(text) => {
+            let source = source(root, &text).map(|line| format!(" ({line})")).unwrap_or_default();
+            format!("{process} runs {handler} and asks {server}{source}:\n{}", indented(&text))
+        }
+        None => format!("{process} runs {handler} and asks {server}: {}", site.operation()),
+    });
+    let when = match case.position {
+        Position::Before => "Before it is done",
+        Position::After => "When it is done, and nobody has heard of it",
+    };
+    told.push(match case.action {
+        super::Action::Kill => format!("{when}, {process} is killed, as by kill -9. Another is started."),
+        super::Action::Reset => format!("{when}, every connection to {server} is cut."),
+    });
+    for bid in outcome.history.bids.iter().filter(|bid| !bid.unknown.is_empty()) {
+        let now = match &bid.told {
+            Told::Done(reply) => format!("it was taken, as number {}", reply.sequence),
+            Told::Refused(why) => format!("it was refused: {why}"),
+        };
+        told.push(format!(
+            "{} bids {} and is told \"{}\"; asks again with the same key, {} times: {now}.",
+            bid.bidder,
+            bid.amount,
+            bid.unknown[0],
+            bid.unknown.len(),
+        ));
+    }
+    if outcome.history.bids.iter().all(|bid| bid.unknown.is_empty()) {
+        told.push("No bidder notices.".to_owned());
+    }
+    let seconds = outcome.recovered_within.as_secs_f64();
+    told.push(format!("After {seconds:.1} s everything is told, counted and shown, and nothing is left open."));
+    let taken = outcome.history.bids.iter().filter(|bid| matches!(bid.told, Told::Done(_))).count();
+    told.push(if outcome.violations.is_empty() {
+        format!("{taken} bids were acknowledged: each is in the ledger once, and nothing else is.")
+    } else {
+        format!("What does not hold:\n{}", indented(&outcome.violations.join("\n")))
+    });
+    told
+}
+
+fn name_of(server: Server) -> &'static str {
+    match server {
+        Server::Database => "PostgreSQL",
+        Server::Broker => "RabbitMQ",
+        Server::Cache => "Redis",
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("     {line}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,148 @@
+//! The load: through everything that the auction does, by clients that make each call again until they know what became
+//! of it.
+use super::{
+    fleet::Fleet,
+    history::{Bid, History, Told, is_unknown},
+};
+use crate::{Failure, System, eventually};
+use chrono::{TimeDelta, Utc};
+use gavel_proto::v1;
+use poem_grpc::Code;
+use prost_types::Timestamp;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A client that hears nothing for so long asks again.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A call that nobody answers by then is a fault of its own.
+const GIVES_UP: Duration = Duration::from_mins(1);
+/// The item that is to be sold ends so long after it was published.
+const SOLD_AFTER: TimeDelta = TimeDelta::seconds(2);
+
+/// Clients of one case.
+pub struct Clients<'a> {
+    system: &'a System,
+    fleet: &'a Fleet<'a>,
+    history: History,
+}
+
+impl<'a> Clients<'a> {
+    /// Who have done nothing yet.
+    pub fn new(system: &'a System, fleet: &'a Fleet<'a>) -> Self {
+        Self { system, fleet, history: History::default() }
+    }
+
+    /// Publishes items, bids on them, is refused, sells one, cancels one, reads.
+    pub async fn run(&mut self) {
+        let lamp = self.publish("A lamp", TimeDelta::hours(1)).await;
+        // Before the read model has heard of it.
+        self.read(&lamp).await;
+        let chair = self.publish("A chair", TimeDelta::hours(1)).await;
+        let clock = self.publish("A clock", SOLD_AFTER).await;
+        self.bid("alice", &clock, 1_000).await;
+        self.bid("alice", &lamp, 1_000).await;
+        // Too low, and said so.
+        self.bid("bob", &lamp, 1_001).await;
+        self.bid("bob", &lamp, 2_000).await;
+        self.bid("alice", &lamp, 3_000).await;
+        self.cancel(&chair).await;
+        self.read(&lamp).await;
+        self.until_sold(&clock).await;
+        // Too late.
+        self.bid("bob", &clock, 9_000).await;
+        self.bid("bob", &lamp, 4_000).await;
+        self.history.closing = Some(clock);
+    }
+
+    /// What they did so far, and were told.
+    pub fn history(self) -> History {
+        self.history
+    }
+
+    /// Where nobody answers before its end, the item is refused, and another is published in its place.
+    async fn publish(&mut self, title: &str, lasts: TimeDelta) -> String {
+        let (token, fleet) = (self.system.token("sam", "seller"), self.fleet);
+        loop {
+            let ends_at = Utc::now() + lasts;
+            let request = v1::CreateItemRequest {
+                idempotency_key: Uuid::new_v4().to_string(),
+                title: title.to_owned(),
+                currency: "EUR".to_owned(),
+                start_price_minor: 1_000,
+                ends_at: Some(Timestamp {
+                    seconds: ends_at.timestamp(),
+                    nanos: ends_at.timestamp_subsec_nanos() as i32,
+                }),
+                ..v1::CreateItemRequest::default()
+            };
+            let create = async || fleet.api().await.with_token(token.clone()).create_item(request.clone()).await;
+            match again(create).await {
+                (Ok(created), _) => {
+                    self.history.items.push(created.item_id.clone());
+                    return created.item_id;
+                }
+                (Err(failure), _) if failure.code == Code::InvalidArgument && Utc::now() > ends_at => {}
+                (Err(failure), _) => panic!("the item is not published: {failure:?}"),
+            }
+        }
+    }
+
+    async fn bid(&mut self, bidder: &'static str, item_id: &str, amount: i64) {
+        let (token, key) = (self.system.token(bidder, "bidder"), Uuid::new_v4().to_string());
+        let (fleet, began) = (self.fleet, Instant::now());
+        let (result, unknown) =
+            again(async || fleet.api().await.with_token(token.clone()).bid_with_key(item_id, amount, &key).await).await;
+        let told = match result {
+            Ok(reply) => Told::Done(reply),
+            Err(failure) => Told::Refused(failure.message),
+        };
+        let (item_id, took) = (item_id.to_owned(), began.elapsed());
+        self.history.bids.push(Bid { bidder, item_id, amount, key, unknown, told, took });
+    }
+
+    async fn cancel(&mut self, item_id: &str) {
+        let token = self.system.token("sam", "seller");
+        let fleet = self.fleet;
+        // Without a key of ours: a second try finds it cancelled.
+        let (cancelled, unknown) =
+            again(async || fleet.api().await.with_token(token.clone()).cancel(item_id, "broken").await).await;
+        match cancelled {
+            Ok(_) => {}
+            Err(failure) if !unknown.is_empty() && failure.code == Code::FailedPrecondition => {}
+            Err(failure) => panic!("the item can't be cancelled: {failure:?}"),
+        }
+        self.history.cancelled = Some(item_id.to_owned());
+    }
+
+    /// A reader gets an answer whatever is down.
+    async fn read(&self, item_id: &str) {
+        let fleet = self.fleet;
+        let (read, _) = again(async || fleet.api().await.item(item_id).await).await;
+        read.expect("the item can be read");
+        let token = self.system.token("alice", "bidder");
+        let (stats, _) = again(async || fleet.api().await.with_token(token.clone()).stats("").await).await;
+        stats.expect("statistics can be read");
+    }
+
+    async fn until_sold(&self, item_id: &str) {
+        let closed = format!("SELECT count(*) FROM items WHERE item_id = '{item_id}' AND closed_at IS NOT NULL");
+        eventually("the item is closed", || self.system.count(&closed), |count| *count == 1).await;
+    }
+}
+
+/// Makes a call until it is known what became of it; says what the tries before said.
+async fn again<T>(call: impl AsyncFn() -> Result<T, Failure>) -> (Result<T, Failure>, Vec<String>) {
+    let (began, mut unknown) = (Instant::now(), Vec::new());
+    loop {
+        let why = match tokio::time::timeout(PATIENCE, call()).await {
+            Ok(Err(failure)) if is_unknown(failure.code) => format!("{:?}: {}", failure.code, failure.message),
+            Ok(result) => return (result, unknown),
+            Err(_) => "no answer".to_owned(),
+        };
+        assert!(began.elapsed() < GIVES_UP, "nobody answers: {why}, after {unknown:?}");
+        unknown.push(why);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
