@@ -1,11 +1,11 @@
 //! Where a process touches the world, and what a test may do to it exactly there.
 //!
-//! Each kind of I/O has one adapter, and the adapter calls [`crossing`] around what it does. A site is called by its
+//! Each kind of I/O has one adapter, and the adapter calls `crossing` around what it does. A site is called by its
 //! handler and by what is done: `greet.commit`, or `greet.3f2a91bc0d44` for a statement, by the beginning of
 //! the SHA-256 of its text, which is its name in `.sqlx`. So a site keeps its name when lines move.
 //!
 //! `GAVEL_BOUNDARY=/path/of/a/socket` makes a process ask there, when it starts, at which sites it is to stop
-//! ([`plan`]). It then says there which sites it came by, and at those that are meant it says so and waits: whoever
+//! ([`Plan`]). It then says there which sites it came by, and at those that are meant it says so and waits: whoever
 //! listens kills the process, restarts a server or cuts a connection, and then lets it go on, or never. Unset, a site
 //! costs one comparison. Production never sets it: start-up logs a warning when it is there.
 mod control;
