@@ -21,16 +21,20 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Publishes over one connection: each batch over a channel of its own, in order.
 #[derive(Clone)]
 pub struct Publisher {
+    inner: Arc<Inner>,
+    /// In whose name it publishes.
+    handler: &'static str,
+}
+
+struct Inner {
     url: BrokerUrl,
     topology: Topology,
-    link: Arc<Mutex<Link>>,
+    link: Mutex<Link>,
     /// What came of the last contact with the broker.
-    last: Arc<std::sync::Mutex<Result<(), Error>>>,
+    last: std::sync::Mutex<Result<(), Error>>,
     name: String,
     /// True if it declares what it publishes to.
     declares: bool,
-    /// In whose name it publishes.
-    handler: &'static str,
 }
 
 /// The connection, and its channels that nobody publishes over at the moment.
@@ -45,15 +49,15 @@ struct Link {
 impl Publisher {
     /// Of a process that publishes; one that does not declares nothing, and only knows whether the broker is there.
     pub(crate) fn new(url: BrokerUrl, topology: Topology, process: &str, publishes: bool) -> Self {
-        Self {
+        let inner = Arc::new(Inner {
             url,
             topology,
-            link: Arc::default(),
-            last: Arc::new(std::sync::Mutex::new(Ok(()))),
+            link: Mutex::default(),
+            last: std::sync::Mutex::new(Ok(())),
             name: format!("{process} publisher"),
             declares: publishes,
-            handler: "publisher",
-        }
+        });
+        Self { inner, handler: "publisher" }
     }
 
     /// The same connection, in the name of that handler.
@@ -66,7 +70,7 @@ impl Publisher {
     /// try.
     pub async fn publish_events(&self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
         let sending = traced::Sending::of(messages);
-        let results = self.publish(&self.topology.events_exchange(), sending.messages()).await;
+        let results = self.publish(&self.inner.topology.events_exchange(), sending.messages()).await;
         sending.ended(&results);
         if results.iter().any(|result| matches!(result, Err(PublishError::Unroutable(_)))) {
             self.declare_again().await;
@@ -76,13 +80,13 @@ impl Publisher {
 
     /// Publishes a sign of life. Nobody may be listening.
     pub(crate) async fn publish_beacon(&self, beacon: Outgoing) {
-        self.publish(&self.topology.events_exchange(), &[beacon]).await;
+        self.publish(&self.inner.topology.events_exchange(), &[beacon]).await;
     }
 
     async fn declare_again(&self) {
-        let connection = self.link.lock().await.connection.clone().filter(|_| self.declares);
+        let connection = self.inner.link.lock().await.connection.clone().filter(|_| self.inner.declares);
         let Some(connection) = connection else { return };
-        let declared = tokio::time::timeout(PUBLISH_TIMEOUT, self.topology.declare_all(&connection)).await;
+        let declared = tokio::time::timeout(PUBLISH_TIMEOUT, self.inner.topology.declare_all(&connection)).await;
         match declared {
             Ok(Ok(())) => tracing::warn!("an event had no route: exchanges, queues and bindings are declared again"),
             Ok(Err(error)) => tracing::warn!(%error, "an event had no route, and nothing can be declared"),
@@ -92,14 +96,14 @@ impl Publisher {
 
     /// Publishes one message to the parking queue.
     pub(crate) async fn park(&self, message: Outgoing) -> Result<(), PublishError> {
-        let exchange = self.topology.parking_exchange();
+        let exchange = self.inner.topology.parking_exchange();
         let mut results = self.publish(&exchange, &[message]).await;
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
 
     /// Publishes one message to a consuming handler's queue, and to no other.
     pub(crate) async fn send_to(&self, handler: &str, message: Outgoing) -> Result<(), PublishError> {
-        let message = Outgoing { routing_key: self.topology.queue(handler), ..message };
+        let message = Outgoing { routing_key: self.inner.topology.queue(handler), ..message };
         let mut results = self.publish("", &[message]).await;
         results.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("nothing was published".to_owned())))
     }
@@ -107,7 +111,7 @@ impl Publisher {
     /// Checks that the broker can be reached now: connects where there is no connection. While another is
     /// connecting, what was found last.
     pub(crate) async fn check(&self) -> Result<()> {
-        let Ok(mut link) = self.link.try_lock() else {
+        let Ok(mut link) = self.inner.link.try_lock() else {
             return self.last().as_ref().map_err(Error::again).copied();
         };
         let connected = self.connected(&mut link).await;
@@ -116,7 +120,7 @@ impl Publisher {
     }
 
     fn last(&self) -> MutexGuard<'_, Result<(), Error>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes all of them in their order. Where the broker closes the channel over one, those in doubt go out again
@@ -175,7 +179,7 @@ impl Publisher {
     /// A channel that nobody else publishes over until it is given back: a returned message may come attached to any
     /// confirm of its channel. Says which connection it is of before that connection is asked for one.
     async fn lend(&self, generation: &mut Option<u64>) -> Result<Channel> {
-        let mut link = self.link.lock().await;
+        let mut link = self.inner.link.lock().await;
         let connection = self.connected(&mut link).await?;
         *generation = Some(link.generation);
         while let Some(channel) = link.idle.pop() {
@@ -195,7 +199,7 @@ impl Publisher {
 
     /// Takes a channel back, or none of a connection in doubt.
     async fn take_back(&self, generation: u64, channel: Option<Channel>) {
-        let mut link = self.link.lock().await;
+        let mut link = self.inner.link.lock().await;
         if generation != link.generation {
             return;
         }
@@ -212,9 +216,9 @@ impl Publisher {
 
     async fn connect(&self, link: &mut Link) -> Result<Arc<Connection>> {
         link.forget();
-        let connection = Arc::new(self.url.connect(&self.name).await?);
-        if self.declares {
-            self.topology.declare_all(&connection).await?;
+        let connection = Arc::new(self.inner.url.connect(&self.inner.name).await?);
+        if self.inner.declares {
+            self.inner.topology.declare_all(&connection).await?;
         }
         link.connection = Some(connection.clone());
         Ok(connection)

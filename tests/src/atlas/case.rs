@@ -1,11 +1,9 @@
 //! Which faults make sense where.
 use gavel_runtime::boundary::{Position, Server};
-use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// What is done to a process, or to its way to a server, at a site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// The process is killed, as by `kill -9`, and another is started.
     Kill,
@@ -38,7 +36,7 @@ impl FromStr for Action {
 }
 
 /// One action at one site.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Case {
     /// `handler.what`.
     pub site: String,

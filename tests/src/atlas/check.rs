@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 /// Fewer say nothing.
 const BIDS: usize = 7;
 
-/// Users whose statistics differ from what items and bids say.
-const DIFFERING: &str = "SELECT count(*) FROM
+/// Users whose statistics differ from what items and bids say: how many.
+pub const DIFFERING: &str = "SELECT count(*) FROM
    (SELECT bidder_id AS user_id, currency, count(*) AS bids, count(DISTINCT item_id) AS items
     FROM bids JOIN items USING (item_id) GROUP BY 1, 2) b
    FULL JOIN (SELECT leader_id AS user_id, currency, count(*) AS won, sum(price_minor) AS spent FROM items

@@ -5,14 +5,12 @@ use super::{
     run::Outcome,
 };
 use gavel_runtime::boundary::{Position, Server};
-use serde::{Deserialize, Serialize};
 use std::{fs, path::Path};
 
 /// One line of the atlas.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which case.
-    #[serde(flatten)]
     pub case: Case,
     /// With whom the site has to do.
     pub server: Server,
@@ -115,7 +113,8 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
     told
 }
 
-fn name_of(server: Server) -> &'static str {
+/// The server's own name.
+pub(super) fn name_of(server: Server) -> &'static str {
     match server {
         Server::Database => "PostgreSQL",
         Server::Broker => "RabbitMQ",

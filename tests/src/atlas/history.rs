@@ -38,10 +38,6 @@ pub struct History {
     pub bids: Vec<Bid>,
     /// Items that were published, as their sellers were told.
     pub items: Vec<String>,
-    /// The item that was cancelled.
-    pub cancelled: Option<String>,
-    /// The item that ends while the case runs.
-    pub closing: Option<String>,
 }
 
 /// Whether a call that failed so may have been done: then it is made again, with the same key.

@@ -1,9 +1,9 @@
 //! The atlas as a document: of each site, what is done there, and which faults it has stood.
 use super::{
     case::{Action, Site},
-    entry::{Entry, statement},
+    entry::{Entry, name_of, statement},
 };
-use gavel_runtime::boundary::Position;
+use gavel_runtime::boundary::{Position, Server};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -50,7 +50,7 @@ pub fn page(root: &Path, entries: &[Entry], met: &BTreeSet<Site>) -> String {
                  | --- | --- | --- | --- | --- | --- |\n"
             );
         }
-        let what = statement(root, site).map_or_else(|| name_of(site), |text| shown(&text));
+        let what = statement(root, site).map_or_else(|| described(site).to_owned(), |text| shown(&text));
         let cells = [Position::Before, Position::After].into_iter().flat_map(|position| {
             Action::ALL.map(|action| match site.excludes(position, action) {
                 Some(why) => format!("– ({why})"),
@@ -73,13 +73,11 @@ fn verdict(entries: &[&Entry], position: Position, action: Action) -> &'static s
     }
 }
 
-fn name_of(site: &Site) -> String {
-    let begins_or_ends = ["begin", "commit", "rollback"].contains(&site.operation());
+fn described(site: &Site) -> &'static str {
     match site.server {
-        gavel_runtime::boundary::Server::Database if begins_or_ends => "the transaction".to_owned(),
-        gavel_runtime::boundary::Server::Database => "a statement that is written at run time".to_owned(),
-        gavel_runtime::boundary::Server::Broker => "RabbitMQ".to_owned(),
-        gavel_runtime::boundary::Server::Cache => "Redis".to_owned(),
+        Server::Database if ["begin", "commit", "rollback"].contains(&site.operation()) => "the transaction",
+        Server::Database => "a statement that is written at run time",
+        server => name_of(server),
     }
 }
 

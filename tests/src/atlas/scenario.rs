@@ -53,7 +53,6 @@ impl<'a> Clients<'a> {
         // Too late.
         self.bid("bob", &clock, 9_000).await;
         self.bid("bob", &lamp, 4_000).await;
-        self.history.closing = Some(clock);
     }
 
     /// What they did so far, and were told.
@@ -113,7 +112,6 @@ impl<'a> Clients<'a> {
             Err(failure) if !unknown.is_empty() && failure.code == Code::FailedPrecondition => {}
             Err(failure) => panic!("the item can't be cancelled: {failure:?}"),
         }
-        self.history.cancelled = Some(item_id.to_owned());
     }
 
     /// A reader gets an answer whatever is down.

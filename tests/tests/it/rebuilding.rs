@@ -2,18 +2,8 @@
 //! items.
 use crate::believing::administrator;
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{System, eventually};
+use gavel_tests::{System, atlas::check::DIFFERING, eventually};
 use serde_json::Value;
-
-/// What the ledger says that the statistics should be, and what they are: the users who differ.
-const DIFFERING: &str = "SELECT count(*) FROM
-   (SELECT bidder_id AS user_id, currency, count(*) AS bids, count(DISTINCT item_id) AS items FROM bids JOIN items USING (item_id)
-    GROUP BY 1, 2) b
-   FULL JOIN (SELECT leader_id AS user_id, currency, count(*) AS won, sum(price_minor) AS spent FROM items
-              WHERE closed_at IS NOT NULL AND leader_id IS NOT NULL GROUP BY 1, 2) w USING (user_id, currency)
-   FULL JOIN user_stats s USING (user_id, currency)
-   WHERE (coalesce(b.bids, 0), coalesce(b.items, 0), coalesce(w.won, 0), coalesce(w.spent, 0))
-     IS DISTINCT FROM (s.bids_placed, s.items_bid_on, s.items_won, s.total_spent_minor)";
 
 async fn rebuild(system: &System) -> Result<Value, String> {
     let said = system.bidctl(&["--json", "rebuild", "stats", "--reason", "a bug was mended"]).await?;
