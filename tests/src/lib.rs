@@ -14,6 +14,7 @@ pub mod evolving;
 pub mod gateway;
 pub mod https;
 pub mod modules;
+pub mod planted;
 pub mod private;
 pub mod process;
 pub mod proxy;

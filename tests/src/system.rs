@@ -10,7 +10,10 @@ use crate::{
 };
 use chrono::Utc;
 use gavel_accounts::postgres::{OWNER, Role};
-use gavel_runtime::auth::{self, Claims};
+use gavel_runtime::{
+    auth::{self, Claims},
+    boundary::planted,
+};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::path::PathBuf;
@@ -96,7 +99,12 @@ impl System {
             cache_wire,
             name,
             key,
-            variables: variables.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(worker).collect(),
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .chain(worker)
+                .chain(planted())
+                .collect(),
             service_variables: service.into(),
             database_urls,
             administrator_url: database_url,
@@ -264,6 +272,11 @@ async fn make_vhost(servers: &Servers, name: &str) {
 async fn wire(url: &str, default_port: u16) -> Proxy {
     let host = host_of(url);
     Proxy::to(if host.contains(':') { host } else { format!("{host}:{default_port}") }).await
+}
+
+/// Bugs that are planted in the programs of this run.
+fn planted() -> Option<(String, String)> {
+    Some((planted::VARIABLE.to_owned(), std::env::var(planted::VARIABLE).ok()?))
 }
 
 fn keys(name: &str) -> (SecretString, String) {

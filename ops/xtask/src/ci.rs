@@ -4,6 +4,7 @@ use crate::{
     bench, fuzz, go,
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
     interop,
+    plant::Plant,
     progress::{Step, run, run_quietly, wait_until},
     rehearse::{self, Rehearse},
     servers::{engine::engine_answers, layout::Layout, processes::Processes},
@@ -32,6 +33,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
     stage("one fault at every site", &mut || Atlas::sample(Services::Processes).run())?;
+    stage("every planted bug is found", &mut || Plant::everything(Services::Processes).run())?;
     stage("docker compose", &mut || with_containers(&["compose"]))?;
     stage("benches, as a smoke test", &mut bench::smoke)?;
     if rehearse::is_possible() {

@@ -6,7 +6,7 @@ use crate::{
     progress::{Step, run_quietly},
     test::build,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -42,8 +42,21 @@ pub(crate) fn strip(bins: &Path, dist: &Path) -> anyhow::Result<()> {
     run_quietly(Command::new(crate::root().join("ops/dist.sh")).arg(bins).arg(dist)).map(drop)
 }
 
+/// What a program looks at that can have bugs on purpose.
+const PLANTED: &str = "GAVEL_PLANTED";
+
 /// A release of the program that lies there: `NAME/bin`, and what installs and deploys it.
+///
+/// # Errors
+/// Also where it can have bugs on purpose.
 pub(crate) fn pack(dist: &Path, release: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let mut grep = Command::new("grep");
+    let looked = grep.args(["--quiet", "--text", "--fixed-strings", PLANTED]).arg(dist.join(PROGRAM)).status()?;
+    ensure!(
+        looked.code() == Some(1),
+        "{} was built with the feature planted: it can have bugs on purpose, and is no release",
+        dist.join(PROGRAM).display()
+    );
     let staged = dist.with_extension("staged");
     let _ = fs::remove_dir_all(&staged);
     let bin = staged.join(name).join("bin");

@@ -20,6 +20,7 @@ mod k8s;
 mod names;
 mod nightly;
 mod observe;
+mod plant;
 mod progress;
 mod rehearse;
 mod servers;
@@ -54,6 +55,8 @@ enum Command {
     Test(test::Test),
     /// Stop real processes at a place of their I/O, make a real fault there, and see what is left
     Atlas(atlas::Atlas),
+    /// Plant bugs on purpose, and see what finds them
+    Plant(plant::Plant),
     /// Measure beside baselines
     Bench(bench::Bench),
     /// Rehearse the schema's changes with the last release's programs beside these, under load
@@ -109,6 +112,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Down(down) => down.run(),
         Command::Test(test) => test.run(),
         Command::Atlas(atlas) => atlas.run(),
+        Command::Plant(plant) => plant.run(),
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
         Command::Compose => compose(),

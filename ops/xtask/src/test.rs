@@ -124,6 +124,8 @@ pub(crate) fn chosen(services: Option<Services>) -> Services {
 pub(crate) struct Prepared {
     servers: Held,
     bins: PathBuf,
+    /// Where those are that are tested.
+    tested: PathBuf,
     template: String,
     passwords: Passwords,
 }
@@ -137,7 +139,23 @@ impl Prepared {
         let passwords = Passwords::random();
         prepare(&bins, servers.urls(), &template, &passwords)?;
         step.done("template migrated");
-        Ok(Self { servers, bins, template, passwords })
+        Ok(Self { servers, tested: bins.clone(), bins, template, passwords })
+    }
+
+    /// The same, where the programs that are tested can have bugs on purpose.
+    pub(crate) fn with_bugs(self) -> anyhow::Result<Self> {
+        let tested = crate::root().join("target/planted/bin");
+        fs::create_dir_all(&tested)?;
+        build(&PLANTED, false)?;
+        for program in [names::PROGRAM, "probe-worker"] {
+            // Not over one that may be running.
+            let _ = fs::remove_file(tested.join(program));
+            fs::copy(self.bins.join(program), tested.join(program))?;
+        }
+        names::link(&tested)?;
+        // What lies in the usual place has none.
+        build(&EVERYTHING, false)?;
+        Ok(Self { tested, ..self })
     }
 
     /// One of the programs that were built.
@@ -160,7 +178,7 @@ impl Prepared {
             .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
             .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
             .env("GAVEL_TEST_REDIS_URL", &urls.redis)
-            .env("GAVEL_TEST_BIN_DIR", &self.bins);
+            .env("GAVEL_TEST_BIN_DIR", &self.tested);
         command
     }
 }
@@ -187,6 +205,10 @@ fn variable(name: &str) -> anyhow::Result<String> {
 
 /// What tests need built.
 pub(crate) const EVERYTHING: [&str; 4] = ["--workspace", "--bins", "--tests", "--examples"];
+
+/// What is tested, with bugs on purpose.
+const PLANTED: [&str; 7] =
+    ["--package", "gavel", "--package", "gavel-tests", "--bins", "--features", "gavel-runtime/planted"];
 
 /// Builds, and says where the binaries are.
 pub(crate) fn build(what: &[&str], release: bool) -> anyhow::Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! A connection to the database. Every statement of it crosses the boundary, in the name of the handler that runs it.
 #![expect(clippy::disallowed_types, reason = "it is the adapter")]
-use crate::base::boundary::{self, Operation};
+use crate::base::boundary::{self, Operation, planted};
 use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use sqlx::{
     Connection, Describe, Either, Execute, Executor, PgConnection, Postgres, TransactionManager,
@@ -63,13 +63,21 @@ impl Conn {
     /// Runs a statement that is called by a name of its own: one that begins or ends a transaction.
     pub(super) async fn run(&mut self, verb: &'static str, sql: &str) -> Result<PgQueryResult, sqlx::Error> {
         let handler = self.handler;
-        boundary::crossing(handler, Operation::Transaction(verb), self.raw().execute(sql)).await
+        boundary::crossing(handler, Operation::Transaction(verb), self.raw().execute(planted::text(sql))).await
     }
 
     /// As [`Conn::run`], with its answer.
     pub(super) async fn ask(&mut self, verb: &'static str, sql: &str) -> Result<PgRow, sqlx::Error> {
         let handler = self.handler;
-        boundary::crossing(handler, Operation::Transaction(verb), self.raw().fetch_one(sql)).await
+        boundary::crossing(handler, Operation::Transaction(verb), self.raw().fetch_one(planted::text(sql))).await
+    }
+
+    /// Lets go of what was done so far, where that is planted before this statement.
+    async fn slip(&mut self, text: &str) -> Result<(), sqlx::Error> {
+        if planted::commits_before(text) {
+            self.raw().execute("COMMIT; BEGIN").await?;
+        }
+        Ok(())
     }
 
     /// Begins a transaction that is rolled back where it is dropped, before whatever comes next on this connection.
@@ -166,8 +174,12 @@ impl<'c> Executor<'c> for &'c mut Conn {
             return self.raw().fetch_many(query);
         }
         let (handler, text) = (self.handler, query.sql());
-        let reading = async move { self.raw().fetch_many(query).try_collect::<Vec<_>>().await };
-        read_whole(async move { boundary::crossing(handler, Operation::Statement(text), reading).await })
+        let query = planted::query(query);
+        read_whole(async move {
+            self.slip(text).await?;
+            let reading = self.raw().fetch_many(query).try_collect();
+            boundary::crossing(handler, Operation::Statement(text), reading).await
+        })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -179,8 +191,11 @@ impl<'c> Executor<'c> for &'c mut Conn {
             return self.raw().fetch_optional(query);
         }
         let (handler, text) = (self.handler, query.sql());
-        let reading = async move { self.raw().fetch_optional(query).await };
-        Box::pin(async move { boundary::crossing(handler, Operation::Statement(text), reading).await })
+        let query = planted::query(query);
+        Box::pin(async move {
+            self.slip(text).await?;
+            boundary::crossing(handler, Operation::Statement(text), self.raw().fetch_optional(query)).await
+        })
     }
 
     fn prepare_with<'e, 'q: 'e>(

@@ -11,7 +11,11 @@
 mod connection;
 mod scripts;
 
-use crate::{Class, Result, base::ids, config::Backends};
+use crate::{
+    Class, Result,
+    base::{boundary::planted, ids},
+    config::Backends,
+};
 use connection::Link;
 use moka::sync::Cache as Remembered;
 use redis::{RedisResult, Script, aio::ConnectionManager};
@@ -140,7 +144,7 @@ impl Cache {
     pub(crate) fn lazy(backends: &Backends) -> anyhow::Result<Self> {
         let inner = Arc::new(Inner {
             link: Link::lazy(backends)?,
-            put_if_newer: Script::new(scripts::PUT_IF_NEWER),
+            put_if_newer: Script::new(planted::text(scripts::PUT_IF_NEWER)),
             replace: Script::new(scripts::REPLACE),
             present: Script::new(scripts::PRESENT),
             prefix: backends.cache_prefix.clone(),

@@ -1,121 +1,12 @@
 //! Bids decided many at a time: each gets the verdict it would have got alone, and can learn it by its key.
-use chrono::{TimeDelta, Utc};
-use futures_util::{StreamExt, future::join_all, stream};
-use gavel_proto::v1::{BidRefusalReason, PlaceBidResponse};
-use gavel_tests::{Api, Failure, Process, System, eventually};
+use crate::asked::{Answer, Asked, ONE_LANE, agree, hold_up, items, ledger, lock, wait_for_calls, wait_for_waiting};
+use futures_util::future::join_all;
+use gavel_proto::v1::BidRefusalReason;
+use gavel_tests::{System, eventually};
 use poem_grpc::Code;
 use std::collections::BTreeMap;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
-
-/// A service with so few connections decides one batch at a time.
-const ONE_LANE: (&str, &str) = ("GAVEL_POOL_SIZE", "2");
-
-type Answer = Result<PlaceBidResponse, Failure>;
-
-/// A bid with the key it can be asked for by.
-#[derive(Clone)]
-struct Asked {
-    bidder: String,
-    item_id: String,
-    amount: i64,
-    key: String,
-}
-
-impl Asked {
-    fn new(bidder: &str, item_id: &str, amount: i64) -> Self {
-        let key = Uuid::new_v4().to_string();
-        Self { bidder: bidder.to_owned(), item_id: item_id.to_owned(), amount, key }
-    }
-
-    async fn ask(&self, system: &System, api: &Api) -> Answer {
-        let api = api.with_token(system.token(&self.bidder, "bidder"));
-        api.bid_with_key(&self.item_id, self.amount, &self.key).await
-    }
-
-    fn send(&self, system: &System, api: &Api) -> JoinHandle<Answer> {
-        let (asked, api) = (self.clone(), api.with_token(system.token(&self.bidder, "bidder")));
-        tokio::spawn(async move { api.bid_with_key(&asked.item_id, asked.amount, &asked.key).await })
-    }
-}
-
-async fn items(system: &System, api: &Api, count: usize) -> Vec<String> {
-    let seller = api.with_token(system.token("sam", "seller"));
-    let ends_at = Utc::now() + TimeDelta::hours(1);
-    join_all((0..count).map(|n| {
-        let seller = seller.clone();
-        async move { seller.create(&format!("Lot {n}"), ends_at).await.item_id }
-    }))
-    .await
-}
-
-/// Locks these items from outside, so that whoever decides bids on them waits.
-async fn lock(system: &System, item_ids: &[String]) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let mut holder = system.db.begin().await.expect("a transaction");
-    sqlx::query("SELECT item_id FROM items WHERE item_id = ANY($1::uuid[]) FOR UPDATE")
-        .bind(item_ids)
-        .execute(&mut *holder)
-        .await
-        .expect("locked");
-    holder
-}
-
-/// From now on nobody finishes writing a bid of theirs before what is given back has ended. That is no lock: the
-/// service would wait for it so long and no longer.
-async fn hold_up(system: &System, bidder: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let sql = format!(
-        "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
-           BEGIN
-             WHILE NOT pg_try_advisory_xact_lock(1) LOOP PERFORM pg_sleep(0.01); END LOOP;
-             RETURN NEW;
-           END $$;
-         CREATE TRIGGER hold_up BEFORE INSERT ON bids FOR EACH ROW WHEN (NEW.bidder_id = '{bidder}')
-           EXECUTE FUNCTION hold_up()"
-    );
-    sqlx::raw_sql(&sql).execute(&system.db).await.expect("held up");
-    let mut holder = system.db.begin().await.expect("a transaction");
-    sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *holder).await.expect("locked");
-    holder
-}
-
-/// Waits until so many of the service's transactions wait for a lock.
-async fn wait_for_waiting(system: &System, count: usize) {
-    let waiting = || system.waiting_for_locks("bid-service");
-    eventually("transactions wait for a lock", waiting, |found| *found == count as i64).await;
-}
-
-/// How many calls the handler has taken in and not answered.
-async fn wait_for_calls(service: &Process, count: usize) {
-    eventually("the calls are inside", || service.in_flight("place_bid", "rpc"), |found| *found >= count).await;
-}
-
-/// Bidder and amount of every bid in the ledger, by item and sequence.
-async fn ledger(system: &System) -> BTreeMap<(String, i64), (String, i64)> {
-    let rows: Vec<(Uuid, i64, String, i64)> =
-        sqlx::query_as("SELECT item_id, sequence, bidder_id, max_amount_minor FROM bids")
-            .fetch_all(&system.db)
-            .await
-            .expect("the ledger");
-    rows.into_iter().map(|(item, at, who, amount)| ((item.to_string(), at), (who, amount))).collect()
-}
-
-/// Asks for every bid by its key and compares what is said with the ledger: each accepted bid is there once, as it was
-/// acknowledged, and nothing else is.
-async fn agree(system: &System, api: &Api, asked: &[Asked]) -> usize {
-    let mut expected = BTreeMap::new();
-    let mut answers = stream::iter(asked).map(|bid| async move { (bid, bid.ask(system, api).await) }).buffered(16);
-    while let Some((bid, answer)) = answers.next().await {
-        match answer {
-            Ok(reply) => {
-                let place = (bid.item_id.clone(), reply.sequence);
-                assert!(expected.insert(place, (bid.bidder.clone(), bid.amount)).is_none(), "a sequence given twice");
-            }
-            Err(failure) => assert_eq!(failure.code, Code::FailedPrecondition, "{failure:?}"),
-        }
-    }
-    assert!(ledger(system).await == expected, "the ledger is what the bidders are told");
-    expected.len()
-}
 
 #[tokio::test]
 async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave_the_others_as_if_alone() {
@@ -166,6 +57,33 @@ async fn one_refused_one_unknown_and_one_panicking_bid_in_a_batch_of_sixty_leave
         .await
         .expect("counted");
     assert_eq!(events, 58, "an event for each accepted bid, none for the others");
+}
+
+#[tokio::test]
+async fn a_batch_that_waits_for_one_item_holds_none_that_comes_after_it() {
+    let system = System::new().await;
+    let (service, api) = system.service_with(&[ONE_LANE]).await;
+    let mut items = items(&system, &api, 9).await;
+    let ahead = items.remove(0);
+    items.sort_unstable();
+    let holder = hold_up(&system, "ann").await;
+    let ahead = Asked::new("ann", &ahead, 1_000).send(&system, &api);
+    wait_for_calls(&service, 1).await;
+    // The only lane is busy: these are the next batch, and wait for the first of their items.
+    let bids: Vec<_> = items.iter().rev().map(|item| Asked::new("bob", item, 2_000)).collect();
+    let sent: Vec<_> = bids.iter().map(|bid| bid.send(&system, &api)).collect();
+    wait_for_calls(&service, 9).await;
+    let first = lock(&system, &items[..1]).await;
+    holder.rollback().await.expect("released");
+    wait_for_waiting(&system, 1).await;
+    let free =
+        "SELECT item_id::text FROM items WHERE item_id = ANY($1::uuid[]) ORDER BY item_id FOR UPDATE SKIP LOCKED";
+    let free: Vec<String> = sqlx::query_scalar(free).bind(&items[1..]).fetch_all(&system.db).await.expect("looked");
+    assert_eq!(free, items[1..], "what it does not hold, nobody waits for: a circle can't come about");
+    first.rollback().await.expect("released");
+    for answer in sent.into_iter().chain([ahead]) {
+        answer.await.expect("sent").expect("accepted");
+    }
 }
 
 #[tokio::test]

@@ -35,6 +35,29 @@ pub(crate) async fn administrator() -> MultiplexedConnection {
 }
 
 #[tokio::test]
+async fn an_older_event_after_a_newer_one_leaves_what_is_shown() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    broker.tap("tap").await;
+    let relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let item = item(&system, &api).await;
+    api.with_token(system.token("alice", "bidder")).bid(&item, 1_500).await.expect("accepted");
+    let [older, newer] = <[_; 2]>::try_from(broker.take("tap", 2).await).expect("two events");
+    drop(relay);
+    broker.purge("gavel.project_item").await;
+
+    for event in [&newer, &older] {
+        broker.replay(event).await;
+        system.consume_everything(&broker).await;
+    }
+    let mut redis = administrator().await;
+    let mut held = redis::cmd("HGET");
+    held.arg(format!("{}:item:{item}", system.name())).arg("version");
+    assert_eq!(held.query_async::<i64>(&mut redis).await.expect("read"), 2, "the older one did not overwrite it");
+}
+
+#[tokio::test]
 async fn a_version_that_the_database_does_not_have_is_found_and_put_right() {
     let system = System::new().await;
     let (_service, api) = system.service().await;

@@ -135,6 +135,16 @@ async fn an_event_that_the_broker_does_not_take_is_held_back_with_its_reason_and
     let later = item(&system, &api).await;
     bidder.bid(&later, 1_000).await.expect("accepted");
     eventually("what comes later goes out as well", || counted(&bidder), |bids| *bids >= 2).await;
+
+    // Each of these is a round of the relay; meanwhile it has been tried after one second, two, four.
+    for amount in 2..=12 {
+        bidder.bid(&later, amount * 1_000).await.expect("accepted");
+        eventually("it goes out", || counted(&bidder), |bids| *bids > amount).await;
+    }
+    let too_often = "SELECT count(*) FROM outbox
+                     WHERE retry_at IS NOT NULL AND attempts > 1 + extract(epoch FROM clock_timestamp() - created_at)";
+    let too_often: i64 = sqlx::query_scalar(too_often).fetch_one(&system.db).await.expect("counted");
+    assert_eq!(too_often, 0, "it is tried again and again");
 }
 
 fn probe(system: &System, version: &str) -> Process {

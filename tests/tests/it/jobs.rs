@@ -4,7 +4,7 @@ use gavel_runtime::{
     Conn,
     job::ops::{self, Cancelled, Selection},
 };
-use gavel_tests::{Process, System, eventually};
+use gavel_tests::{Process, System, eventually, process::binary};
 use sqlx::{Executor, types::Uuid};
 use sqlxmq::JobBuilder;
 use std::process::Command;
@@ -24,7 +24,7 @@ async fn prepared() -> System {
 }
 
 fn worker(system: &System) -> Process {
-    let program = env!("CARGO_BIN_EXE_probe-worker").as_ref();
+    let program = &binary("probe-worker");
     Process::start(program, &[], &system.variables(&[("GAVEL_LEASE_MS", LEASE_MS)]))
 }
 
@@ -86,6 +86,35 @@ async fn what_a_worker_frozen_past_its_lease_did_does_not_commit() {
     let lost = || async { frozen.output().iter().any(|line| line.contains("lease was lost")) };
     eventually("the frozen worker learns that it lost the lease", lost, |lost| *lost).await;
     assert_eq!(notes(&system).await, ["take a while"], "its effect did not commit");
+}
+
+#[tokio::test]
+async fn a_worker_that_slept_through_its_lease_has_no_say_in_a_job_that_another_has() {
+    let system = prepared().await;
+    let lease = || async {
+        let lease = "SELECT lease_token FROM mq_msgs WHERE lease_token IS NOT NULL";
+        sqlx::query_scalar::<_, Uuid>(lease).fetch_optional(&system.db).await.expect("looked")
+    };
+    let sleeper = worker(&system);
+    enqueue(&system, "carry", "take a while").await;
+    let first = eventually("the job is leased", lease, Option::is_some).await;
+    signal("-STOP", &sleeper);
+    let other = worker(&system);
+    eventually("the other has it", lease, |now| now.is_some() && *now != first).await;
+    signal("-STOP", &other);
+    signal("-CONT", &sleeper);
+    // Either it says so, or it has done something to a job that is not its own any more.
+    let settled = || async {
+        let tries = "SELECT (SELECT coalesce(sum(tries), 0) FROM mq_msgs) + (SELECT count(*) FROM dead_jobs)";
+        let tries: i64 = sqlx::query_scalar(tries).fetch_one(&system.db).await.expect("counted");
+        let knows = sleeper.output().iter().any(|line| line.contains("taken over by another worker"));
+        (knows, tries, notes(&system).await.len())
+    };
+    let settled = eventually("the sleeper has settled", settled, |settled| *settled != (false, 0, 0)).await;
+    assert_eq!(settled, (true, 0, 0), "it knows, has counted no try, and did not commit");
+    signal("-CONT", &other);
+    eventually("the job is done", || queued(&system), |n| *n == 0).await;
+    assert_eq!(notes(&system).await, ["take a while"]);
 }
 
 #[tokio::test]

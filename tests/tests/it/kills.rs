@@ -1,5 +1,5 @@
 //! Workers killed at every boundary of claim, run and complete: each job's effect is there exactly once.
-use gavel_tests::{Process, System, eventually};
+use gavel_tests::{Process, System, eventually, process::binary};
 use sqlxmq::JobBuilder;
 
 async fn prepared() -> System {
@@ -21,7 +21,7 @@ async fn dies_at_each(kind: &str, boundaries: &[&str]) {
         job.set_channel_name(kind).set_retries(2).set_json(&serde_json::json!({ "how": boundary })).expect("JSON");
         job.spawn(&system.db).await.expect("enqueued");
         let fault = format!("{kind}.{boundary}=abort@1");
-        let program = env!("CARGO_BIN_EXE_probe-worker").as_ref();
+        let program = &binary("probe-worker");
         let variables = |fault: &str| system.variables(&[("GAVEL_LEASE_MS", "1500"), ("GAVEL_FAILPOINTS", fault)]);
         let mut doomed = Process::start(program, &[], &variables(&fault));
         assert!(!doomed.ended().await.success(), "{kind}: the worker was meant to die at {boundary}");

@@ -4,6 +4,7 @@
 mod abuse;
 mod access;
 mod architecture;
+mod asked;
 mod batching;
 mod believing;
 mod bidctl;
@@ -44,6 +45,7 @@ mod operating;
 mod outages;
 mod overload;
 mod plans;
+mod planted;
 mod poison;
 mod probe;
 mod protocols;

@@ -5,7 +5,7 @@ use gavel_runtime::{
     schedule::{self, CronSchedule, Tick},
     spec::{Limits, Queue, Spec, Trigger},
 };
-use gavel_tests::{Process, System, eventually};
+use gavel_tests::{Process, System, eventually, process::binary};
 use sqlxmq::JobBuilder;
 use std::{path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ fn worker(system: &System) -> Process {
 }
 
 fn probe() -> PathBuf {
-    env!("CARGO_BIN_EXE_probe-worker").into()
+    binary("probe-worker")
 }
 
 /// Enqueues as any program with the crate sqlxmq would.

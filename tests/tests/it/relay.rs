@@ -40,6 +40,25 @@ async fn a_relay_killed_between_confirm_and_commit_publishes_again_and_nothing_c
 }
 
 #[tokio::test]
+async fn events_of_an_item_go_out_in_the_order_in_which_they_happened() {
+    let system = System::new().await;
+    let (_service, api) = system.service().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    broker.tap("tap").await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    for amount in 1..=9 {
+        alice.bid(&item.item_id, amount * 1_000).await.expect("accepted");
+    }
+    // They wait for it together.
+    let _relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let told = broker.take("tap", 10).await;
+    let version = |data: &[u8]| <ItemEvent as prost::Message>::decode(data).expect("an event").version;
+    let versions: Vec<_> = told.iter().map(|message| version(&message.data)).collect();
+    assert!(versions.is_sorted(), "out of order: {versions:?}");
+}
+
+#[tokio::test]
 async fn an_event_without_a_route_waits_with_its_error_and_goes_out_when_there_is_one() {
     let system = System::new().await;
     let (_service, api) = system.service().await;

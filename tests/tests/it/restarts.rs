@@ -1,5 +1,5 @@
 //! PostgreSQL crashes and restarts under load. This test runs alone: it takes the server from all others.
-use gavel_tests::{Process, System, eventually, evolving::Operator};
+use gavel_tests::{Process, System, eventually, evolving::Operator, process::binary};
 use sqlx::PgPool;
 use sqlxmq::JobBuilder;
 use std::{
@@ -40,7 +40,7 @@ async fn workers_recover_unaided_and_each_job_counts_once() {
     // The servers of tests are quick and forgetful; what is confirmed here must be on disk, as it is in production.
     let durable = format!("ALTER DATABASE {} SET synchronous_commit = on", system.name());
     sqlx::query(&durable).execute(&system.db).await.expect("set");
-    let program = env!("CARGO_BIN_EXE_probe-worker").as_ref();
+    let program = &binary("probe-worker");
     let variables = system.variables(&[("GAVEL_LEASE_MS", "1500")]);
     let url = variables.iter().find(|(name, _)| name == "DATABASE_URL").map(|(_, url)| url.as_str());
     let db = PgPool::connect(url.expect("the harness sets it")).await.expect("connected");

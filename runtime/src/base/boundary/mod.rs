@@ -10,6 +10,7 @@
 //! costs one comparison. Production never sets it: start-up logs a warning when it is there.
 mod control;
 mod plan;
+pub mod planted;
 
 pub use control::arm;
 pub use plan::{Hello, Order, Plan, Position, Reached, Server, Stop};
@@ -62,9 +63,9 @@ pub fn statement_name(text: &str) -> String {
     })
 }
 
-/// Whether anybody listens.
+/// Whether anybody listens, or anything is said otherwise.
 pub(crate) fn is_armed() -> bool {
-    control::is_armed()
+    control::is_armed() || planted::is_any()
 }
 
 /// Does it, and stops before it or after it where that is planned. Dropped meanwhile, it has been cut off.
