@@ -2,6 +2,7 @@
 #
 #   docker build -t gavel .                                          builds inside the image
 #   cargo xtask dist && docker build -t gavel --target prebuilt .    takes target/dist as it is
+# --build-arg REVISION=$(git rev-parse --short=10 HEAD) is what /metrics says it was built of.
 # By their digests nothing changes beneath you; nor does a fix come of itself: --build-arg RUNTIME_IMAGE=debian:trixie-slim
 ARG BUILD_IMAGE=rust:1.95-trixie@sha256:f49565f188ee00bc2a18dd418183f2c5f23ef7d6e691890517ed341a598f67c3
 ARG RUNTIME_IMAGE=debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
@@ -46,7 +47,9 @@ FROM tools AS build
 COPY --from=manifests /src .
 RUN cargo auditable build --release --locked --package gavel --lib
 COPY . .
+ARG REVISION=unknown
 RUN find . -name '*.rs' -exec touch {} + \
+ && export GAVEL_REVISION="$REVISION" \
  && cargo auditable build --release --locked --package gavel --bins \
  && ops/dist.sh target/release /dist
 

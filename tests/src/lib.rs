@@ -7,6 +7,7 @@ pub mod answers;
 pub mod api;
 pub mod atlas;
 pub mod broker;
+pub mod chaos;
 pub mod collector;
 pub mod encrypted;
 pub mod eventually;

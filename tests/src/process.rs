@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     str::FromStr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::Duration,
 };
@@ -16,6 +16,8 @@ pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     readers: Vec<thread::JoinHandle<()>>,
+    /// Where it listens, once it has said so.
+    addresses: OnceLock<(String, String)>,
 }
 
 /// Where the binaries of this run are.
@@ -40,7 +42,7 @@ impl Process {
             collect(child.stdout.take().expect("stdout is piped"), lines.clone()),
             collect(child.stderr.take().expect("stderr is piped"), lines.clone()),
         ];
-        Self { child, lines, readers }
+        Self { child, lines, readers, addresses: OnceLock::new() }
     }
 
     /// Everything it has printed.
@@ -65,7 +67,10 @@ impl Process {
 
     /// Where it listens, to the public and to operators, if it does by now.
     pub fn addresses(&self) -> Option<(String, String)> {
-        Some((self.said("address")?, self.said("ops_address")?))
+        if self.addresses.get().is_none() {
+            let _ = self.addresses.set((self.said("address")?, self.said("ops_address")?));
+        }
+        self.addresses.get().cloned()
     }
 
     fn said(&self, field: &str) -> Option<String> {

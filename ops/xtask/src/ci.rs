@@ -1,9 +1,12 @@
 //! What CI runs.
 use crate::{
     atlas::Atlas,
-    bench, fuzz, go,
+    bench,
+    chaos::Chaos,
+    fuzz, go,
     install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
     interop,
+    names::PROGRAM,
     plant::Plant,
     progress::{Step, run, run_quietly, wait_until},
     rehearse::{self, Rehearse},
@@ -11,13 +14,18 @@ use crate::{
     sqlx::Sqlx,
     test::{Services, Test, with_containers},
 };
+use anyhow::Context;
 use std::{
     fs::File,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
+/// What all of it takes on the disk, from a clean checkout, in GiB.
+const DISK: u64 = 14;
+
 pub(crate) fn run_all() -> anyhow::Result<()> {
+    has_room()?;
     let began = Instant::now();
     let mut times = Vec::new();
     let mut stage = |name: &'static str, step: &mut dyn FnMut() -> anyhow::Result<()>| {
@@ -34,6 +42,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
     stage("one fault at every site", &mut || Atlas::sample(Services::Processes).run())?;
     stage("every planted bug is found", &mut || Plant::everything(Services::Processes).run())?;
+    stage("faults at random, for half a minute", &mut || Chaos::smoke(Services::Processes).run())?;
     stage("docker compose", &mut || with_containers(&["compose"]))?;
     stage("benches, as a smoke test", &mut bench::smoke)?;
     if rehearse::is_possible() {
@@ -88,6 +97,16 @@ fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(crate::root());
     cargo
+}
+
+/// Without room, a database fails in the middle of some test and blames it.
+fn has_room() -> anyhow::Result<()> {
+    let text = run_quietly(Command::new("df").args(["--output=avail", "--block-size=1G"]).arg(crate::root()))?;
+    let free: u64 = text.lines().last().unwrap_or_default().trim().parse().context("what df says")?;
+    // Whoever has built before has what building takes.
+    let is_clean = !crate::root().join("target/debug").join(PROGRAM).is_file();
+    anyhow::ensure!(!is_clean || free >= DISK, "{free} GiB are free where the checkout is; all of it takes {DISK}");
+    Ok(())
 }
 
 /// Installs the engine from the distribution when there is none, and starts it when it does not answer.

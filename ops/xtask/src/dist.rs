@@ -4,9 +4,9 @@ use crate::{
     install::{BINUTILS, C_COMPILER, PROTOC, ensure},
     names::{NAMES, PROGRAM},
     progress::{Step, run_quietly},
-    test::build,
+    test::build_with,
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,10 +19,11 @@ const ALSO: [&str; 5] = ["ops/vps", "ops/gateway/haproxy.cfg", "ops/observabilit
 /// Builds it into target/dist, with its debug information beside it, and a release of it.
 pub(crate) fn run() -> anyhow::Result<()> {
     ensure(&[C_COMPILER, BINUTILS, PROTOC])?;
-    let bins = build(&["--package", "gavel", "--bins"], true)?;
+    let bins = build_with(&["--package", "gavel", "--bins"], true, &[("GAVEL_REVISION", &revision())])?;
     let dist = crate::root().join("target/dist");
     let step = Step::begin("taking debug information apart");
     strip(&bins, &dist)?;
+    ensure!(says(&dist.join(PROGRAM), &revision())?, "the program does not say of which revision it is");
     let size = fs::metadata(dist.join(PROGRAM))?.len().div_ceil(1 << 20);
     let name = format!("gavel-{}-{}", env!("CARGO_PKG_VERSION"), revision());
     let release = pack(&dist, &dist.join(format!("{name}.tar.gz")), &name)?;
@@ -30,7 +31,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn revision() -> String {
+/// The checkout's, in short.
+pub(crate) fn revision() -> String {
     let mut git = Command::new("git");
     let said = run_quietly(git.args(["rev-parse", "--short=10", "HEAD"]).current_dir(crate::root()));
     said.map_or_else(|_| "unknown".to_owned(), |said| said.trim().to_owned())
@@ -42,6 +44,17 @@ pub(crate) fn strip(bins: &Path, dist: &Path) -> anyhow::Result<()> {
     run_quietly(Command::new(crate::root().join("ops/dist.sh")).arg(bins).arg(dist)).map(drop)
 }
 
+/// Returns whether a program has that text in it.
+pub(crate) fn says(program: &Path, text: &str) -> anyhow::Result<bool> {
+    let mut grep = Command::new("grep");
+    let looked = grep.args(["--quiet", "--text", "--fixed-strings", text]).arg(program).status()?;
+    match looked.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => bail!("grep can't look into {}", program.display()),
+    }
+}
+
 /// What a program looks at that can have bugs on purpose.
 const PLANTED: &str = "GAVEL_PLANTED";
 
@@ -50,10 +63,8 @@ const PLANTED: &str = "GAVEL_PLANTED";
 /// # Errors
 /// Also where it can have bugs on purpose.
 pub(crate) fn pack(dist: &Path, release: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    let mut grep = Command::new("grep");
-    let looked = grep.args(["--quiet", "--text", "--fixed-strings", PLANTED]).arg(dist.join(PROGRAM)).status()?;
     ensure!(
-        looked.code() == Some(1),
+        !says(&dist.join(PROGRAM), PLANTED)?,
         "{} was built with the feature planted: it can have bugs on purpose, and is no release",
         dist.join(PROGRAM).display()
     );

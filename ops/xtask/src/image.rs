@@ -1,6 +1,6 @@
 //! The image as anybody builds it: all of the Dockerfile, from a clean checkout; and what came of it.
 use crate::{
-    compose, images,
+    compose, dist, images,
     install::{BINUTILS, DOCKER, ensure},
     names::{NAMES, PROGRAM},
     progress::{Step, run_quietly},
@@ -61,7 +61,7 @@ fn built(checkout: &Path, toolchain: &str, base: &str) -> anyhow::Result<Built> 
     let (step, began) = (Step::begin("building the image, programs and all"), Instant::now());
     let mut docker = Command::new(images::plugin("docker-buildx")?);
     docker.args(["build", "--progress", "plain", "--network", "host", "--load", "--tag", IMAGE]);
-    for (name, value) in [("BUILD_IMAGE", toolchain), ("RUNTIME_IMAGE", base)] {
+    for (name, value) in [("BUILD_IMAGE", toolchain), ("RUNTIME_IMAGE", base), ("REVISION", &dist::revision())] {
         docker.arg("--build-arg").arg(format!("{name}={value}"));
     }
     // What it did is said on standard error.
@@ -112,6 +112,8 @@ fn look(dir: &Path, base: &str) -> anyhow::Result<Figures> {
     }
     let megabytes = bytes / 1e6;
     let crates = crates(dir)?;
+    let revision = dist::revision();
+    require!(dist::says(&dir.join(PROGRAM), &revision)?, "the program does not say that it was built of {revision}");
     step.done(format!("{megabytes:.1} MB beside its base, {crates} crates"));
     Ok(Figures { megabytes, crates })
 }

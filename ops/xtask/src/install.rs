@@ -63,11 +63,21 @@ pub(crate) const PROMETHEUS: Need = Need {
 pub(crate) const CURL: Need = Need { what: "curl", found: || on_path("curl").is_some(), packages: &["curl"] };
 
 pub(crate) const NODE: Need = Need {
-    what: "Node.js",
-    found: || on_path("node").is_some() && on_path("npm").is_some(),
+    what: "Node.js 20 or newer",
+    found: || has_node() && on_path("npm").is_some(),
     packages: &["nodejs", "npm"],
 };
 pub(crate) const PYTHON: Need = Need { what: "Python", found: has_venv, packages: &["python3", "python3-venv"] };
+
+/// Debian 12 and Ubuntu 24.04 have an older one.
+fn has_node() -> bool {
+    on_path("node").is_some_and(|node| {
+        let said = Command::new(node).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let major = said.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+        major.is_some_and(|major| major >= 20)
+    })
+}
 
 /// Debian packs what makes a virtual environment apart.
 fn has_venv() -> bool {

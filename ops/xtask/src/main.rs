@@ -3,6 +3,7 @@
 
 mod atlas;
 mod bench;
+mod chaos;
 mod ci;
 #[cfg(feature = "containers")]
 mod compose;
@@ -57,6 +58,8 @@ enum Command {
     Atlas(atlas::Atlas),
     /// Plant bugs on purpose, and see what finds them
     Plant(plant::Plant),
+    /// Kill, freeze, replace and cut off at random, under load, for long
+    Chaos(chaos::Chaos),
     /// Measure beside baselines
     Bench(bench::Bench),
     /// Rehearse the schema's changes with the last release's programs beside these, under load
@@ -113,6 +116,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Test(test) => test.run(),
         Command::Atlas(atlas) => atlas.run(),
         Command::Plant(plant) => plant.run(),
+        Command::Chaos(chaos) => chaos.run(),
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
         Command::Compose => compose(),

@@ -18,6 +18,7 @@ enum Part {
     Vps,
     Rehearsal,
     Fuzz,
+    Chaos,
     Jobs,
     Bids,
     Capacity,
@@ -46,6 +47,7 @@ impl Part {
             Self::K8s => vec!["k8s"],
             Self::Vps => vec!["vps"],
             Self::Rehearsal => vec!["rehearse"],
+            Self::Chaos => vec!["chaos", "--services", "processes"],
             Self::Fuzz => vec!["fuzz", "--seconds", FUZZ_FOR_S],
             _ => vec!["bench", &name],
         };

@@ -82,10 +82,12 @@ impl Conn {
 
     /// Begins a transaction that is rolled back where it is dropped, before whatever comes next on this connection.
     pub(crate) async fn begin(&mut self) -> Result<Scope<'_>, sqlx::Error> {
-        let handler = self.handler;
-        boundary::crossing(handler, Operation::Transaction("begin"), PgTransactionManager::begin(self.raw(), None))
-            .await?;
-        Ok(Scope { conn: self, is_open: true })
+        // Before it is begun: who is cut off in the middle leaves none open.
+        let mut scope = Scope { conn: self, is_open: true };
+        let handler = scope.handler;
+        let begun = PgTransactionManager::begin(scope.raw(), None);
+        boundary::crossing(handler, Operation::Transaction("begin"), begun).await?;
+        Ok(scope)
     }
 
     /// It does not go back to a pool.

@@ -162,6 +162,11 @@ async fn phase(conn: &mut Conn, history: &History, change: &Change, allowed: &[P
 /// The table is empty, and nothing was ever written in the old form: a new database.
 pub(super) async fn is_new(conn: &mut Conn, change: &Change) -> Result<bool, sqlx::Error> {
     let Some(table) = change.table() else { return Ok(false) };
+    // Who may not look at the table may still ask how far a change has come.
+    let may_look = sqlx::query_scalar("SELECT has_table_privilege($1, 'SELECT')").bind(table);
+    if !may_look.fetch_one(&mut *conn).await? {
+        return Ok(false);
+    }
     let read = format!("SELECT EXISTS (SELECT FROM {table})");
     if sqlx::query_scalar::<_, bool>(&read).fetch_one(&mut *conn).await? {
         return Ok(false);

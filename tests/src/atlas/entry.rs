@@ -89,7 +89,7 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
     for bid in outcome.history.bids.iter().filter(|bid| !bid.unknown.is_empty()) {
         let now = match &bid.told {
             Told::Done(reply) => format!("it was taken, as number {}", reply.sequence),
-            Told::Refused(why) => format!("it was refused: {why}"),
+            Told::Refused(why, _) => format!("it was refused: {why}"),
         };
         told.push(format!(
             "{} bids {} and is told \"{}\"; asks again with the same key, {} times: {now}.",

@@ -1,22 +1,37 @@
 //! What clients did and what they were told.
+use crate::Failure;
+use chrono::{DateTime, Utc};
 use gavel_proto::v1::PlaceBidResponse;
 use poem_grpc::Code;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a client knows of its call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     /// It was done.
     Done(PlaceBidResponse),
-    /// It was not done, and never will be by that call.
-    Refused(String),
+    /// It was not done, and never will be by that call: why, and what would have been enough.
+    Refused(String, Option<i64>),
+}
+
+impl Told {
+    /// What an answer says, that is one.
+    pub fn of(answer: Result<PlaceBidResponse, Failure>) -> Self {
+        match answer {
+            Ok(reply) => Self::Done(reply),
+            Err(failure) => {
+                let minimum = failure.refused.map(|refused| refused.next_minimum_minor).filter(|minimum| *minimum > 0);
+                Self::Refused(failure.message, minimum)
+            }
+        }
+    }
 }
 
 /// One bid, with all its tries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bid {
     /// Whose.
-    pub bidder: &'static str,
+    pub bidder: String,
     /// On which item.
     pub item_id: String,
     /// How much.
@@ -29,6 +44,8 @@ pub struct Bid {
     pub told: Told,
     /// From the first try to the last answer.
     pub took: Duration,
+    /// When that came.
+    pub answered_at: DateTime<Utc>,
 }
 
 /// Everything that clients did.
@@ -38,6 +55,32 @@ pub struct History {
     pub bids: Vec<Bid>,
     /// Items that were published, as their sellers were told.
     pub items: Vec<String>,
+}
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A client that hears nothing for so long asks again.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Makes a call until it is known what became of it; says what the tries before said.
+///
+/// # Panics
+/// When nobody has answered for so long as `gives_up` says: that is a fault of its own.
+pub async fn until_known<T>(
+    gives_up: Duration,
+    mut call: impl AsyncFnMut() -> Result<T, Failure>,
+) -> (Result<T, Failure>, Vec<String>) {
+    let (began, mut unknown) = (Instant::now(), Vec::new());
+    loop {
+        let why = match tokio::time::timeout(PATIENCE, call()).await {
+            Ok(Err(failure)) if is_unknown(failure.code) => format!("{:?}: {}", failure.code, failure.message),
+            Ok(result) => return (result, unknown),
+            Err(_) => "no answer".to_owned(),
+        };
+        assert!(began.elapsed() < gives_up, "nobody answers: {why}, after {unknown:?}");
+        unknown.push(why);
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Whether a call that failed so may have been done: then it is made again, with the same key.

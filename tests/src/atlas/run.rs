@@ -22,6 +22,9 @@ const TAP: &str = "atlas.tap";
 /// A server that says nothing for so long waits for something itself.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
+/// Of all who ask the server at that moment, this one is answered by then.
+const OTHERS: Duration = Duration::from_millis(100);
+
 /// What came of a case.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -129,6 +132,8 @@ async fn make(
             // Where it does not, it is cut in the middle.
             let answered = eventually("the server answers", || async { wire.lost() }, |lost| *lost > 0);
             let _ = tokio::time::timeout(ANSWERS_WITHIN, answered).await;
+            // That may have been another's, who was quicker.
+            tokio::time::sleep(OTHERS).await;
             wire.cut();
             wire.mend();
             fleet.name_of(reached.pid)
@@ -137,7 +142,8 @@ async fn make(
     (process.to_owned(), reached)
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> String {
+/// What somebody who panicked has said.
+pub fn text_of(panic: &(dyn Any + Send)) -> String {
     panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())
 }
 

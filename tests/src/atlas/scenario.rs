@@ -2,9 +2,9 @@
 //! of it.
 use super::{
     fleet::Fleet,
-    history::{Bid, History, Told, is_unknown},
+    history::{Bid, History, Told, until_known},
 };
-use crate::{Failure, System, eventually};
+use crate::{System, eventually};
 use chrono::{TimeDelta, Utc};
 use gavel_proto::v1;
 use poem_grpc::Code;
@@ -12,10 +12,6 @@ use prost_types::Timestamp;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// A client that hears nothing for so long asks again.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(50);
 /// A call that nobody answers by then is a fault of its own.
 const GIVES_UP: Duration = Duration::from_mins(1);
 /// The item that is to be sold ends so long after it was published.
@@ -77,7 +73,7 @@ impl<'a> Clients<'a> {
                 ..v1::CreateItemRequest::default()
             };
             let create = async || fleet.api().await.with_token(token.clone()).create_item(request.clone()).await;
-            match again(create).await {
+            match until_known(GIVES_UP, create).await {
                 (Ok(created), _) => {
                     self.history.items.push(created.item_id.clone());
                     return created.item_id;
@@ -91,14 +87,13 @@ impl<'a> Clients<'a> {
     async fn bid(&mut self, bidder: &'static str, item_id: &str, amount: i64) {
         let (token, key) = (self.system.token(bidder, "bidder"), Uuid::new_v4().to_string());
         let (fleet, began) = (self.fleet, Instant::now());
-        let (result, unknown) =
-            again(async || fleet.api().await.with_token(token.clone()).bid_with_key(item_id, amount, &key).await).await;
-        let told = match result {
-            Ok(reply) => Told::Done(reply),
-            Err(failure) => Told::Refused(failure.message),
-        };
+        let (result, unknown) = until_known(GIVES_UP, async || {
+            fleet.api().await.with_token(token.clone()).bid_with_key(item_id, amount, &key).await
+        })
+        .await;
+        let (told, bidder) = (Told::of(result), bidder.to_owned());
         let (item_id, took) = (item_id.to_owned(), began.elapsed());
-        self.history.bids.push(Bid { bidder, item_id, amount, key, unknown, told, took });
+        self.history.bids.push(Bid { bidder, item_id, amount, key, unknown, told, took, answered_at: Utc::now() });
     }
 
     async fn cancel(&mut self, item_id: &str) {
@@ -106,7 +101,8 @@ impl<'a> Clients<'a> {
         let fleet = self.fleet;
         // Without a key of ours: a second try finds it cancelled.
         let (cancelled, unknown) =
-            again(async || fleet.api().await.with_token(token.clone()).cancel(item_id, "broken").await).await;
+            until_known(GIVES_UP, async || fleet.api().await.with_token(token.clone()).cancel(item_id, "broken").await)
+                .await;
         match cancelled {
             Ok(_) => {}
             Err(failure) if !unknown.is_empty() && failure.code == Code::FailedPrecondition => {}
@@ -117,30 +113,16 @@ impl<'a> Clients<'a> {
     /// A reader gets an answer whatever is down.
     async fn read(&self, item_id: &str) {
         let fleet = self.fleet;
-        let (read, _) = again(async || fleet.api().await.item(item_id).await).await;
+        let (read, _) = until_known(GIVES_UP, async || fleet.api().await.item(item_id).await).await;
         read.expect("the item can be read");
         let token = self.system.token("alice", "bidder");
-        let (stats, _) = again(async || fleet.api().await.with_token(token.clone()).stats("").await).await;
+        let (stats, _) =
+            until_known(GIVES_UP, async || fleet.api().await.with_token(token.clone()).stats("").await).await;
         stats.expect("statistics can be read");
     }
 
     async fn until_sold(&self, item_id: &str) {
         let closed = format!("SELECT count(*) FROM items WHERE item_id = '{item_id}' AND closed_at IS NOT NULL");
         eventually("the item is closed", || self.system.count(&closed), |count| *count == 1).await;
-    }
-}
-
-/// Makes a call until it is known what became of it; says what the tries before said.
-async fn again<T>(call: impl AsyncFn() -> Result<T, Failure>) -> (Result<T, Failure>, Vec<String>) {
-    let (began, mut unknown) = (Instant::now(), Vec::new());
-    loop {
-        let why = match tokio::time::timeout(PATIENCE, call()).await {
-            Ok(Err(failure)) if is_unknown(failure.code) => format!("{:?}: {}", failure.code, failure.message),
-            Ok(result) => return (result, unknown),
-            Err(_) => "no answer".to_owned(),
-        };
-        assert!(began.elapsed() < GIVES_UP, "nobody answers: {why}, after {unknown:?}");
-        unknown.push(why);
-        tokio::time::sleep(PAUSE).await;
     }
 }

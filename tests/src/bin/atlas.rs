@@ -156,7 +156,7 @@ async fn all(asked: &Asked<'_>) -> bool {
 async fn run_patiently(case: &Case) -> Outcome {
     for _ in 1..TRIES {
         match AssertUnwindSafe(run(case)).catch_unwind().await {
-            Ok(outcome) if outcome.reached.is_some() => return outcome,
+            Ok(outcome) if outcome.reached.is_some() || !outcome.violations.is_empty() => return outcome,
             _ => {}
         }
     }

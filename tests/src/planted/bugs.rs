@@ -33,7 +33,7 @@ pub const BUGS: &[Bug] = &[
         forgotten: "a process may die between the bid and its receipt, and the client asks again",
         changes: &[CommitBefore("INSERT INTO idempotency_keys")],
         caught_by: Case("--site place_bid.commit --position before --action kill"),
-        saying: "asks again with the same key, 1 times: it was refused",
+        saying: "times: it was refused: the bid is below the next minimum",
     },
     Bug {
         name: "key_without_its_owner",
@@ -115,7 +115,7 @@ pub const BUGS: &[Bug] = &[
             Said("ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING", ""),
         ],
         caught_by: Test("relay::a_relay_killed_between_confirm_and_commit_publishes_again_and_nothing_counts_twice"),
-        saying: "left: 2",
+        saying: "both copies count once",
     },
     Bug {
         name: "stats_without_the_ledger",
@@ -143,7 +143,7 @@ pub const BUGS: &[Bug] = &[
         forgotten: "somebody else has counted meanwhile",
         changes: &[Said("s.bids_placed + excluded.bids_placed", "excluded.bids_placed")],
         caught_by: Test("delivery::messages_three_times_out_of_order_with_workers_killed_before_their_ack_count_once"),
-        saying: "assertion `left == right` failed",
+        saying: "each message counts once",
     },
     Bug {
         name: "cache_without_compare_and_set",

@@ -125,11 +125,11 @@ async fn an_event_that_the_broker_does_not_take_is_held_back_with_its_reason_and
     bidder.bid(&heavy, 2_000).await.expect("accepted");
     let _worker = system.worker().await;
     eventually("the other item's bid is counted", || counted(&bidder), |bids| *bids >= 1).await;
-    let held = || async {
+    let held_back = || async {
         let held = "SELECT key, attempts, last_error FROM outbox WHERE retry_at IS NOT NULL";
         sqlx::query_as::<_, (String, i32, String)>(held).fetch_all(&system.db).await.expect("read")
     };
-    let held = eventually("it is held back", held, |held| !held.is_empty()).await;
+    let held = eventually("it is held back", held_back, |held| !held.is_empty()).await;
     assert_eq!((held.len(), &held[0].0), (1, &heavy));
     assert!(held[0].2.contains("size") || held[0].2.contains("large"), "{}", held[0].2);
     let later = item(&system, &api).await;
@@ -145,6 +145,7 @@ async fn an_event_that_the_broker_does_not_take_is_held_back_with_its_reason_and
                      WHERE retry_at IS NOT NULL AND attempts > 1 + extract(epoch FROM clock_timestamp() - created_at)";
     let too_often: i64 = sqlx::query_scalar(too_often).fetch_one(&system.db).await.expect("counted");
     assert_eq!(too_often, 0, "it is tried again and again");
+    assert_eq!(held_back().await.len(), 1, "and it is there yet");
 }
 
 fn probe(system: &System, version: &str) -> Process {

@@ -69,11 +69,15 @@ async fn a_bid_that_waited_for_its_item_across_the_end_is_too_late() {
     let system = System::new().await;
     let (_service, api) = system.service().await;
     for _ in 0..TRIES {
-        let (item, mut holder, bid) = waiting_bid(&system, &api, Utc::now() + TimeDelta::milliseconds(1_500)).await;
+        let (item, mut holder, bid) = waiting_bid(&system, &api, Utc::now() + TimeDelta::seconds(2)).await;
         let end = "SELECT pg_sleep(extract(epoch FROM ends_at - clock_timestamp()) + 0.001) FROM items
                    WHERE item_id = $1::uuid AND ends_at > clock_timestamp()";
         let ended = sqlx::query(end).bind(&item).execute(&mut *holder).await.expect("it ends");
-        assert_eq!(ended.rows_affected(), 1, "it came in time");
+        if ended.rows_affected() == 0 {
+            // A slow machine: it had ended before the bid waited.
+            holder.rollback().await.expect("let go");
+            continue;
+        }
         // One that began before the end, and still waits.
         let straddles = "SELECT count(*) FROM pg_stat_activity, items
                          WHERE datname = current_database() AND wait_event_type = 'Lock' AND item_id = $1::uuid

@@ -37,7 +37,7 @@ async fn messages_three_times_out_of_order_with_workers_killed_before_their_ack_
     }
     system.consume_everything(&broker).await;
 
-    assert_eq!(statistics(&system).await, expected);
+    assert_eq!(statistics(&system).await, expected, "each message counts once");
     let in_ledger: i64 = sqlx::query_scalar("SELECT sum(amount_minor)::bigint FROM spend_ledger")
         .fetch_one(&system.db)
         .await

@@ -96,7 +96,7 @@ async fn a_worker_that_slept_through_its_lease_has_no_say_in_a_job_that_another_
         sqlx::query_scalar::<_, Uuid>(lease).fetch_optional(&system.db).await.expect("looked")
     };
     let sleeper = worker(&system);
-    enqueue(&system, "carry", "take a while").await;
+    enqueue(&system, "carry", "take longer").await;
     let first = eventually("the job is leased", lease, Option::is_some).await;
     signal("-STOP", &sleeper);
     let other = worker(&system);
@@ -114,7 +114,7 @@ async fn a_worker_that_slept_through_its_lease_has_no_say_in_a_job_that_another_
     assert_eq!(settled, (true, 0, 0), "it knows, has counted no try, and did not commit");
     signal("-CONT", &other);
     eventually("the job is done", || queued(&system), |n| *n == 0).await;
-    assert_eq!(notes(&system).await, ["take a while"]);
+    assert_eq!(notes(&system).await, ["take longer"]);
 }
 
 #[tokio::test]

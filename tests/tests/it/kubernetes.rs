@@ -321,3 +321,31 @@ fn what_strangers_reach_is_the_public_port_of_the_services() {
         }
     }
 }
+
+#[test]
+fn what_runbooks_ask_for_is_there() {
+    let objects = rendered("production");
+    let pods: BTreeSet<_> = with_pods(&objects)
+        .into_iter()
+        .map(|object| text(object, "/spec/template/metadata/labels/app.kubernetes.io~1name").to_owned())
+        .collect();
+    let deployments: BTreeSet<_> =
+        of_kind(&objects, "Deployment").into_iter().map(|object| text(object, "/metadata/name").to_owned()).collect();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/runbooks");
+    let (mut asked, word) = (0, |text: &str| text.split(['`', ' ', '\n']).next().unwrap_or_default().to_owned());
+    for path in fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path()) {
+        let book = fs::read_to_string(&path).expect("text");
+        for rest in book.split("kubectl ").skip(1) {
+            assert!(rest.starts_with("-n gavel "), "{}: kubectl {}", path.display(), word(rest));
+        }
+        for label in book.split("app.kubernetes.io/name=").skip(1).map(word) {
+            assert!(pods.contains(&label), "{}: no pod is a {label}; there are {pods:?}", path.display());
+            asked += 1;
+        }
+        for deployment in book.split("deployment/").skip(1).map(word) {
+            assert!(deployments.contains(&deployment), "{}: there is no {deployment}", path.display());
+            asked += 1;
+        }
+    }
+    assert!(asked > 2, "runbooks name nothing");
+}

@@ -36,7 +36,7 @@ async fn a_relay_killed_between_confirm_and_commit_publishes_again_and_nothing_c
     assert_eq!(twice, 2, "both copies wait for the consumer");
     system.consume_everything(&broker).await;
     let stats = alice.stats("").await.expect("alice may see it");
-    assert_eq!(stats.stats[0].bids_placed, 1);
+    assert_eq!(stats.stats[0].bids_placed, 1, "both copies count once");
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ Configuration comes from the environment. Secrets may come from files: NAME_FILE
   GAVEL_LEASE_MS          how long a silent worker keeps its jobs        15000
   GAVEL_GREETING_TIMEOUT_MS, GAVEL_HEADERS_TIMEOUT_MS, GAVEL_PING_MS, GAVEL_IDLE_TIMEOUT_MS
                           of that port, as of bid-service
+  GAVEL_CONNECTIONS, GAVEL_CONNECTIONS_PER_ADDRESS, GAVEL_TRUSTED_PROXIES
+                          likewise
   GAVEL_CACHE_PREFIX      put before every Redis key                     gavel
   GAVEL_GRACE_MS          how long a drain may take                      20000
   GAVEL_DRAIN_DELAY_MS    readiness is off this long before stopping     0

@@ -116,6 +116,7 @@ impl job::IoHandler for Carrier {
     async fn handle(attempt: &Attempt, job: &Carry) -> Result<Verdict> {
         match job.how.as_str() {
             "take a while" => tokio::time::sleep(Duration::from_millis(700)).await,
+            "take longer" => tokio::time::sleep(Duration::from_secs(3)).await,
             "kill" => std::process::abort(),
             "wait to be cancelled" => attempt.cancelled().cancelled().await,
             _ => {}
