@@ -1,6 +1,6 @@
 //! A wire to a server that a test can cut: while it is cut, connections are refused and open ones are closed. Or
 //! silence: then they stay open, and nothing goes through. Or deafen: then what is asked goes through, and the answers
-//! are lost.
+//! are lost. Or hang up: then whoever connects is listened to once, and not answered.
 use crate::answers::{Answers, Protocol};
 use std::{
     net::SocketAddr,
@@ -42,6 +42,7 @@ enum Mode {
     Cut,
     Silent,
     Deaf(Protocol),
+    HangsUp,
 }
 
 /// One connection's surroundings.
@@ -71,6 +72,11 @@ impl Proxy {
     /// Lets nothing through, as a host that was switched off: nobody is told.
     pub fn silence(&self) {
         self.turn(Mode::Silent);
+    }
+
+    /// Closes every connection, and new ones as soon as something was asked: as a balancer without a server behind it.
+    pub fn hang_up(&self) {
+        self.state.send_modify(|state| *state = State { mode: Mode::HangsUp, cuts: state.cuts + 1 });
     }
 
     /// From here on answers are lost.
@@ -130,6 +136,7 @@ async fn pass(mode: Mode, client: &mut TcpStream, server: &mut TcpStream, lost: 
         Mode::Open => drop(copy_bidirectional(client, server).await),
         Mode::Cut => {}
         Mode::Silent => std::future::pending().await,
+        Mode::HangsUp => drop(client.read(&mut [0; CHUNK]).await),
         Mode::Deaf(protocol) => {
             let (mut asks, mut hears) = client.split();
             let (mut answers, mut asked) = server.split();

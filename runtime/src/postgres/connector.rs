@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
 use std::{
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed},
@@ -57,6 +58,15 @@ struct Inner {
     quiet: Duration,
 }
 
+/// A server, or what stands before it, that hangs up on whoever connects has nothing to do with what they wanted to ask:
+/// sqlx takes the end of the stream for an answer that it does not know.
+pub(super) fn while_connecting(error: sqlx::Error) -> sqlx::Error {
+    match error {
+        sqlx::Error::Protocol(why) => sqlx::Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, why)),
+        other => other,
+    }
+}
+
 impl Connector {
     /// `process` is what sessions are called in PostgreSQL; `quiet` how long a transaction may be idle.
     pub(crate) fn new(url: &SecretString, process: &str, quiet: Duration) -> anyhow::Result<Self> {
@@ -95,11 +105,11 @@ impl Connector {
     /// As it is, without a session's settings, to another database of that server.
     pub(crate) async fn connect_plainly(&self, handler: &'static str, database: &str) -> Result<Conn, sqlx::Error> {
         let options = self.options().clone().database(database);
-        Ok(Conn::own(PgConnection::connect_with(&options).await?, handler))
+        Ok(Conn::own(PgConnection::connect_with(&options).await.map_err(while_connecting)?, handler))
     }
 
     async fn connect_to(&self, host: &PgConnectOptions, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
-        let mut conn = PgConnection::connect_with(host).await?;
+        let mut conn = PgConnection::connect_with(host).await.map_err(while_connecting)?;
         match self.begin(&mut conn, purpose).await {
             Ok(()) => Ok(conn),
             Err(error) => {

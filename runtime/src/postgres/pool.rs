@@ -1,6 +1,11 @@
 //! A pool that closes what is of no use any more.
 #![expect(clippy::disallowed_types, reason = "it is the adapter")]
-use super::{Conn, Connector, conn::read_whole, connector::State, session::Purpose};
+use super::{
+    Conn, Connector,
+    conn::read_whole,
+    connector::{State, while_connecting},
+    session::Purpose,
+};
 use crate::base::{error::spends_session, held::Held};
 use futures_util::{TryStreamExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
@@ -75,7 +80,7 @@ impl Pool {
                 State::Down(why) => sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, why)),
                 State::Up | State::Busy(_) => sqlx::Error::PoolTimedOut,
             }),
-            acquired => acquired.map(|conn| Conn::pooled(conn, self.handler)),
+            acquired => acquired.map(|conn| Conn::pooled(conn, self.handler)).map_err(while_connecting),
         }
     }
 

@@ -72,7 +72,10 @@ pub async fn run(plan: Plan) -> Outcome {
     violations.extend(fleet.faults());
     violations.extend(too_little(&known, &faults));
     match stuck {
-        Some(why) => violations.push(why),
+        Some(why) => {
+            violations.push(why);
+            violations.extend(check::of_everything(&system).await);
+        }
         None => violations.extend(lost(&system, &broker, &fleet, &known).await),
     }
     Outcome { known, faults, quiet_after, violations, log: fleet.log() }

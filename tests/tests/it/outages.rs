@@ -1,8 +1,14 @@
 //! Without RabbitMQ bids are taken; without Redis items are shown.
 use chrono::{TimeDelta, Utc};
-use gavel_proto::v1::ReadSource;
-use gavel_tests::{Options, Process, System, eventually, private::Redis};
+use gavel_proto::{
+    events_v1::{BidAccepted, ItemEvent, ItemState, item_event::Fact},
+    v1::ReadSource,
+};
+use gavel_tests::{Options, Process, System, broker::Broker, eventually, private::Redis};
+use poem_grpc::Code;
+use prost::Message;
 use serde_json::Value;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn without_the_broker_bids_are_taken_and_the_outbox_drains_when_it_is_back() {
@@ -34,6 +40,46 @@ async fn without_the_broker_bids_are_taken_and_the_outbox_drains_when_it_is_back
     };
     eventually("the bids are counted", || alice.stats(""), counted).await.expect("alice may see it");
     eventually("the worker is ready again", || readyz(&worker), |(status, _)| *status == 200).await;
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_up_on_everybody_is_unavailable_and_no_messages_fault() {
+    let system = System::with(Options { proxied: true }).await;
+    let (_service, api) = system.service().await;
+    let broker = Broker::connect(&system.amqp_url).await;
+    let relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
+    let consumer = system.worker_with(&["--only", "apply_user_stats"], &[]).await;
+    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let alice = api.with_token(system.token("alice", "bidder"));
+    let wire = system.database_wire.as_ref().expect("asked for");
+    eventually("the creation is relayed", || async { outbox(&system).await }, |left| *left == 0).await;
+    drop(relay);
+    alice.bid(&item.item_id, 1_000).await.expect("accepted");
+
+    // As a balancer without a server behind it: it takes connections, and ends them.
+    wire.hang_up();
+    let failure = alice.bid(&item.item_id, 2_000).await.expect_err("nobody can be asked");
+    assert_eq!(failure.code, Code::Unavailable, "{failure:?}");
+    // More tries than a message has that is to blame itself.
+    broker.publish("bid.accepted", &Uuid::new_v4().to_string(), &bid_of_nobody(&item.item_id)).await;
+    let tries = || async {
+        let failed = |line: &&Value| line["handler"] == "apply_user_stats" && line["outcome"] == "unavailable";
+        consumer.log().iter().filter(failed).count()
+    };
+    eventually("it is tried again and again", tries, |tries| *tries > 6).await;
+    wire.mend();
+    let counted = || system.count("SELECT count(*) FROM user_stats WHERE user_id = 'nobody' AND bids_placed = 1");
+    eventually("it is counted", counted, |users| *users == 1).await;
+    assert_eq!(system.count("SELECT count(*) FROM parked_messages").await, 0);
+}
+
+/// An event as the relay publishes it.
+fn bid_of_nobody(item_id: &str) -> Vec<u8> {
+    let item = ItemState { item_id: item_id.to_owned(), currency: "EUR".to_owned(), ..ItemState::default() };
+    let fact = BidAccepted { bid_id: Uuid::new_v4().to_string(), bidder_id: "nobody".to_owned(), ..Default::default() };
+    let event_id = Uuid::new_v4().to_string();
+    let fact = Some(Fact::BidAccepted(fact));
+    ItemEvent { event_id, version: 9, item: Some(item), fact, ..ItemEvent::default() }.encode_to_vec()
 }
 
 #[tokio::test]
