@@ -71,7 +71,7 @@ pub const BUGS: &[Bug] = &[
         forgotten: "a process may die between what happened and its event: a dual write",
         changes: &[CommitBefore("INSERT INTO outbox")],
         caught_by: Case("--site close_item.commit --position before --action kill"),
-        saying: "statistics are what the ledger says",
+        saying: "the read model has everything",
     },
     Bug {
         name: "confirm_not_awaited",
