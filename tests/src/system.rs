@@ -2,6 +2,7 @@
 use crate::{
     Api, Process,
     accounts::{self, Account},
+    answers::Protocol,
     broker::Broker,
     eventually,
     process::binary,
@@ -212,6 +213,19 @@ impl System {
         .fetch_one(&self.db)
         .await
         .expect("looked")
+    }
+
+    /// The wires to PostgreSQL, RabbitMQ and Redis, and what is said over them.
+    ///
+    /// # Panics
+    /// Where they were not asked for.
+    pub fn wires(&self) -> [(&Proxy, Protocol); 3] {
+        let wires = [
+            (&self.database_wire, Protocol::Postgres),
+            (&self.broker_wire, Protocol::Bytes),
+            (&self.cache_wire, Protocol::Bytes),
+        ];
+        wires.map(|(wire, protocol)| (wire.as_ref().expect("the wires are asked for"), protocol))
     }
 
     /// The URL of its database, as a role reaches it.

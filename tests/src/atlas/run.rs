@@ -148,10 +148,10 @@ pub fn text_of(panic: &(dyn Any + Send)) -> String {
 }
 
 fn wire(system: &System, server: Server) -> (&Proxy, Protocol) {
-    let (wire, protocol) = match server {
-        Server::Database => (&system.database_wire, Protocol::Postgres),
-        Server::Broker => (&system.broker_wire, Protocol::Bytes),
-        Server::Cache => (&system.cache_wire, Protocol::Bytes),
-    };
-    (wire.as_ref().expect("the wires are asked for"), protocol)
+    let [database, broker, cache] = system.wires();
+    match server {
+        Server::Database => database,
+        Server::Broker => broker,
+        Server::Cache => cache,
+    }
 }

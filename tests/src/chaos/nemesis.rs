@@ -76,7 +76,7 @@ pub struct Arena<'a> {
 impl<'a> Arena<'a> {
     /// Of these.
     pub fn new(system: &'a System, fleet: &'a Fleet<'a>) -> Self {
-        Self { system, fleet, wires: wires(system).map(AsyncMutex::new) }
+        Self { system, fleet, wires: system.wires().map(AsyncMutex::new) }
     }
 
     /// Makes faults one after another until the time is over, and heals each; says how many of each there were.
@@ -108,26 +108,18 @@ impl<'a> Arena<'a> {
                 signal(id, "-CONT");
             }
             Fault::Replace => self.fleet.replace(member).await,
-            Fault::Cut => {
-                let held = wire.lock().await;
-                let (wire, _) = *held;
-                wire.cut();
-                sleep(lasts).await;
-                wire.mend();
-            }
-            Fault::Silence => {
-                let held = wire.lock().await;
-                let (wire, _) = *held;
-                wire.silence();
-                sleep(lasts).await;
-                wire.mend();
-            }
-            Fault::Deafen => {
+            Fault::Cut | Fault::Silence | Fault::Deafen => {
                 let held = wire.lock().await;
                 let (wire, protocol) = *held;
-                wire.deafen(protocol);
+                match fault {
+                    Fault::Silence => wire.silence(),
+                    Fault::Deafen => wire.deafen(protocol),
+                    _ => wire.cut(),
+                }
                 sleep(lasts).await;
-                wire.cut();
+                if fault == Fault::Deafen {
+                    wire.cut();
+                }
                 wire.mend();
             }
             // It may be down for the moment.
@@ -146,13 +138,4 @@ impl<'a> Arena<'a> {
 
 fn signal(id: u32, signal: &str) {
     let _ = Command::new("kill").args([signal, &id.to_string()]).output();
-}
-
-fn wires(system: &System) -> [(&Proxy, Protocol); 3] {
-    let asked = "the wires are asked for";
-    [
-        (system.database_wire.as_ref().expect(asked), Protocol::Postgres),
-        (system.broker_wire.as_ref().expect(asked), Protocol::Bytes),
-        (system.cache_wire.as_ref().expect(asked), Protocol::Bytes),
-    ]
 }
