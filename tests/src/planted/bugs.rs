@@ -184,7 +184,7 @@ pub const BUGS: &[Bug] = &[
         forgotten: "an operator who has paused a queue relies on it",
         changes: &[Said("kind = $1 AND paused_at IS NOT NULL)", "kind = $1 AND false)")],
         caught_by: Test("jobs::a_paused_kind_waits_and_goes_on_when_resumed"),
-        saying: "still [\"work later\", \"work now\"]",
+        saying: "what is paused waits",
     },
     Bug {
         name: "keys_without_their_turn",

@@ -125,12 +125,35 @@ async fn a_kind_nobody_registered_waits_untouched() {
 async fn a_tick_happens_once_across_replicas() {
     let system = prepared().await;
     let _workers = [worker(&system), worker(&system), worker(&system)];
-    eventually("a few ticks", || count(&system, "SELECT count(*) FROM ticks"), |n| *n >= 4).await;
+    let ticks = || count(&system, "SELECT count(*) FROM ticks");
+    let before = eventually("a tick", ticks, |n| *n >= 1).await;
+    hold_the_schedule(&system).await;
+    eventually("a few ticks more", ticks, |n| *n >= before + 4).await;
     let (all, distinct): (i64, i64) = sqlx::query_as("SELECT count(*), count(DISTINCT tick_at) FROM ticks")
         .fetch_one(&system.db)
         .await
         .expect("counted");
     assert_eq!(all, distinct, "a tick happened twice");
+}
+
+/// Has its row until two ticks are due, or two replicas wait for it: whoever looks at it without a lock has seen by then
+/// what another has seen, and goes on as soon as it is free.
+async fn hold_the_schedule(system: &System) {
+    let mut tx = system.db.begin().await.expect("begun");
+    sqlx::query("SELECT FROM schedule_ticks WHERE schedule = 'tick' FOR UPDATE").execute(&mut *tx).await.expect("held");
+    let state = || async {
+        sqlx::query_as::<_, (bool, i64)>(
+            "SELECT clock_timestamp() > tick_at + interval '3 seconds',
+                    (SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock')
+             FROM schedule_ticks WHERE schedule = 'tick'",
+        )
+        .fetch_one(&system.db)
+        .await
+        .expect("looked")
+    };
+    eventually("two ticks are due", state, |(are_due, waiting)| *are_due || *waiting >= 2).await;
+    tx.commit().await.expect("free again");
 }
 
 struct First;
