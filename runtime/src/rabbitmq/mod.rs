@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection over which nothing comes for twice as long is dead, in seconds. The broker's own wish is a minute.
 const HEARTBEAT_S: u16 = 10;
 
+/// The broker is told at once; nobody waits for longer until it has heard.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// The way to reach the broker.
 #[derive(Debug, Clone)]
 pub(crate) struct BrokerUrl {
@@ -58,6 +61,15 @@ impl BrokerUrl {
             Error::new(Class::Unavailable, "RabbitMQ can't be reached, or refuses the connection").with_source(error)
         };
         connecting.map_err(late)?.map_err(refused)
+    }
+}
+
+/// Closes it, also where it is given up: a call that ran out of time may still reach the broker, which would then hand
+/// messages to a consumer that nobody listens to, for as long as the connection is there.
+pub(crate) async fn close(connection: &Connection, why: &str) {
+    let closed = tokio::time::timeout(CLOSED_WITHIN, connection.close(200, short(why))).await;
+    if let Ok(Err(error)) = closed {
+        tracing::info!(%error, why, "the connection to RabbitMQ ended before it was closed");
     }
 }
 

@@ -4,11 +4,11 @@ use crate::context::{Link, Live};
 use crate::{
     Runtime,
     base::{backoff, tasks::Tasks},
-    rabbitmq::Channel,
+    rabbitmq::{self, Channel},
 };
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
-use lapin::message::Delivery;
+use lapin::{Connection, message::Delivery};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
@@ -86,9 +86,15 @@ pub(crate) async fn run(runtime: Runtime) {
 
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
-    let (live, topology) = (runtime.live(), runtime.topology());
     let connection = runtime.broker().connect(NAME).await?;
-    let channel = Channel::open(&connection, NAME).await?;
+    let ended = over_connection(runtime, failures, &connection).await;
+    rabbitmq::close(&connection, if ended.is_ok() { "drained" } else { "given up" }).await;
+    ended
+}
+
+async fn over_connection(runtime: &Runtime, failures: &mut u32, connection: &Connection) -> anyhow::Result<()> {
+    let (live, topology) = (runtime.live(), runtime.topology());
+    let channel = Channel::open(connection, NAME).await?;
     let mut keys = live.keys();
     keys.push(beacon::KEY);
     let queue = topology.declare_listener(&channel, &keys).await?;

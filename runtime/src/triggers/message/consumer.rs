@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Runtime,
     base::{backoff, spec::Spec},
-    rabbitmq::Channel,
+    rabbitmq::{Channel, close},
 };
 use lapin::Connection;
 use std::sync::Arc;
@@ -37,17 +37,25 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: ErasedCo
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> anyhow::Result<()> {
     let connection = Arc::new(runtime.broker().connect(consumer.spec.name).await?);
-    let channel = Channel::open(&connection, consumer.spec.name).await?;
+    let ended = over_connection(runtime, consumer, failures, &connection).await;
+    close(&connection, if ended.is_ok() { "drained" } else { "given up" }).await;
+    ended
+}
+
+async fn over_connection(
+    runtime: &Runtime,
+    consumer: Consumer,
+    failures: &mut u32,
+    connection: &Arc<Connection>,
+) -> anyhow::Result<()> {
+    let channel = Channel::open(connection, consumer.spec.name).await?;
     runtime.topology().declare_own_queue(&channel, &runtime.topology().queue(consumer.spec.name)).await?;
     channel.close("declared").await.ok();
     *failures = 0;
     if let Some(limits) = consumer.spec.batch {
-        batched::work(runtime, consumer, limits, &connection).await?;
+        batched::work(runtime, consumer, limits, connection).await?;
     } else {
-        while over_channel(runtime, consumer, &connection).await? == Ended::Idle {}
-    }
-    if let Err(error) = connection.close(200, "drained".into()).await {
-        tracing::info!(%error, "the consumer's connection ended before it was closed");
+        while over_channel(runtime, consumer, connection).await? == Ended::Idle {}
     }
     Ok(())
 }

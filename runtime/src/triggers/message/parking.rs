@@ -78,11 +78,16 @@ pub(crate) async fn run(runtime: Runtime) {
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let connection = Arc::new(runtime.broker().connect(NAME).await?);
-    let channel = Channel::open(&connection, NAME).await?;
+    let ended = over_connection(runtime, failures, &connection).await;
+    rabbitmq::close(&connection, if ended.is_ok() { "drained" } else { "given up" }).await;
+    ended
+}
+
+async fn over_connection(runtime: &Runtime, failures: &mut u32, connection: &Arc<Connection>) -> anyhow::Result<()> {
+    let channel = Channel::open(connection, NAME).await?;
     runtime.topology().declare_own_queue(&channel, &runtime.topology().parking_queue()).await?;
     channel.close("declared").await.ok();
-    while over_channel(runtime, &connection, failures).await? == Ended::Idle {}
-    connection.close(200, "drained".into()).await?;
+    while over_channel(runtime, connection, failures).await? == Ended::Idle {}
     Ok(())
 }
 
