@@ -10,6 +10,7 @@ mod events;
 mod extent;
 mod growth;
 mod ours;
+mod overload;
 mod rehearse;
 mod report;
 mod rounds;
@@ -96,14 +97,14 @@ async fn jobs(
     Ok(rows)
 }
 
-/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`, `gavel-bench bids|capacity|edge|relay|stats|watch
-/// POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for all but the first.
+/// `gavel-bench jobs POSTGRES_URL NODE_DIR OUT_DIR ROUNDS BACKLOG [PART]`, `gavel-bench bids|capacity|edge|overload|relay|stats|
+/// watch POSTGRES_URL BIN_DIR OUT_DIR ROUNDS [PART]`, with `AMQP_URL` and `REDIS_URL` for all but the first.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // Clients of a service share the machine with it. On one thread they cost least: a call's frames leave together.
     let mut runtime = match arguments.first() {
-        Some(&"bids" | &"capacity" | &"watch" | &"edge") => tokio::runtime::Builder::new_current_thread(),
+        Some(&"bids" | &"capacity" | &"watch" | &"edge" | &"overload") => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     runtime.enable_all().build()?.block_on(run(&arguments))
@@ -130,7 +131,7 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
             write(out, "jobs", &rows)
         }
         [
-            what @ ("bids" | "capacity" | "relay" | "stats" | "watch" | "edge"),
+            what @ ("bids" | "capacity" | "relay" | "stats" | "watch" | "edge" | "overload"),
             base,
             bins,
             out,
@@ -146,6 +147,7 @@ async fn run(arguments: &[&str]) -> anyhow::Result<()> {
                 "relay" => events::relay(&bench, rounds).await?,
                 "watch" => watch::run(&bench, only).await?,
                 "edge" => edge::run(&bench, rounds).await?,
+                "overload" => overload::run(&bench, rounds, only).await?,
                 _ => events::stats(&bench, rounds).await?,
             };
             write(out, what, &rows)

@@ -6,6 +6,7 @@ use super::{
 use anyhow::Context;
 use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use std::{
+    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicUsize, Ordering},
@@ -157,16 +158,38 @@ pub(crate) async fn open(
     warm_up: Duration,
     time: Duration,
 ) -> anyhow::Result<Tally> {
+    let (from, until) = (Instant::now() + warm_up, Instant::now() + warm_up + time);
+    let tally = RefCell::new(Tally::default());
+    let place = async |client: Client, item: String, amount| client.bid(&item, amount).await.context("under overload");
+    let note = |answer, began: Instant| {
+        if began >= from {
+            tally.borrow_mut().add(answer, began.elapsed());
+        }
+    };
+    let sent = at_rate(clients, lots, per_second, until, place, note);
+    let ((), own) = tokio::try_join!(sent, own_processor_seconds(from, until))?;
+    Ok(Tally::sum(vec![tally.into_inner()], time, own))
+}
+
+/// Until then. Each answer is noted with the time at which its bid was placed; those that come later are not.
+pub(crate) async fn at_rate<T>(
+    clients: Vec<Client>,
+    lots: &Arc<Lots>,
+    per_second: f64,
+    until: Instant,
+    place: impl AsyncFn(Client, String, i64) -> anyhow::Result<T>,
+    note: impl Fn(T, Instant),
+) -> anyhow::Result<()> {
     let (began, each) = (Instant::now(), per_second / f64::from(u32::try_from(clients.len())?));
-    let (from, until) = (began + warm_up, began + warm_up + time);
+    let (place, note) = (&place, &note);
     let run = clients.into_iter().map(|client| async move {
-        let (mut tally, mut sent, mut under_way) = (Tally::default(), 0_u32, FuturesUnordered::new());
+        let (mut sent, mut under_way) = (0_u32, FuturesUnordered::new());
         let mut tick = tokio::time::interval(Duration::from_millis(5));
         loop {
             tokio::select! {
                 _ = tick.tick() => {
                     if Instant::now() >= until {
-                        break;
+                        return anyhow::Ok(());
                     }
                     while f64::from(sent) < began.elapsed().as_secs_f64() * each {
                         sent += 1;
@@ -174,20 +197,16 @@ pub(crate) async fn open(
                         let client = client.clone();
                         under_way.push(async move {
                             let began = Instant::now();
-                            client.bid(&item, amount).await.map(|answer| (answer, began, began.elapsed()))
+                            place(client, item, amount).await.map(|answer| (answer, began))
                         });
                     }
                 }
                 Some(answered) = under_way.next(), if !under_way.is_empty() => {
-                    let (answer, began, took) = answered.context("under overload")?;
-                    if began >= from {
-                        tally.add(answer, took);
-                    }
+                    let (answer, began) = answered?;
+                    note(answer, began);
                 }
             }
         }
-        anyhow::Ok(tally)
     });
-    let (tallies, own) = tokio::try_join!(try_join_all(run), own_processor_seconds(from, until))?;
-    Ok(Tally::sum(tallies, time, own))
+    try_join_all(run).await.map(drop)
 }

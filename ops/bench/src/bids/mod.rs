@@ -8,21 +8,16 @@ use crate::{
     extent, fresh, ours,
     report::{Row, above, at_most, below, beside, median},
 };
-use anyhow::Context;
 use load::{Lots, START_MINOR, Tally, percentile};
 use pgbench::Naive;
 use service::{Process, Releases};
 use sqlx::PgPool;
 use std::time::Duration;
 
-const WARM_UP: Duration = Duration::from_secs(2);
-const TIME: Duration = Duration::from_secs(8);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
+pub(crate) const TIME: Duration = Duration::from_secs(8);
 /// Of each cell of the growth table.
 const CELL: Duration = Duration::from_secs(4);
-/// Bids of the open load come over so few connections: many more would cost the generator, on the same machine, what is
-/// measured.
-const OPEN_CONNECTIONS: usize = 16;
-const OVERLOADED_ITEMS: u32 = 10_000;
 /// Baseline clients.
 const NAIVE_CLIENTS: u32 = 32;
 
@@ -53,9 +48,6 @@ pub(crate) async fn run(bench: &Bench<'_>, rounds: usize, only: Option<&str>) ->
     if wanted("growth") {
         rows.extend(growth(bench).await?);
     }
-    if wanted("overload") {
-        rows.extend(overload(bench, rounds).await?);
-    }
     Ok(rows)
 }
 
@@ -84,34 +76,19 @@ impl Bench<'_> {
         Ok(pool)
     }
 
-    async fn service(&self) -> anyhow::Result<Process> {
+    pub(crate) async fn service(&self) -> anyhow::Result<Process> {
         let url = self.url();
         let variables =
             [("DATABASE_URL", url.as_str()), ("AMQP_URL", "amqp://127.0.0.1:1"), ("REDIS_URL", "redis://127.0.0.1:1")];
         self.releases.start("bid-service", &[], &variables).await
     }
 
-    async fn closed(&self, items: u32, clients: usize, time: Duration) -> anyhow::Result<(Tally, Process)> {
+    /// Clients that each wait for their answer.
+    pub(crate) async fn closed(&self, items: u32, clients: usize, time: Duration) -> anyhow::Result<(Tally, Process)> {
         self.stage(items).await?.close().await;
         let service = self.service().await?;
         let clients = load::connect(&self.releases, &service.address, clients).await?;
         Ok((load::closed(clients, &Lots::new(items), extent::time(WARM_UP), time).await?, service))
-    }
-
-    /// So many bids a second, and the service's memory at most.
-    async fn open(&self, per_second: f64) -> anyhow::Result<(Tally, f64)> {
-        self.stage(extent::count(OVERLOADED_ITEMS)).await?.close().await;
-        let service = self.service().await?;
-        let clients = load::connect(&self.releases, &service.address, OPEN_CONNECTIONS).await?;
-        let tally = load::open(
-            clients,
-            &Lots::new(extent::count(OVERLOADED_ITEMS)),
-            per_second,
-            extent::time(WARM_UP),
-            extent::time(TIME),
-        )
-        .await?;
-        Ok((tally, service.memory()?.1))
     }
 
     async fn naive(&self, items: u32, clients: u32) -> anyhow::Result<Naive> {
@@ -180,58 +157,5 @@ async fn cell(bench: &Bench<'_>, items: u32, clients: usize) -> anyhow::Result<V
         below(&format!("p50, {work}"), "ms", percentile(&tally.decided_ms, 50), f64::INFINITY),
         below(&format!("p99, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
         below(&format!("memory at most, {work}"), "MiB", service.memory()?.1, f64::INFINITY),
-    ])
-}
-
-/// The peak of clients that each wait for their answer, and then twice as many bids as that. What is accepted of those
-/// may be more: an open load's calls share writes. Then that is a peak as well, and twice as many as that are sent,
-/// until no more are accepted.
-///
-/// The load comes from the same processors, and twice as much of it takes more of them: so the goodput is also given
-/// for each second of the processors' time that the load left.
-async fn overload(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<Row>> {
-    let (mut ratios, mut strict, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    let mut last = None;
-    for number in 1..=rounds {
-        let (closed, service) = bench.closed(extent::count(OVERLOADED_ITEMS), 256, extent::time(TIME)).await?;
-        drop(service);
-        let (mut peak, mut first) = (closed.clone(), None);
-        loop {
-            let per_second = peak.accepted_per_second();
-            eprintln!("  … round {number} of {rounds}: peak {per_second:.0} bids/s; now twice as many are sent");
-            let (tally, memory) = bench.open(2.0 * per_second).await?;
-            let ratio = tally.accepted_per_second() / per_second;
-            let (at_first, _, _) = first.get_or_insert((ratio, tally.clone(), memory));
-            if ratio <= 1.05 {
-                ratios.push(*at_first);
-                strict.push(ratio);
-                left.push(ratio * peak.processors_left() / tally.processors_left());
-                break;
-            }
-            peak = tally;
-        }
-        let (closed, peak) = (closed.accepted_per_second(), peak.accepted_per_second());
-        last = first.map(|(_, tally, memory)| (tally, memory, closed, peak));
-    }
-    let (tally, memory, closed, peak) = last.context("no round was asked for")?;
-    let work = "open load at twice the peak";
-    let goodput = |ratios, peak: f64, of: &str, goal| {
-        let ratio = median(ratios);
-        beside(&format!("goodput, {work} of {of}"), "bids/s", ratio * peak, (of, peak), goal)
-    };
-    Ok(vec![
-        goodput(ratios, closed, "256 clients that wait", 0.9),
-        goodput(strict, peak, "an open load", 0.0),
-        goodput(left, peak, "an open load, by what the load leaves of the processors", 0.0),
-        above(
-            &format!("rejected, {work}"),
-            "bids/s",
-            f64::from(tally.rejected) / extent::time(TIME).as_secs_f64(),
-            0.0,
-        ),
-        below(&format!("p50 of being rejected, {work}"), "ms", percentile(&tally.rejected_ms, 50), f64::INFINITY),
-        below(&format!("p99 of being rejected, {work}"), "ms", percentile(&tally.rejected_ms, 99), f64::INFINITY),
-        below(&format!("p99 of a decision, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
-        below(&format!("memory of the service at most, {work}"), "MiB", memory, f64::INFINITY),
     ])
 }

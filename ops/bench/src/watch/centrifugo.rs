@@ -119,7 +119,8 @@ async fn publish(publisher: &mut TcpStream, version: i64) -> anyhow::Result<()> 
 
 async fn watch(address: &str, seen: Shared) -> anyhow::Result<()> {
     let path = "/connection/uni_http_stream";
-    let mut stream = Streamed::post(address, path, "application/json", "", SUBSCRIBE).await?;
+    let mut stream =
+        Streamed::post(TcpStream::connect(address).await?, path, "application/json", "", SUBSCRIBE).await?;
     let watcher = seen.borrow_mut().join();
     tokio::task::spawn_local(async move {
         let mut body = BytesMut::new();

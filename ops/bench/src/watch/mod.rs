@@ -2,6 +2,7 @@
 //! them.
 mod centrifugo;
 mod seen;
+mod stalled;
 mod streamed;
 
 use crate::{
@@ -22,13 +23,14 @@ use futures_util::future::try_join_all;
 use gavel_runtime::clock;
 use seen::{Lateness, Shared};
 use sqlx::PgPool;
+pub(crate) use stalled::run as stalled;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 use streamed::Streamed;
-use tokio::task::LocalSet;
+use tokio::{net::TcpStream, task::LocalSet};
 
 /// What is measured, and what must come of it.
 const LOADS: [(Load, Goals); 4] = [
@@ -262,10 +264,7 @@ async fn decided(pool: &PgPool, from: DateTime<Utc>) -> anyhow::Result<Vec<(i64,
 
 /// Begins to watch, as a browser does that speaks JSON; goes on until the service is gone.
 async fn watch(address: &str, token: &str, seen: Shared) -> anyhow::Result<()> {
-    let asked = serde_json::json!({ "itemId": item_id(1) }).to_string();
-    let framed = framed(asked.as_bytes())?;
-    let (path, more) = ("/gavel.v1.ItemService/WatchItem", format!("authorization: Bearer {token}\r\n"));
-    let mut stream = Streamed::post(address, path, "application/connect+json", &more, &framed).await?;
+    let mut stream = ask(TcpStream::connect(address).await?, token).await?;
     let watcher = seen.borrow_mut().join();
     tokio::task::spawn_local(async move {
         let mut body = BytesMut::new();
@@ -282,6 +281,14 @@ async fn watch(address: &str, token: &str, seen: Shared) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Asks for what a browser asks for; gives the answer, of which nothing is read yet.
+async fn ask(connection: TcpStream, token: &str) -> anyhow::Result<Streamed> {
+    let asked = serde_json::json!({ "itemId": item_id(1) }).to_string();
+    let framed = framed(asked.as_bytes())?;
+    let (path, more) = ("/gavel.v1.ItemService/WatchItem", format!("authorization: Bearer {token}\r\n"));
+    Streamed::post(connection, path, "application/connect+json", &more, &framed).await
 }
 
 /// The version that an update in JSON has.

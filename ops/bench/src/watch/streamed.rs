@@ -21,16 +21,16 @@ pub(super) struct Streamed {
 }
 
 impl Streamed {
-    /// Posts that and reads the answer's head.
+    /// Posts that over a connection and reads the answer's head.
     pub(super) async fn post(
-        address: &str,
+        mut stream: TcpStream,
         path: &str,
         content_type: &str,
         more: &str,
         body: &[u8],
     ) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        let address = stream.peer_addr()?;
         let length = body.len();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {content_type}\r\n{more}content-length: {length}\r\n\r\n"
