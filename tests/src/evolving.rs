@@ -19,7 +19,13 @@ impl System {
     /// expanded.
     pub async fn with_old_bids(bids: i32) -> Self {
         let system = Self::new().await;
-        system.as_before(WIDE_BID_AMOUNTS - 2).await;
+        system.have_old_bids(bids).await;
+        system
+    }
+
+    /// Makes its database so, whatever it had.
+    pub async fn have_old_bids(&self, bids: i32) {
+        self.as_before(WIDE_BID_AMOUNTS - 2).await;
         for statement in [
             "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, price_minor,
                                 leader_id, bid_count, version, starts_at, ends_at)
@@ -34,10 +40,9 @@ impl System {
              SELECT bidder_id, currency, count(*) FROM bids JOIN items USING (item_id) WHERE $1 > 0 GROUP BY 1, 2",
             "SELECT FROM items WHERE $1 > 0",
         ] {
-            sqlx::query(statement).bind(bids).execute(&system.db).await.expect("old rows");
+            sqlx::query(statement).bind(bids).execute(&self.db).await.expect("old rows");
         }
-        system.bidctl(&["migrate"]).await.expect("expanded");
-        system
+        self.bidctl(&["migrate"]).await.expect("expanded");
     }
 
     /// Expanded and nothing more: every form of everything is there.
@@ -129,10 +134,15 @@ impl<'a> Operator<'a> {
 
     /// Starts a change's backfill and waits until every row is filled.
     pub async fn fill(&self, change: &str) {
+        self.begin(change).await;
+        self.done(change).await;
+    }
+
+    /// Starts a change's backfill.
+    pub async fn begin(&self, change: &str) {
         // However slow bids are on a busy machine: how it heeds them is another test's.
         let anyhow = ["start", change, "--reason", "the release", "--p99-ratio", "0", "--p99-limit-ms", "60000"];
         self.backfill(&anyhow).await.expect("started");
-        self.done(change).await;
     }
 
     /// Waits until it is done.

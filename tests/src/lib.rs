@@ -21,6 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod servers;
 pub mod system;
+pub mod watching;
 pub mod wire;
 
 pub use api::{Api, Failure, settle};

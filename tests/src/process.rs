@@ -73,6 +73,11 @@ impl Process {
         self.addresses.get().cloned()
     }
 
+    /// Returns whether it has said that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.said("ops_address").is_some()
+    }
+
     fn said(&self, field: &str) -> Option<String> {
         let line = self.log().into_iter().find(|line| line["msg"] == "ready")?;
         Some(line[field].as_str()?.to_owned())
@@ -121,8 +126,13 @@ impl Process {
 
     /// Asks it to stop.
     pub fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(killed.expect("kill runs").success(), "the process is gone already");
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, such as STOP.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "the process is gone already");
     }
 
     /// Waits until it has ended by itself.

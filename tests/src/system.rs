@@ -203,6 +203,19 @@ impl System {
         auth::mint(&self.key, claims).expect("the key signs")
     }
 
+    /// Ends every session of the programs, as an administrator does. Returns how many there were.
+    ///
+    /// # Errors
+    /// Where the database is down for the moment.
+    pub async fn end_sessions(&self) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name LIKE 'bid-%'",
+        )
+        .fetch_one(&self.db)
+        .await
+    }
+
     /// Returns how many transactions of that program wait for a lock.
     pub async fn waiting_for_locks(&self, program: &str) -> i64 {
         sqlx::query_scalar(

@@ -2,13 +2,15 @@
 use crate::{
     install,
     progress::run,
-    test::{Prepared, Services, chosen, with_containers},
+    test::{Prepared, Services, build, chosen, with_containers},
 };
 use clap::{Args, ValueEnum};
+use std::process::Command;
 
 /// Stop real processes where they touch a server, make a real fault there, and see what is left. Alone it lists where
 /// that is.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Atlas {
     /// Where the servers come from; containers where a Docker engine answers, otherwise processes
     #[arg(long)]
@@ -25,6 +27,9 @@ pub(crate) struct Atlas {
     /// What is done there
     #[arg(long, requires = "site")]
     action: Option<Action>,
+    /// A fault before it, such as place_bid.commit:after:kill: then it is the recovery from that which is stopped
+    #[arg(long, requires = "site", value_name = "SITE:POSITION:ACTION")]
+    first: Option<String>,
     /// Every case
     #[arg(long)]
     all: bool,
@@ -34,9 +39,15 @@ pub(crate) struct Atlas {
     /// Of each site one case, the same in every run
     #[arg(long, requires = "all")]
     sample: bool,
-    /// Write docs/atlas.md
+    /// Write docs/atlas and docs/atlas.md
     #[arg(long, requires = "all", conflicts_with_all = ["sample", "only"])]
     write: bool,
+    /// Go on with a run that was ended: cases that are kept are not run again
+    #[arg(long, requires = "write")]
+    resume: bool,
+    /// Write docs/atlas.md and its page anew, of the entries that were kept
+    #[arg(long, conflicts_with_all = ["all", "site"])]
+    render: bool,
     /// Cases side by side
     #[arg(long, value_name = "N", requires = "all", default_value_t = 4)]
     at_a_time: usize,
@@ -56,6 +67,12 @@ enum Action {
     Kill,
     /// Every connection to the server is cut
     Reset,
+    /// PostgreSQL ends every session of the programs
+    Terminate,
+    /// Nothing goes through to the server for longer than anybody waits
+    Silence,
+    /// The process stands still until another has its place, and wakes up
+    Freeze,
 }
 
 impl Atlas {
@@ -67,15 +84,22 @@ impl Atlas {
             position: None,
             hit: 1,
             action: None,
+            first: None,
             all: true,
             only: None,
             sample: true,
             write: false,
+            resume: false,
+            render: false,
             at_a_time: 4,
         }
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        if self.render {
+            let bins = build(&["--package", "gavel-tests", "--bin", "atlas"], false)?;
+            return run(Command::new(bins.join("atlas")).arg("--render"));
+        }
         let (services, asked) = (chosen(self.services), self.asked());
         if services == Services::Containers && !cfg!(feature = "containers") {
             let asked = asked.iter().map(String::as_str);
@@ -95,10 +119,13 @@ impl Atlas {
         if let (Some(site), Some(position), Some(action)) = (&self.site, self.position, self.action) {
             let (position, action) = (name(&|| position.to_possible_value()), name(&|| action.to_possible_value()));
             let words = ["--site", site, "--position", &position, "--action", &action, "--hit", &self.hit.to_string()];
-            return words.map(str::to_owned).into();
+            let first = self.first.iter().flat_map(|first| ["--first".to_owned(), first.clone()]);
+            return words.map(str::to_owned).into_iter().chain(first).collect();
         }
         let mut words = Vec::new();
-        for (is_asked, word) in [(self.all, "--all"), (self.sample, "--sample"), (self.write, "--write")] {
+        for (is_asked, word) in
+            [(self.all, "--all"), (self.sample, "--sample"), (self.write, "--write"), (self.resume, "--resume")]
+        {
             words.extend(is_asked.then(|| word.to_owned()));
         }
         if self.all {

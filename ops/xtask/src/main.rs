@@ -18,6 +18,7 @@ mod images;
 mod install;
 mod interop;
 mod k8s;
+mod milestone;
 mod names;
 mod nightly;
 mod observe;
@@ -60,6 +61,8 @@ enum Command {
     Plant(plant::Plant),
     /// Kill, freeze, replace and cut off at random, under load, for long
     Chaos(chaos::Chaos),
+    /// Say which exercises of docs/milestones are done, and what is missing
+    Milestone(milestone::Milestone),
     /// Measure beside baselines
     Bench(bench::Bench),
     /// Rehearse the schema's changes with the last release's programs beside these, under load
@@ -117,6 +120,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Atlas(atlas) => atlas.run(),
         Command::Plant(plant) => plant.run(),
         Command::Chaos(chaos) => chaos.run(),
+        Command::Milestone(milestone) => milestone.run(),
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
         Command::Compose => compose(),

@@ -22,11 +22,6 @@ pub(crate) struct Plant {
 }
 
 impl Plant {
-    /// Each of them.
-    pub(crate) fn everything(services: Services) -> Self {
-        Self { services: Some(services), names: Vec::new(), all: true }
-    }
-
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         if self.names.is_empty() && !self.all {
             let bins = build(&["--package", "gavel-tests", "--bin", "plant"], false)?;

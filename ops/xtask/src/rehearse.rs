@@ -37,10 +37,6 @@ pub(crate) struct Rehearse {
 }
 
 impl Rehearse {
-    pub(crate) fn smoke() -> Self {
-        Self { rows: SMOKE_ROWS, smoke: true }
-    }
-
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         let old = self.last_release()?;

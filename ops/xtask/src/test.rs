@@ -47,7 +47,7 @@ pub(crate) struct Test {
 }
 
 /// What holds the servers up until the tests are done.
-enum Held {
+pub(crate) enum Held {
     #[cfg(feature = "containers")]
     Containers(Box<Containers>),
     Processes(Box<Processes>),
@@ -55,7 +55,7 @@ enum Held {
 }
 
 impl Held {
-    fn urls(&self) -> &Urls {
+    pub(crate) fn urls(&self) -> &Urls {
         match self {
             #[cfg(feature = "containers")]
             Self::Containers(containers) => &containers.urls,
@@ -114,10 +114,14 @@ pub(crate) fn with_containers(arguments: &[&str]) -> anyhow::Result<()> {
     run(cargo.args(arguments).current_dir(crate::root()))
 }
 
-/// Containers where there is an engine, unless somebody says otherwise.
+/// Servers that run already where their URLs are given, containers where there is an engine, unless somebody says
+/// otherwise.
 pub(crate) fn chosen(services: Option<Services>) -> Services {
-    let auto = if engine_answers() { Services::Containers } else { Services::Processes };
-    services.unwrap_or(auto)
+    services.unwrap_or_else(|| match env::var_os("GAVEL_TEST_POSTGRES_URL") {
+        Some(_) => Services::Urls,
+        None if engine_answers() => Services::Containers,
+        None => Services::Processes,
+    })
 }
 
 /// Servers with a migrated database, and the programs: what tests are given.
@@ -164,26 +168,23 @@ impl Prepared {
     }
 
     /// A program that is told of all of it.
-    fn command(&self, program: &Path) -> Command {
-        let urls = self.servers.urls();
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let passwords = self.passwords.at_postgres();
         let passwords =
             passwords.map(|(role, password)| (format!("GAVEL_TEST_PASSWORD_OF_{}", role.account()), password));
         let mut command = Command::new(program);
         command
             .current_dir(crate::root())
-            .env("GAVEL_TEST_POSTGRES_URL", &urls.postgres)
+            .envs(self.servers.urls().variables())
             .env("GAVEL_TEST_TEMPLATE", &self.template)
             .envs(passwords)
-            .env("GAVEL_TEST_AMQP_URL", &urls.amqp)
-            .env("GAVEL_TEST_RABBITMQ_API_URL", &urls.rabbitmq_api)
-            .env("GAVEL_TEST_REDIS_URL", &urls.redis)
             .env("GAVEL_TEST_BIN_DIR", &self.tested);
         command
     }
 }
 
-fn servers(services: Services) -> anyhow::Result<Held> {
+/// Starts them.
+pub(crate) fn servers(services: Services) -> anyhow::Result<Held> {
     Ok(match services {
         #[cfg(feature = "containers")]
         Services::Containers => Held::Containers(Box::new(Containers::start()?)),

@@ -1,20 +1,40 @@
 //! Which faults make sense where.
 use gavel_runtime::boundary::{Position, Server};
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// What is done to a process, or to its way to a server, at a site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The process is killed, as by `kill -9`, and another is started.
     Kill,
     /// Every connection to the server that the site has to do with is cut. After: once the server has answered, and
     /// before the answer arrives.
     Reset,
+    /// The database ends the sessions of all programs, and says so.
+    Terminate,
+    /// Nothing goes through to that server for longer than anybody waits, and nobody is told. Then it comes late.
+    Silence,
+    /// The process stands still until another has taken its place and its leases have run out; then it goes on.
+    Freeze,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Kill, Self::Reset];
+    pub const ALL: [Self; 5] = [Self::Kill, Self::Reset, Self::Terminate, Self::Silence, Self::Freeze];
+
+    /// Which make sense where. What is done and then ended is what a reset leaves; a server that falls silent then is
+    /// like a process that is frozen; and sessions are PostgreSQL's alone.
+    pub const fn of(server: Server, position: Position) -> &'static [Self] {
+        match (server, position) {
+            (Server::Database, Position::Before) => &Self::ALL,
+            (Server::Broker | Server::Cache, Position::Before) => {
+                &[Self::Kill, Self::Reset, Self::Silence, Self::Freeze]
+            }
+            (_, Position::After) => &[Self::Kill, Self::Reset, Self::Freeze],
+        }
+    }
 }
 
 impl fmt::Display for Action {
@@ -22,6 +42,9 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Kill => "kill",
             Self::Reset => "reset",
+            Self::Terminate => "terminate",
+            Self::Silence => "silence",
+            Self::Freeze => "freeze",
         })
     }
 }
@@ -31,12 +54,13 @@ impl FromStr for Action {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|action| action.to_string() == text);
-        found.ok_or_else(|| format!("{text:?} is no action; allowed: kill, reset"))
+        let allowed = Self::ALL.map(|action| action.to_string()).join(", ");
+        found.ok_or_else(|| format!("{text:?} is no action; allowed: {allowed}"))
     }
 }
 
 /// One action at one site.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Case {
     /// `handler.what`.
     pub site: String,
@@ -46,17 +70,62 @@ pub struct Case {
     pub hit: u64,
     /// What is done.
     pub action: Action,
+    /// What was done before: then it is the recovery from that which is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<First>,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, position, hit, action } = self;
+        let Self { site, position, hit, action, first } = self;
+        if let Some(first) = first {
+            write!(f, "--first {first} ")?;
+        }
         write!(f, "--site {site} --position {position} --hit {hit} --action {action}")
     }
 }
 
+/// The first of two faults: `SITE:POSITION:ACTION`. It leaves a process that was started later, and stops at the second.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct First {
+    /// `handler.what`, the first time it is come by.
+    pub site: String,
+    /// Before it or after it.
+    pub position: Position,
+    /// What is done.
+    pub action: Action,
+}
+
+impl fmt::Display for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.site, self.position, self.action)
+    }
+}
+
+impl FromStr for First {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let [site, position, action] = text.split(':').collect::<Vec<_>>()[..] else {
+            return Err(format!("{text:?} is no first fault; allowed: SITE:POSITION:ACTION"));
+        };
+        let action = action.parse()?;
+        if ![Action::Kill, Action::Freeze].contains(&action) {
+            return Err("the first of two faults leaves another process; allowed: kill, freeze".to_owned());
+        }
+        Ok(Self { site: site.to_owned(), position: position.parse()?, action })
+    }
+}
+
+impl From<&First> for Case {
+    fn from(first: &First) -> Self {
+        let First { site, position, action } = first.clone();
+        Self { site, position, hit: 1, action, first: None }
+    }
+}
+
 /// A site that a run came by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Site {
     /// `handler.what`.
     pub name: String,
@@ -65,6 +134,11 @@ pub struct Site {
 }
 
 impl Site {
+    /// Who does it.
+    pub fn handler(&self) -> &str {
+        self.name.split_once('.').map_or(&self.name, |(handler, _)| handler)
+    }
+
     /// What is done there.
     pub fn operation(&self) -> &str {
         self.name.split_once('.').map_or("", |(_, operation)| operation)
@@ -92,12 +166,22 @@ impl Site {
     /// All cases of it, at its first time.
     pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
         let both = [Position::Before, Position::After];
-        let all = both.into_iter().flat_map(|position| Action::ALL.map(|action| (position, action)));
+        let of = |position| Action::of(self.server, position).iter().map(move |action| (position, *action));
+        let all = both.into_iter().flat_map(of);
         all.filter(|(position, action)| self.excludes(*position, *action).is_none()).map(|(position, action)| Case {
             site: self.name.clone(),
             position,
             hit: 1,
             action,
+            first: None,
         })
+    }
+
+    /// The same faults at a later time, or in the recovery from another: those that tell most.
+    pub fn further(&self, hit: u64, first: Option<&First>) -> Vec<Case> {
+        let faults =
+            [(Position::Before, Action::Kill), (Position::Before, Action::Reset), (Position::After, Action::Kill)];
+        let of = |(position, action)| Case { site: self.name.clone(), position, hit, action, first: first.cloned() };
+        faults.into_iter().map(of).collect()
     }
 }

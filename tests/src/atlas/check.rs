@@ -46,7 +46,7 @@ const SOLD_OTHERWISE: &str = "SELECT count(*) FROM
     WHERE closed_at IS NOT NULL AND cancel_reason IS NULL AND leader_id IS NOT NULL) i
    FULL JOIN spend_ledger s USING (item_id, user_id, amount_minor) WHERE i IS NULL OR s IS NULL";
 /// Transactions that nobody goes on with, and those that wait for one.
-const LEFT_OPEN: &str = "SELECT count(*) FROM pg_stat_activity
+pub const LEFT_OPEN: &str = "SELECT count(*) FROM pg_stat_activity
    WHERE datname = current_database() AND pid <> pg_backend_pid()
      AND (state LIKE 'idle in transaction%' OR wait_event_type = 'Lock')
      AND state_change < clock_timestamp() - interval '1 second'";

@@ -1,27 +1,60 @@
 //! What is kept of a case: nothing that differs from run to run.
 use super::{
-    case::{Case, Site},
+    attack::Outcome,
+    case::{Action, Case, First, Site},
     history::Told,
-    run::Outcome,
 };
 use gavel_runtime::boundary::{Position, Server};
+use serde::{Deserialize, Serialize};
 use std::{fs, path::Path};
 
-/// One line of the atlas.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One case of the atlas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Which case.
+    #[serde(flatten)]
     pub case: Case,
-    /// With whom the site has to do.
-    pub server: Server,
-    /// Whether everything held that must.
-    pub holds: bool,
+    /// What clients saw of it.
+    pub client: String,
+    /// What was left of what had been acknowledged.
+    pub survived: String,
+    /// What healed it.
+    pub healed_by: String,
+    /// What an operator has to do.
+    pub operator: String,
 }
+
+/// Everything that must hold did.
+const ALL: &str = "everything that was acknowledged, once";
 
 impl Entry {
     /// Of a case that was run.
-    pub fn of(case: &Case, server: Server, outcome: &Outcome) -> Self {
-        Self { case: case.clone(), server, holds: outcome.violations.is_empty() }
+    pub fn of(case: &Case, outcome: &Outcome) -> Self {
+        let asked_again = outcome.history.bids.iter().any(|bid| !bid.unknown.is_empty());
+        let client = if asked_again { "an unknown outcome, until it asked again" } else { "nothing" };
+        let holds = outcome.violations.is_empty();
+        let survived = if holds { ALL.to_owned() } else { format!("not: {}", outcome.violations.join("; ")) };
+        Self {
+            case: case.clone(),
+            client: client.to_owned(),
+            survived,
+            healed_by: healed_by(case.action).to_owned(),
+            operator: if holds { "nothing" } else { "to be found out" }.to_owned(),
+        }
+    }
+
+    /// Whether everything held that must.
+    pub fn holds(&self) -> bool {
+        self.survived == ALL
+    }
+}
+
+const fn healed_by(action: Action) -> &'static str {
+    match action {
+        Action::Kill => "the process that was started in its place",
+        Action::Reset | Action::Terminate => "a new connection",
+        Action::Silence => "its time ran out; what came late found it done, or nobody",
+        Action::Freeze => "who had its place by then; what it held had run out",
     }
 }
 
@@ -65,6 +98,11 @@ fn source(root: &Path, statement: &str) -> Option<String> {
 /// The story of a case, step by step.
 pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
     let mut told = Vec::new();
+    if let Some(First { site, position, action }) = &case.first {
+        told.push(format!(
+            "First, {position} {site}: {action}. What follows happens to the process that recovers from it."
+        ));
+    }
     let Some((process, reached)) = &outcome.reached else {
         return vec![format!("No process came by {} a {}. time.", case.site, case.hit)];
     };
@@ -83,8 +121,15 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
         Position::After => "When it is done, and nobody has heard of it",
     };
     told.push(match case.action {
-        super::Action::Kill => format!("{when}, {process} is killed, as by kill -9. Another is started."),
-        super::Action::Reset => format!("{when}, every connection to {server} is cut."),
+        Action::Kill => format!("{when}, {process} is killed, as by kill -9. Another is started."),
+        Action::Reset => format!("{when}, every connection to {server} is cut."),
+        Action::Terminate => format!("{when}, {server} ends every session of the programs."),
+        Action::Silence => format!("{when}, {server} falls silent, for longer than anybody waits."),
+        Action::Freeze => {
+            format!(
+                "{when}, {process} stands still. Another is started; then it wakes up, its leases run out, and goes on."
+            )
+        }
     });
     for bid in outcome.history.bids.iter().filter(|bid| !bid.unknown.is_empty()) {
         let now = match &bid.told {
@@ -99,17 +144,26 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
             bid.unknown.len(),
         ));
     }
+    told.extend(left(outcome));
+    told
+}
+
+/// How it ended.
+fn left(outcome: &Outcome) -> Vec<String> {
+    let seconds = outcome.recovered_within.as_secs_f64();
+    if !outcome.violations.is_empty() {
+        return vec![format!("What does not hold:\n{}", indented(&outcome.violations.join("\n")))];
+    }
+    if outcome.history.bids.is_empty() {
+        return vec![format!("After {seconds:.1} s every row is filled and counted once, and nothing is left open.")];
+    }
+    let mut told = Vec::new();
     if outcome.history.bids.iter().all(|bid| bid.unknown.is_empty()) {
         told.push("No bidder notices.".to_owned());
     }
-    let seconds = outcome.recovered_within.as_secs_f64();
     told.push(format!("After {seconds:.1} s everything is told, counted and shown, and nothing is left open."));
     let taken = outcome.history.bids.iter().filter(|bid| matches!(bid.told, Told::Done(_))).count();
-    told.push(if outcome.violations.is_empty() {
-        format!("{taken} bids were acknowledged: each is in the ledger once, and nothing else is.")
-    } else {
-        format!("What does not hold:\n{}", indented(&outcome.violations.join("\n")))
-    });
+    told.push(format!("{taken} bids were acknowledged: each is in the ledger once, and nothing else is."));
     told
 }
 

@@ -9,19 +9,22 @@ use std::{
 pub struct Fleet<'a> {
     system: &'a System,
     socket: PathBuf,
+    worker_arguments: &'static [&'static str],
     service: Mutex<Process>,
     worker: Mutex<Process>,
+    /// Those that were frozen, and go on beside the one that has their place.
+    woken: Mutex<Vec<Process>>,
     /// What those said that were killed.
     said: Mutex<Vec<String>>,
 }
 
 impl<'a> Fleet<'a> {
     /// Starts both, which ask at the socket where they are to stop.
-    pub fn start(system: &'a System, socket: PathBuf) -> Self {
+    pub fn start(system: &'a System, socket: PathBuf, worker_arguments: &'static [&'static str]) -> Self {
         let variables = variables(&socket);
         let service = Mutex::new(system.start_service(&borrowed(&variables)));
-        let worker = Mutex::new(system.start_worker(&[], &borrowed(&variables)));
-        Self { system, socket, service, worker, said: Mutex::default() }
+        let worker = Mutex::new(system.start_worker(worker_arguments, &borrowed(&variables)));
+        Self { system, socket, worker_arguments, service, worker, woken: Mutex::default(), said: Mutex::default() }
     }
 
     /// A client of the service that runs now; waits until it listens.
@@ -32,25 +35,48 @@ impl<'a> Fleet<'a> {
         Api::at(&address, &ops_address)
     }
 
+    /// Those of the processes that run now.
+    pub fn ids(&self) -> [u32; 2] {
+        [locked(&self.service).id(), locked(&self.worker).id()]
+    }
+
     /// Which program has that id.
     pub fn name_of(&self, pid: u32) -> &'static str {
         if locked(&self.service).id() == pid { "bid-service" } else { "bid-worker" }
     }
 
-    /// Kills the process of that id, and starts another in its place. Says which program it was.
-    pub fn replace(&self, pid: u32) -> &'static str {
+    /// Kills the process of that id, and starts another in its place.
+    pub fn replace(&self, pid: u32) {
+        let mut killed = self.take(pid);
+        killed.kill();
+        self.said.lock().expect("nobody panics here").extend(killed.output());
+    }
+
+    /// Has the process of that id stand still, and starts another in its place. Gives it once that is ready.
+    pub async fn freeze(&self, pid: u32) -> Process {
+        let process = if self.name_of(pid) == "bid-service" { &self.service } else { &self.worker };
+        let frozen = self.take(pid);
+        frozen.signal("STOP");
+        eventually("another has its place", || async { locked(process).is_ready() }, |ready| *ready).await;
+        frozen
+    }
+
+    /// Lets it go on until the case is over.
+    pub fn keep(&self, woken: Process) {
+        self.woken.lock().expect("nobody panics here").push(woken);
+    }
+
+    /// The process of that id; another has its place.
+    fn take(&self, pid: u32) -> Process {
         let variables = variables(&self.socket);
-        let name = self.name_of(pid);
-        let process = if name == "bid-service" { &self.service } else { &self.worker };
-        let mut process = locked(process);
-        process.kill();
-        self.said.lock().expect("nobody panics here").extend(process.output());
-        *process = if name == "bid-service" {
-            self.system.start_service(&borrowed(&variables))
+        if self.name_of(pid) == "bid-service" {
+            std::mem::replace(&mut *locked(&self.service), self.system.start_service(&borrowed(&variables)))
         } else {
-            self.system.start_worker(&[], &borrowed(&variables))
-        };
-        name
+            std::mem::replace(
+                &mut *locked(&self.worker),
+                self.system.start_worker(self.worker_arguments, &borrowed(&variables)),
+            )
+        }
     }
 
     /// Everything that all of them have said.
@@ -58,6 +84,7 @@ impl<'a> Fleet<'a> {
         let mut all = self.said.lock().expect("nobody panics here").clone();
         all.extend(locked(&self.service).output());
         all.extend(locked(&self.worker).output());
+        all.extend(self.woken.lock().expect("nobody panics here").iter().flat_map(Process::output));
         all
     }
 

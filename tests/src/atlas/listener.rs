@@ -3,7 +3,6 @@ use super::case::Site;
 use gavel_runtime::boundary::{Hello, Order, Plan, Reached, Stop};
 use serde::Serialize;
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -19,12 +18,15 @@ pub struct Listener {
     pub path: PathBuf,
     shared: Arc<Shared>,
     waiting: mpsc::UnboundedReceiver<Waiting>,
+    /// Those that were not asked for yet.
+    held: Vec<Waiting>,
     task: tokio::task::JoinHandle<()>,
 }
 
 struct Shared {
     plan: Mutex<Plan>,
-    sites: Mutex<BTreeSet<Site>>,
+    /// With the process, in the order in which each came by first.
+    sites: Mutex<Vec<(u32, Site)>>,
     waiting: mpsc::UnboundedSender<Waiting>,
 }
 
@@ -44,28 +46,66 @@ impl Waiting {
 
 impl Listener {
     /// Tells every process that starts to stop there.
-    pub fn at(path: &Path, stops: Vec<Stop>) -> Self {
+    pub fn at(path: &Path, stop: Option<Stop>) -> Self {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).expect("a socket");
         let (sender, waiting) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { plan: Mutex::new(Plan { stops }), sites: Mutex::default(), waiting: sender });
+        let shared = Arc::new(Shared {
+            plan: Mutex::new(Plan { stops: stop.into_iter().collect() }),
+            sites: Mutex::default(),
+            waiting: sender,
+        });
         let task = tokio::spawn(accept(listener, shared.clone()));
-        Self { path: path.to_owned(), shared, waiting, task }
+        Self { path: path.to_owned(), shared, waiting, held: Vec::new(), task }
     }
 
     /// The next process that waits.
-    pub async fn waiting(&mut self) -> Waiting {
+    async fn waiting(&mut self) -> Waiting {
         self.waiting.recv().await.expect("the listener lives as long as this")
     }
 
-    /// Processes that start from here on stop nowhere.
-    pub fn forget_plan(&self) {
-        *self.shared.plan.lock().expect("nobody panics here") = Plan::default();
+    /// The next process that waits there.
+    pub async fn waiting_at(&mut self, stop: &Stop) -> Waiting {
+        loop {
+            if let Some(at) = self.held.iter().position(|waiting| waiting.reached.stop == *stop) {
+                return self.held.remove(at);
+            }
+            let next = self.waiting().await;
+            self.held.push(next);
+        }
     }
 
-    /// Where processes have come by.
-    pub fn sites(&self) -> BTreeSet<Site> {
-        self.shared.sites.lock().expect("nobody panics here").clone()
+    /// Lets everybody go on who waits there: the other process may have come by as well.
+    pub async fn let_others_go_on(&mut self, stop: &Stop) {
+        loop {
+            self.waiting_at(stop).await.go_on().await;
+        }
+    }
+
+    /// Processes that start from here on stop there, or nowhere.
+    pub fn plan(&self, stop: Option<Stop>) {
+        *self.shared.plan.lock().expect("nobody panics here") = Plan { stops: stop.into_iter().collect() };
+    }
+
+    /// Where processes have come by, in the order of the first time.
+    pub fn sites(&self) -> Vec<Site> {
+        self.sites_where(|_| true)
+    }
+
+    /// Where others than these have.
+    pub fn sites_of_others(&self, ids: &[u32]) -> Vec<Site> {
+        self.sites_where(|id| !ids.contains(&id))
+    }
+
+    fn sites_where(&self, is_wanted: impl Fn(u32) -> bool) -> Vec<Site> {
+        let all = self.shared.sites.lock().expect("nobody panics here");
+        let mut sites = Vec::new();
+        for (_, site) in all.iter().filter(|(id, _)| is_wanted(*id)) {
+            if !sites.contains(site) {
+                sites.push(site.clone());
+            }
+        }
+        sites
     }
 }
 
@@ -89,7 +129,7 @@ async fn converse(mut stream: UnixStream, shared: Arc<Shared>) {
     }
     if let Ok(reached) = serde_json::from_str::<Reached>(&text) {
         let site = Site { name: reached.stop.site.clone(), server: reached.server };
-        shared.sites.lock().expect("nobody panics here").insert(site);
+        shared.sites.lock().expect("nobody panics here").push((reached.pid, site));
         if reached.waits {
             let _ = shared.waiting.send(Waiting { reached, stream });
         }

@@ -10,6 +10,7 @@ use gavel_proto::v1;
 use poem_grpc::Code;
 use prost_types::Timestamp;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A call that nobody answers by then is a fault of its own.
@@ -22,17 +23,19 @@ pub struct Clients<'a> {
     system: &'a System,
     fleet: &'a Fleet<'a>,
     history: History,
+    watched: watch::Sender<String>,
 }
 
 impl<'a> Clients<'a> {
     /// Who have done nothing yet.
     pub fn new(system: &'a System, fleet: &'a Fleet<'a>) -> Self {
-        Self { system, fleet, history: History::default() }
+        Self { system, fleet, history: History::default(), watched: watch::channel(String::new()).0 }
     }
 
     /// Publishes items, bids on them, is refused, sells one, cancels one, reads.
     pub async fn run(&mut self) {
         let lamp = self.publish("A lamp", TimeDelta::hours(1)).await;
+        self.watched.send_replace(lamp.clone());
         // Before the read model has heard of it.
         self.read(&lamp).await;
         let chair = self.publish("A chair", TimeDelta::hours(1)).await;
@@ -49,6 +52,11 @@ impl<'a> Clients<'a> {
         // Too late.
         self.bid("bob", &clock, 9_000).await;
         self.bid("bob", &lamp, 4_000).await;
+    }
+
+    /// The item that somebody is to watch, once it is there.
+    pub fn watched(&self) -> watch::Receiver<String> {
+        self.watched.subscribe()
     }
 
     /// What they did so far, and were told.

@@ -3,27 +3,43 @@ use futures_util::{FutureExt, StreamExt, stream};
 use gavel_runtime::boundary::Position;
 use gavel_tests::atlas::{
     Action, Case, Outcome,
-    case::Site,
-    discover,
+    case::{First, Site},
+    discover, discover_after,
     entry::{Entry, statement, story},
-    page::page,
-    run,
+    filling,
+    kept::{Atlas, FILE},
+    run, write,
 };
 use std::{
-    collections::BTreeSet,
-    env, fs,
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fmt::Write,
+    fs,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-/// What is kept of it.
-const PAGE: &str = "docs/atlas.md";
 /// Cases side by side: most of the time each waits.
 const AT_A_TIME: usize = 4;
+/// How soon it was quiet again.
+const REPORT: &str = "target/bench/atlas.md";
 /// Of a case whose site nobody comes by.
 const TRIES: u32 = 4;
+/// Handlers whose ways are looked at more closely: at later times, and in recovery.
+const WAYS: [&str; 4] = ["place_bid", "relay_outbox", "apply_user_stats", "close_item"];
+/// What they recover from.
+const FIRSTS: [&str; 4] = [
+    "place_bid.commit:after:kill",
+    "relay_outbox.publish:after:kill",
+    "apply_user_stats.commit:after:kill",
+    "close_item.commit:before:kill",
+];
+/// What so many cases came to is kept, so that a run that was ended may go on.
+const KEPT_EVERY: usize = 25;
+/// Times that are looked at after the first.
+const LATER: [u64; 1] = [2];
 /// Some sites belong to a minute's beginning: one in so many cases may find nobody there.
 const FEW: usize = 10;
 
@@ -35,6 +51,9 @@ async fn main() -> ExitCode {
         sites().await
     } else if asked.has("--all") {
         all(&asked).await
+    } else if asked.has("--render") {
+        write(&root(), &kept()).expect("the pages are written");
+        true
     } else {
         match asked.case() {
             Ok(case) => one(&case).await,
@@ -68,16 +87,18 @@ impl Asked<'_> {
             position: needed("--position")?.parse::<Position>()?,
             hit: self.value("--hit").unwrap_or("1").parse().map_err(|_| "--hit takes a number".to_owned())?,
             action: needed("--action")?.parse::<Action>()?,
+            first: self.value("--first").map(str::parse).transpose()?,
         })
     }
 }
 
 async fn sites() -> bool {
     let outcome = discover().await;
-    for site in &outcome.sites {
+    let sites: Vec<_> = outcome.sites.iter().cloned().chain(filling::discover().await).collect();
+    for site in &sites {
         println!("{:<9} {}", format!("{:?}", site.server).to_lowercase(), site.name);
     }
-    println!("{} sites", outcome.sites.len());
+    println!("{} sites", sites.len());
     for what in &outcome.violations {
         println!("without a fault: {what}");
     }
@@ -93,25 +114,71 @@ async fn one(case: &Case) -> bool {
     outcome.reached.is_some() && outcome.violations.is_empty()
 }
 
+/// What many cases have come to so far.
+struct All {
+    sites: Vec<Site>,
+    met: BTreeSet<Site>,
+    entries: Vec<Entry>,
+    recovered: Recovered,
+    /// Cases whose site nobody came by.
+    missed: usize,
+}
+
 async fn all(asked: &Asked<'_>) -> bool {
     let (began, only) = (Instant::now(), asked.value("--only").unwrap_or_default());
     let at_a_time = asked.value("--at-a-time").and_then(|number| number.parse().ok()).unwrap_or(AT_A_TIME);
-    let is_sample = asked.has("--sample");
-    let sites: Vec<_> = discover().await.sites.into_iter().filter(|site| site.name.contains(only)).collect();
-    let cases = sites.iter().flat_map(|site| {
-        let cases: Vec<_> = if is_sample { site.one_case().into_iter().collect() } else { site.cases().collect() };
-        cases.into_iter().map(|case| (case, site.server))
-    });
-    let mut running = stream::iter(cases)
-        .map(|(case, server)| async move { (run_patiently(&case).await, case, server) })
-        .buffer_unordered(at_a_time);
-    let (mut entries, mut missed, mut quiet_after, mut met) = (Vec::new(), 0, Vec::new(), BTreeSet::new());
-    while let Some((outcome, case, server)) = running.next().await {
-        met.extend(outcome.sites.iter().cloned());
+    let sites = discover().await.sites.into_iter().chain(filling::discover().await);
+    let sites: Vec<_> = sites.filter(|site| site.name.contains(only)).collect();
+    let mut cases = if asked.has("--sample") {
+        sites.iter().filter_map(Site::one_case).collect()
+    } else {
+        every_case(&sites, only).await
+    };
+    let mut known = if asked.has("--resume") { kept() } else { Atlas::default() };
+    // What failed is looked at again.
+    known.cases.retain(Entry::holds);
+    cases.retain(|case| known.cases.iter().all(|entry| entry.case != *case));
+    let mut all = All {
+        sites,
+        met: known.sites.iter().map(|place| place.site.clone()).collect(),
+        entries: known.cases,
+        recovered: Recovered::default(),
+        missed: 0,
+    };
+    let mut running =
+        stream::iter(cases).map(|case| async move { (run_patiently(&case).await, case) }).buffer_unordered(at_a_time);
+    let mut done = 0;
+    while let Some((outcome, case)) = running.next().await {
+        all.note(&case, &outcome);
+        done += 1;
+        if asked.has("--write") && done % KEPT_EVERY == 0 {
+            all.atlas().write(&root()).expect("they are kept");
+        }
+    }
+    all.report(began.elapsed());
+    if asked.has("--write") {
+        let atlas = all.atlas();
+        atlas.write(&root()).and_then(|()| write(&root(), &atlas)).expect("the atlas is written");
+    }
+    all.holds()
+}
+
+/// Every case there is: those that tell most come first.
+async fn every_case(sites: &[Site], only: &str) -> Vec<Case> {
+    let mut cases: Vec<_> = sites.iter().flat_map(Site::cases).collect();
+    cases.sort_by_key(|case| ![Action::Kill, Action::Reset].contains(&case.action));
+    cases.extend(closer(sites, only).await);
+    cases
+}
+
+impl All {
+    fn note(&mut self, case: &Case, outcome: &Outcome) {
+        self.met.extend(outcome.sites.iter().cloned());
         if outcome.reached.is_none() && outcome.violations.is_empty() {
             println!("nobody came by: {case}");
-            missed += 1;
-            continue;
+            // There need not be a second time, nor anything of it in a recovery.
+            self.missed += usize::from(is_plain(case));
+            return;
         }
         let verdict = if outcome.violations.is_empty() { "holds" } else { "FAILS" };
         println!("{verdict} {case} ({:.1} s)", outcome.recovered_within.as_secs_f64());
@@ -119,42 +186,97 @@ async fn all(asked: &Asked<'_>) -> bool {
             for what in &outcome.violations {
                 println!("      {what}");
             }
-            keep(&case, &outcome);
+            keep(case, outcome);
         }
-        quiet_after.push(outcome.recovered_within);
-        entries.push(Entry::of(&case, server, &outcome));
+        self.recovered.note(case.action, outcome.recovered_within);
+        self.entries.push(Entry::of(case, outcome));
     }
-    quiet_after.sort_unstable();
-    let failed = entries.iter().filter(|entry| !entry.holds).count();
-    let (median, worst) = (quiet_after.get(quiet_after.len() / 2), quiet_after.last());
-    println!(
-        "{} cases at {} sites in {:.0} s, {failed} failed, at {missed} nobody came by; quiet again after {:.1?}, at most {:.1?}",
-        entries.len(),
-        sites.len(),
-        began.elapsed().as_secs_f64(),
-        median.copied().unwrap_or_default(),
-        worst.copied().unwrap_or_default(),
-    );
-    met.extend(sites.iter().cloned());
-    if asked.has("--write") {
-        fs::write(root().join(PAGE), page(&root(), &entries, &met)).expect("the page is written");
+
+    fn atlas(&self) -> Atlas {
+        Atlas::of(&root(), &self.sites, self.met.iter().cloned(), self.entries.clone())
     }
-    met.retain(|site| !sites.contains(site));
-    for name in unknown(met.iter()) {
-        println!("met in a case, and not in {PAGE}: {name}");
+
+    fn failed(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.holds()).count()
     }
-    // Of what processes come by when nothing fails, every statement has its row; a slow machine may meet others.
-    let unknown = unknown(sites.iter().filter(|site| statement(&root(), site).is_some()));
-    for name in &unknown {
-        println!("not in {PAGE}: {name}; cargo xtask atlas --all --write");
+
+    fn report(&self, took: Duration) {
+        let report = self.recovered.table();
+        println!(
+            "{report}\n{} cases at {} sites in {:.0} s, {} failed, at {} nobody came by",
+            self.entries.len(),
+            self.sites.len(),
+            took.as_secs_f64(),
+            self.failed(),
+            self.missed,
+        );
+        let kept =
+            fs::create_dir_all(root().join("target/bench")).and_then(|()| fs::write(root().join(REPORT), report));
+        kept.expect("the report is written");
     }
-    failed == 0 && unknown.is_empty() && missed * FEW < entries.len()
+
+    /// Whether every case holds, and every place is known.
+    fn holds(&self) -> bool {
+        for name in unknown(self.met.iter().filter(|site| !self.sites.contains(site))) {
+            println!("met in a case, and not in {FILE}: {name}");
+        }
+        // Of what processes come by when nothing fails, every statement is known; a slow machine may meet others.
+        let unknown = unknown(self.sites.iter().filter(|site| statement(&root(), site).is_some()));
+        for name in &unknown {
+            println!("not in {FILE}: {name}; cargo xtask atlas --all --write");
+        }
+        self.failed() == 0 && unknown.is_empty() && self.missed * FEW < self.entries.len()
+    }
+}
+
+/// At its first time, with nothing before it.
+fn is_plain(case: &Case) -> bool {
+    case.hit == 1 && case.first.is_none()
+}
+
+/// Cases on the ways that matter most: at later times, and in recovery from another fault.
+async fn closer(sites: &[Site], only: &str) -> Vec<Case> {
+    let on_ways = sites.iter().filter(|site| WAYS.contains(&site.handler()));
+    let mut cases: Vec<_> =
+        on_ways.flat_map(|site| LATER.into_iter().flat_map(|hit| site.further(hit, None))).collect();
+    for first in FIRSTS {
+        let first: First = first.parse().expect("one of the table");
+        let of = |site: &Site| first.site.starts_with(&format!("{}.", site.handler())) && site.name.contains(only);
+        let met = discover_after(&first).await.restarted;
+        cases.extend(met.iter().filter(|site| of(site)).flat_map(|site| site.further(1, Some(&first))));
+    }
+    cases
+}
+
+fn kept() -> Atlas {
+    Atlas::read(&root()).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// How long it took, after each kind of fault, until everything was told, counted and shown.
+#[derive(Default)]
+struct Recovered(BTreeMap<Action, Vec<Duration>>);
+
+impl Recovered {
+    fn note(&mut self, action: Action, within: Duration) {
+        self.0.entry(action).or_default().push(within);
+    }
+
+    fn table(&self) -> String {
+        let mut text = "| fault | cases | quiet again after, p50 | at most |\n| --- | --- | --- | --- |\n".to_owned();
+        for (action, took) in &self.0 {
+            let mut took = took.clone();
+            took.sort_unstable();
+            let [median, most] = [took.get(took.len() / 2), took.last()].map(|one| one.copied().unwrap_or_default());
+            let _ = writeln!(text, "| {action} | {} | {median:.1?} | {most:.1?} |", took.len());
+        }
+        text
+    }
 }
 
 /// Some sites are come by when somebody is quicker than another, and a server may be too busy for a new case's accounts:
 /// then once more.
 async fn run_patiently(case: &Case) -> Outcome {
-    for _ in 1..TRIES {
+    for _ in 1..if is_plain(case) { TRIES } else { 1 } {
         match AssertUnwindSafe(run(case)).catch_unwind().await {
             Ok(outcome) if outcome.reached.is_some() || !outcome.violations.is_empty() => return outcome,
             _ => {}
@@ -163,22 +285,19 @@ async fn run_patiently(case: &Case) -> Outcome {
     run(case).await
 }
 
-/// Places that the page does not have.
+/// Places that are not kept.
 fn unknown<'s>(sites: impl Iterator<Item = &'s Site>) -> Vec<&'s str> {
-    let text = fs::read_to_string(root().join(PAGE)).unwrap_or_default();
-    let has = |site: &&Site| {
-        let (handler, operation) = site.name.split_once('.').unwrap_or((&site.name, ""));
-        let section = text.split("\n## ").find(|section| section.lines().next() == Some(handler));
-        section.is_some_and(|section| section.contains(&format!("\n| {operation} |")))
-    };
+    let kept = kept();
+    let has = |site: &&Site| kept.sites.iter().any(|place| place.site == **site);
     sites.filter(|site| !has(site)).map(|site| site.name.as_str()).collect()
 }
 
 /// Leaves what a case said, for whoever looks into it.
 fn keep(case: &Case, outcome: &Outcome) {
-    let Case { site, position, hit, action } = case;
+    let Case { site, position, hit, action, first } = case;
     let dir = root().join("target/atlas");
-    let path = dir.join(format!("{site}-{position}-{hit}-{action}"));
+    let first = first.as_ref().map(|first| format!("{first}-")).unwrap_or_default();
+    let path = dir.join(format!("{first}{site}-{position}-{hit}-{action}"));
     let text = format!("cargo xtask atlas {case}\n{:#?}\n{}\n", outcome.history, outcome.log.join("\n"));
     if let Err(error) = fs::create_dir_all(&dir).and_then(|()| fs::write(&path, text)) {
         eprintln!("{}: {error}", path.display());

@@ -37,22 +37,22 @@ async fn main() -> ExitCode {
     if try_each(&chosen).await == chosen.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// How many were caught.
+/// How many were caught. They are told in the order of the list, whoever is found first.
 async fn try_each(bugs: &[&'static Bug]) -> usize {
     let began = Instant::now();
     let (rules, others): (Vec<&Bug>, Vec<&Bug>) = bugs.iter().partition(|bug| bug.slips().is_empty());
-    let tell_all = bugs.len() == 1;
-    let try_some = |bugs: Vec<&'static Bug>, at_a_time| {
-        let trials = stream::iter(bugs).map(try_one).buffer_unordered(at_a_time);
-        trials.fold(0, move |caught, (bug, verdict)| async move {
-            tell(bug, &verdict, tell_all);
-            caught + usize::from(verdict.is_caught)
-        })
-    };
+    let try_some =
+        |bugs: Vec<&'static Bug>, at_a_time| stream::iter(bugs).map(try_one).buffered(at_a_time).collect::<Vec<_>>();
     // Rules are built in one directory.
     let (of_rules, of_others) = tokio::join!(try_some(rules, 1), try_some(others, AT_A_TIME));
-    println!("{} of {} are caught, in {:.0} s", of_rules + of_others, bugs.len(), began.elapsed().as_secs_f64());
-    of_rules + of_others
+    let mut tried: Vec<_> = of_rules.into_iter().chain(of_others).collect();
+    tried.sort_by_key(|(bug, _)| bugs.iter().position(|one| one.name == bug.name));
+    for (bug, verdict) in &tried {
+        tell(bug, verdict, bugs.len() == 1);
+    }
+    let caught = tried.iter().filter(|(_, verdict)| verdict.is_caught).count();
+    println!("{caught} of {} are caught, in {:.0} s", bugs.len(), began.elapsed().as_secs_f64());
+    caught
 }
 
 fn tell(bug: &Bug, verdict: &Verdict, all: bool) {

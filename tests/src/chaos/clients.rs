@@ -3,10 +3,10 @@ use super::fleet::Fleet;
 use crate::{
     Api, Failure, System,
     atlas::history::{Bid, History, Told, until_known},
+    watching::follow,
 };
 use chrono::{TimeDelta, Utc};
 use fastrand::Rng;
-use gavel_proto::v1::watch_item_response::Frame;
 use poem_grpc::Code;
 use std::{
     sync::{
@@ -281,20 +281,11 @@ impl<'a> Client<'a> {
     /// Looks at a stream until it ends.
     async fn look(&mut self, item_id: &str) {
         let api = self.find().await;
-        let Ok(mut stream) = api.watch_item(item_id, 0).await else { return };
-        let mut version = 0;
-        while let Ok(Some(response)) = futures_util::TryStreamExt::try_next(&mut stream).await {
-            let next = match response.frame {
-                Some(Frame::Snapshot(item)) if item.version >= version => item.version,
-                Some(Frame::Update(update)) if update.version > version => update.version,
-                Some(Frame::Heartbeat(heartbeat)) if heartbeat.version == version => version,
-                other => {
-                    let wrong = format!("a watcher of {item_id} at version {version} saw {other:?}");
-                    return self.market.saw_wrong(wrong);
-                }
-            };
-            version = next;
+        let note = |_| {
             self.market.frames.fetch_add(1, Relaxed);
+        };
+        if let Err(wrong) = follow(&api, item_id, 0, note).await {
+            self.market.saw_wrong(wrong);
         }
     }
 }

@@ -19,9 +19,6 @@ const PAUSE_MS: std::ops::Range<u64> = 300..3_000;
 const LASTS_MS: std::ops::Range<u64> = 100..8_000;
 /// A backend that is killed takes the server with it, which recovers from its log.
 const CRASH: &str = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'";
-/// Ends every session of the programs.
-const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                         WHERE datname = current_database() AND application_name LIKE 'bid-%'";
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,10 +120,7 @@ impl<'a> Arena<'a> {
                 wire.mend();
             }
             // It may be down for the moment.
-            Fault::Terminate => {
-                let ended = sqlx::query_scalar::<_, i64>(TERMINATE).fetch_one(&self.system.db).await;
-                return ended.is_ok_and(|ended| ended > 0);
-            }
+            Fault::Terminate => return self.system.end_sessions().await.is_ok_and(|ended| ended > 0),
             Fault::Crash => {
                 let crashed = sqlx::query(CRASH).execute(&self.system.db).await;
                 return crashed.is_err_and(|error| matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)));

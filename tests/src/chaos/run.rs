@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Options, System,
-    atlas::{check, history::Told, run::text_of},
+    atlas::{attack::text_of, check, history::Told},
     broker::Broker,
     eventually,
     eventually::eventually_within,

@@ -1,7 +1,12 @@
 //! Commands that README and the documents show: bidctl's, curl's and buf's are run as they stand there, and xtask's are
 //! at least understood. And what they name is there.
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{Process, System, eventually, process::binary};
+use gavel_tests::{
+    Process, System,
+    atlas::{self, Atlas},
+    eventually,
+    process::binary,
+};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -143,7 +148,9 @@ fn every_command_of_xtask_in_the_readme_is_understood() {
             .collect();
         let seconds =
             if arguments.last().is_some_and(|last| last == "--seconds") { vec!["1".to_owned()] } else { Vec::new() };
-        let output = Command::new(&program).args(&arguments).args(&seconds).arg("--help").output().expect("it runs");
+        // What follows in `test` is nextest's: with it the tests would run.
+        let own = if arguments[0] == "test" { &arguments[..1] } else { &arguments[..] };
+        let output = Command::new(&program).args(own).args(&seconds).arg("--help").output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "cargo xtask {command}: {said}");
     }
@@ -205,6 +212,20 @@ fn the_handler_in_the_readme_is_one_of_the_auctions() {
     for line in shown.lines().map(str::trim).filter(|line| !line.starts_with("// …")) {
         assert!(own.contains(&line), "it has no line {line:?}");
     }
+}
+
+/// They are made of what a run has kept, and it names nothing that is gone.
+#[test]
+fn the_pages_of_the_atlas_are_what_its_entries_say() {
+    let atlas = Atlas::read(&root()).expect("the entries");
+    assert!(atlas.cases.len() > 500, "{} cases", atlas.cases.len());
+    assert_eq!(atlas.gone(&root()), Vec::<&str>::new(), "cargo xtask atlas --all --write");
+    for (name, text) in atlas::documents(&root(), &atlas) {
+        let written = fs::read_to_string(root().join(name)).expect("the page");
+        assert!(written == text, "{name} is not what its entries say: cargo xtask atlas --render");
+    }
+    let failing: Vec<_> = atlas.cases.iter().filter(|entry| !entry.holds()).collect();
+    assert!(failing.is_empty(), "{failing:?}");
 }
 
 /// What the page says of capacity was measured, and by the last run that was kept.

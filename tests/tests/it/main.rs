@@ -23,6 +23,7 @@ mod documented;
 mod drain;
 mod encrypted;
 mod evolving;
+mod exercises;
 mod failover;
 mod filling;
 mod fuzz;

@@ -38,6 +38,16 @@ pub(crate) struct Urls {
 }
 
 impl Urls {
+    /// As tests are told of them, and as `--services urls` reads them.
+    pub(crate) fn variables(&self) -> [(&'static str, String); 4] {
+        [
+            ("GAVEL_TEST_POSTGRES_URL", self.postgres.clone()),
+            ("GAVEL_TEST_AMQP_URL", self.amqp.clone()),
+            ("GAVEL_TEST_RABBITMQ_API_URL", self.rabbitmq_api.clone()),
+            ("GAVEL_TEST_REDIS_URL", self.redis.clone()),
+        ]
+    }
+
     pub(crate) fn database(&self, name: &str) -> String {
         format!("{}/{name}", self.postgres)
     }

@@ -1,0 +1,164 @@
+//! Makes faults where processes wait, heals them, and says what came of it.
+use super::{
+    case::{Action, Case, Site},
+    fleet::Fleet,
+    history::History,
+    listener::{Listener, Waiting},
+};
+use crate::{System, answers::Protocol, eventually, proxy::Proxy};
+use gavel_runtime::boundary::{Position, Reached, Server, Stop};
+use std::{
+    any::Any,
+    time::{Duration, Instant},
+};
+use tokio::time::sleep;
+
+/// A server that says nothing for so long waits for something itself.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longer than a call and a run of a handler may take.
+const SILENT_FOR: Duration = Duration::from_secs(8);
+/// Longer than the leases of a case's processes.
+const FROZEN_FOR: Duration = Duration::from_secs(3);
+
+/// Of all who ask the server at that moment, this one is answered by then.
+const OTHERS: Duration = Duration::from_millis(100);
+
+/// What came of a case.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Which process was there, and where; none where no process came by.
+    pub reached: Option<(String, Reached)>,
+    /// What clients did and were told.
+    pub history: History,
+    /// What does not hold.
+    pub violations: Vec<String>,
+    /// From the fault until it was quiet.
+    pub recovered_within: Duration,
+    /// Where processes came by, in the order of the first time.
+    pub sites: Vec<Site>,
+    /// Where those came by that were started in another's place.
+    pub restarted: Vec<Site>,
+    /// What the processes said.
+    pub log: Vec<String>,
+}
+
+/// Whoever makes the faults.
+pub(super) struct Attack<'a> {
+    listener: Listener,
+    system: &'a System,
+    fleet: &'a Fleet<'a>,
+    /// Where the last of them was made.
+    reached: Option<(String, Reached)>,
+    acted_at: Instant,
+    recovered_within: Duration,
+}
+
+impl<'a> Attack<'a> {
+    pub(super) fn new(listener: Listener, system: &'a System, fleet: &'a Fleet<'a>) -> Self {
+        Self { listener, system, fleet, reached: None, acted_at: Instant::now(), recovered_within: Duration::ZERO }
+    }
+
+    /// It is quiet again.
+    pub(super) fn is_over(&mut self) {
+        self.recovered_within = self.acted_at.elapsed();
+    }
+
+    pub(super) fn outcome(self, history: History, violations: Vec<String>, first_ids: &[u32]) -> Outcome {
+        let Self { listener, reached, recovered_within, fleet, .. } = self;
+        let (sites, restarted) = (listener.sites(), listener.sites_of_others(first_ids));
+        Outcome { reached, history, violations, recovered_within, sites, restarted, log: fleet.log() }
+    }
+
+    /// One after the other; then nobody waits any more.
+    pub(super) async fn make_all(&mut self, faults: &[Case]) {
+        for (nth, fault) in faults.iter().enumerate() {
+            let stop = stop_of(fault);
+            let waiting = self.listener.waiting_at(&stop).await;
+            self.listener.plan(faults.get(nth + 1).map(stop_of));
+            self.acted_at = Instant::now();
+            let made = tokio::select! {
+                made = make(fault.action, fault.position, waiting, self.system, self.fleet) => made,
+                () = self.listener.let_others_go_on(&stop) => unreachable!("they come and come"),
+            };
+            if nth + 1 == faults.len() {
+                self.reached = Some(made);
+                self.listener.let_others_go_on(&stop).await;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Where a process is to stop for a case: for an answer to be lost it must not be there yet.
+pub(super) fn stop_of(case: &Case) -> Stop {
+    let position = if case.action == Action::Reset { Position::Before } else { case.position };
+    Stop { site: case.site.clone(), position, hit: case.hit }
+}
+
+/// Makes the fault, and heals it. Says in which process.
+async fn make(
+    action: Action,
+    position: Position,
+    waiting: Waiting,
+    system: &System,
+    fleet: &Fleet<'_>,
+) -> (String, Reached) {
+    let reached = waiting.reached.clone();
+    let (wire, protocol) = wire(system, reached.server);
+    let name = fleet.name_of(reached.pid);
+    match (action, position) {
+        (Action::Kill, _) => {
+            fleet.replace(reached.pid);
+            drop(waiting);
+        }
+        (Action::Freeze, _) => {
+            let frozen = fleet.freeze(reached.pid).await;
+            sleep(FROZEN_FOR).await;
+            waiting.go_on().await;
+            frozen.signal("CONT");
+            fleet.keep(frozen);
+        }
+        (Action::Terminate, _) => {
+            system.end_sessions().await.expect("they are ended");
+            waiting.go_on().await;
+        }
+        (Action::Silence, _) => {
+            wire.silence();
+            waiting.go_on().await;
+            sleep(SILENT_FOR).await;
+            wire.mend();
+        }
+        (Action::Reset, Position::Before) => {
+            wire.cut();
+            waiting.go_on().await;
+            wire.mend();
+        }
+        (Action::Reset, Position::After) => {
+            wire.deafen(protocol);
+            waiting.go_on().await;
+            // Where it does not, it is cut in the middle.
+            let answered = eventually("the server answers", || async { wire.lost() }, |lost| *lost > 0);
+            let _ = tokio::time::timeout(ANSWERS_WITHIN, answered).await;
+            // That may have been another's, who was quicker.
+            sleep(OTHERS).await;
+            wire.cut();
+            wire.mend();
+        }
+    }
+    (name.to_owned(), reached)
+}
+
+/// What somebody who panicked has said.
+pub fn text_of(panic: &(dyn Any + Send)) -> String {
+    panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())
+}
+
+fn wire(system: &System, server: Server) -> (&Proxy, Protocol) {
+    let [database, broker, cache] = system.wires();
+    match server {
+        Server::Database => database,
+        Server::Broker => broker,
+        Server::Cache => cache,
+    }
+}

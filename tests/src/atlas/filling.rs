@@ -1,0 +1,95 @@
+//! The other load: rows of before are filled, by two backfills at once, whose worker comes by.
+use super::{
+    attack::{Attack, Outcome, stop_of, text_of},
+    case::{Case, Site},
+    check::LEFT_OPEN,
+    fleet::Fleet,
+    history::History,
+    listener::Listener,
+};
+use crate::{
+    Options, System, eventually,
+    eventually::eventually_within,
+    evolving::{MIGRATING, Operator},
+};
+use futures_util::FutureExt;
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+/// Who fills. Sites of others are the auction's.
+const HANDLERS: [&str; 2] = ["run_backfill_chunk", "run_online_step"];
+const BIDS: i32 = 2_000;
+/// It takes half a minute until one that was killed is no more counted among those who live; then another looks first how
+/// long bids take.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// The type of a column, and a count that must be right to one.
+const CHANGES: [&str; 2] = ["27", "28"];
+/// Users whose count is not what their bids say.
+const MISCOUNTED: &str = "SELECT count(*) FROM
+   (SELECT bidder_id AS user_id, currency, count(DISTINCT item_id) AS n FROM bids JOIN items USING (item_id) GROUP BY 1, 2) b
+   FULL JOIN user_stats s USING (user_id, currency) WHERE s.items_bid_on IS DISTINCT FROM b.n";
+
+/// Whether this load comes by there.
+pub fn comes_by(site: &str) -> bool {
+    HANDLERS.iter().any(|handler| site.starts_with(&format!("{handler}.")))
+}
+
+/// Where somebody comes by who fills.
+pub async fn discover() -> Vec<Site> {
+    let outcome = conduct(&[]).await;
+    outcome.sites.into_iter().filter(|site| comes_by(&site.name)).collect()
+}
+
+pub(super) async fn conduct(faults: &[Case]) -> Outcome {
+    let system = System::with(Options { proxied: true }).await;
+    system.have_old_bids(BIDS).await;
+    let (service, _api) = system.service().await;
+    let operator = Operator::at(&system, &service).await;
+    for change in CHANGES {
+        operator.begin(change).await;
+    }
+    let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
+    let listener = Listener::at(&socket, faults.first().map(stop_of));
+    let fleet = Fleet::start(&system, socket, MIGRATING);
+    let first_ids = fleet.ids();
+    let mut attack = Attack::new(listener, &system, &fleet);
+    let load = AssertUnwindSafe(async {
+        let left = "SELECT count(*) FROM backfills WHERE state <> 'done'";
+        eventually_within(PATIENCE, "both backfills are done", || system.count(left), |left| *left == 0).await;
+        eventually("nothing is left open", || system.count(LEFT_OPEN), |open| *open == 0).await;
+    });
+    let stuck = tokio::select! {
+        ended = load.catch_unwind() => ended.err().map(|panic| text_of(&*panic)),
+        () = attack.make_all(faults) => unreachable!("it goes on until the load has ended"),
+    };
+    attack.is_over();
+    let mut violations: Vec<_> = stuck.map(|why| format!("I7: {why}")).into_iter().collect();
+    if violations.is_empty() {
+        violations = wrong(&system).await;
+    }
+    violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
+    attack.outcome(History::default(), violations, &first_ids)
+}
+
+/// What must not be once every row is filled.
+async fn wrong(system: &System) -> Vec<String> {
+    let mut found = Vec::new();
+    for (count, what) in [
+        ("SELECT count(*) FROM bids WHERE max_amount_minor IS DISTINCT FROM amount_minor", "I1: a row is not filled"),
+        (MISCOUNTED, "I4: items that were bid on are not counted once"),
+        (
+            "SELECT count(*) FROM backfills
+             WHERE change = 28 AND rows_changed <> (SELECT count(*) FROM user_items WHERE is_counted)",
+            "I5: a backfill does not count its rows once",
+        ),
+        (
+            "SELECT count(*) FROM pg_constraint WHERE conrelid = 'bids'::regclass AND NOT convalidated",
+            "I5: a constraint is not valid",
+        ),
+        ("SELECT count(*) FROM dead_jobs", "I5: a job is dead"),
+    ] {
+        if system.count(count).await > 0 {
+            found.push(what.to_owned());
+        }
+    }
+    found
+}

@@ -1,0 +1,97 @@
+//! What is kept of a whole run: every site that a process came by, and every case. Nothing in it differs from run to run
+//! but what a run found out: no times, no lines of code.
+use super::{
+    case::Site,
+    entry::{Entry, statement},
+};
+use anyhow::Context;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{fmt::Write, fs, path::Path};
+
+/// Where, from the root.
+pub const FILE: &str = "docs/atlas/entries.json";
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Atlas {
+    /// In the order in which somebody comes by when nothing fails; then those that are met in recovery alone.
+    pub sites: Vec<Place>,
+    /// In the order of their sites.
+    pub cases: Vec<Entry>,
+}
+
+/// A site, and whether anybody comes by when nothing fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which.
+    #[serde(flatten)]
+    pub site: Site,
+    /// Only after something has failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_recovery: bool,
+    /// Its statement is in `.sqlx`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checked: bool,
+}
+
+impl Atlas {
+    /// Of a run: where somebody came by without a fault, all that anybody came by, and what the cases came to.
+    pub fn of(root: &Path, sites: &[Site], met: impl Iterator<Item = Site>, mut cases: Vec<Entry>) -> Self {
+        let place = |site: Site, in_recovery| Place { checked: statement(root, &site).is_some(), site, in_recovery };
+        let usual = sites.iter().map(|site| place(site.clone(), false));
+        let later = met.filter(|site| !sites.contains(site)).map(|site| place(site, true));
+        cases.sort_by(|one, other| one.case.cmp(&other.case));
+        Self { sites: usual.chain(later).collect(), cases }
+    }
+
+    /// What was kept last.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn read(root: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(root.join(FILE)).context(FILE)?;
+        let whole: serde_json::Value = serde_json::from_str(&text).context(FILE)?;
+        Ok(Self { sites: list(&whole["sites"])?, cases: list(&whole["cases"])? })
+    }
+
+    /// Keeps it: a line for each site and each case, so that a difference can be read.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub fn write(&self, root: &Path) -> anyhow::Result<()> {
+        let mut text = "{\n".to_owned();
+        write!(text, "\"sites\": [\n{}\n],\n", lines(&self.sites)?)?;
+        write!(text, "\"cases\": [\n{}\n]\n}}\n", lines(&self.cases)?)?;
+        fs::create_dir_all(root.join(FILE).parent().context("a directory")?)?;
+        Ok(fs::write(root.join(FILE), text)?)
+    }
+
+    /// Sites whose statement nobody has any more.
+    pub fn gone(&self, root: &Path) -> Vec<&str> {
+        let gone = |place: &&Place| place.checked && statement(root, &place.site).is_none();
+        self.sites.iter().filter(gone).map(|place| place.site.name.as_str()).collect()
+    }
+
+    /// Handlers, each with its sites in the order of its way, in the order of their names.
+    pub fn handlers(&self) -> Vec<(&str, Vec<&Place>)> {
+        let mut names: Vec<_> = self.sites.iter().map(|place| place.site.handler()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let of = |name| self.sites.iter().filter(|place| place.site.handler() == name).collect();
+        names.into_iter().map(|name| (name, of(name))).collect()
+    }
+
+    /// The cases of a site.
+    pub fn cases_of(&self, site: &Site) -> Vec<&Entry> {
+        self.cases.iter().filter(|entry| entry.case.site == site.name).collect()
+    }
+}
+
+fn list<T: DeserializeOwned>(value: &serde_json::Value) -> anyhow::Result<Vec<T>> {
+    serde_json::from_value(value.clone()).context(FILE)
+}
+
+fn lines(all: &[impl Serialize]) -> anyhow::Result<String> {
+    let lines: Vec<_> = all.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    Ok(lines.join(",\n"))
+}
