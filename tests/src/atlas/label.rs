@@ -1,21 +1,20 @@
 //! What a site does, in a few words for a picture.
-use super::{case::Site, entry::statement};
-use std::path::Path;
+use super::case::Site;
 
 /// So many things a statement does are named.
 const NAMED: usize = 3;
 
 /// Such as `lock items`, or the name of what is done.
-pub(super) fn label(root: &Path, site: &Site) -> String {
-    match statement(root, site) {
-        Some(text) => of_statement(&text).unwrap_or_else(|| site.operation().to_owned()),
+pub(super) fn label(site: &Site, statement: Option<&str>) -> String {
+    match statement {
+        Some(text) => of_statement(text).unwrap_or_else(|| site.operation().to_owned()),
         None => site.operation().replace('_', " "),
     }
 }
 
 /// What it writes, or else what it locks or reads.
 fn of_statement(text: &str) -> Option<String> {
-    let words: Vec<_> = text.split_whitespace().collect();
+    let words: Vec<_> = text.split_whitespace().map(|word| word.trim_start_matches('(')).collect();
     let mut done: Vec<String> = Vec::new();
     for (at, pair) in words.windows(2).enumerate() {
         let before = at.checked_sub(1).map_or("", |before| words[before]);
