@@ -14,6 +14,11 @@ use std::borrow::Cow;
 /// Handlers that only a worker runs that is started for them.
 pub const MIGRATING: &[&str] = &["--also", "run_backfill_chunk,run_online_step"];
 
+/// Users whose count is not what their bids say.
+pub const MISCOUNTED: &str = "SELECT count(*) FROM (
+    SELECT bidder_id AS user_id, currency, count(DISTINCT item_id) AS n FROM bids JOIN items USING (item_id) GROUP BY 1, 2) b
+  FULL JOIN user_stats s USING (user_id, currency) WHERE s.items_bid_on IS DISTINCT FROM b.n";
+
 impl System {
     /// As the release before the changes has left it, with so many bids of 97 users on items of 100 bids each; then
     /// expanded.

@@ -49,7 +49,7 @@ pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
 
 /// Without what `cargo run` told us of this package: build scripts that look at it would run again, and all that
 /// depends on them.
-fn unaware_of_us(command: &mut Command) -> &mut Command {
+pub(crate) fn unaware_of_us(command: &mut Command) -> &mut Command {
     let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
     for (name, _) in env::vars_os() {
         if ours.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {

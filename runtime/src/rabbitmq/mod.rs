@@ -64,13 +64,20 @@ impl BrokerUrl {
     }
 }
 
-/// Closes it, also where it is given up: a call that ran out of time may still reach the broker, which would then hand
-/// messages to a consumer that nobody listens to, for as long as the connection is there.
-pub(crate) async fn close(connection: &Connection, why: &str) {
+/// Closes the connection once what goes on over it has ended, and gives how that was. Also where it is given up: a call
+/// that ran out of time may still reach the broker, which would then hand messages to a consumer that nobody listens to,
+/// for as long as the connection is there.
+pub(crate) async fn then_close(
+    connection: &Connection,
+    session: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let ended = session.await;
+    let why = if ended.is_ok() { "drained" } else { "given up" };
     let closed = tokio::time::timeout(CLOSED_WITHIN, connection.close(200, short(why))).await;
     if let Ok(Err(error)) = closed {
         tracing::info!(%error, why, "the connection to RabbitMQ ended before it was closed");
     }
+    ended
 }
 
 /// AMQP's short strings hold 255 bytes; what is longer is cut.

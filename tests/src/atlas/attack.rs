@@ -52,11 +52,21 @@ pub(super) struct Attack<'a> {
     reached: Option<(String, Reached)>,
     acted_at: Instant,
     recovered_within: Duration,
+    /// The processes before any fault.
+    first_ids: [u32; 2],
 }
 
 impl<'a> Attack<'a> {
     pub(super) fn new(listener: Listener, system: &'a System, fleet: &'a Fleet<'a>) -> Self {
-        Self { listener, system, fleet, reached: None, acted_at: Instant::now(), recovered_within: Duration::ZERO }
+        Self {
+            listener,
+            system,
+            fleet,
+            reached: None,
+            acted_at: Instant::now(),
+            recovered_within: Duration::ZERO,
+            first_ids: fleet.ids(),
+        }
     }
 
     /// It is quiet again.
@@ -64,9 +74,9 @@ impl<'a> Attack<'a> {
         self.recovered_within = self.acted_at.elapsed();
     }
 
-    pub(super) fn outcome(self, history: History, violations: Vec<String>, first_ids: &[u32]) -> Outcome {
-        let Self { listener, reached, recovered_within, fleet, .. } = self;
-        let (sites, restarted) = (listener.sites(), listener.sites_of_others(first_ids));
+    pub(super) fn outcome(self, history: History, violations: Vec<String>) -> Outcome {
+        let Self { listener, reached, recovered_within, fleet, first_ids, .. } = self;
+        let (sites, restarted) = (listener.sites(), listener.sites_of_others(&first_ids));
         Outcome { reached, history, violations, recovered_within, sites, restarted, log: fleet.log() }
     }
 

@@ -1,6 +1,5 @@
 //! The atlas as a page to browse: ways as pictures, and under each site its cases, with the command that runs each.
 use super::{
-    case::Site,
     entry::{Entry, name_of, statement},
     kept::{Atlas, Place},
     label::label,
@@ -33,20 +32,16 @@ fn place_in(root: &Path, atlas: &Atlas, Place { site, in_recovery, .. }: &Place)
         Server::Cache => "cache",
     };
     let recovery = if *in_recovery { " recovery" } else { "" };
-    let what = statement(root, site).unwrap_or_else(|| described(site).to_owned());
+    let statement = statement(root, site);
     let cases = atlas.cases_of(site).into_iter().map(case_of).collect::<String>();
     let none = if cases.is_empty() { "<p>Met after a fault alone; no case begins here yet.</p>" } else { "" };
     format!(
-        "<li class=\"{kind}{recovery}\"><details><summary>{}</summary><p>{} · {}</p><pre>{}</pre>{none}{cases}</details></li>",
-        escaped(&label(root, site)),
+        "<li class=\"{kind}{recovery}\"><details><summary>{}</summary><p>{} · <code>{}</code></p><pre>{}</pre>{none}{cases}</details></li>",
+        escaped(&label(site, statement.as_deref())),
         name_of(site.server),
-        operation(site),
-        escaped(&what),
+        escaped(&site.name),
+        escaped(statement.as_deref().unwrap_or_else(|| described(site))),
     )
-}
-
-fn operation(site: &Site) -> String {
-    format!("<code>{}</code>", escaped(&site.name))
 }
 
 fn case_of(entry: &Entry) -> String {

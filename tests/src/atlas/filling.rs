@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Options, System, eventually,
     eventually::eventually_within,
-    evolving::{MIGRATING, Operator},
+    evolving::{MIGRATING, MISCOUNTED, Operator},
 };
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, time::Duration};
@@ -23,11 +23,6 @@ const BIDS: i32 = 2_000;
 const PATIENCE: Duration = Duration::from_mins(3);
 /// The type of a column, and a count that must be right to one.
 const CHANGES: [&str; 2] = ["27", "28"];
-/// Users whose count is not what their bids say.
-const MISCOUNTED: &str = "SELECT count(*) FROM
-   (SELECT bidder_id AS user_id, currency, count(DISTINCT item_id) AS n FROM bids JOIN items USING (item_id) GROUP BY 1, 2) b
-   FULL JOIN user_stats s USING (user_id, currency) WHERE s.items_bid_on IS DISTINCT FROM b.n";
-
 /// Whether this load comes by there.
 pub fn comes_by(site: &str) -> bool {
     HANDLERS.iter().any(|handler| site.starts_with(&format!("{handler}.")))
@@ -50,7 +45,6 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
     let listener = Listener::at(&socket, faults.first().map(stop_of));
     let fleet = Fleet::start(&system, socket, MIGRATING);
-    let first_ids = fleet.ids();
     let mut attack = Attack::new(listener, &system, &fleet);
     let load = AssertUnwindSafe(async {
         let left = "SELECT count(*) FROM backfills WHERE state <> 'done'";
@@ -67,7 +61,7 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
         violations = wrong(&system).await;
     }
     violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
-    attack.outcome(History::default(), violations, &first_ids)
+    attack.outcome(History::default(), violations)
 }
 
 /// What must not be once every row is filled.

@@ -74,7 +74,13 @@ fn picture(root: &Path, places: &[&Place]) -> String {
             Server::Broker => ("([", "])"),
             Server::Cache => ("{{", "}}"),
         };
-        let _ = writeln!(text, "  {arrow}s{nth}{}\"{}\"{}", shape.0, label(root, &place.site), shape.1);
+        let _ = writeln!(
+            text,
+            "  {arrow}s{nth}{}\"{}\"{}",
+            shape.0,
+            label(&place.site, statement(root, &place.site).as_deref()),
+            shape.1
+        );
     }
     text + "```\n"
 }

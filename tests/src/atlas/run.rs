@@ -41,7 +41,6 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
     let listener = Listener::at(&socket, faults.first().map(stop_of));
     let fleet = Fleet::start(&system, socket, &[]);
-    let first_ids = fleet.ids();
     let mut clients = Clients::new(&system, &fleet);
     let watcher = Watcher::new(&fleet, clients.watched());
     let mut attack = Attack::new(listener, &system, &fleet);
@@ -68,7 +67,7 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     };
     violations.extend(watcher.wrong().into_iter().map(|wrong| format!("I4: {wrong}")));
     violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
-    let mut outcome = attack.outcome(history, violations, &first_ids);
+    let mut outcome = attack.outcome(history, violations);
     outcome.log.extend(of_broker);
     outcome
 }

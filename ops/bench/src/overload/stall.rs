@@ -165,10 +165,19 @@ async fn place(client: Client, item: String, amount: i64) -> anyhow::Result<(Fat
 /// Stops every process of the server for a while.
 async fn stand_still(pool: &PgPool) -> anyhow::Result<()> {
     tokio::time::sleep(extent::time(BEFORE)).await;
-    let processes = processes(pool).await?;
-    signal("STOP", &processes)?;
+    let stopped = Stopped(processes(pool).await?);
+    signal("STOP", &stopped.0)?;
     tokio::time::sleep(extent::time(STALL)).await;
-    signal("CONT", &processes)
+    Ok(())
+}
+
+/// They go on when this is dropped, also where the load has failed meanwhile.
+struct Stopped(Vec<u32>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = signal("CONT", &self.0);
+    }
 }
 
 /// The server's first process, and those that it has started.

@@ -10,6 +10,11 @@ const DIR: &str = "docs/milestones";
 /// How many there are.
 const COUNT: usize = 6;
 
+/// Behind the fence of a block whose last command is meant to fail,
+const FAILS: &str = "console fails";
+/// and of one that shows what is printed once the exercise is done.
+const DONE: &str = "console done";
+
 /// See the module.
 pub(super) struct Chapter {
     number: usize,
@@ -47,7 +52,11 @@ impl Chapter {
         let name = path.file_stem().and_then(|stem| stem.to_str()).context("a chapter's name")?;
         let (number, stem) = name.split_once('-').context("a chapter is called NUMBER-NAME.md")?;
         let text = fs::read_to_string(path)?;
-        let done = blocks(&text, "console done").flat_map(shown).last().map(|shown| shown.printed);
+        let done = blocks(&text)
+            .filter(|(kind, _)| *kind == DONE)
+            .flat_map(|(_, block)| shown(block))
+            .last()
+            .map(|shown| shown.printed);
         Ok(Self {
             number: number.parse()?,
             stem: stem.to_owned(),
@@ -84,26 +93,20 @@ impl Chapter {
 
 /// Those of all blocks that are to be run here.
 fn commands(text: &str) -> Vec<Shown> {
-    let opened = text.split("```console").skip(1);
-    let blocks = opened.filter_map(|rest| {
-        let (kind, rest) = rest.split_once('\n')?;
-        let fails = kind == " fails";
-        (kind.is_empty() || fails).then(|| rest.split("```").next().map(|block| (block, fails)))?
-    });
-    blocks
-        .flat_map(|(block, fails)| {
-            let mut all = shown(block);
-            // The last one, which is why it is shown.
-            if let Some(last) = all.last_mut() {
-                last.fails = fails;
-            }
-            all
-        })
-        .collect()
+    let mut all: Vec<Shown> = Vec::new();
+    for (kind, block) in blocks(text).filter(|(kind, _)| ["console", FAILS].contains(kind)) {
+        all.extend(shown(block));
+        // The last one, which is why it is shown.
+        if let Some(last) = all.last_mut().filter(|_| kind == FAILS) {
+            last.fails = true;
+        }
+    }
+    all
 }
 
-fn blocks<'a>(text: &'a str, kind: &'a str) -> impl Iterator<Item = &'a str> {
-    text.split("```").filter_map(move |block| block.strip_prefix(kind)?.strip_prefix('\n'))
+/// Blocks of code, each with what stands behind its fence.
+fn blocks(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'))
 }
 
 /// The commands of a block: `$ ` and what is typed, then what is printed.

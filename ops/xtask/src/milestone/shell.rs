@@ -1,4 +1,5 @@
 //! A shell that a chapter's commands are typed into, one after the other.
+use crate::progress::unaware_of_us;
 use anyhow::{Context, bail, ensure};
 use std::{
     io::{BufRead, BufReader, Lines, Write},
@@ -35,11 +36,7 @@ impl Shell {
     pub(super) fn open(checkout: &Path, variables: &[(&str, String)]) -> anyhow::Result<Self> {
         let mut bash = Command::new("bash");
         bash.args(["--noprofile", "--norc"]).current_dir(checkout);
-        // Cargo told us of this package: what is typed here is another's.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_") && name != "CARGO_HOME") {
-            bash.env_remove(name);
-        }
-        bash.envs(variables.iter().map(|(name, value)| (name, value)));
+        unaware_of_us(&mut bash).envs(variables.iter().map(|(name, value)| (name, value)));
         let mut shell = bash.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("bash")?;
         let (typed, printed) = (shell.stdin.take().context("its input")?, shell.stdout.take().context("its output")?);
         writeln!(&typed, "exec 2>&1")?;

@@ -4,7 +4,7 @@ use crate::context::{Link, Live};
 use crate::{
     Runtime,
     base::{backoff, tasks::Tasks},
-    rabbitmq::{self, Channel},
+    rabbitmq::{Channel, then_close},
 };
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
@@ -87,9 +87,7 @@ pub(crate) async fn run(runtime: Runtime) {
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let connection = runtime.broker().connect(NAME).await?;
-    let ended = over_connection(runtime, failures, &connection).await;
-    rabbitmq::close(&connection, if ended.is_ok() { "drained" } else { "given up" }).await;
-    ended
+    then_close(&connection, over_connection(runtime, failures, &connection)).await
 }
 
 async fn over_connection(runtime: &Runtime, failures: &mut u32, connection: &Connection) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Runtime,
     base::{backoff, spec::Spec},
-    rabbitmq::{Channel, close},
+    rabbitmq::{Channel, then_close},
 };
 use lapin::Connection;
 use std::sync::Arc;
@@ -37,9 +37,7 @@ pub(crate) async fn run(runtime: Runtime, spec: &'static Spec, handler: ErasedCo
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, consumer: Consumer, failures: &mut u32) -> anyhow::Result<()> {
     let connection = Arc::new(runtime.broker().connect(consumer.spec.name).await?);
-    let ended = over_connection(runtime, consumer, failures, &connection).await;
-    close(&connection, if ended.is_ok() { "drained" } else { "given up" }).await;
-    ended
+    then_close(&connection, over_connection(runtime, consumer, failures, &connection)).await
 }
 
 async fn over_connection(

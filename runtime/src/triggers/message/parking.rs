@@ -78,9 +78,7 @@ pub(crate) async fn run(runtime: Runtime) {
 /// One connection's life. Ok when it ended because of the drain.
 async fn session(runtime: &Runtime, failures: &mut u32) -> anyhow::Result<()> {
     let connection = Arc::new(runtime.broker().connect(NAME).await?);
-    let ended = over_connection(runtime, failures, &connection).await;
-    rabbitmq::close(&connection, if ended.is_ok() { "drained" } else { "given up" }).await;
-    ended
+    rabbitmq::then_close(&connection, over_connection(runtime, failures, &connection)).await
 }
 
 async fn over_connection(runtime: &Runtime, failures: &mut u32, connection: &Arc<Connection>) -> anyhow::Result<()> {
