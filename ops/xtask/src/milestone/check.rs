@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -26,14 +26,15 @@ const SAID: &str = "target/milestones/said";
 const REHEARSE: &str = "cargo xtask rehearse";
 /// This program, as it began.
 const ITSELF: &str = "target/milestones/xtask";
+const RUNNING: &str = "/proc/self/exe";
 /// In which all of it is built and started.
 const UP_WITHIN: Duration = Duration::from_mins(10);
 
 /// All chapters, on one set of servers.
 pub(super) fn everything(chapters: &[Chapter], services: Services) -> anyhow::Result<()> {
     fs::create_dir_all(crate::root().join(SAID))?;
-    // What is typed may build this program anew.
-    fs::copy(env::current_exe()?, crate::root().join(ITSELF))?;
+    // What is typed may build this program anew, as what CI ran before may have: its name may be another's by now.
+    fs::copy(RUNNING, crate::root().join(ITSELF)).with_context(|| format!("{RUNNING} to {ITSELF}"))?;
     let servers = servers(services)?;
     let variables = servers.urls().variables();
     let mut wrong = Vec::new();

@@ -30,7 +30,7 @@ const LEAST: f64 = 0.002;
 const DOWN: f64 = 0.7;
 const UP: f64 = 1.15;
 /// A p99 that is steered by swings around what it is steered to: that is so much of what it may rise by.
-const AIMED_AT: f64 = 0.6;
+const AIMED_AT: f64 = 0.5;
 /// Nobody notices less than this, whatever it was before, in milliseconds.
 const UNNOTICED_MS: f64 = 2.0;
 /// A chunk is to take no less than this: many small ones are in the way of more calls than few larger ones.
