@@ -18,6 +18,7 @@ mod images;
 mod install;
 mod interop;
 mod k8s;
+mod lend;
 mod milestone;
 mod names;
 mod nightly;

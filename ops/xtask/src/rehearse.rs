@@ -2,6 +2,7 @@
 use crate::{
     bench::RELEASED,
     install::{C_COMPILER, POSTGRESQL, PROTOC, ensure},
+    lend::lend,
     names::{NAMES, PROGRAM},
     progress::{Step, run, run_quietly},
     servers::{layout::Layout, processes::Processes},
@@ -39,8 +40,8 @@ pub(crate) struct Rehearse {
 impl Rehearse {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
-        let old = self.last_release()?;
         let new = if self.smoke { build(&EVERYTHING, false)? } else { build_with(&RELEASED, true, &OPTIMISED)? };
+        let old = self.last_release()?;
         let layout = Layout::claim("bench")?;
         layout.wipe_data()?;
         let servers = Processes::start(layout, true)?;
@@ -68,6 +69,10 @@ impl Rehearse {
         eprintln!("  … building the last release, {revision}");
         // Apart from ours: of two checkouts in one directory cargo takes the crates for the same.
         let target = crate::root().join("target/last-release/target");
+        if self.smoke {
+            // Most of them are of the same version.
+            lend(&target)?;
+        }
         let mut cargo = Command::new("cargo");
         cargo.arg("build").args(OLD).args(["--profile", profile]).current_dir(&tree);
         run(cargo.env("CARGO_TARGET_DIR", &target).envs(OPTIMISED))?;

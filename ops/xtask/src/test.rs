@@ -4,7 +4,7 @@ use crate::servers::containers::Containers;
 use crate::{
     install::{self, NEXTEST},
     interop, names,
-    progress::{Step, run, run_quietly},
+    progress::{Step, run, run_quietly, unaware_of_us},
     servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes, secrets::write_private},
 };
 use anyhow::Context;
@@ -173,7 +173,8 @@ impl Prepared {
         let passwords =
             passwords.map(|(role, password)| (format!("GAVEL_TEST_PASSWORD_OF_{}", role.account()), password));
         let mut command = Command::new(program);
-        command
+        // However it is run: nextest builds.
+        unaware_of_us(&mut command)
             .current_dir(crate::root())
             .envs(self.servers.urls().variables())
             .env("GAVEL_TEST_TEMPLATE", &self.template)

@@ -30,25 +30,41 @@ const RUNNING: &str = "/proc/self/exe";
 /// In which all of it is built and started.
 const UP_WITHIN: Duration = Duration::from_mins(10);
 
-/// All chapters, on one set of servers.
+/// All chapters, on one set of servers, and their exercises.
 pub(super) fn everything(chapters: &[Chapter], services: Services) -> anyhow::Result<()> {
-    fs::create_dir_all(crate::root().join(SAID))?;
-    // What is typed may build this program anew, as what CI ran before may have: its name may be another's by now.
-    fs::copy(RUNNING, crate::root().join(ITSELF)).with_context(|| format!("{RUNNING} to {ITSELF}"))?;
     let servers = servers(services)?;
     let variables = servers.urls().variables();
-    let mut wrong = Vec::new();
-    for chapter in chapters {
-        let step = Step::begin(format!("chapter {}", chapter.title()));
-        let found = commands(chapter, &variables).with_context(|| chapter.file())?;
-        step.done(format!("{}: {} commands, {} of them wrong", chapter.file(), chapter.commands.len(), found.len()));
-        wrong.extend(found);
-    }
+    let mut wrong = typed(chapters, &variables)?;
     wrong.extend(solved::check(chapters, &variables)?);
+    judge(&wrong)
+}
+
+/// Their commands alone.
+pub(super) fn commands_of(chapters: &[Chapter], services: Services) -> anyhow::Result<()> {
+    let servers = servers(services)?;
+    judge(&typed(chapters, &servers.urls().variables())?)
+}
+
+fn judge(wrong: &[String]) -> anyhow::Result<()> {
     if !wrong.is_empty() {
         bail!("what chapters say is not so:\n\n{}", wrong.join("\n\n"));
     }
     Ok(())
+}
+
+/// What commands do otherwise than chapters say.
+fn typed(chapters: &[Chapter], variables: &[(&str, String)]) -> anyhow::Result<Vec<String>> {
+    fs::create_dir_all(crate::root().join(SAID))?;
+    // What is typed may build this program anew, as what CI ran before may have: its name may be another's by now.
+    fs::copy(RUNNING, crate::root().join(ITSELF)).with_context(|| format!("{RUNNING} to {ITSELF}"))?;
+    let mut wrong = Vec::new();
+    for chapter in chapters {
+        let step = Step::begin(format!("chapter {}", chapter.title()));
+        let found = commands(chapter, variables).with_context(|| chapter.file())?;
+        step.done(format!("{}: {} commands, {} of them wrong", chapter.file(), chapter.commands.len(), found.len()));
+        wrong.extend(found);
+    }
+    Ok(wrong)
 }
 
 /// What a chapter's commands do otherwise than it says.
@@ -64,8 +80,10 @@ fn commands(chapter: &Chapter, variables: &[(&str, String)]) -> anyhow::Result<V
             up = Some(Up::start(shown)?);
             continue;
         }
+        let began = Instant::now();
         let (printed, is_well) = shell.run(&shown.command)?;
-        said.extend([format!("$ {}", shown.command), printed.join("\n")]);
+        let took = format!("({:.1} s)", began.elapsed().as_secs_f64());
+        said.extend([format!("$ {}", shown.command), printed.join("\n"), took]);
         let told = |why: String| format!("{}: {}: {why}", chapter.file(), shown.command);
         wrong.extend(shown.differs(&printed).map(told));
         if is_well == shown.fails {

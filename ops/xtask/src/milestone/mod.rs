@@ -21,8 +21,8 @@ pub(crate) struct Milestone {
     #[arg(long, requires = "number")]
     alone: bool,
     /// Try the chapters: their commands print what they show, no exercise is done here, and each is in a copy of this
-    /// checkout that has docs/milestones/solutions
-    #[arg(long, conflicts_with_all = ["number", "alone"])]
+    /// checkout that has docs/milestones/solutions; of one chapter, its commands
+    #[arg(long, conflicts_with = "alone")]
     check: bool,
 }
 
@@ -53,6 +53,9 @@ impl Milestone {
         let last = number.checked_sub(1).filter(|index| *index < chapters.len());
         let last =
             last.ok_or_else(|| anyhow::anyhow!("there is no milestone {number}; allowed: 1 to {}", chapters.len()))?;
+        if self.check {
+            return check::commands_of(&chapters[last..=last], services);
+        }
         let first = if self.alone { last } else { 0 };
         checkpoint::look(&chapters[first..=last], services)
     }

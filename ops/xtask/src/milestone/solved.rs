@@ -2,25 +2,16 @@
 use super::{chapter::Chapter, shell::Shell};
 use crate::{
     install::{self, NEXTEST},
+    lend::lend,
     progress::{Step, run_quietly},
 };
 use anyhow::Context;
-use std::{
-    env, fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
 /// Where it is, from the root.
 const COPY: &str = "target/milestones/checkout";
 /// What is built of others' crates is the same in both.
 const BUILT: &str = "target/milestones/target";
-
-/// How names of this workspace's crates begin.
-const OURS: [&str; 2] = ["gavel", "xtask"];
-/// Files that one command links.
-const AT_A_TIME: usize = 500;
 
 /// What the last checkpoint says there otherwise than the chapters do.
 pub(super) fn check(chapters: &[Chapter], variables: &[(&str, String)]) -> anyhow::Result<Vec<String>> {
@@ -64,35 +55,6 @@ fn make(chapters: &[Chapter]) -> anyhow::Result<PathBuf> {
     }
     fs::create_dir_all(copy.join("target"))?;
     symlink(root.join("target/tools"), copy.join("target/tools"))?;
-    share(&root)?;
+    lend(&root.join(BUILT))?;
     Ok(copy)
-}
-
-/// Lends it what was built here of other people's crates. Not of ours: cargo knows a crate of a workspace by where it is
-/// in it, and would take the one of this checkout for the copy's. Files are linked, and cargo writes none a second time.
-fn share(root: &Path) -> anyhow::Result<()> {
-    let built = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("debug");
-    let lent = root.join(BUILT).join("debug");
-    if lent.exists() {
-        return Ok(());
-    }
-    for room in ["deps", "build", ".fingerprint"] {
-        fs::create_dir_all(lent.join(room))?;
-        let all = fs::read_dir(built.join(room))?.map(|entry| entry.map(|entry| entry.path()));
-        let all: Vec<_> = all.collect::<Result<_, _>>()?;
-        let theirs = all.iter().filter(|path| is_of_others(path));
-        for some in theirs.collect::<Vec<_>>().chunks(AT_A_TIME) {
-            run_quietly(Command::new("cp").arg("-al").args(some).arg(lent.join(room)))?;
-        }
-    }
-    Ok(())
-}
-
-/// A library, or what belongs to one, and none of this workspace.
-fn is_of_others(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let is_ours = OURS.iter().any(|ours| name.trim_start_matches("lib").starts_with(ours));
-    let is_library =
-        path.extension().is_some_and(|kind| ["rlib", "rmeta", "so"].iter().any(|library| kind == *library));
-    !is_ours && (is_library || path.is_dir())
 }
