@@ -81,7 +81,7 @@ impl System {
         Process::start(
             &binary("bidctl"),
             arguments,
-            &self.variables(&[("DATABASE_URL", self.database_url(Role::Migrator))]),
+            &self.variables(&[("DATABASE_URL", self.database_url(Role::Migrator)), ("USER", "tess")]),
         )
     }
 

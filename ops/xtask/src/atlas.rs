@@ -2,7 +2,7 @@
 use crate::{
     install,
     progress::run,
-    test::{Prepared, Services, build, chosen, with_containers},
+    test::{EVERYTHING, Prepared, Services, build, chosen},
 };
 use clap::{Args, ValueEnum};
 use std::process::Command;
@@ -73,6 +73,10 @@ enum Action {
     Silence,
     /// The process stands still until another has its place, and wakes up
     Freeze,
+    /// Nobody is at the server's address for five seconds
+    Away,
+    /// Redis takes no writes for five seconds
+    ReadOnly,
 }
 
 impl Atlas {
@@ -95,20 +99,22 @@ impl Atlas {
         }
     }
 
+    /// None where no case is run: to list sites, and to write what was kept.
+    pub(crate) fn services(&self) -> Option<Services> {
+        (self.all || self.site.is_some()).then(|| chosen(self.services))
+    }
+
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        if self.render {
-            let bins = build(&["--package", "gavel-tests", "--bin", "atlas"], false)?;
-            return run(Command::new(bins.join("atlas")).arg("--render"));
-        }
-        let (services, asked) = (chosen(self.services), self.asked());
-        if services == Services::Containers && !cfg!(feature = "containers") {
-            let asked = asked.iter().map(String::as_str);
-            return with_containers(
-                &["atlas", "--services", "containers"].into_iter().chain(asked).collect::<Vec<_>>(),
-            );
+        let bins = build(&EVERYTHING, false)?;
+        let Some(services) = self.services() else {
+            return run(Command::new(bins.join("atlas")).args(self.render.then_some("--render")));
+        };
+        if let Some(site) = &self.site {
+            // Before servers are started for it: who has misspelt it need not wait for them.
+            run(Command::new(bins.join("atlas")).args(["--knows", site]))?;
         }
         install::everything()?;
-        run(Prepared::on(services)?.program("atlas").args(asked))
+        run(Prepared::on(services)?.program("atlas").args(self.asked()))
     }
 
     /// As the program that runs the cases takes it.

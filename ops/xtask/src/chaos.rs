@@ -2,7 +2,7 @@
 use crate::{
     install,
     progress::run,
-    test::{Prepared, Services, chosen, with_containers},
+    test::{Prepared, Services, chosen},
 };
 use clap::Args;
 
@@ -26,15 +26,14 @@ impl Chaos {
         Self { services: Some(services), minutes: 0.5, seed: 1 }
     }
 
+    pub(crate) fn services(&self) -> Services {
+        chosen(self.services)
+    }
+
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let (services, minutes, seed) = (chosen(self.services), self.minutes.to_string(), self.seed.to_string());
-        anyhow::ensure!(self.minutes > 0.0, "--minutes {minutes}: allowed: more than 0");
-        if services == Services::Containers && !cfg!(feature = "containers") {
-            let words = ["chaos", "--services", "containers", "--minutes", &minutes, "--seed", &seed];
-            return with_containers(&words);
-        }
+        anyhow::ensure!(self.minutes > 0.0, "--minutes {}: allowed: more than 0", self.minutes);
         install::everything()?;
         let seconds = (self.minutes * 60.0).ceil().to_string();
-        run(Prepared::on(services)?.program("chaos").args([seconds, seed]))
+        run(Prepared::on(self.services())?.program("chaos").args([seconds, self.seed.to_string()]))
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     stage("formatting", &mut || run(cargo().args(["fmt", "--all", "--check"])))?;
     stage("contracts", &mut interop::contracts)?;
     stage("docker", &mut docker)?;
-    stage("every test, in containers", &mut || Test::new(Services::Containers, &[]).run())?;
+    stage("every test, in containers", &mut || with_containers(&["test", "--services", "containers"]))?;
     stage("end to end, on processes", &mut || Test::new(Services::Processes, &["-E", "test(travels::)"]).run())?;
     stage("one fault at every site", &mut || Atlas::sample(Services::Processes).run())?;
     stage("faults at random, for half a minute", &mut || Chaos::smoke(Services::Processes).run())?;

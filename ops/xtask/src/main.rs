@@ -113,7 +113,24 @@ fn main() -> ExitCode {
     }
 }
 
+impl Command {
+    /// Where its servers come from, of those that run on some.
+    fn services(&self) -> Option<test::Services> {
+        match self {
+            Self::Test(test) => Some(test.services()),
+            Self::Atlas(atlas) => atlas.services(),
+            Self::Plant(plant) => plant.services(),
+            Self::Chaos(chaos) => Some(chaos.services()),
+            Self::Milestone(milestone) => milestone.services(),
+            _ => None,
+        }
+    }
+}
+
 fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()> {
+    if !cfg!(feature = "containers") && command.services() == Some(test::Services::Containers) {
+        return test::once_more_with_containers();
+    }
     match command {
         Command::Up(up) => up.run(interrupted),
         Command::Down(down) => down.run(),
@@ -124,8 +141,12 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Milestone(milestone) => milestone.run(),
         Command::Bench(bench) => bench.run(),
         Command::Rehearse(rehearse) => rehearse.run(),
-        Command::Compose => compose(),
-        Command::Image => image(),
+        #[cfg(feature = "containers")]
+        Command::Compose => compose::run(),
+        #[cfg(feature = "containers")]
+        Command::Image => image::run(),
+        #[cfg(not(feature = "containers"))]
+        Command::Compose | Command::Image => test::once_more_with_containers(),
         Command::K8s(k8s) => k8s.run(),
         Command::Vps => vps::run(),
         Command::Conformance => conformance::run(),
@@ -138,26 +159,6 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Nightly(nightly) => nightly.run(interrupted),
         Command::Ci => ci::run_all(),
     }
-}
-
-#[cfg(feature = "containers")]
-fn compose() -> anyhow::Result<()> {
-    compose::run()
-}
-
-#[cfg(not(feature = "containers"))]
-fn compose() -> anyhow::Result<()> {
-    test::with_containers(&["compose"])
-}
-
-#[cfg(feature = "containers")]
-fn image() -> anyhow::Result<()> {
-    image::run()
-}
-
-#[cfg(not(feature = "containers"))]
-fn image() -> anyhow::Result<()> {
-    test::with_containers(&["image"])
 }
 
 /// The checkout this belongs to.

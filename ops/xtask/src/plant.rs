@@ -1,9 +1,10 @@
 //! Bugs on purpose, and what finds them.
 use crate::{
     install::{self, NEXTEST},
-    progress::run,
-    test::{Prepared, Services, build, chosen, with_containers},
+    progress::{run, run_quietly},
+    test::{EVERYTHING, Prepared, Services, build, chosen},
 };
+use anyhow::bail;
 use clap::Args;
 use std::process::Command;
 
@@ -22,17 +23,22 @@ pub(crate) struct Plant {
 }
 
 impl Plant {
+    /// None for a list.
+    pub(crate) fn services(&self) -> Option<Services> {
+        (self.all || !self.names.is_empty()).then(|| chosen(self.services))
+    }
+
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        if self.names.is_empty() && !self.all {
-            let bins = build(&["--package", "gavel-tests", "--bin", "plant"], false)?;
-            return run(&mut Command::new(bins.join("plant")));
+        let plant = build(&EVERYTHING, false)?.join("plant");
+        let Some(services) = self.services() else { return run(&mut Command::new(plant)) };
+        // Before servers are started for it.
+        let list = run_quietly(&mut Command::new(&plant))?;
+        let known: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        if let Some(name) = self.names.iter().find(|name| !known.contains(&name.as_str())) {
+            bail!("no such bug: {name}; allowed: {}", known.join(", "));
         }
-        let services = chosen(self.services);
         let mut asked: Vec<&str> = self.names.iter().map(String::as_str).collect();
         asked.extend(self.all.then_some("--all"));
-        if services == Services::Containers && !cfg!(feature = "containers") {
-            return with_containers(&[&["plant", "--services", "containers"], asked.as_slice()].concat());
-        }
         install::everything()?;
         let nextest = NEXTEST.path()?;
         let prepared = Prepared::on(services)?.with_bugs()?;

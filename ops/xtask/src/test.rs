@@ -70,18 +70,18 @@ impl Test {
         Self { services: Some(services), nextest: nextest.iter().map(ToString::to_string).collect() }
     }
 
+    pub(crate) fn services(&self) -> Services {
+        chosen(self.services)
+    }
+
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let services = chosen(self.services);
-        if services == Services::Containers && !cfg!(feature = "containers") {
-            return self.run_with_containers();
-        }
         // Tests start servers of their own too: one that is demoted, a gateway, a pooler.
         install::everything()?;
         // README calls it.
         install::ensure(&[install::CURL, install::PROMETHEUS])?;
         let python = interop::prepare()?;
         let nextest = NEXTEST.path()?;
-        let prepared = Prepared::on(services)?;
+        let prepared = Prepared::on(self.services())?;
         let pass = |arguments: &[String], schema: &str| {
             let mut command = prepared.command(&nextest);
             command
@@ -99,15 +99,15 @@ impl Test {
         }
         Ok(())
     }
-
-    /// The same by this program with the containers' client, which is built only now.
-    fn run_with_containers(&self) -> anyhow::Result<()> {
-        let nextest = self.nextest.iter().map(String::as_str);
-        with_containers(&["test", "--services", "containers", "--"].into_iter().chain(nextest).collect::<Vec<_>>())
-    }
 }
 
-/// Runs a command by this program with the containers' client, which is built only now.
+/// Runs what was asked for by this program with the containers' client, which is built only now.
+pub(crate) fn once_more_with_containers() -> anyhow::Result<()> {
+    let asked: Vec<_> = env::args().skip(1).collect();
+    with_containers(&asked.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The same for something else.
 pub(crate) fn with_containers(arguments: &[&str]) -> anyhow::Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.args(["run", "--quiet", "--package", "xtask", "--features", "containers", "--"]);

@@ -1,5 +1,6 @@
 //! What an operator asks first: does everything answer, what has piled up, what stands still?
 mod broker;
+mod evolution;
 
 use crate::{
     App, Invocation, Io, Runtime,
@@ -65,6 +66,7 @@ pub async fn diagnose(app: App, backends: &Backends) -> anyhow::Result<Vec<Findi
         findings.extend(backlogs(&runtime).await?);
         findings.extend(queues(&runtime).await?);
         findings.extend(overdue(&runtime, app.reconcilers()).await?);
+        findings.extend(evolution::look(&runtime).await?);
     }
     if ready.broker.up {
         findings.extend(broker::look(&runtime, has_database).await?);

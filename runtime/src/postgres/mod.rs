@@ -9,6 +9,7 @@ mod archive;
 mod conn;
 mod connector;
 mod hosts;
+mod listener;
 mod pool;
 mod pooler;
 mod pools;
@@ -22,6 +23,7 @@ pub use pool::Pool;
 
 pub(crate) use archive::Archive;
 pub(crate) use connector::{Connector, State};
+pub(crate) use listener::Listener;
 pub(crate) use pooler::refuse_shared_sessions;
 pub(crate) use pools::{CommitListener, Pools};
 pub(crate) use session::Purpose;

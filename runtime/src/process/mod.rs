@@ -182,7 +182,14 @@ impl Process {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
         }
-        let listeners = server::bind(config)?;
+        let listeners = match server::bind(config) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                // It was written down, so that no contract was taken meanwhile.
+                presence::leave(&runtime).await;
+                return Err(error);
+            }
+        };
         let (address, ops_address) = listeners.addresses()?;
         tracing::info!(address = address.map(|address| address.to_string()), %ops_address, "ready");
         start(&runtime);
@@ -219,12 +226,20 @@ impl Process {
         require_schema(runtime).await?;
         postgres::refuse_shared_sessions(&runtime.pools().connector).await?;
         presence::register(runtime).await?;
-        postgres::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
-        if let Some(source) = &self.keys {
-            keys::read_at_start(runtime, source).await?;
+        let fit = self.fit(runtime, backends).await;
+        if fit.is_err() {
+            presence::leave(runtime).await;
         }
         looker.note(runtime).await;
-        Ok(())
+        fit
+    }
+
+    async fn fit(&self, runtime: &Runtime, backends: &Backends) -> anyhow::Result<()> {
+        postgres::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
+        match &self.keys {
+            Some(source) => keys::read_at_start(runtime, source).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn run(runtime: Runtime) {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn register(meter: &Meter, plans: &Sampled<Plan>) {
     type Figure = fn(&Plan) -> f64;
-    let gauges: [(&'static str, &'static str, Figure); 6] = [
+    let gauges: [(&'static str, &'static str, Figure); 7] = [
         ("gavel_backfill_rows_estimated", "Rows of this walk, as far as is known", |plan| plan.rows_estimated as f64),
         ("gavel_backfill_rows_passed", "Rows walked, in this walk", |plan| plan.rows_passed as f64),
         ("gavel_backfill_rows_per_second", "Rows a second, lately", |plan| plan.rate),
@@ -39,6 +39,9 @@ fn register(meter: &Meter, plans: &Sampled<Plan>) {
         ("gavel_backfill_paused", "1 while it is paused, by whomever", |plan| f64::from(plan.state == "paused")),
         ("gavel_backfill_waiting", "1 while it runs and waits for something", |plan| {
             f64::from(plan.state == "running" && !plan.throttled_by.is_empty())
+        }),
+        ("gavel_backfill_online", "1 while it runs and makes indexes and constraints, which may take hours", |plan| {
+            f64::from(plan.state == "running" && plan.stage == "online")
         }),
     ];
     for (name, description, figure) in gauges {

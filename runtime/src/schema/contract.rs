@@ -48,6 +48,8 @@ pub struct Asked<'a> {
     pub reason: &'a str,
     /// Only look.
     pub dry_run: bool,
+    /// Told after each try that found its locks held by others: which it was, and how many there are.
+    pub busy: fn(u32, u32),
 }
 
 /// What came of it.
@@ -139,6 +141,7 @@ async fn over(
             Err(error) => return Err(error).context("it failed; nothing of it was kept"),
         }
         tracing::info!(change = change.name, tries, "its locks were not to be had at once; trying again");
+        (asked.busy)(tries, TRIES);
         tokio::time::sleep(backoff::pause(tries, PAUSES.0, PAUSES.1)).await;
     }
     bail!("no lock within {TRIES} tries of 100 ms; nothing of it was kept")

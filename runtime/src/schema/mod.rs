@@ -20,4 +20,4 @@ pub use session::while_nobody_works;
 pub use status::{Status, status};
 
 pub(crate) use ledger::{contracted_above, phases};
-pub(crate) use presence::{Beat, Presence, sample_meters};
+pub(crate) use presence::{Beat, Presence, outlived, sample_meters};

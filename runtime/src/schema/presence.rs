@@ -42,7 +42,7 @@ pub(crate) struct Beat {
 pub struct Living {
     /// Its program.
     pub process: String,
-    /// Its machine and its number there.
+    /// Its machine and its number there; of one that never said so, where its session comes from, and that one's number.
     pub host: String,
     /// It knows changes up to this number; 0 for one that never said so.
     pub knows: i64,
@@ -119,7 +119,7 @@ impl Presence {
 pub(crate) async fn living(conn: &mut Conn, programs: &[&str]) -> Result<Vec<Living>, sqlx::Error> {
     let read = format!(
         "WITH sessions AS (
-           SELECT application_name AS name, max(coalesce(client_addr::text, 'local') || ', pid ' || pid) AS host,
+           SELECT application_name AS name, max(coalesce(host(client_addr), 'this machine') || ', session ' || pid) AS host,
                   split_part(application_name, ' ', 1) AS process
            FROM pg_stat_activity WHERE datname = current_database() GROUP BY application_name),
          written AS (
@@ -135,6 +135,19 @@ pub(crate) async fn living(conn: &mut Conn, programs: &[&str]) -> Result<Vec<Liv
          ORDER BY process, host"
     );
     sqlx::query_as(&read).bind(programs).fetch_all(conn).await
+}
+
+/// Those who live and need a form of the schema that is gone, each with what took it away: they answer, and fail at what
+/// needs it. Only programs of before there were such rows can be among them for longer than a moment: others end.
+pub(crate) async fn outlived(conn: &mut Conn, programs: &[&str]) -> Result<Vec<(Living, Vec<String>)>, sqlx::Error> {
+    let mut found = Vec::new();
+    for one in living(conn, programs).await? {
+        let gone = ledger::contracted_above(conn, one.knows).await?;
+        if !gone.is_empty() {
+            found.push((one, gone));
+        }
+    }
+    Ok(found)
 }
 
 /// Notes how far the meters of old-form writes have come, and since when they stand there: of those old forms that are

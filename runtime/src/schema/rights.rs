@@ -53,7 +53,7 @@ pub const OWN: &[Rights] = &[
     at("schema_steps", "S", "S", "S"),
     at("schema_meters", "SIU", "SIU", "S"),
     at("backfills", "SIU", "S", "S"),
-    at("backfill_transitions", "SI", "", "S"),
+    at("backfill_transitions", "SI", "S", "S"),
     at("operator_actions", "I", "", "S"),
 ];
 

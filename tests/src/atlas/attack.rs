@@ -5,7 +5,7 @@ use super::{
     history::History,
     listener::{Listener, Waiting},
 };
-use crate::{System, answers::Protocol, eventually, proxy::Proxy};
+use crate::{System, answers::Protocol, eventually, proxy::Proxy, servers::Servers};
 use gavel_runtime::boundary::{Position, Reached, Server, Stop};
 use std::{
     any::Any,
@@ -18,6 +18,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Longer than a call and a run of a handler may take.
 const SILENT_FOR: Duration = Duration::from_secs(8);
+/// So long a server takes that is started again.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 /// Longer than the leases of a case's processes.
 const FROZEN_FOR: Duration = Duration::from_secs(3);
 
@@ -115,36 +117,61 @@ async fn make(
     fleet: &Fleet<'_>,
 ) -> (String, Reached) {
     let reached = waiting.reached.clone();
-    let (wire, protocol) = wire(system, reached.server);
     let name = fleet.name_of(reached.pid);
-    match (action, position) {
-        (Action::Kill, _) => {
+    match action {
+        Action::Kill => {
             fleet.replace(reached.pid);
             drop(waiting);
         }
-        (Action::Freeze, _) => {
+        Action::Freeze => {
             let frozen = fleet.freeze(reached.pid).await;
             sleep(FROZEN_FOR).await;
             waiting.go_on().await;
             frozen.signal("CONT");
             fleet.keep(frozen);
         }
-        (Action::Terminate, _) => {
+        Action::Terminate => {
             system.end_sessions().await.expect("they are ended");
             waiting.go_on().await;
         }
+        Action::ReadOnly => {
+            let refusing = RefusedWrites::begin();
+            waiting.go_on().await;
+            sleep(AWAY_FOR).await;
+            drop(refusing);
+        }
+        Action::Reset | Action::Silence | Action::Away => {
+            let [database, broker, cache] = system.wires();
+            let (wire, protocol) = match reached.server {
+                Server::Database => database,
+                Server::Broker => broker,
+                Server::Cache => cache,
+                Server::Client => panic!("{action} does nothing between a client and a service; allowed: kill, freeze"),
+            };
+            disturb(action, position, waiting, wire, protocol).await;
+        }
+    }
+    (name.to_owned(), reached)
+}
+
+/// Makes a fault of the wire to a server, and heals it.
+async fn disturb(action: Action, position: Position, waiting: Waiting, wire: &Proxy, protocol: Protocol) {
+    match (action, position) {
         (Action::Silence, _) => {
             wire.silence();
             waiting.go_on().await;
             sleep(SILENT_FOR).await;
-            wire.mend();
         }
-        (Action::Reset, Position::Before) => {
+        (Action::Away, _) => {
             wire.cut();
             waiting.go_on().await;
-            wire.mend();
+            sleep(AWAY_FOR).await;
         }
-        (Action::Reset, Position::After) => {
+        (_, Position::Before) => {
+            wire.cut();
+            waiting.go_on().await;
+        }
+        (_, Position::After) => {
             wire.deafen(protocol);
             waiting.go_on().await;
             // Where it does not, it is cut in the middle.
@@ -153,22 +180,36 @@ async fn make(
             // That may have been another's, who was quicker.
             sleep(OTHERS).await;
             wire.cut();
-            wire.mend();
         }
     }
-    (name.to_owned(), reached)
+    wire.mend();
+}
+
+/// While it is there, Redis takes no writes: it misses a replica.
+struct RefusedWrites;
+
+impl RefusedWrites {
+    fn begin() -> Self {
+        Self::miss(1);
+        Self
+    }
+
+    fn miss(replicas: u8) {
+        let client = redis::Client::open(Servers::of_this_run().redis).expect("Redis' URL");
+        let mut redis = client.get_connection().expect("Redis answers");
+        let set = redis::cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(replicas).exec(&mut redis);
+        set.expect("set");
+    }
+}
+
+impl Drop for RefusedWrites {
+    /// However the case ends: others follow.
+    fn drop(&mut self) {
+        Self::miss(0);
+    }
 }
 
 /// What somebody who panicked has said.
 pub fn text_of(panic: &(dyn Any + Send)) -> String {
     panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())
-}
-
-fn wire(system: &System, server: Server) -> (&Proxy, Protocol) {
-    let [database, broker, cache] = system.wires();
-    match server {
-        Server::Database => database,
-        Server::Broker => broker,
-        Server::Cache => cache,
-    }
 }

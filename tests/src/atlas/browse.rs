@@ -30,6 +30,7 @@ fn place_in(root: &Path, atlas: &Atlas, Place { site, in_recovery, .. }: &Place)
         Server::Database => "database",
         Server::Broker => "broker",
         Server::Cache => "cache",
+        Server::Client => "client",
     };
     let recovery = if *in_recovery { " recovery" } else { "" };
     let statement = statement(root, site);

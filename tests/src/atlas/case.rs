@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 /// What is done to a process, or to its way to a server, at a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// The process is killed, as by `kill -9`, and another is started.
     Kill,
@@ -18,22 +18,39 @@ pub enum Action {
     Silence,
     /// The process stands still until another has taken its place and its leases have run out; then it goes on.
     Freeze,
+    /// Nobody is at that server's address for a while, as while it is started again: connections are cut, and new ones
+    /// refused.
+    Away,
+    /// Redis takes no writes for a while, of nobody.
+    ReadOnly,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Kill, Self::Reset, Self::Terminate, Self::Silence, Self::Freeze];
+    pub const ALL: [Self; 7] =
+        [Self::Kill, Self::Reset, Self::Terminate, Self::Silence, Self::Freeze, Self::Away, Self::ReadOnly];
 
-    /// Which make sense where. What is done and then ended is what a reset leaves; a server that falls silent then is
-    /// like a process that is frozen; and sessions are PostgreSQL's alone.
+    /// Which make sense where. What is done and then ended is what a reset leaves, and what a server leaves that goes
+    /// away; a server that falls silent then is like a process that is frozen; sessions are PostgreSQL's alone, and
+    /// Redis alone is written to by those who go on where it can't be. Of a client that goes away nobody is told before
+    /// the call has come to its end: it is as if the process were killed after it.
     pub const fn of(server: Server, position: Position) -> &'static [Self] {
         match (server, position) {
-            (Server::Database, Position::Before) => &Self::ALL,
-            (Server::Broker | Server::Cache, Position::Before) => {
-                &[Self::Kill, Self::Reset, Self::Silence, Self::Freeze]
+            (Server::Database, Position::Before) => {
+                &[Self::Kill, Self::Reset, Self::Silence, Self::Freeze, Self::Away, Self::Terminate]
             }
+            (Server::Broker, Position::Before) => &[Self::Kill, Self::Reset, Self::Silence, Self::Freeze, Self::Away],
+            (Server::Cache, Position::Before) => {
+                &[Self::Kill, Self::Reset, Self::Silence, Self::Freeze, Self::Away, Self::ReadOnly]
+            }
+            (Server::Client, _) => &[Self::Kill, Self::Freeze],
             (_, Position::After) => &[Self::Kill, Self::Reset, Self::Freeze],
         }
+    }
+
+    /// Whether every case on these servers would feel it.
+    pub fn is_felt_by_all(self) -> bool {
+        self == Self::ReadOnly
     }
 }
 
@@ -45,6 +62,8 @@ impl fmt::Display for Action {
             Self::Terminate => "terminate",
             Self::Silence => "silence",
             Self::Freeze => "freeze",
+            Self::Away => "away",
+            Self::ReadOnly => "read-only",
         })
     }
 }

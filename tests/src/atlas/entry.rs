@@ -53,6 +53,8 @@ const fn healed_by(action: Action) -> &'static str {
     match action {
         Action::Kill => "the process that was started in its place",
         Action::Reset | Action::Terminate => "a new connection",
+        Action::ReadOnly => "the next write; until then nobody read what it held",
+        Action::Away => "a new connection, once there is somebody to connect to",
         Action::Silence => "its time ran out; what came late found it done, or nobody",
         Action::Freeze => "who had its place by then; what it held had run out",
     }
@@ -114,6 +116,7 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
             let source = source(root, &text).map(|line| format!(" ({line})")).unwrap_or_default();
             format!("{process} runs {handler} and asks {server}{source}:\n{}", indented(&text))
         }
+        None if reached.server == Server::Client => format!("A client calls {handler} of {process}."),
         None => format!("{process} runs {handler} and asks {server}: {}", site.operation()),
     });
     let when = match case.position {
@@ -125,6 +128,8 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
         Action::Reset => format!("{when}, every connection to {server} is cut."),
         Action::Terminate => format!("{when}, {server} ends every session of the programs."),
         Action::Silence => format!("{when}, {server} falls silent, for longer than anybody waits."),
+        Action::Away => format!("{when}, {server} is away for five seconds: connections are cut, new ones refused."),
+        Action::ReadOnly => format!("{when}, {server} takes no writes, for five seconds."),
         Action::Freeze => {
             format!(
                 "{when}, {process} stands still. Another is started; then it wakes up, its leases run out, and goes on."
@@ -173,6 +178,7 @@ pub(super) fn name_of(server: Server) -> &'static str {
         Server::Database => "PostgreSQL",
         Server::Broker => "RabbitMQ",
         Server::Cache => "Redis",
+        Server::Client => "a client",
     }
 }
 

@@ -11,10 +11,9 @@ use std::{fmt::Write, path::Path};
 const OPENING: &str = "\
 # What happens if it fails at this very line
 
-Written by `cargo xtask atlas --all --write`: every site where a process of Gavel's touches PostgreSQL, RabbitMQ or
-Redis while items are published, bid on, cancelled, sold, counted, shown and watched, or while rows of before are filled
-(`run_backfill_chunk`, `run_online_step`); and what was done to it exactly there. A
-case is real: a service and a worker, started for it, are stopped at the site, the fault is made, and clients repeat
+Written by `cargo xtask atlas --all --write`: every site where a process of Gavel's touches PostgreSQL, RabbitMQ,
+Redis or a client while items are published, bid on, cancelled, sold, counted, listed, shown and watched, or while rows of before are
+filled (`run_backfill_chunk`, `run_online_step`); and what was done to it exactly there. A case is real: a service and a worker, started for it, are stopped at the site, the fault is made, and clients repeat
 their calls until they know what became of them. It *holds* where after that every acknowledged bid is in the ledger
 once and nothing else is, prices only rose, every event was told, statistics and the read model are what the ledger says,
 no job is dead, no transaction is left open, and nobody was restarted by hand. No operator has to do anything.
@@ -27,8 +26,9 @@ what clients saw and what healed it.
 - **kill**: the process is killed, as by `kill -9`, and another is started. **reset**: every connection to that server is
   cut; *after*, once the server has answered, and before the answer arrives. **terminate**: PostgreSQL ends every session
   of the programs, and says so. **silence**: nothing goes through to that server for longer than anybody waits, and comes
-  late then. **freeze**: the process stands still until another has its place and its leases have run out; then it goes
-  on, with what it was doing.
+  late then. **away**: for five seconds connections to that server are refused, and those that were there are cut.
+  **read-only**: for as long Redis takes no writes. **freeze**: the process stands still until another has its place and
+  its leases have run out; then it goes on, with what it was doing.
 - **in recovery**: a process that was started where another was killed, on the way of a bid, of an event, of statistics
   or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways.
 
@@ -73,6 +73,7 @@ fn picture(root: &Path, places: &[&Place]) -> String {
             Server::Database => ("[(", ")]"),
             Server::Broker => ("([", "])"),
             Server::Cache => ("{{", "}}"),
+            Server::Client => ("[", "]"),
         };
         let _ = writeln!(
             text,
@@ -121,7 +122,9 @@ fn recovery(entries: &[&Entry]) -> String {
 pub(super) fn described(site: &Site) -> &'static str {
     match site.server {
         Server::Database if ["begin", "commit", "rollback"].contains(&site.operation()) => "the transaction",
+        Server::Database if ["listen", "hear"].contains(&site.operation()) => "what others notify of",
         Server::Database => "a statement that is written at run time",
+        Server::Client => "a client's call",
         server => name_of(server),
     }
 }

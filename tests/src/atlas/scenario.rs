@@ -4,10 +4,15 @@ use super::{
     fleet::Fleet,
     history::{Bid, History, Told, until_known},
 };
-use crate::{System, eventually};
+use crate::{
+    Api, System,
+    api::{Failure, Seen, settle},
+    eventually,
+};
 use chrono::{TimeDelta, Utc};
+use futures_util::StreamExt;
 use gavel_proto::v1;
-use poem_grpc::Code;
+use poem_grpc::{Code, Response, Status};
 use prost_types::Timestamp;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -17,6 +22,13 @@ use uuid::Uuid;
 const GIVES_UP: Duration = Duration::from_mins(1);
 /// The item that is to be sold ends so long after it was published.
 const SOLD_AFTER: TimeDelta = TimeDelta::seconds(2);
+
+/// The first that somebody is told who watches where they stand.
+async fn stands(api: &Api) -> Result<(), Failure> {
+    let told = api.watch_user("").await?.next().await;
+    let first = told.unwrap_or_else(|| Err(Status::new(Code::Unknown))).map(Response::new);
+    settle(first, &Seen::default()).map(drop)
+}
 
 /// Clients of one case.
 pub struct Clients<'a> {
@@ -120,13 +132,20 @@ impl<'a> Clients<'a> {
 
     /// A reader gets an answer whatever is down.
     async fn read(&self, item_id: &str) {
-        let fleet = self.fleet;
+        let (fleet, token) = (self.fleet, self.system.token("alice", "bidder"));
+        let known = async || fleet.api().await.with_token(token.clone());
         let (read, _) = until_known(GIVES_UP, async || fleet.api().await.item(item_id).await).await;
         read.expect("the item can be read");
-        let token = self.system.token("alice", "bidder");
-        let (stats, _) =
-            until_known(GIVES_UP, async || fleet.api().await.with_token(token.clone()).stats("").await).await;
+        let (stats, _) = until_known(GIVES_UP, async || known().await.stats("").await).await;
         stats.expect("statistics can be read");
+        let all = v1::ListItemsRequest::default();
+        let (items, _) = until_known(GIVES_UP, async || known().await.items(all.clone()).await).await;
+        items.expect("items can be listed");
+        let of_item = v1::ListBidsRequest { item_id: item_id.to_owned(), ..v1::ListBidsRequest::default() };
+        let (bids, _) = until_known(GIVES_UP, async || known().await.bids(of_item.clone()).await).await;
+        bids.expect("bids can be listed");
+        let (stands, _) = until_known(GIVES_UP, async || stands(&known().await).await).await;
+        stands.expect("it can be watched where somebody stands");
     }
 
     async fn until_sold(&self, item_id: &str) {

@@ -1,13 +1,13 @@
 //! Runs cases of the atlas on the servers of this run. Started by `cargo xtask atlas`, whose arguments it takes.
 use futures_util::{FutureExt, StreamExt, stream};
-use gavel_runtime::boundary::Position;
+use gavel_runtime::boundary::{Position, Server};
 use gavel_tests::atlas::{
     Action, Case, Outcome,
     case::{First, Site},
     discover, discover_after,
     entry::{Entry, statement, story},
     filling,
-    kept::{Atlas, FILE},
+    kept::{Atlas, FILE, Place},
     run, write,
 };
 use std::{
@@ -48,7 +48,10 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let asked = Asked { arguments: &arguments };
     let holds = if arguments.is_empty() {
-        sites().await
+        list()
+    } else if let Some(name) = asked.value("--knows") {
+        knows(name);
+        true
     } else if asked.has("--all") {
         all(&asked).await
     } else if asked.has("--render") {
@@ -92,17 +95,27 @@ impl Asked<'_> {
     }
 }
 
-async fn sites() -> bool {
-    let outcome = discover().await;
-    let sites: Vec<_> = outcome.sites.iter().cloned().chain(filling::discover().await).collect();
-    for site in &sites {
+/// What is kept: no server is needed for it.
+fn list() -> bool {
+    let kept = kept();
+    for Place { site, .. } in &kept.sites {
         println!("{:<9} {}", format!("{:?}", site.server).to_lowercase(), site.name);
     }
-    println!("{} sites", sites.len());
-    for what in &outcome.violations {
-        println!("without a fault: {what}");
+    println!("{} sites", kept.sites.len());
+    true
+}
+
+/// Says so where no such site is kept: it may be new, or misspelt.
+fn knows(name: &str) {
+    let kept = kept();
+    let site = Site { name: name.to_owned(), server: Server::Database };
+    if kept.sites.iter().any(|place| place.site.name == name) || statement(&root(), &site).is_some() {
+        return;
     }
-    outcome.violations.is_empty()
+    let alike = kept.sites.iter().filter(|place| place.site.handler() == site.handler());
+    let alike: Vec<_> = alike.map(|place| place.site.name.as_str()).collect();
+    let known = if alike.is_empty() { "cargo xtask atlas lists them".to_owned() } else { alike.join(", ") };
+    eprintln!("{name} is not in {FILE}: it is new, or nobody will come by; known: {known}");
 }
 
 async fn one(case: &Case) -> bool {
@@ -145,8 +158,12 @@ async fn all(asked: &Asked<'_>) -> bool {
         recovered: Recovered::default(),
         missed: 0,
     };
-    let mut running =
-        stream::iter(cases).map(|case| async move { (run_patiently(&case).await, case) }).buffer_unordered(at_a_time);
+    // What all feel who are on these servers comes last, and alone.
+    let (alone, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.action.is_felt_by_all());
+    let side_by_side = |cases, at_a_time| {
+        stream::iter(cases).map(|case| async move { (run_patiently(&case).await, case) }).buffer_unordered(at_a_time)
+    };
+    let mut running = side_by_side(others, at_a_time).chain(side_by_side(alone, 1));
     let mut done = 0;
     while let Some((outcome, case)) = running.next().await {
         all.note(&case, &outcome);

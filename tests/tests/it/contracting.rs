@@ -1,4 +1,5 @@
 //! Contracts that refuse without proof, and what they do to those who bid meanwhile.
+use crate::broker::doctor;
 use chrono::{TimeDelta, Utc};
 use gavel_accounts::postgres::Role;
 use gavel_tests::{
@@ -40,7 +41,23 @@ async fn a_program_of_the_last_release_is_named_and_waited_for() {
     assert!(refused.contains("nobody needs the old form: bid-worker on"), "{refused}");
     assert!(refused.contains("an older version"), "{refused}");
     old.close().await.expect("closed");
-    system.bidctl(&["schema", "contract", "27", "--reason", "it is gone"]).await.expect("contracted");
+    system.bidctl(&["--user", "olga", "schema", "contract", "27", "--reason", "it is gone"]).await.expect("contracted");
+    let by = "SELECT count(*) FROM operator_actions WHERE action = 'contract_change' AND operator_id LIKE 'olga@%'";
+    assert_eq!(system.count(by).await, 1, "the audit says who");
+
+    // Somebody goes back to that release all the same: it starts, and fails at every bid.
+    let mut old = PgConnection::connect(system.database_url(Role::Worker)).await.expect("connected");
+    old.execute("SET application_name = 'bid-worker'").await.expect("named");
+    let (service, _api) = system.service().await;
+    let outlived = |findings: Vec<serde_json::Value>| {
+        let wrong =
+            |found: &serde_json::Value| found["detail"].as_str().is_some_and(|why| why.contains("is gone, by 0027_"));
+        findings.into_iter().find(wrong).map(|found| found["what"].as_str().unwrap_or_default().to_owned())
+    };
+    let found = outlived(doctor(&system, &[], &service).await).expect("the doctor sees it");
+    assert!(found.starts_with("bid-worker on ") && found.contains(", session "), "{found}");
+    old.close().await.expect("closed");
+    assert_eq!(outlived(doctor(&system, &[], &service).await), None, "nobody but that one");
 
     // Who is called at night has an operator's account, which may not look at bids.
     let operator = system.variables(&[("DATABASE_URL", system.database_url(Role::Operator))]);

@@ -1,4 +1,5 @@
 //! Backfills on a bad day: workers killed, rows held, operators at odds, statements that can't work.
+use crate::broker::doctor;
 use gavel_tests::{
     Process, System, eventually,
     evolving::{MIGRATING, MISCOUNTED, Operator},
@@ -79,6 +80,13 @@ async fn of_two_operators_who_start_it_at_once_one_is_told_of_the_other() {
     assert_eq!(system.count("SELECT count(*) FROM mq_msgs WHERE channel_name = 'run_backfill_chunk'").await, 1);
 }
 
+/// What `bidctl doctor` says of the change 27.
+async fn of_backfill(system: &System, service: &Process) -> Value {
+    let findings = doctor(system, &[], service).await;
+    let is_it = |found: &Value| found["what"] == "backfill 0027_widen_bid_amounts";
+    findings.into_iter().find(is_it).expect("it is under way")
+}
+
 #[tokio::test]
 async fn it_is_paused_retuned_resumed_cancelled_and_begun_anew() {
     let system = System::with_old_bids(3_000).await;
@@ -95,6 +103,8 @@ async fn it_is_paused_retuned_resumed_cancelled_and_begun_anew() {
         || async { system.count("SELECT count(*) FROM mq_msgs WHERE channel_name = 'run_backfill_chunk'").await };
     eventually("its job is over", jobs, |count| *count == 0).await;
     assert_eq!(state().await["rows_passed"], paused["rows_passed"], "nothing was filled while it was paused");
+    let told = of_backfill(&system, &service).await;
+    assert_eq!((&told["by_operator"], &told["detail"]), (&true.into(), &"paused by olga: lunch".into()));
     for (wrong, told) in [(["--target-ms", "9"], "target_ms is out of range; allowed: 10 to 5000")] {
         let refused = operator.backfill(&[&["retune", "27", "--reason", "x"][..], &wrong].concat()).await;
         assert!(refused.expect_err("out of range").contains(told));
@@ -162,6 +172,8 @@ async fn a_statement_that_can_not_work_pauses_it_with_everything_as_it_was() {
     assert!(paused["why"].as_str().is_some_and(|why| why.contains("No space left on device")), "{paused}");
     let filled = system.count("SELECT count(*) FROM bids WHERE max_amount_minor IS NOT NULL").await;
     assert_eq!(paused["rows_changed"], filled, "no chunk is half done");
+    let told = of_backfill(&system, &service).await;
+    assert!(told["ok"] == false && told["detail"].as_str().is_some_and(|why| why.starts_with("has paused itself: ")));
     system.run("DROP TRIGGER full_disk ON bids").await;
     operator.backfill(&["resume", "27", "--reason", "there is room again"]).await.expect("resumed");
     operator.done("27").await;

@@ -77,6 +77,19 @@ async fn an_unknown_handler_is_named_with_those_that_exist() {
 }
 
 #[tokio::test]
+async fn one_that_can_not_listen_is_not_counted_among_those_who_live() {
+    let system = System::new().await;
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let variables = system.service_variables(&[("GAVEL_LISTEN", &address)]);
+    let mut process = Process::start(&binary("bid-service"), &[], &variables);
+    assert!(!process.ended().await.success());
+    assert!(process.output().join("\n").contains(&address), "{:?}", process.output());
+    assert_eq!(system.count("SELECT count(*) FROM processes").await, 1, "it was written down");
+    assert_eq!(system.count("SELECT count(*) FROM processes WHERE left_at IS NULL").await, 0, "and has left");
+}
+
+#[tokio::test]
 async fn pools_that_are_larger_than_the_server_allows_are_refused_by_name() {
     let system = System::new().await;
     for (name, pool) in [("bid-service", "GAVEL_POOL_SIZE"), ("bid-worker", "GAVEL_JOB_POOL_SIZE")] {

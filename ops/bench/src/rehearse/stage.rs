@@ -71,7 +71,7 @@ impl Stage<'_> {
 
     fn output(&self, release: &Releases, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut bidctl = Command::new(release.program("bidctl"));
-        bidctl.args(arguments).env("DATABASE_URL", self.url());
+        bidctl.args(arguments).env("DATABASE_URL", self.url()).env("USER", "rehearsal");
         tokio::task::block_in_place(|| bidctl.output()).context("bidctl can't be run")
     }
 }

@@ -5,7 +5,7 @@ mod checkpoint;
 mod shell;
 mod solved;
 
-use crate::test::{Services, chosen, with_containers};
+use crate::test::{Services, chosen};
 use chapter::Chapter;
 use clap::Args;
 
@@ -32,23 +32,19 @@ impl Milestone {
         Self { services: Some(services), number: None, alone: false, check: true }
     }
 
+    /// None for a list.
+    pub(crate) fn services(&self) -> Option<Services> {
+        (self.check || self.number.is_some()).then(|| chosen(self.services))
+    }
+
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let chapters = Chapter::all()?;
-        if !self.check && self.number.is_none() {
+        let Some(services) = self.services() else {
             for chapter in &chapters {
                 println!("{}  {}", chapter.title(), chapter.file());
             }
             return Ok(());
-        }
-        let services = chosen(self.services);
-        if services == Services::Containers && !cfg!(feature = "containers") {
-            let number = self.number.map(|number| number.to_string());
-            let mut asked = vec!["milestone", "--services", "containers"];
-            asked.extend(number.as_deref());
-            asked.extend(self.alone.then_some("--alone"));
-            asked.extend(self.check.then_some("--check"));
-            return with_containers(&asked);
-        }
+        };
         let Some(number) = self.number else { return check::everything(&chapters, services) };
         let last = number.checked_sub(1).filter(|index| *index < chapters.len());
         let last =

@@ -30,18 +30,23 @@ pub(crate) enum Operation<'a> {
     Statement(&'a str),
     /// What begins or ends a transaction.
     Transaction(&'static str),
+    /// What hears of notifications.
+    Notification(&'static str),
     /// A call of the broker.
     Broker(&'static str),
     /// A command of the cache.
     Cache(&'static str),
+    /// What a client called for.
+    Call(&'static str),
 }
 
 impl Operation<'_> {
     fn server(self) -> Server {
         match self {
-            Self::Statement(_) | Self::Transaction(_) => Server::Database,
+            Self::Statement(_) | Self::Transaction(_) | Self::Notification(_) => Server::Database,
             Self::Broker(_) => Server::Broker,
             Self::Cache(_) => Server::Cache,
+            Self::Call(_) => Server::Client,
         }
     }
 }
@@ -50,7 +55,11 @@ impl fmt::Display for Operation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Statement(text) => f.write_str(&statement_name(text)),
-            Self::Transaction(verb) | Self::Broker(verb) | Self::Cache(verb) => f.write_str(verb),
+            Self::Transaction(verb)
+            | Self::Notification(verb)
+            | Self::Broker(verb)
+            | Self::Cache(verb)
+            | Self::Call(verb) => f.write_str(verb),
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum Server {
     Broker,
     /// Redis.
     Cache,
+    /// Whoever calls.
+    Client,
 }
 
 /// A process has started.

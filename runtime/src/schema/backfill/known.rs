@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// The engine, as the author of what it does by itself.
-pub(super) const ENGINE: &str = "engine";
+pub(crate) const ENGINE: &str = "engine";
 
 /// Returns whether this program knows the change at all: one of an older version does not.
 pub(super) fn is_known(tx: &Tx, number: i64) -> bool {

@@ -21,3 +21,4 @@ pub use plan::Plan;
 pub use walk::run_chunk;
 
 pub(crate) use keys::{differing, differing_row};
+pub(crate) use known::ENGINE;

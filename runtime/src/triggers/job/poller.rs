@@ -4,8 +4,11 @@
 //! that find nothing ask it to look for what is due next; notifications wake them directly.
 use super::turn::BROKEN;
 use crate::queue::{Kind, claim::From, wake};
-use crate::{Result, Runtime, base::backoff, postgres::Pool};
-use sqlx::postgres::PgListener;
+use crate::{
+    Result, Runtime,
+    base::backoff,
+    postgres::{Listener, Pool},
+};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -156,12 +159,12 @@ async fn listen(runtime: &Runtime) {
 }
 
 async fn hear(runtime: &Runtime, draining: &CancellationToken) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(runtime.pools().bookkeeping.inner()).await?;
-    listener.listen_all([wake::CHANNEL, wake::STOCK_CHANNEL]).await?;
+    let mut listener = Listener::of(&runtime.pools().bookkeeping, "poller").await?;
+    listener.listen_to([wake::CHANNEL, wake::STOCK_CHANNEL]).await?;
     wake_all(runtime);
     loop {
         let heard = tokio::select! {
-            heard = listener.try_recv() => heard?,
+            heard = listener.hear() => heard?,
             () = draining.cancelled() => return Ok(()),
         };
         match heard {

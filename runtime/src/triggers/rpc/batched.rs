@@ -121,7 +121,7 @@ impl Entry {
             quarantine,
             check_receipts_first: AtomicU32::new(0),
         });
-        Self::unary(move |incoming, request| inner.clone().serve(incoming, request))
+        Self::unary(H::SPEC.name, move |incoming, request| inner.clone().serve(incoming, request))
     }
 }
 

@@ -8,7 +8,9 @@ use super::{
 use crate::{
     Class, Invocation, Io, Result, Runtime, Tx,
     base::{
-        backoff, failpoint,
+        backoff,
+        boundary::{Operation, crossing},
+        failpoint,
         spec::{PoolKind, Spec},
     },
     context::invoke,
@@ -37,30 +39,34 @@ pub(crate) enum Entry {
 
 impl Entry {
     pub(super) fn unary<F: Future<Output = Result<Reply>> + Send + 'static>(
+        name: &'static str,
         call: impl Fn(Incoming, Received) -> F + Send + Sync + 'static,
     ) -> Self {
-        Self::Unary(Box::new(move |incoming, request| Box::pin(call(incoming, request))))
+        Self::Unary(Box::new(move |incoming, request| {
+            Box::pin(crossing(name, Operation::Call("answer"), call(incoming, request)))
+        }))
     }
 
     /// As [`Entry::unary`], and once begun it comes to its end.
     fn enduring<F: Future<Output = Result<Reply>> + Send + 'static>(
         runtime: &Runtime,
+        name: &'static str,
         call: impl Fn(Incoming, Received) -> F + Send + Sync + 'static,
     ) -> Self {
         let tasks = runtime.tasks().clone();
-        Self::unary(move |incoming, request| tasks.enduring(Box::pin(call(incoming, request))))
+        Self::unary(name, move |incoming, request| tasks.enduring(Box::pin(call(incoming, request))))
     }
 
     /// To a handler that changes something.
     pub(crate) fn tx<H: TxHandler>(runtime: &Runtime) -> Self {
         let inner = runtime.clone();
-        Self::enduring(runtime, move |incoming, request| call_tx::<H>(inner.clone(), incoming, request))
+        Self::enduring(runtime, H::SPEC.name, move |incoming, request| call_tx::<H>(inner.clone(), incoming, request))
     }
 
     /// To a handler that reads.
     pub(crate) fn io<H: IoHandler>(runtime: &Runtime) -> Self {
         let inner = runtime.clone();
-        Self::enduring(runtime, move |incoming, request| call_io::<H>(inner.clone(), incoming, request))
+        Self::enduring(runtime, H::SPEC.name, move |incoming, request| call_io::<H>(inner.clone(), incoming, request))
     }
 
     /// To a handler that answers with a stream.

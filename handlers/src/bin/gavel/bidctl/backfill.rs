@@ -169,16 +169,19 @@ impl Ops<'_> {
         let explained = |status| client::explained_of(settings, &settings.ops_url, &status);
         let mut stream = stream.map_err(explained)?.into_inner();
         let is_bar = !output.json && std::io::stdout().is_terminal();
+        let mut is_running = true;
         loop {
             let frame = tokio::select! {
                 frame = stream.next() => frame,
                 _ = tokio::signal::ctrl_c() => {
-                    say!("{}the backfill goes on: this ended the showing alone", if is_bar { "\n" } else { "" });
+                    let stays = if is_running { "goes on" } else { "stays paused" };
+                    say!("{}the backfill {stays}: this ended the showing alone", if is_bar { "\n" } else { "" });
                     return Ok(());
                 }
             };
             let Some(frame) = frame else { break };
             let Some(backfill) = frame.map_err(explained)?.backfill else { continue };
+            is_running = backfill.state() == BackfillState::Running;
             if output.json {
                 say!("{}", json!({ "backfill": as_json(&backfill) }));
             } else if is_bar {

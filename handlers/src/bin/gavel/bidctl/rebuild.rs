@@ -56,7 +56,8 @@ impl Stats {
                  queue where they are of a time that was taken back"
             );
         }
-        let rebuilt = rebuild(&mut conn, (&why::here(), &self.reason), |step| {
+        let by = why::here(settings)?;
+        let rebuilt = rebuild(&mut conn, (&by, &self.reason), |step| {
             if is_watched(output) {
                 eprintln!("{step}");
             }

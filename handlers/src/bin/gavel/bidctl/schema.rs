@@ -112,8 +112,10 @@ fn as_row(status: &Status) -> Vec<String> {
 impl Step {
     async fn run(&self, transition: Transition, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let history = History::read(SOURCES)?;
-        let by = why::here();
-        let asked = Asked { by: &by, reason: self.reason.as_deref().unwrap_or_default(), dry_run: self.dry_run };
+        // Who only looks is in no audit.
+        let by = if self.dry_run { String::new() } else { why::here(settings)? };
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let asked = Asked { by: &by, reason, dry_run: self.dry_run, busy: waits };
         let (number, known) = (self.change.0, (&history, PROGRAMS));
         let outcome = schema::transition(&database(settings)?, known, number, transition, asked).await?;
         show(&outcome, output);
@@ -142,6 +144,11 @@ fn tries(outcome: &Outcome) -> String {
     match outcome.tries {
         0 => "nothing was locked".to_owned(),
         1 => "its locks were there at once".to_owned(),
-        tries => format!("its locks were there at the {tries}th try, of 100 ms each"),
+        tries => format!("its locks were there at try {tries}, of 100 ms each"),
     }
+}
+
+/// Said beside what is printed.
+fn waits(tries: u32, of: u32) {
+    eprintln!("its locks are held by others, try {tries} of {of}: nothing has changed yet");
 }

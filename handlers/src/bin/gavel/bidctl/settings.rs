@@ -27,7 +27,7 @@ pub(crate) struct Global {
     /// PEM: who may vouch for a service behind https [GAVEL_CACERT, else the authorities known to everybody]
     #[arg(long, global = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
-    /// Call as this user, with a token minted from the development key
+    /// Call as this user, with a token minted from the development key; of what goes to the database itself, who does it
     #[arg(long, global = true, value_name = "NAME")]
     user: Option<String>,
     /// Call with this bearer token [GAVEL_TOKEN]

@@ -1,7 +1,8 @@
 //! Who does something as an operator, and why, for the audit.
+use crate::bidctl::settings::Settings;
+use anyhow::Context;
 use clap::Args;
 use gavel_runtime::host;
-use std::env;
 
 /// Why something is done.
 #[derive(Args)]
@@ -18,9 +19,14 @@ impl Why {
     }
 }
 
-/// Who works on the database itself, where no token says it: the user, on this machine.
-pub(crate) fn here() -> String {
-    format!("{}@{}", env::var("USER").unwrap_or_else(|_| "somebody".to_owned()), host::name())
+/// Who works on the database itself, where no token says it: whoever they say they are, on this machine. It is the
+/// account's password that lets them.
+pub(crate) fn here(settings: &Settings) -> anyhow::Result<String> {
+    // Under sudo the user is root, and somebody has become it.
+    let account = || ["SUDO_USER", "USER"].iter().find_map(|name| settings.get(name)).map(ToOwned::to_owned);
+    let name = settings.user.clone().or_else(account).filter(|name| !name.trim().is_empty());
+    let name = name.context("who are you, for the audit? USER is not set: say --user NAME")?;
+    Ok(format!("{}@{}", name.trim(), host::name()))
 }
 
 /// One to 500 characters.
