@@ -7,7 +7,10 @@ use crate::{
 };
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Duration;
 
+/// A program that is started has written itself down by then.
+const STARTS_WITHIN: Duration = Duration::from_secs(2);
 /// A worker comes by more often than this, whatever it waits for.
 const COMES_BY_WITHIN: TimeDelta = TimeDelta::seconds(30);
 /// The last of those who paused a backfill: an operator, or the engine itself.
@@ -19,8 +22,14 @@ pub(super) async fn look(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
     let evolution = &runtime.pools().evolution;
     let conn = runtime.pools().connector.connect("diagnose", Purpose::Work).await;
     let mut conn = conn.context("the database does not answer")?;
+    let mut outlived = schema::outlived(&mut conn, evolution.programs()).await?;
+    if !outlived.is_empty() {
+        // One that is just starting has sessions a moment before it is written down.
+        tokio::time::sleep(STARTS_WITHIN).await;
+        outlived = schema::outlived(&mut conn, evolution.programs()).await?;
+    }
     let mut findings = Vec::new();
-    for (one, gone) in schema::outlived(&mut conn, evolution.programs()).await? {
+    for (one, gone) in outlived {
         let detail =
             format!("the form of the schema that it needs is gone, by {}: start a newer version", gone.join(", "));
         findings.push(Finding::new(format!("{} on {}", one.process, one.host), false, detail));

@@ -77,10 +77,10 @@ impl Output {
     pub(crate) fn error(self, error: &anyhow::Error) {
         if self.json {
             let code = error.downcast_ref::<Refused>().map(|refused| refused.code.as_str());
-            eprintln!("{:#}", json!({ "error": format!("{error:#}"), "code": code }));
+            eprintln!("{:#}", json!({ "error": told(error), "code": code }));
         } else {
             // What is wrong with the settings is a list.
-            let text = format!("{error:#}");
+            let text = told(error);
             eprintln!("bidctl: {}", text.lines().map(harmless).collect::<Vec<_>>().join("\n"));
         }
     }
@@ -109,6 +109,15 @@ pub(crate) fn time(at: Option<&Timestamp>) -> String {
     parsed.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
+/// An error and its causes, but for what was said already: libraries quote the cause in what they say themselves.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => told,
+        said => format!("{said}: {cause}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +129,11 @@ mod tests {
         assert_eq!(age(61_000), "1 m 1 s");
         assert_eq!(age(2 * 3_600_000 + 5 * 60_000), "2 h 5 m");
         assert_eq!(age(25 * 3_600_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn a_cause_that_was_quoted_is_not_said_again() {
+        let error = anyhow::anyhow!("permission denied").context("returned: permission denied").context("migrating");
+        assert_eq!(told(&error), "migrating: returned: permission denied");
     }
 }
