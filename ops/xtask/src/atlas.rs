@@ -1,6 +1,6 @@
 //! What happens if it fails at this very line.
 use crate::{
-    install,
+    install::{self, C_COMPILER, PROTOC, ensure},
     progress::run,
     test::{EVERYTHING, Prepared, Services, build, chosen},
 };
@@ -105,6 +105,7 @@ impl Atlas {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        ensure(&[C_COMPILER, PROTOC])?;
         let bins = build(&EVERYTHING, false)?;
         let Some(services) = self.services() else {
             return run(Command::new(bins.join("atlas")).args(self.render.then_some("--render")));

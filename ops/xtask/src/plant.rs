@@ -1,10 +1,9 @@
 //! Bugs on purpose, and what finds them.
 use crate::{
-    install::{self, NEXTEST},
-    progress::{run, run_quietly},
+    install::{self, C_COMPILER, NEXTEST, PROTOC, ensure},
+    progress::run,
     test::{EVERYTHING, Prepared, Services, build, chosen},
 };
-use anyhow::bail;
 use clap::Args;
 use std::process::Command;
 
@@ -29,14 +28,11 @@ impl Plant {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        ensure(&[C_COMPILER, PROTOC])?;
         let plant = build(&EVERYTHING, false)?.join("plant");
         let Some(services) = self.services() else { return run(&mut Command::new(plant)) };
         // Before servers are started for it.
-        let list = run_quietly(&mut Command::new(&plant))?;
-        let known: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
-        if let Some(name) = self.names.iter().find(|name| !known.contains(&name.as_str())) {
-            bail!("no such bug: {name}; allowed: {}", known.join(", "));
-        }
+        run(Command::new(&plant).arg("--known").args(&self.names))?;
         let mut asked: Vec<&str> = self.names.iter().map(String::as_str).collect();
         asked.extend(self.all.then_some("--all"));
         install::everything()?;

@@ -49,11 +49,9 @@ pub(super) async fn look(runtime: &Runtime) -> anyhow::Result<Vec<Finding>> {
 /// What there is to say of one that is under way.
 fn of_backfill(plan: &Plan, paused_by: Option<&str>, now: DateTime<Utc>) -> Option<Finding> {
     let what = format!("backfill {}", plan.name);
-    let seen_at = plan.looked_at.map_or(plan.progressed_at, |at| at.max(plan.progressed_at));
-    let silent = now - seen_at;
+    let silent = plan.silent_for(now);
     match &*plan.state {
-        // A step like an index may take hours, and says nothing meanwhile.
-        "running" if plan.stage != "online" && silent > COMES_BY_WITHIN => Some(Finding::new(
+        "running" if silent > COMES_BY_WITHIN => Some(Finding::new(
             what,
             false,
             format!("no worker has come by for {} s: is that of backfills there?", silent.num_seconds()),

@@ -177,17 +177,17 @@ impl Process {
         let mut looker = Looker::new(self.needs);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            fit = self.prepare(&runtime, backends, &mut looker) => fit?,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-        }
-        let listeners = match server::bind(config) {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                // It was written down, so that no contract was taken meanwhile.
+        let begun = tokio::select! {
+            fit = self.prepare(&runtime, backends, &mut looker) => fit.and_then(|()| server::bind(config)).map(Some),
+            _ = terminate.recv() => Ok(None),
+            _ = interrupt.recv() => Ok(None),
+        };
+        let listeners = match begun {
+            Ok(Some(listeners)) => listeners,
+            ended => {
+                // It may be written down, so that no contract was taken meanwhile.
                 presence::leave(&runtime).await;
-                return Err(error);
+                return ended.map(drop);
             }
         };
         let (address, ops_address) = listeners.addresses()?;
@@ -226,20 +226,12 @@ impl Process {
         require_schema(runtime).await?;
         postgres::refuse_shared_sessions(&runtime.pools().connector).await?;
         presence::register(runtime).await?;
-        let fit = self.fit(runtime, backends).await;
-        if fit.is_err() {
-            presence::leave(runtime).await;
+        postgres::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
+        if let Some(source) = &self.keys {
+            keys::read_at_start(runtime, source).await?;
         }
         looker.note(runtime).await;
-        fit
-    }
-
-    async fn fit(&self, runtime: &Runtime, backends: &Backends) -> anyhow::Result<()> {
-        postgres::check_sizes(&runtime.pools().reads, self.uses, &backends.pools).await?;
-        match &self.keys {
-            Some(source) => keys::read_at_start(runtime, source).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -21,11 +21,10 @@ pub(super) fn shown(plan: Plan, now: DateTime<Utc>) -> v1::Backfill {
         _ => v1::BackfillStage::Unspecified,
     };
     let is_running = is_at == v1::BackfillState::Running;
-    let last_seen = plan.looked_at.map_or(plan.progressed_at, |at| at.max(plan.progressed_at));
     let is_walking = is_running && stage == v1::BackfillStage::Chunks;
     v1::Backfill {
         eta_seconds: eta(&plan).filter(|_| is_walking),
-        is_stuck: is_running && plan.stage != "online" && now - last_seen > STUCK_AFTER,
+        is_stuck: plan.silent_for(now) > STUCK_AFTER,
         tuning: Some(v1::BackfillTuning {
             target_ms: Some(plan.target_ms),
             most_rows: Some(plan.most_rows),

@@ -1,6 +1,6 @@
 //! A backfill as its row: what is asked of it, how far it has come, and what it has found.
 use crate::{Conn, changes::Change};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -191,6 +191,15 @@ impl Plan {
                       VALUES ($1, $2, $3, gen_random_uuid(), 'done', $4, 150, 0, 'migrate', clock_timestamp(), $5)";
         let insert = sqlx::query(insert).bind(change.number).bind(&change.name).bind(&backfill.table);
         insert.bind(LEAST_ROWS).bind(evidence).execute(conn).await.map(drop)
+    }
+
+    /// Time since a worker last came by. None passes where it need not: it does not run, or it makes an index, which may
+    /// take hours.
+    pub fn silent_for(&self, now: DateTime<Utc>) -> TimeDelta {
+        if self.state != "running" || self.stage == "online" {
+            return TimeDelta::zero();
+        }
+        now - self.looked_at.map_or(self.progressed_at, |at| at.max(self.progressed_at))
     }
 
     /// Rows that are left of this walk, as far as is known.
