@@ -1,4 +1,5 @@
 //! The test's own look at the broker.
+use crate::eventually;
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 const EVENTS: &str = "gavel.events";
 
 /// A connection to the test's vhost.
+#[derive(Debug)]
 pub struct Broker {
     _connection: Connection,
     channel: Channel,
@@ -24,10 +26,20 @@ pub struct Broker {
 impl Broker {
     /// Connects.
     pub async fn connect(url: &str) -> Self {
-        let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("the broker answers");
-        let channel = connection.create_channel().await.expect("a channel");
-        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        Self { _connection: connection, channel }
+        Self::reach(url).await.expect("the broker answers")
+    }
+
+    /// Connects as soon as it can: it may be about to be started again.
+    pub async fn once_it_is_there(url: &str) -> Self {
+        let reached = || async { Self::reach(url).await };
+        eventually("the broker can be reached", reached, Result::is_ok).await.expect("it can")
+    }
+
+    async fn reach(url: &str) -> lapin::Result<Self> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self { _connection: connection, channel })
     }
 
     /// A queue that gets a copy of every event from now on, whether a process of Gavel's has come by yet or not.

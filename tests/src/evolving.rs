@@ -8,7 +8,7 @@ use gavel_accounts::postgres::Role;
 use gavel_runtime::schema::rights;
 use secrecy::SecretString;
 use serde_json::Value;
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::{PgPool, error::DatabaseError, migrate::Migrator};
 use std::borrow::Cow;
 
 /// Handlers that only a worker runs that is started for them.
@@ -93,9 +93,22 @@ impl System {
         if is_well { Ok(output) } else { Err(output) }
     }
 
-    /// One number.
+    /// Has an operator make what is derived anew, as often as it takes.
+    pub async fn rebuild(&self, what: &str) {
+        let reason: &[&str] = if what == "stats" { &["--reason", "queues were deleted"] } else { &[] };
+        let rebuilt = || async { self.bidctl(&[&["rebuild", what], reason].concat()).await };
+        eventually("it is made anew", rebuilt, Result::is_ok).await.expect("made");
+    }
+
+    /// One number. A database that is being started again is waited for.
     pub async fn count(&self, query: &str) -> i64 {
-        sqlx::query_scalar(query).fetch_one(&self.db).await.unwrap_or_else(|error| panic!("{query}: {error}"))
+        let counted = || async {
+            match sqlx::query_scalar(query).fetch_one(&self.db).await {
+                Err(sqlx::Error::Database(error)) if !is_restarting(&*error) => panic!("{query}: {error}"),
+                counted => counted,
+            }
+        };
+        eventually("the database counts", counted, Result::is_ok).await.expect("counted")
     }
 
     /// Does something to the database.
@@ -163,4 +176,9 @@ impl<'a> Operator<'a> {
         let all = listed["backfills"].as_array().expect("an array");
         all.iter().find(|backfill| backfill["change"] == number).cloned().unwrap_or_default()
     }
+}
+
+/// Whether the database says that it is about to stop, or not there yet.
+fn is_restarting(error: &dyn DatabaseError) -> bool {
+    error.code().is_some_and(|code| code.starts_with("57P"))
 }

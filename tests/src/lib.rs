@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod evolving;
 pub mod gateway;
 pub mod https;
+pub mod levers;
 pub mod modules;
 pub mod planted;
 pub mod private;

@@ -1,5 +1,5 @@
 //! The servers of this run, as `cargo xtask test` hands them over.
-use std::env;
+use std::{env, path::PathBuf};
 
 /// Where they are, with an administrator's rights.
 #[derive(Debug, Clone)]
@@ -16,6 +16,12 @@ pub struct Servers {
     pub redis: String,
     /// True if tests are to find every form of everything, as while a change of the schema is under way.
     pub is_expanded: bool,
+    /// The words of RabbitMQ's command line, where somebody said so.
+    pub rabbitmqctl: Option<Vec<String>>,
+    /// Where PostgreSQL finds a disk that may be filled, where there is one.
+    pub small_disk: Option<String>,
+    /// Where the last release's programs are, if they are to run beside these.
+    pub last_release: Option<PathBuf>,
 }
 
 impl Servers {
@@ -31,6 +37,11 @@ impl Servers {
             rabbitmq_api: variable("GAVEL_TEST_RABBITMQ_API_URL"),
             redis: variable("GAVEL_TEST_REDIS_URL"),
             is_expanded: env::var("GAVEL_TEST_SCHEMA").is_ok_and(|schema| schema == "expanded"),
+            rabbitmqctl: env::var("GAVEL_TEST_RABBITMQCTL")
+                .ok()
+                .map(|words| serde_json::from_str(&words).expect("GAVEL_TEST_RABBITMQCTL is a list of words, as JSON")),
+            small_disk: env::var("GAVEL_TEST_SMALL_DISK").ok(),
+            last_release: env::var_os("GAVEL_TEST_LAST_RELEASE").map(PathBuf::from),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     accounts::{self, Account},
     answers::Protocol,
     broker::Broker,
-    eventually,
+    eventually, levers,
     process::binary,
     proxy::Proxy,
     servers::{Servers, host_of},
@@ -18,16 +18,26 @@ use gavel_runtime::{
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::path::PathBuf;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 /// The queues of the consuming handlers.
 pub const CONSUMER_QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project_item"];
+
+/// So that a table soon needs more room, however little is written.
+const FEW_ROWS_TO_A_PAGE: &str = "DO $$ DECLARE t regclass; BEGIN
+    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER TABLE %s SET (fillfactor = 10)', t); END LOOP; END $$";
 
 /// What a test wants to be different.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// The processes reach PostgreSQL, RabbitMQ and Redis through wires that can be cut.
     pub proxied: bool,
+    /// Its database lies on the disk that may be filled, where there is one; nobody else's does.
+    pub small_disk: bool,
+    /// What is acknowledged is written by then, as in production: the servers of tests are quick and forgetful.
+    pub durable: bool,
 }
 
 /// A database, a vhost, a key prefix and a signing key of its own.
@@ -56,11 +66,20 @@ impl System {
         Self::with(Options::default()).await
     }
 
+    /// With wires that can be cut.
+    pub async fn proxied() -> Self {
+        Self::with(Options { proxied: true, ..Options::default() }).await
+    }
+
     /// With something different.
     pub async fn with(options: Options) -> Self {
         let servers = Servers::of_this_run();
         let name = format!("gavel_test_{}", Uuid::new_v4().simple());
-        clone_database(&servers, &name).await;
+        let small_disk = options.small_disk && servers.small_disk.is_some();
+        if small_disk {
+            spawn_blocking(levers::clear_small_disk).await.expect("it has room");
+        }
+        clone_database(&servers, &name, small_disk.then_some(levers::TABLESPACE)).await;
         make_vhost(&servers, &name).await;
         let wired = async |url: &str, port| if options.proxied { Some(wire(url, port).await) } else { None };
         let (database_wire, broker_wire, cache_wire) =
@@ -117,6 +136,12 @@ impl System {
         }
         if servers.is_expanded {
             system.expand_anew().await;
+        }
+        if options.durable {
+            system.run(&format!("ALTER DATABASE {} SET synchronous_commit = on", system.name)).await;
+        }
+        if small_disk {
+            system.run(FEW_ROWS_TO_A_PAGE).await;
         }
         system
     }
@@ -283,9 +308,10 @@ pub fn claims(user: &str, roles: &[&str], seconds: i64) -> Claims {
 }
 
 /// Cloning a template takes milliseconds; migrating would take a hundred times that.
-async fn clone_database(servers: &Servers, name: &str) {
+async fn clone_database(servers: &Servers, name: &str, tablespace: Option<&str>) {
     let mut admin = PgConnection::connect(&format!("{}/postgres", servers.postgres)).await.expect("PostgreSQL answers");
-    let create = format!("CREATE DATABASE {name} TEMPLATE {} OWNER {OWNER}", servers.template);
+    let place = tablespace.map(|name| format!(" TABLESPACE {name}")).unwrap_or_default();
+    let create = format!("CREATE DATABASE {name} TEMPLATE {} OWNER {OWNER}{place}", servers.template);
     admin.execute(create.as_str()).await.expect("the template is cloned");
     admin.close().await.expect("closed");
 }

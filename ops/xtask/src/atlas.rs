@@ -75,8 +75,16 @@ enum Action {
     Freeze,
     /// Nobody is at the server's address for five seconds
     Away,
+    /// The server is started again; Redis holds nothing then
+    Restart,
     /// Redis takes no writes for five seconds
     ReadOnly,
+    /// RabbitMQ's memory alarm: for five seconds it takes nothing from publishers
+    Alarm,
+    /// Somebody deletes the consumers' queues, with what waits in them
+    DeleteQueues,
+    /// For five seconds PostgreSQL's disk has no room left
+    FullDisk,
 }
 
 impl Atlas {
@@ -115,7 +123,7 @@ impl Atlas {
             run(Command::new(bins.join("atlas")).args(["--knows", site]))?;
         }
         install::everything()?;
-        run(Prepared::on(services)?.program("atlas").args(self.asked()))
+        run(Prepared::on(services)?.with_small_disk()?.program("atlas").args(self.asked()))
     }
 
     /// As the program that runs the cases takes it.

@@ -2,6 +2,7 @@
 use crate::{
     install,
     progress::run,
+    rehearse::{Profile, last_release},
     test::{Prepared, Services, chosen},
 };
 use clap::Args;
@@ -18,12 +19,15 @@ pub(crate) struct Chaos {
     /// What is random follows from it
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
+    /// Every second process is of the last release, while the schema changes
+    #[arg(long)]
+    two_versions: bool,
 }
 
 impl Chaos {
     /// Not to find anything, only to see that everything runs.
     pub(crate) fn smoke(services: Services) -> Self {
-        Self { services: Some(services), minutes: 0.5, seed: 1 }
+        Self { services: Some(services), minutes: 0.5, seed: 1, two_versions: false }
     }
 
     pub(crate) fn services(&self) -> Services {
@@ -34,6 +38,11 @@ impl Chaos {
         anyhow::ensure!(self.minutes > 0.0, "--minutes {}: allowed: more than 0", self.minutes);
         install::everything()?;
         let seconds = (self.minutes * 60.0).ceil().to_string();
-        run(Prepared::on(self.services())?.program("chaos").args([seconds, self.seed.to_string()]))
+        let prepared = Prepared::on(self.services())?.with_small_disk()?;
+        let mut chaos = prepared.program("chaos");
+        if self.two_versions {
+            chaos.env("GAVEL_TEST_LAST_RELEASE", last_release(Profile::Dev)?);
+        }
+        run(chaos.args([seconds, self.seed.to_string()]))
     }
 }

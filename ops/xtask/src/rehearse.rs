@@ -41,7 +41,7 @@ impl Rehearse {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         ensure(&[C_COMPILER, PROTOC, POSTGRESQL])?;
         let new = if self.smoke { build(&EVERYTHING, false)? } else { build_with(&RELEASED, true, &OPTIMISED)? };
-        let old = self.last_release()?;
+        let old = last_release(if self.smoke { Profile::Dev } else { Profile::Release })?;
         let layout = Layout::claim("bench")?;
         layout.wipe_data()?;
         let servers = Processes::start(layout, true)?;
@@ -55,36 +55,45 @@ impl Rehearse {
         }
         run(rehearsal.env("AMQP_URL", &urls.amqp).env("REDIS_URL", &urls.redis))
     }
+}
 
-    /// The last release's programs: built where they are not yet, out of a worktree of its own.
-    fn last_release(&self) -> anyhow::Result<PathBuf> {
-        let revision = revision()?;
-        let profile = if self.smoke { "dev" } else { "release" };
-        let out = crate::root().join(format!("target/last-release/{revision}-{profile}"));
-        if NAMES.iter().all(|name| out.join(name).is_file()) {
-            return Ok(out);
-        }
-        let tree = crate::root().join("target/last-release").join(&revision);
-        check_out(&revision, &tree)?;
-        eprintln!("  … building the last release, {revision}");
-        // Apart from ours: of two checkouts in one directory cargo takes the crates for the same.
-        let target = crate::root().join("target/last-release/target");
-        if self.smoke {
-            // Most of them are of the same version.
-            lend(&target)?;
-        }
-        let mut cargo = Command::new("cargo");
-        cargo.arg("build").args(OLD).args(["--profile", profile]).current_dir(&tree);
-        run(cargo.env("CARGO_TARGET_DIR", &target).envs(OPTIMISED))?;
-        fs::create_dir_all(&out)?;
-        let built = target.join(if self.smoke { "debug" } else { "release" });
-        for name in NAMES {
-            // One program each, or one with these names.
-            let program = if tree.join("handlers/src/bin/gavel").is_dir() { PROGRAM } else { name };
-            fs::copy(built.join(program), out.join(name)).with_context(|| name.to_owned())?;
-        }
-        Ok(out)
+/// How it is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
+/// The last release's programs: built where they are not yet, out of a worktree of its own.
+pub(crate) fn last_release(profile: Profile) -> anyhow::Result<PathBuf> {
+    let revision = revision()?;
+    let (profile_name, built) = match profile {
+        Profile::Dev => ("dev", "debug"),
+        Profile::Release => ("release", "release"),
+    };
+    let out = crate::root().join(format!("target/last-release/{revision}-{profile_name}"));
+    if NAMES.iter().all(|name| out.join(name).is_file()) {
+        return Ok(out);
     }
+    let tree = crate::root().join("target/last-release").join(&revision);
+    check_out(&revision, &tree)?;
+    eprintln!("  … building the last release, {revision}");
+    // Apart from ours: of two checkouts in one directory cargo takes the crates for the same.
+    let target = crate::root().join("target/last-release/target");
+    if profile == Profile::Dev {
+        // Most of them are of the same version.
+        lend(&target)?;
+    }
+    let mut cargo = Command::new("cargo");
+    cargo.arg("build").args(OLD).args(["--profile", profile_name]).current_dir(&tree);
+    run(cargo.env("CARGO_TARGET_DIR", &target).envs(OPTIMISED))?;
+    fs::create_dir_all(&out)?;
+    for name in NAMES {
+        // One program each, or one with these names.
+        let program = if tree.join("handlers/src/bin/gavel").is_dir() { PROGRAM } else { name };
+        fs::copy(target.join(built).join(program), out.join(name)).with_context(|| name.to_owned())?;
+    }
+    Ok(out)
 }
 
 /// The last release's revision.

@@ -5,7 +5,9 @@ use crate::{
     install::{self, NEXTEST},
     interop, names,
     progress::{Step, run, run_quietly, unaware_of_us},
-    servers::{Urls, engine::engine_answers, layout::Layout, processes::Processes, secrets::write_private},
+    servers::{
+        Urls, engine::engine_answers, layout::Layout, levers::Levers, processes::Processes, secrets::write_private,
+    },
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -61,6 +63,16 @@ impl Held {
             Self::Containers(containers) => &containers.urls,
             Self::Processes(processes) => &processes.urls,
             Self::Urls(urls) => urls,
+        }
+    }
+
+    /// What faults of whole servers are made with; nothing of servers that are somebody else's.
+    fn levers(&self) -> Levers {
+        match self {
+            #[cfg(feature = "containers")]
+            Self::Containers(containers) => containers.levers(),
+            Self::Processes(processes) => processes.levers(),
+            Self::Urls(_) => Levers::default(),
         }
     }
 }
@@ -146,6 +158,14 @@ impl Prepared {
         Ok(Self { servers, tested: bins.clone(), bins, template, passwords })
     }
 
+    /// The same, where PostgreSQL has a disk that may be filled, if that can be.
+    pub(crate) fn with_small_disk(mut self) -> anyhow::Result<Self> {
+        if let Held::Processes(processes) = &mut self.servers {
+            processes.mount_small_disk()?;
+        }
+        Ok(self)
+    }
+
     /// The same, where the programs that are tested can have bugs on purpose.
     pub(crate) fn with_bugs(self) -> anyhow::Result<Self> {
         let tested = crate::root().join("target/planted/bin");
@@ -177,6 +197,7 @@ impl Prepared {
         unaware_of_us(&mut command)
             .current_dir(crate::root())
             .envs(self.servers.urls().variables())
+            .envs(self.servers.levers().variables())
             .env("GAVEL_TEST_TEMPLATE", &self.template)
             .envs(passwords)
             .env("GAVEL_TEST_BIN_DIR", &self.tested);

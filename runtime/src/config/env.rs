@@ -4,6 +4,11 @@ use crate::base::files;
 use secrecy::{ExposeSecret, SecretString};
 use std::{collections::HashMap, fmt, path::Path, str::FromStr, time::Duration};
 
+/// Every variable of ours begins so.
+const PREFIX: &str = "GAVEL_";
+/// What only tests set, and nothing lists.
+const OF_TESTS: [&str; 3] = ["GAVEL_BOUNDARY", "GAVEL_FAILPOINTS", "GAVEL_PLANTED"];
+
 /// Reads variables and remembers what was wrong with them.
 pub struct Env {
     variables: HashMap<String, String>,
@@ -126,6 +131,20 @@ impl Env {
             self.problems.push(format!("{name} is no such URL; allowed: {}://…, {what}", schemes.join("://… or ")));
         }
         secret
+    }
+
+    /// Variables that begin as ours do and stand in none of these texts, which list what is read: most likely somebody has
+    /// misspelt one, and the default counts.
+    pub fn unlisted(&self, lists: &[&str]) -> Vec<String> {
+        let is_listed = |name: &str| {
+            let name = name.strip_suffix("_FILE").unwrap_or(name);
+            let words = lists.iter().flat_map(|list| list.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+            words.chain(OF_TESTS).any(|word| word == name)
+        };
+        let ours = self.variables.keys().filter(|name| name.starts_with(PREFIX) && !is_listed(name));
+        let mut names: Vec<_> = ours.cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     /// All problems at once, if there are any.

@@ -30,6 +30,8 @@ pub struct ProcessConfig {
     pub cors_origins: Vec<String>,
     /// Where the spans of runs go.
     pub traces: TraceConfig,
+    /// Variables that nobody reads, which is said at the start.
+    pub unlisted: Vec<String>,
 }
 
 impl ProcessConfig {
@@ -61,6 +63,17 @@ impl ProcessConfig {
             patience: Patience::from_env(env),
             cors_origins: cors_origins(env),
             traces: TraceConfig::from_env(env),
+            unlisted: Vec::new(),
+        }
+    }
+
+    /// Says which variables it has been given that nobody reads.
+    pub(crate) fn warn(&self) {
+        for name in &self.unlisted {
+            tracing::warn!(
+                variable = name,
+                "nothing reads this variable; is it misspelt? --help lists those that there are"
+            );
         }
     }
 

@@ -80,7 +80,7 @@ impl Registered {
         let (bytes, most) = (request.len(), self.spec.max_request);
         if bytes > most {
             let message = format!("the request has {bytes} bytes; allowed: {most}");
-            return Err(Error::new(Class::Exhausted, message));
+            return Err(Error::new(Class::Exhausted, message).with_metadata(Metadata::never_again()));
         }
         self.contract.request(request, format)
     }

@@ -63,6 +63,7 @@ pub async fn run_service(
     tokens: &TokenConfig,
 ) -> anyhow::Result<()> {
     telemetry::init(process)?;
+    config.warn();
     traces::start(process, &config.traces)?;
     let app = app.checked()?;
     let runtime = app.runtime(backends, process, Role::Service(Box::new(Verifier::new(tokens))))?;
@@ -106,6 +107,7 @@ pub async fn run_worker(
     chosen: &Chosen,
 ) -> anyhow::Result<()> {
     telemetry::init(process)?;
+    config.warn();
     traces::start(process, &config.traces)?;
     let app = app.checked()?;
     let chosen = app.workers(chosen)?;

@@ -4,6 +4,7 @@ use crate::{
         Seldom,
         client::TrustedProxies,
         invocation::{CORRELATION_HEADER, correlation_id_or_new},
+        metadata::Metadata,
     },
     edge::{Edge, Source, correlation_header},
 };
@@ -66,7 +67,12 @@ impl Answers {
         }
         let asked = Asked::of(&request);
         let mut response = self.route(request, ends).await;
-        if matches!(response.status().as_u16(), 429 | 503) && !response.headers().contains_key(RETRY_AFTER) {
+        // What is too large for any method is refused before one is asked.
+        if response.status() == StatusCode::TOO_MANY_REQUESTS && !response.headers().contains_key(CORRELATION_HEADER) {
+            response.headers_mut().extend(Metadata::never_again().headers);
+        }
+        let says_when = Metadata::is_never_again(response.headers()) || response.headers().contains_key(RETRY_AFTER);
+        if matches!(response.status().as_u16(), 429 | 503) && !says_when {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // Calls say themselves what is allowed; all other routes are read.

@@ -5,13 +5,22 @@ use super::{
     history::History,
     listener::{Listener, Waiting},
 };
-use crate::{System, answers::Protocol, eventually, proxy::Proxy, servers::Servers};
+use crate::{
+    System,
+    answers::Protocol,
+    broker::Broker,
+    eventually,
+    levers::{self, Lasting},
+    proxy::Proxy,
+    servers::Servers,
+    system::CONSUMER_QUEUES,
+};
 use gavel_runtime::boundary::{Position, Reached, Server, Stop};
 use std::{
     any::Any,
     time::{Duration, Instant},
 };
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 
 /// A server that says nothing for so long waits for something itself.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -134,11 +143,16 @@ async fn make(
             system.end_sessions().await.expect("they are ended");
             waiting.go_on().await;
         }
-        Action::ReadOnly => {
-            let refusing = RefusedWrites::begin();
+        Action::Restart => restart(waiting, system).await,
+        Action::ReadOnly => befall(levers::refuse_writes, waiting).await,
+        Action::Alarm => befall(levers::raise_alarm, waiting).await,
+        Action::FullDisk => befall(levers::fill_disk, waiting).await,
+        Action::DeleteQueues => {
+            let broker = Broker::connect(&system.amqp_url).await;
+            for queue in CONSUMER_QUEUES {
+                broker.delete(queue).await;
+            }
             waiting.go_on().await;
-            sleep(AWAY_FOR).await;
-            drop(refusing);
         }
         Action::Reset | Action::Silence | Action::Away => {
             let [database, broker, cache] = system.wires();
@@ -185,27 +199,55 @@ async fn disturb(action: Action, position: Position, waiting: Waiting, wire: &Pr
     wire.mend();
 }
 
-/// While it is there, Redis takes no writes: it misses a replica.
-struct RefusedWrites;
+/// Whatever waits, on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(work).await.expect("it says what is wrong")
+}
 
-impl RefusedWrites {
-    fn begin() -> Self {
-        Self::miss(1);
-        Self
-    }
+/// Makes a fault that lasts, lets the process go on into it, and heals it.
+async fn befall(begin: fn() -> Lasting, waiting: Waiting) {
+    let lasting = blocking(begin).await;
+    waiting.go_on().await;
+    sleep(AWAY_FOR).await;
+    blocking(move || drop(lasting)).await;
+}
 
-    fn miss(replicas: u8) {
-        let client = redis::Client::open(Servers::of_this_run().redis).expect("Redis' URL");
-        let mut redis = client.get_connection().expect("Redis answers");
-        let set = redis::cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(replicas).exec(&mut redis);
-        set.expect("set");
+/// Stops and starts the server with which the process has to do.
+async fn restart(waiting: Waiting, system: &System) {
+    match waiting.reached.server {
+        Server::Database => {
+            let restarted = spawn_blocking(levers::crash_database);
+            waiting.go_on().await;
+            restarted.await.expect("it is back");
+        }
+        Server::Broker => {
+            let restarted = spawn_blocking(levers::restart_broker);
+            waiting.go_on().await;
+            restarted.await.expect("it is back");
+        }
+        Server::Cache => {
+            let [.., (wire, _)] = system.wires();
+            wire.cut();
+            let prefix = system.name().to_owned();
+            blocking(move || levers::empty_cache(&prefix)).await;
+            waiting.go_on().await;
+            wire.mend();
+        }
+        Server::Client => unreachable!("nobody starts a client again"),
     }
 }
 
-impl Drop for RefusedWrites {
-    /// However the case ends: others follow.
-    fn drop(&mut self) {
-        Self::miss(0);
+/// What these servers lack for a fault, if anything.
+pub fn lacking(action: Action) -> Option<&'static str> {
+    let servers = Servers::of_this_run();
+    match action {
+        Action::FullDisk => {
+            servers.small_disk.is_none().then_some("a disk that may be filled: root's, or in containers, they have one")
+        }
+        Action::Alarm | Action::Restart => {
+            servers.rabbitmqctl.is_none().then_some("rabbitmqctl: servers that are started for the atlas have it")
+        }
+        _ => None,
     }
 }
 

@@ -53,12 +53,17 @@ pub const LEFT_OPEN: &str = "SELECT count(*) FROM pg_stat_activity
 
 /// Waits until nothing is under way any more.
 pub async fn quiet(system: &System, broker: &Broker) {
-    eventually("every event has been relayed", || system.count("SELECT count(*) FROM outbox"), |n| *n == 0).await;
-    let depths = || async { [broker.depth(CONSUMER_QUEUES[0]).await, broker.depth(CONSUMER_QUEUES[1]).await] };
-    eventually("every message has been taken", depths, |depths| depths.iter().all(|(ready, _)| *ready == 0)).await;
+    told(system, broker).await;
     eventually("the read model has everything", || behind(system), |n| *n == 0).await;
     eventually("statistics are what the ledger says", || system.count(DIFFERING), |n| *n == 0).await;
     eventually("nothing is left open", || system.count(LEFT_OPEN), |n| *n == 0).await;
+}
+
+/// Waits until everything that happened has been told, and taken.
+pub async fn told(system: &System, broker: &Broker) {
+    eventually("every event has been relayed", || system.count("SELECT count(*) FROM outbox"), |n| *n == 0).await;
+    let depths = || async { [broker.depth(CONSUMER_QUEUES[0]).await, broker.depth(CONSUMER_QUEUES[1]).await] };
+    eventually("every message has been taken", depths, |depths| depths.iter().all(|(ready, _)| *ready == 0)).await;
 }
 
 /// Items whose newest version the read model has not.

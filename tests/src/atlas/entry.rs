@@ -2,6 +2,7 @@
 use super::{
     attack::Outcome,
     case::{Action, Case, First, Site},
+    filling,
     history::Told,
 };
 use gavel_runtime::boundary::{Position, Server};
@@ -39,7 +40,7 @@ impl Entry {
             client: client.to_owned(),
             survived,
             healed_by: healed_by(case.action).to_owned(),
-            operator: if holds { "nothing" } else { "to be found out" }.to_owned(),
+            operator: if holds { operator_does(case) } else { "to be found out" }.to_owned(),
         }
     }
 
@@ -53,10 +54,24 @@ const fn healed_by(action: Action) -> &'static str {
     match action {
         Action::Kill => "the process that was started in its place",
         Action::Reset | Action::Terminate => "a new connection",
+        Action::Restart => "a new connection, once it is back",
         Action::ReadOnly => "the next write; until then nobody read what it held",
+        Action::Alarm => "the next try, once the broker reads again",
+        Action::DeleteQueues => "queues declared anew by who publishes or consumes; and the operator",
+        Action::FullDisk => "the next try, once there is room",
         Action::Away => "a new connection, once there is somebody to connect to",
         Action::Silence => "its time ran out; what came late found it done, or nobody",
         Action::Freeze => "who had its place by then; what it held had run out",
+    }
+}
+
+fn operator_does(case: &Case) -> &'static str {
+    match case.action {
+        Action::FullDisk if filling::comes_by(&case.site) => {
+            "bidctl schema backfill resume, where it has paused itself"
+        }
+        Action::DeleteQueues => "bidctl rebuild stats and read-model: what waited in the queues is gone",
+        _ => "nothing",
     }
 }
 
@@ -129,7 +144,17 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
         Action::Terminate => format!("{when}, {server} ends every session of the programs."),
         Action::Silence => format!("{when}, {server} falls silent, for longer than anybody waits."),
         Action::Away => format!("{when}, {server} is away for five seconds: connections are cut, new ones refused."),
+        Action::Restart if reached.server == Server::Cache => {
+            format!("{when}, {server} is started again, and holds nothing any more.")
+        }
+        Action::Restart => format!("{when}, {server} is started again."),
         Action::ReadOnly => format!("{when}, {server} takes no writes, for five seconds."),
+        Action::Alarm => format!("{when}, {server} raises its memory alarm, and reads nothing from publishers."),
+        Action::DeleteQueues => format!(
+            "{when}, somebody deletes both consumers' queues. Once all is told, an operator makes statistics and the \
+             read model anew."
+        ),
+        Action::FullDisk => format!("{when}, the disk of {server} is filled to the last byte, for five seconds."),
         Action::Freeze => {
             format!(
                 "{when}, {process} stands still. Another is started; then it wakes up, its leases run out, and goes on."

@@ -1,7 +1,7 @@
 //! The other load: rows of before are filled, by two backfills at once, whose worker comes by.
 use super::{
     attack::{Attack, Outcome, stop_of, text_of},
-    case::{Case, Site},
+    case::{Action, Case, Site},
     check::LEFT_OPEN,
     fleet::Fleet,
     history::History,
@@ -22,7 +22,7 @@ const BIDS: i32 = 2_000;
 /// long bids take.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// The type of a column, and a count that must be right to one.
-const CHANGES: [&str; 2] = ["27", "28"];
+pub const CHANGES: [&str; 2] = ["27", "28"];
 /// Whether this load comes by there.
 pub fn comes_by(site: &str) -> bool {
     HANDLERS.iter().any(|handler| site.starts_with(&format!("{handler}.")))
@@ -35,7 +35,8 @@ pub async fn discover() -> Vec<Site> {
 }
 
 pub(super) async fn conduct(faults: &[Case]) -> Outcome {
-    let system = System::with(Options { proxied: true }).await;
+    let small_disk = faults.iter().any(|fault| fault.action == Action::FullDisk);
+    let system = System::with(Options { proxied: true, small_disk, durable: true }).await;
     system.have_old_bids(BIDS).await;
     let (service, _api) = system.service().await;
     let operator = Operator::at(&system, &service).await;
@@ -47,8 +48,13 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
     let fleet = Fleet::start(&system, socket, MIGRATING);
     let mut attack = Attack::new(listener, &system, &fleet);
     let load = AssertUnwindSafe(async {
-        let left = "SELECT count(*) FROM backfills WHERE state <> 'done'";
-        eventually_within(PATIENCE, "both backfills are done", || system.count(left), |left| *left == 0).await;
+        let left = || async {
+            if small_disk {
+                resume(&system, &operator).await;
+            }
+            system.count("SELECT count(*) FROM backfills WHERE state <> 'done'").await
+        };
+        eventually_within(PATIENCE, "both backfills are done", left, |left| *left == 0).await;
         eventually("nothing is left open", || system.count(LEFT_OPEN), |open| *open == 0).await;
     });
     let stuck = tokio::select! {
@@ -62,6 +68,17 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
     }
     violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
     attack.outcome(History::default(), violations)
+}
+
+/// Where the disk was full a backfill has paused itself: an operator has it go on.
+async fn resume(system: &System, operator: &Operator<'_>) {
+    for change in CHANGES {
+        let paused = format!("SELECT count(*) FROM backfills WHERE change = {change} AND state = 'paused'");
+        if system.count(&paused).await > 0 {
+            // There may be no room yet: then it pauses itself once more.
+            let _ = operator.backfill(&["resume", change, "--reason", "there is room again"]).await;
+        }
+    }
 }
 
 /// What must not be once every row is filled.

@@ -61,6 +61,16 @@ impl<'a> Fleet<'a> {
         frozen
     }
 
+    /// Ends the worker as an operator does, has something done meanwhile, and starts another.
+    pub async fn without_worker<T>(&self, meanwhile: impl Future<Output = T>) -> T {
+        locked(&self.worker).terminate();
+        eventually("the worker has ended", || async { locked(&self.worker).has_ended() }, |ended| *ended).await;
+        let done = meanwhile.await;
+        let variables = variables(&self.socket);
+        *locked(&self.worker) = self.system.start_worker(self.worker_arguments, &borrowed(&variables));
+        done
+    }
+
     /// Lets it go on until the case is over.
     pub fn keep(&self, woken: Process) {
         self.woken.lock().expect("nobody panics here").push(woken);

@@ -12,11 +12,14 @@ const OPENING: &str = "\
 # What happens if it fails at this very line
 
 Written by `cargo xtask atlas --all --write`: every site where a process of Gavel's touches PostgreSQL, RabbitMQ,
-Redis or a client while items are published, bid on, cancelled, sold, counted, listed, shown and watched, or while rows of before are
-filled (`run_backfill_chunk`, `run_online_step`); and what was done to it exactly there. A case is real: a service and a worker, started for it, are stopped at the site, the fault is made, and clients repeat
-their calls until they know what became of them. It *holds* where after that every acknowledged bid is in the ledger
-once and nothing else is, prices only rose, every event was told, statistics and the read model are what the ledger says,
-no job is dead, no transaction is left open, and nobody was restarted by hand. No operator has to do anything.
+Redis or a client while items are published, bid on, cancelled, sold, counted, listed, shown and watched and the read
+model is made anew, or while rows of before are filled (`run_backfill_chunk`, `run_online_step`); and what was done to it
+exactly there. A case is real: a service and a worker, started for it, are stopped at the site, the fault is made, and
+clients repeat their calls until they know what became of them. It *holds* where after that every acknowledged bid is in
+the ledger once and nothing else is, prices only rose, every event was told, statistics and the read model are what the
+ledger says, no job is dead, no transaction is left open, and nobody was restarted by hand. An operator has to do
+something after two faults alone: where queues were deleted, `bidctl rebuild`; where a full disk has stopped a backfill,
+`bidctl schema backfill resume`.
 
 `cargo xtask atlas --site place_bid.commit --position after --action reset` runs one of them and tells its story.
 [atlas.html](atlas/atlas.html) is for browsing, [entries.json](atlas/entries.json) for programs: it says of each case
@@ -27,12 +30,16 @@ what clients saw and what healed it.
   cut; *after*, once the server has answered, and before the answer arrives. **terminate**: PostgreSQL ends every session
   of the programs, and says so. **silence**: nothing goes through to that server for longer than anybody waits, and comes
   late then. **away**: for five seconds connections to that server are refused, and those that were there are cut.
-  **read-only**: for as long Redis takes no writes. **freeze**: the process stands still until another has its place and
+  **restart**: the server is stopped and started; PostgreSQL as after a crash, Redis without anything that it held.
+  **alarm**: for five seconds RabbitMQ's memory alarm is raised, and it reads nothing from publishers. **read-only**: for
+  as long Redis takes no writes. **full-disk**: for as long PostgreSQL's disk has no room. **delete-queues**: somebody
+  deletes the consumers' queues, with what waits in them, and an operator makes statistics and the read model anew.
+  **freeze**: the process stands still until another has its place and
   its leases have run out; then it goes on, with what it was doing.
 - **in recovery**: a process that was started where another was killed, on the way of a bid, of an event, of statistics
   or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways.
 
-On these ways each site is stopped at its second time as well.
+On these ways each site is stopped at its second, third and fourth time as well.
 
 A picture has the sites in the order in which somebody came by first. A site is called by its handler and by what it
 does; a statement by the beginning of its name in `.sqlx`.

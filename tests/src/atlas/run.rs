@@ -1,7 +1,7 @@
 //! One case, from its first process to its verdict.
 use super::{
     attack::{Attack, Outcome, stop_of, text_of},
-    case::{Case, First},
+    case::{Action, Case, First},
     check, filling,
     fleet::Fleet,
     listener::Listener,
@@ -35,9 +35,9 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     if case.is_some_and(|case| filling::comes_by(&case.site)) {
         return filling::conduct(&faults).await;
     }
-    let system = System::with(Options { proxied: true }).await;
-    let broker = Broker::connect(&system.amqp_url).await;
-    broker.tap(TAP).await;
+    let does = |action| faults.iter().any(|fault| fault.action == action);
+    let system = System::with(Options { proxied: true, small_disk: does(Action::FullDisk), durable: true }).await;
+    Broker::connect(&system.amqp_url).await.tap(TAP).await;
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
     let listener = Listener::at(&socket, faults.first().map(stop_of));
     let fleet = Fleet::start(&system, socket, &[]);
@@ -48,6 +48,10 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     let load = AssertUnwindSafe(async {
         clients.run().await;
         watcher.knows_the_newest(&system).await;
+        let broker = Broker::once_it_is_there(&system.amqp_url).await;
+        if does(Action::DeleteQueues) {
+            operate(&system, &fleet, &broker).await;
+        }
         check::quiet(&system, &broker).await;
     });
     let stuck = tokio::select! {
@@ -62,7 +66,7 @@ async fn conduct(case: Option<&Case>) -> Outcome {
         of_broker = Some(broker_says(&system).await);
         vec![format!("I7: {why}")]
     } else {
-        let told = broker.take_ids(TAP).await;
+        let told = Broker::once_it_is_there(&system.amqp_url).await.take_ids(TAP).await;
         check::violations(&system, &fleet.api().await, &history, &told).await
     };
     violations.extend(watcher.wrong().into_iter().map(|wrong| format!("I4: {wrong}")));
@@ -70,6 +74,13 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     let mut outcome = attack.outcome(history, violations);
     outcome.log.extend(of_broker);
     outcome
+}
+
+/// What an operator does where queues were deleted: what waited in them was told to nobody.
+async fn operate(system: &System, fleet: &Fleet<'_>, broker: &Broker) {
+    check::told(system, broker).await;
+    fleet.without_worker(system.rebuild("stats")).await;
+    system.rebuild("read-model").await;
 }
 
 /// Who is connected to the broker and consumes, and what waits.

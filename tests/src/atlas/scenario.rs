@@ -60,6 +60,7 @@ impl<'a> Clients<'a> {
         self.bid("alice", &lamp, 3_000).await;
         self.cancel(&chair).await;
         self.read(&lamp).await;
+        self.system.rebuild("read-model").await;
         self.until_sold(&clock).await;
         // Too late.
         self.bid("bob", &clock, 9_000).await;

@@ -3,6 +3,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use gavel_runtime::boundary::{Position, Server};
 use gavel_tests::atlas::{
     Action, Case, Outcome,
+    attack::lacking,
     case::{First, Site},
     discover, discover_after,
     entry::{Entry, statement, story},
@@ -39,7 +40,9 @@ const FIRSTS: [&str; 4] = [
 /// What so many cases came to is kept, so that a run that was ended may go on.
 const KEPT_EVERY: usize = 25;
 /// Times that are looked at after the first.
-const LATER: [u64; 1] = [2];
+const LATER: [u64; 3] = [2, 3, 4];
+/// Where a sample has what everybody feels: each takes a while, and runs alone.
+const SAMPLED: [&str; 3] = ["place_bid.commit", "relay_outbox.publish", "project_item.put"];
 /// Some sites belong to a minute's beginning: one in so many cases may find nobody there.
 const FEW: usize = 10;
 
@@ -119,6 +122,10 @@ fn knows(name: &str) {
 }
 
 async fn one(case: &Case) -> bool {
+    if let Some(what) = lacking(case.action) {
+        eprintln!("{}: these servers lack {what}", case.action);
+        return false;
+    }
     let outcome = run(case).await;
     for (number, step) in story(&root(), case, &outcome).iter().enumerate() {
         println!("{}. {step}", number + 1);
@@ -143,7 +150,9 @@ async fn all(asked: &Asked<'_>) -> bool {
     let sites = discover().await.sites.into_iter().chain(filling::discover().await);
     let sites: Vec<_> = sites.filter(|site| site.name.contains(only)).collect();
     let mut cases = if asked.has("--sample") {
-        sites.iter().filter_map(Site::one_case).collect()
+        let whole = sites.iter().filter(|site| SAMPLED.contains(&site.name.as_str())).flat_map(Site::cases);
+        let whole = whole.filter(|case| case.action.is_felt_by_all());
+        sites.iter().filter_map(Site::one_case).chain(whole).collect()
     } else {
         every_case(&sites, only).await
     };
@@ -151,6 +160,10 @@ async fn all(asked: &Asked<'_>) -> bool {
     // What failed is looked at again.
     known.cases.retain(Entry::holds);
     cases.retain(|case| known.cases.iter().all(|entry| entry.case != *case));
+    for (action, what) in Action::ALL.into_iter().filter_map(|action| Some((action, lacking(action)?))) {
+        println!("without {action}: these servers lack {what}");
+        cases.retain(|case| case.action != action);
+    }
     let mut all = All {
         sites,
         met: known.sites.iter().map(|place| place.site.clone()).collect(),
@@ -159,7 +172,8 @@ async fn all(asked: &Asked<'_>) -> bool {
         missed: 0,
     };
     // What all feel who are on these servers comes last, and alone.
-    let (alone, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.action.is_felt_by_all());
+    let (mut alone, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.action.is_felt_by_all());
+    alone.sort_by_key(|case| !WAYS.iter().any(|way| case.site.starts_with(&format!("{way}."))));
     let side_by_side = |cases, at_a_time| {
         stream::iter(cases).map(|case| async move { (run_patiently(&case).await, case) }).buffer_unordered(at_a_time)
     };

@@ -1,7 +1,11 @@
 //! Services and workers that are killed, frozen and replaced.
-use crate::{Api, Process, System};
+use crate::{Api, Process, System, process::binary, proxy::Proxy, servers::Servers};
 use std::{
-    sync::{Mutex, MutexGuard},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -18,12 +22,18 @@ const KEPT: usize = 200;
 /// All processes of a run.
 pub struct Fleet<'a> {
     system: &'a System,
+    /// Each one's own to the three servers, in front of those that all share.
+    wires: Vec<[Proxy; 3]>,
     services: Vec<Mutex<Process>>,
     workers: Vec<Mutex<Process>>,
     /// What those said last that are gone.
     said: Mutex<Vec<String>>,
     /// Who ended and was not asked to, or not as they should.
     faults: Mutex<Vec<String>>,
+    /// Where the last release's programs are, if every second process is one of them.
+    last_release: Mutex<Option<PathBuf>>,
+    /// Processes that were started so far.
+    started: AtomicU32,
 }
 
 /// One of them.
@@ -40,19 +50,55 @@ impl Member {
     pub fn all() -> Vec<Self> {
         (0..SERVICES).map(Self::Service).chain((0..WORKERS).map(Self::Worker)).collect()
     }
+
+    /// Among all of them.
+    fn place(self) -> usize {
+        match self {
+            Self::Service(n) => n,
+            Self::Worker(n) => SERVICES + n,
+        }
+    }
 }
 
 impl<'a> Fleet<'a> {
     /// Starts all of them.
-    pub fn start(system: &'a System) -> Self {
-        let start = |member| Mutex::new(begin(system, member));
+    pub async fn start(system: &'a System) -> Self {
+        let mut wires = Vec::new();
+        for _ in Member::all() {
+            let [database, broker, cache] = system.wires().map(|(wire, _)| Proxy::to(wire.address.to_string()));
+            wires.push([database.await, broker.await, cache.await]);
+        }
+        let last_release = Servers::of_this_run().last_release;
+        let started = AtomicU32::new(0);
+        let start = |member: Member| {
+            let programs = next(last_release.as_deref(), &started);
+            Mutex::new(begin(system, member, &wires[member.place()], programs))
+        };
         Self {
             system,
             services: (0..SERVICES).map(|n| start(Member::Service(n))).collect(),
             workers: (0..WORKERS).map(|n| start(Member::Worker(n))).collect(),
             said: Mutex::default(),
             faults: Mutex::default(),
+            wires,
+            last_release: Mutex::new(last_release),
+            started,
         }
+    }
+
+    /// From here on nobody is of the last release.
+    pub async fn retire_last_release(&self) {
+        let retired = self.last_release.lock().expect("nobody panics here").take();
+        if retired.is_some() {
+            for member in Member::all() {
+                self.replace(member).await;
+            }
+        }
+    }
+
+    /// Each one's wires to the three servers.
+    pub fn wires(&self) -> &[[Proxy; 3]] {
+        &self.wires
     }
 
     /// A client of that service, if it listens by now.
@@ -67,12 +113,12 @@ impl<'a> Fleet<'a> {
         self.look(member, &process);
         process.kill();
         self.keep(&process);
-        *process = begin(self.system, member);
+        *process = self.begin(member);
     }
 
     /// Starts another, and asks this one to end: a deploy.
     pub async fn replace(&self, member: Member) {
-        let next = begin(self.system, member);
+        let next = self.begin(member);
         let mut former = std::mem::replace(&mut *locked(self.of(member)), next);
         self.look(member, &former);
         former.terminate();
@@ -105,6 +151,12 @@ impl<'a> Fleet<'a> {
         self.said.lock().expect("nobody panics here").clone()
     }
 
+    fn begin(&self, member: Member) -> Process {
+        let last_release = self.last_release.lock().expect("nobody panics here").clone();
+        let programs = next(last_release.as_deref(), &self.started);
+        begin(self.system, member, &self.wires[member.place()], programs)
+    }
+
     fn look(&self, member: Member, process: &Process) {
         if process.has_ended() {
             let last = process.output().pop().unwrap_or_default();
@@ -130,12 +182,31 @@ impl<'a> Fleet<'a> {
     }
 }
 
-fn begin(system: &System, member: Member) -> Process {
-    let lease = ("GAVEL_LEASE_MS", LEASE_MS);
-    match member {
-        Member::Service(_) => system.start_service(&[lease]),
-        Member::Worker(_) => system.start_worker(&[], &[lease]),
+/// Starts it, with wires of its own: it can be cut off alone.
+fn begin(system: &System, member: Member, wires: &[Proxy; 3], last_release: Option<&Path>) -> Process {
+    let usual = match member {
+        Member::Service(_) => system.service_variables(&[]),
+        Member::Worker(_) => system.variables(&[]),
+    };
+    let mut own: Vec<(&str, String)> = vec![("GAVEL_LEASE_MS", LEASE_MS.to_owned())];
+    for ((shared, _), wire) in system.wires().into_iter().zip(wires) {
+        let (shared, wire) = (shared.address.to_string(), wire.address.to_string());
+        let through = usual.iter().filter(|(_, value)| value.contains(&shared));
+        own.extend(through.map(|(name, value)| (name.as_str(), value.replace(&shared, &wire))));
     }
+    let own: Vec<_> = own.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (name, variables) = match member {
+        Member::Service(_) => ("bid-service", system.service_variables(&own)),
+        Member::Worker(_) => ("bid-worker", system.variables(&own)),
+    };
+    let program = last_release.map_or_else(|| binary(name), |programs| programs.join(name));
+    Process::start(&program, &[], &variables)
+}
+
+/// Where the next one's programs are: every second is of the last release, where there is to be one.
+fn next<'p>(last_release: Option<&'p Path>, started: &AtomicU32) -> Option<&'p Path> {
+    let number = started.fetch_add(1, Relaxed);
+    last_release.filter(|_| number.is_multiple_of(2))
 }
 
 fn locked(process: &Mutex<Process>) -> MutexGuard<'_, Process> {

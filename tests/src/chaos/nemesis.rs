@@ -3,7 +3,13 @@ use super::{
     Plan,
     fleet::{Fleet, Member},
 };
-use crate::{System, answers::Protocol, proxy::Proxy};
+use crate::{
+    System,
+    answers::Protocol,
+    levers::{self, Lasting},
+    proxy::Proxy,
+    servers::Servers,
+};
 use fastrand::Rng;
 use std::{
     collections::BTreeMap,
@@ -11,14 +17,12 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use tokio::{sync::Mutex as AsyncMutex, time::sleep};
+use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking, time::sleep};
 
 /// Between two faults, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 300..3_000;
 /// How long a fault lasts that is healed, in milliseconds: some are longer than a lease or a deadline.
 const LASTS_MS: std::ops::Range<u64> = 100..8_000;
-/// A backend that is killed takes the server with it, which recovers from its log.
-const CRASH: &str = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'";
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +43,52 @@ pub enum Fault {
     Terminate,
     /// The database crashes.
     Crash,
+    /// One process reaches one of the servers no more, and the others do.
+    Partition,
+    /// The broker is started again.
+    RestartBroker,
+    /// The broker takes nothing from publishers: its memory is full.
+    Alarm,
+    /// The database's disk is full.
+    FullDisk,
+    /// Commits are not answered, as where a disk hangs or a standby is gone.
+    HangingCommits,
+    /// Redis takes no writes.
+    ReadOnly,
+    /// Redis is started again, and holds nothing.
+    EmptyCache,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Kill, Self::Freeze, Self::Replace, Self::Cut, Self::Silence, Self::Deafen, Self::Terminate, Self::Crash];
+    pub const ALL: [Self; 15] = [
+        Self::Kill,
+        Self::Freeze,
+        Self::Replace,
+        Self::Cut,
+        Self::Silence,
+        Self::Deafen,
+        Self::Terminate,
+        Self::Crash,
+        Self::Partition,
+        Self::RestartBroker,
+        Self::Alarm,
+        Self::FullDisk,
+        Self::HangingCommits,
+        Self::ReadOnly,
+        Self::EmptyCache,
+    ];
+
+    /// Those that these servers can have.
+    fn possible() -> Vec<Self> {
+        let servers = Servers::of_this_run();
+        let is_possible = |fault: &Self| match fault {
+            Self::RestartBroker | Self::Alarm => servers.rabbitmqctl.is_some(),
+            Self::FullDisk => servers.small_disk.is_some(),
+            _ => true,
+        };
+        Self::ALL.into_iter().filter(is_possible).collect()
+    }
 }
 
 impl fmt::Display for Fault {
@@ -58,6 +102,13 @@ impl fmt::Display for Fault {
             Self::Deafen => "lost answers",
             Self::Terminate => "ended sessions",
             Self::Crash => "crashes of the database",
+            Self::Partition => "partitions",
+            Self::RestartBroker => "restarts of the broker",
+            Self::Alarm => "alarms of the broker",
+            Self::FullDisk => "full disks",
+            Self::HangingCommits => "times of hanging commits",
+            Self::ReadOnly => "times of a read-only cache",
+            Self::EmptyCache => "empty caches",
         })
     }
 }
@@ -68,20 +119,26 @@ pub struct Arena<'a> {
     fleet: &'a Fleet<'a>,
     /// Whoever does something to a wire has it for himself: mended by another, it would go on with answers missing.
     wires: [AsyncMutex<(&'a Proxy, Protocol)>; 3],
+    /// Each process' own.
+    own: Vec<AsyncMutex<&'a Proxy>>,
+    /// Whoever does something to a whole server: one at a time.
+    levers: AsyncMutex<()>,
 }
 
 impl<'a> Arena<'a> {
     /// Of these.
     pub fn new(system: &'a System, fleet: &'a Fleet<'a>) -> Self {
-        Self { system, fleet, wires: system.wires().map(AsyncMutex::new) }
+        let own = fleet.wires().iter().flatten().map(AsyncMutex::new).collect();
+        Self { system, fleet, wires: system.wires().map(AsyncMutex::new), own, levers: AsyncMutex::default() }
     }
 
     /// Makes faults one after another until the time is over, and heals each; says how many of each there were.
     pub async fn rage(&self, plan: Plan) -> BTreeMap<Fault, u32> {
         let (mut random, until, mut made) = (Rng::with_seed(plan.seed), Instant::now() + plan.lasts, BTreeMap::new());
+        let faults = Fault::possible();
         while Instant::now() < until {
             sleep(Duration::from_millis(random.u64(PAUSE_MS))).await;
-            let fault = Fault::ALL[random.usize(..Fault::ALL.len())];
+            let fault = faults[random.usize(..faults.len())];
             if self.make(fault, &mut random).await {
                 *made.entry(fault).or_default() += 1;
             }
@@ -121,12 +178,45 @@ impl<'a> Arena<'a> {
             }
             // It may be down for the moment.
             Fault::Terminate => return self.system.end_sessions().await.is_ok_and(|ended| ended > 0),
-            Fault::Crash => {
-                let crashed = sqlx::query(CRASH).execute(&self.system.db).await;
-                return crashed.is_err_and(|error| matches!(error, sqlx::Error::Io(_) | sqlx::Error::Database(_)));
+            Fault::Partition => {
+                let wire = self.own[random.usize(..self.own.len())].lock().await;
+                let cut = if random.bool() { Proxy::silence } else { Proxy::cut };
+                cut(*wire);
+                sleep(lasts).await;
+                wire.mend();
             }
+            Fault::EmptyCache => self.empty_cache().await,
+            Fault::Crash => self.whole(levers::crash_database).await,
+            Fault::RestartBroker => self.whole(levers::restart_broker).await,
+            Fault::Alarm => self.befall(levers::raise_alarm, lasts).await,
+            Fault::FullDisk => self.befall(levers::fill_disk, lasts).await,
+            Fault::HangingCommits => self.befall(levers::hang_commits, lasts).await,
+            Fault::ReadOnly => self.befall(levers::refuse_writes, lasts).await,
         }
         true
+    }
+
+    /// Does something to a whole server.
+    async fn whole(&self, what: fn()) {
+        let _one = self.levers.lock().await;
+        spawn_blocking(what).await.expect("it says what is wrong");
+    }
+
+    /// The same, for a while.
+    async fn befall(&self, begin: fn() -> Lasting, lasts: Duration) {
+        let _one = self.levers.lock().await;
+        let fault = spawn_blocking(begin).await.expect("it says what is wrong");
+        sleep(lasts).await;
+        spawn_blocking(move || drop(fault)).await.expect("it is healed");
+    }
+
+    async fn empty_cache(&self) {
+        let [.., cache] = &self.wires;
+        let (wire, _) = *cache.lock().await;
+        wire.cut();
+        let prefix = self.system.name().to_owned();
+        spawn_blocking(move || levers::empty_cache(&prefix)).await.expect("it says what is wrong");
+        wire.mend();
     }
 }
 

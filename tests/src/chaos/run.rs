@@ -7,10 +7,12 @@ use super::{
 };
 use crate::{
     Options, System,
-    atlas::{attack::text_of, check, history::Told},
+    atlas::{attack::text_of, check, filling::CHANGES, history::Told},
     broker::Broker,
     eventually,
     eventually::eventually_within,
+    evolving::{MIGRATING, Operator},
+    servers::Servers,
 };
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
@@ -47,13 +49,14 @@ pub struct Outcome {
 
 /// Runs a plan.
 pub async fn run(plan: Plan) -> Outcome {
-    let system = System::with(Options { proxied: true }).await;
-    // The servers of tests are quick and forgetful; what is acknowledged here must be on disk, as it is in production.
-    let durable = format!("ALTER DATABASE {} SET synchronous_commit = on", system.name());
-    sqlx::query(&durable).execute(&system.db).await.expect("set");
-    let broker = Broker::connect(&system.amqp_url).await;
-    broker.tap(TAP).await;
-    let fleet = Fleet::start(&system);
+    let system = System::with(Options { proxied: true, small_disk: true, durable: true }).await;
+    Broker::connect(&system.amqp_url).await.tap(TAP).await;
+    let changes = Servers::of_this_run().last_release.is_some();
+    if changes {
+        // Where both live.
+        system.expand_anew().await;
+    }
+    let fleet = Fleet::start(&system).await;
     let market = Market::new(&system, &fleet);
     let (mut faults, mut last_fault) = (BTreeMap::new(), Instant::now());
     // Whoever waits in vain panics, with what was seen last.
@@ -63,7 +66,10 @@ pub async fn run(plan: Plan) -> Outcome {
             last_fault = Instant::now();
             market.close();
         });
-        settle(&system, &broker).await;
+        if changes {
+            fill(&system, &fleet).await;
+        }
+        settle(&system).await;
     });
     let stuck = whole.catch_unwind().await.err().map(|panic| format!("I7: {}", text_of(&*panic)));
     let quiet_after = last_fault.elapsed();
@@ -76,7 +82,7 @@ pub async fn run(plan: Plan) -> Outcome {
             violations.push(why);
             violations.extend(check::of_everything(&system).await);
         }
-        None => violations.extend(lost(&system, &broker, &fleet, &known).await),
+        None => violations.extend(lost(&system, &fleet, &known).await),
     }
     Outcome { known, faults, quiet_after, violations, log: fleet.log() }
 }
@@ -98,8 +104,21 @@ async fn rage(arena: &Arena<'_>, plan: Plan) -> BTreeMap<Fault, u32> {
     all
 }
 
+/// The last release is retired, and an operator fills what it left undone.
+async fn fill(system: &System, fleet: &Fleet<'_>) {
+    fleet.retire_last_release().await;
+    let (service, _api) = system.service().await;
+    let operator = Operator::at(system, &service).await;
+    let _worker = system.worker_with(MIGRATING, &[]).await;
+    for change in CHANGES {
+        operator.begin(change).await;
+    }
+    let left = || system.count("SELECT count(*) FROM backfills WHERE state <> 'done'");
+    eventually_within(SETTLES_WITHIN, "both backfills are done", left, |left| *left == 0).await;
+}
+
 /// Waits until every item is closed and everything is told, counted and shown.
-async fn settle(system: &System, broker: &Broker) {
+async fn settle(system: &System) {
     let rows = |sql: &'static str| {
         let db = &system.db;
         // It may be recovering from the last fault.
@@ -111,7 +130,7 @@ async fn settle(system: &System, broker: &Broker) {
     ] {
         eventually_within(SETTLES_WITHIN, what, || rows(sql), |n| *n == Some(0)).await;
     }
-    check::quiet(system, broker).await;
+    check::quiet(system, &Broker::once_it_is_there(&system.amqp_url).await).await;
 }
 
 /// A run in which nothing happened says nothing.
@@ -124,14 +143,14 @@ fn too_little(known: &Known, faults: &BTreeMap<Fault, u32>) -> Vec<String> {
 }
 
 /// What does not hold, once it is quiet.
-async fn lost(system: &System, broker: &Broker, fleet: &Fleet<'_>, known: &Known) -> Vec<String> {
+async fn lost(system: &System, fleet: &Fleet<'_>, known: &Known) -> Vec<String> {
     eventually("a service listens", || async { fleet.api(0).is_some() }, |listens| *listens).await;
     let api = fleet.api(0).expect("it listens");
     let mut found = check::of_bids(system, &known.history).await;
     found.extend(check::of_everything(system).await);
     found.extend(check::of_what_is_shown(system, &api, &known.history.items).await);
     found.extend(replayed(system, known).await);
-    let told = broker.take_ids(TAP).await.len();
+    let told = Broker::once_it_is_there(&system.amqp_url).await.take_ids(TAP).await.len();
     let events = system.count("SELECT coalesce(sum(version), 0)::bigint FROM items").await;
     if told as i64 != events {
         found.push(format!("I3: {told} events were told, {events} things happened"));

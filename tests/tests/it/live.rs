@@ -5,7 +5,7 @@ use gavel_proto::v1::{
     self, Heartbeat, ItemStatus, NoticeKind, StandingStatus, WatchItemResponse, WatchUserResponse,
     watch_item_response::Frame, watch_user_response,
 };
-use gavel_tests::{Api, Options, System, claims};
+use gavel_tests::{Api, System, claims};
 use poem_grpc::{Code, Status, Streaming};
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ async fn a_client_that_comes_back_gets_a_snapshot_only_where_it_missed_something
 
 #[tokio::test]
 async fn without_the_broker_streams_are_stale_and_slow_and_nothing_is_missing_when_it_is_back() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (_service, api) = system.service_with(&[("GAVEL_HEARTBEAT_MS", "300")]).await;
     let _worker = system.worker().await;
     let item = item_ending_in(&system, &api, 3_600).await;

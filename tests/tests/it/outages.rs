@@ -4,7 +4,7 @@ use gavel_proto::{
     events_v1::{BidAccepted, ItemEvent, ItemState, item_event::Fact},
     v1::ReadSource,
 };
-use gavel_tests::{Options, Process, System, broker::Broker, eventually, private::Redis};
+use gavel_tests::{Process, System, broker::Broker, eventually, private::Redis};
 use poem_grpc::Code;
 use prost::Message;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 #[tokio::test]
 async fn without_the_broker_bids_are_taken_and_the_outbox_drains_when_it_is_back() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (service, api) = system.service().await;
     let worker = system.worker().await;
     let wire = system.broker_wire.as_ref().expect("asked for");
@@ -44,7 +44,7 @@ async fn without_the_broker_bids_are_taken_and_the_outbox_drains_when_it_is_back
 
 #[tokio::test]
 async fn a_database_that_hangs_up_on_everybody_is_unavailable_and_no_messages_fault() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (_service, api) = system.service().await;
     let broker = Broker::connect(&system.amqp_url).await;
     let relay = system.worker_with(&["--only", "relay_outbox"], &[]).await;
@@ -84,7 +84,7 @@ fn bid_of_nobody(item_id: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn without_the_cache_items_are_read_from_the_database() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (service, api) = system.service().await;
     let _worker = system.worker().await;
     let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;

@@ -189,6 +189,8 @@ async fn what_is_unknown_malformed_or_too_large_gets_an_answer_of_its_protocol()
     let error: Value = garbage.json().await.expect("JSON");
     assert_eq!(error["code"], "invalid_argument", "{error}");
     let huge = edge.post(GET_ITEM, "application/proto", &[], vec![b'x'; 100_000]).await;
+    let (pushback, again) = (huge.headers()["grpc-retry-pushback-ms"].clone(), huge.headers().get("retry-after"));
+    assert_eq!((pushback.to_str().ok(), again), (Some("-1"), None), "the same again would be refused again");
     let (status, error): (u16, Value) = (huge.status().as_u16(), huge.json().await.expect("JSON"));
     assert_eq!((status, &error["code"]), (429, &json!("resource_exhausted")), "{error}");
     let nowhere = reqwest::get(format!("{}/favicon.ico", edge.base)).await.expect("answered");

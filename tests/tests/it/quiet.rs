@@ -3,7 +3,7 @@
 use chrono::{TimeDelta, Utc};
 use futures_util::{StreamExt, future::join_all};
 use gavel_proto::v1;
-use gavel_tests::{Options, Process, System, eventually};
+use gavel_tests::{Process, System, eventually};
 use poem_grpc::Code;
 
 /// Bytes that it has written so far.
@@ -64,7 +64,7 @@ async fn calls_that_lead_nowhere_or_have_no_time_write_next_to_nothing() {
 
 #[tokio::test]
 async fn readiness_names_what_is_down_in_words_of_our_own() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (service, _) = system.service().await;
     let wires = [&system.database_wire, &system.broker_wire, &system.cache_wire];
     wires.into_iter().flatten().for_each(gavel_tests::proxy::Proxy::cut);

@@ -1,7 +1,7 @@
 //! What KEDA is told: the runs that are needed, an error where that can't be known, and the same in `/metrics`.
 use futures_util::StreamExt;
 use gavel_proto::externalscaler as keda;
-use gavel_tests::{Api, Failure, Options, System, eventually, settle};
+use gavel_tests::{Api, Failure, System, eventually, settle};
 use poem_grpc::Code;
 use sqlxmq::JobBuilder;
 use std::time::{Duration, Instant};
@@ -105,7 +105,7 @@ async fn a_change_is_pushed() {
 
 #[tokio::test]
 async fn while_the_database_is_out_of_reach_the_metric_is_described_and_its_value_is_unavailable_at_once() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (_service, api) = system.service().await;
     let close_item = [("queue", "close_item")];
     assert_eq!(needed(&api, &close_item).await, Ok(0));
@@ -140,7 +140,7 @@ async fn while_the_database_is_out_of_reach_the_metric_is_described_and_its_valu
 
 #[tokio::test]
 async fn a_database_that_says_nothing_any_more_is_unavailable_at_once_and_not_busy_for_ever() {
-    let system = System::with(Options { proxied: true }).await;
+    let system = System::proxied().await;
     let (_service, api) = system.service().await;
     assert_eq!(needed(&api, &[("queue", "close_item")]).await, Ok(0));
     let wire = system.database_wire.as_ref().expect("asked for");

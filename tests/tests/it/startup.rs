@@ -16,6 +16,15 @@ async fn a_missing_configuration_is_listed_whole() {
 }
 
 #[tokio::test]
+async fn a_variable_that_nobody_reads_is_named_and_one_of_the_other_program_is_not() {
+    let system = System::new().await;
+    let given = [("GAVEL_LEASE", "3000"), ("GAVEL_BODY_BYTES", "1048576"), ("GAVEL_URL", "http://127.0.0.1:1")];
+    let worker = system.worker_with(&[], &given).await;
+    let told: Vec<_> = worker.log().into_iter().filter(|line| line["msg"].to_string().contains("misspelt")).collect();
+    assert_eq!(told.iter().map(|line| &line["variable"]).collect::<Vec<_>>(), ["GAVEL_LEASE"], "{told:?}");
+}
+
+#[tokio::test]
 async fn a_process_refuses_a_schema_older_than_it_needs_and_names_what_is_missing() {
     let system = System::new().await;
     sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 6").execute(&system.db).await.expect("forgotten");

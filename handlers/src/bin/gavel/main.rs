@@ -8,6 +8,9 @@ mod worker;
 use mimalloc::MiMalloc;
 use std::{env, ffi::OsStr, path::Path, process::ExitCode};
 
+/// Where variables are listed that one of the three reads: they may share a file.
+const LISTS: [&str; 3] = [service::HELP, worker::HELP, bidctl::VARIABLES];
+
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

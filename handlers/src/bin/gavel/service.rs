@@ -14,7 +14,7 @@ use std::process::ExitCode;
 #[command(name = "bid-service", version, after_help = HELP)]
 struct Arguments {}
 
-const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Configuration comes from the environment. Secrets may come from files: NAME_FILE instead of NAME.
 
   DATABASE_URL            postgres://user:password@host/gavel            required
@@ -76,7 +76,8 @@ async fn run() -> anyhow::Result<()> {
     Arguments::parse();
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
-    let config = ProcessConfig::of_service(&mut env);
+    let unlisted = env.unlisted(&crate::LISTS);
+    let config = ProcessConfig { unlisted, ..ProcessConfig::of_service(&mut env) };
     let tokens = TokenConfig::from_env(&mut env, &config);
     env.finish()?;
     process::run_service(gavel::app(), "bid-service", &backends, &config, &tokens).await

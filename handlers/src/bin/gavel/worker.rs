@@ -23,7 +23,7 @@ struct Arguments {
     list: bool,
 }
 
-const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Configuration comes from the environment. Secrets may come from files: NAME_FILE instead of NAME.
 
   DATABASE_URL            postgres://user:password@host/gavel            required
@@ -70,7 +70,8 @@ async fn run() -> anyhow::Result<()> {
     let chosen = Chosen { only: arguments.only, also: arguments.also };
     let mut env = Env::from_process();
     let backends = Backends::from_env(&mut env);
-    let config = ProcessConfig::of_worker(&mut env);
+    let unlisted = env.unlisted(&crate::LISTS);
+    let config = ProcessConfig { unlisted, ..ProcessConfig::of_worker(&mut env) };
     env.finish()?;
     process::run_worker(app, "bid-worker", &backends, &config, &chosen).await
 }

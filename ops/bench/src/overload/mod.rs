@@ -7,6 +7,8 @@ use crate::{bids::Bench, report::Row, watch};
 /// Bids come over so few connections: many more would cost the generator, on the same machine, what is measured.
 const CONNECTIONS: usize = 16;
 const ITEMS: u32 = 10_000;
+/// Of a caller, until it knows that nothing will come of it.
+const REJECTED_WITHIN_MS: f64 = 50.0;
 
 /// All parts, or that one: `twice`, `stall`, `watchers`.
 pub(crate) async fn run(bench: &Bench<'_>, rounds: usize, only: Option<&str>) -> anyhow::Result<Vec<Row>> {

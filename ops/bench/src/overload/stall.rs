@@ -1,5 +1,5 @@
 //! A database that stands still under a load that it could take, and what becomes of bids then and afterwards.
-use super::{CONNECTIONS, ITEMS};
+use super::{CONNECTIONS, ITEMS, REJECTED_WITHIN_MS};
 use crate::{
     bids::{
         Bench, TIME,
@@ -27,8 +27,6 @@ const STALL: Duration = Duration::from_secs(30);
 const AFTER: Duration = Duration::from_secs(30);
 /// It is over once so many of those are accepted again that were before.
 const RECOVERED: f64 = 0.95;
-/// Of a caller, until it knows that nothing will come of it.
-const REJECTED_WITHIN_MS: f64 = 50.0;
 const RECOVERED_WITHIN_S: f64 = 5.0;
 
 /// A bid that was answered; times are of the load, in seconds.

@@ -1,21 +1,26 @@
 //! One set of servers in containers.
-use super::{Urls, rabbitmq::MAX_MESSAGE_BYTES};
+use super::{
+    Urls,
+    levers::{Levers, SMALL_DISK_BYTES},
+    rabbitmq::MAX_MESSAGE_BYTES,
+};
 use crate::{images, progress::Step};
 use anyhow::Context;
 use std::time::Duration;
 use testcontainers::{
     Container, GenericImage, ImageExt,
-    core::{IntoContainerPort, WaitFor},
+    core::{IntoContainerPort, Mount, WaitFor},
     runners::SyncRunner,
 };
 
 const USER: &str = "gavel";
+const SMALL_DISK: &str = "/small-disk";
 const START_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// They are removed when dropped.
 pub(crate) struct Containers {
     _postgres: Container<GenericImage>,
-    _rabbitmq: Container<GenericImage>,
+    rabbitmq: Container<GenericImage>,
     _redis: Container<GenericImage>,
     pub(crate) urls: Urls,
 }
@@ -37,7 +42,13 @@ impl Containers {
             redis: format!("redis://{}", port(&redis, 6379)?),
         };
         step.done("containers started");
-        Ok(Self { _postgres: postgres, _rabbitmq: rabbitmq, _redis: redis, urls })
+        Ok(Self { _postgres: postgres, rabbitmq, _redis: redis, urls })
+    }
+
+    /// What faults of whole servers are made with.
+    pub(crate) fn levers(&self) -> Levers {
+        let rabbitmqctl = ["docker", "exec", self.rabbitmq.id(), "rabbitmqctl"].map(str::to_owned).into();
+        Levers { rabbitmqctl: Some(rabbitmqctl), small_disk: Some(SMALL_DISK.to_owned()) }
     }
 }
 
@@ -53,6 +64,7 @@ fn postgres() -> anyhow::Result<Container<GenericImage>> {
         .with_exposed_port(5432.tcp())
         .with_wait_for(WaitFor::message_on_stdout("PostgreSQL init process complete"))
         .with_wait_for(WaitFor::message_on_stderr(ready))
+        .with_mount(Mount::tmpfs_mount(SMALL_DISK).with_size_bytes(SMALL_DISK_BYTES.into()).with_mode(0o1777))
         .with_env_var("POSTGRES_USER", USER)
         .with_env_var("POSTGRES_PASSWORD", USER)
         .with_cmd(["postgres", "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "max_connections=400"])

@@ -4,6 +4,7 @@
 pub(crate) mod containers;
 pub(crate) mod engine;
 pub(crate) mod layout;
+pub(crate) mod levers;
 pub(crate) mod processes;
 pub(crate) mod secrets;
 

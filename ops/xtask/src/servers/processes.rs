@@ -2,6 +2,7 @@
 use super::{
     Child, Urls,
     layout::{Claimed, Layout},
+    levers::{Levers, SmallDisk},
     postgres,
     rabbitmq::{self, RabbitMq},
     redis, secrets,
@@ -24,6 +25,7 @@ pub(crate) struct Processes {
     pub(crate) redis: Child,
     pub(crate) urls: Urls,
     pub(crate) passwords: Passwords,
+    small_disk: Option<SmallDisk>,
     pub(crate) layout: Claimed,
 }
 
@@ -50,6 +52,7 @@ impl Processes {
             redis: redis?,
             urls,
             passwords: passwords.clone(),
+            small_disk: None,
             layout,
         };
         step.done(format!(
@@ -59,6 +62,18 @@ impl Processes {
             started.layout.redis_port()
         ));
         Ok(started)
+    }
+
+    /// PostgreSQL finds a disk that may be filled, where there can be one.
+    pub(crate) fn mount_small_disk(&mut self) -> anyhow::Result<()> {
+        self.small_disk = SmallDisk::mount(&self.layout)?;
+        Ok(())
+    }
+
+    /// What faults of whole servers are made with.
+    pub(crate) fn levers(&self) -> Levers {
+        let small_disk = self.small_disk.as_ref().map(|disk| disk.dir.display().to_string());
+        Levers { rabbitmqctl: Some(rabbitmq::ctl(&self.layout)), small_disk }
     }
 
     /// Gavel's database, as a role reaches it.

@@ -5,6 +5,7 @@ use gavel_accounts::{Passwords, rabbitmq_definitions};
 use std::{fs, path::Path, process::Command, time::Duration};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
 /// Four times what an event may have.
 pub(super) const MAX_MESSAGE_BYTES: u32 = 1 << 20;
@@ -28,7 +29,7 @@ pub(crate) fn start(layout: &Layout, passwords: &Passwords) -> anyhow::Result<Ra
         .env("HOME", &home)
         .env("ERL_EPMD_PORT", layout.epmd_port().to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODENAME", format!("gavel-{}@localhost", layout.id))
+        .env("RABBITMQ_NODENAME", node(layout))
         .env("RABBITMQ_DIST_PORT", layout.erlang_port().to_string())
         .env("RABBITMQ_CONFIG_FILE", &config)
         .env("RABBITMQ_CONF_ENV_FILE", home.join("no-such-file"))
@@ -42,6 +43,18 @@ pub(crate) fn start(layout: &Layout, passwords: &Passwords) -> anyhow::Result<Ra
     let ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("Server startup complete"));
     wait_until("RabbitMQ", Duration::from_mins(2), || child.check(), ready)?;
     Ok(RabbitMq { child, epmd_port: layout.epmd_port() })
+}
+
+/// The words of its command line, without what it is to do.
+pub(super) fn ctl(layout: &Layout) -> Vec<String> {
+    let home = layout.dir.join("rabbitmq").display().to_string();
+    let [home, none] = [format!("HOME={home}"), format!("RABBITMQ_CONF_ENV_FILE={home}/no-such-file")];
+    let epmd = format!("ERL_EPMD_PORT={}", layout.epmd_port());
+    ["env", &home, &none, &epmd, CTL, "--node", &node(layout)].map(str::to_owned).into()
+}
+
+fn node(layout: &Layout) -> String {
+    format!("gavel-{}@localhost", layout.id)
 }
 
 fn configuration(layout: &Layout, definitions: &Path) -> String {

@@ -13,8 +13,10 @@ pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
 pub(crate) fn config_of(settings: &Settings, url: &str) -> anyhow::Result<ClientConfig> {
     check_url(url)?;
     let mut client = ClientConfig::builder().uri(url);
+    // A file that can't be read is said also where it would not be needed.
+    let tls = tls::client_config(settings.cacert.as_deref())?;
     if url.to_ascii_lowercase().starts_with("https://") {
-        client = client.tls_config(tls::client_config(settings.cacert.as_deref())?);
+        client = client.tls_config(tls);
     }
     client.build().with_context(|| format!("{url:?} is no URL of a service"))
 }

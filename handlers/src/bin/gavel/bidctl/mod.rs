@@ -33,6 +33,8 @@ mod user;
 mod watch;
 mod why;
 
+pub(crate) use settings::VARIABLES;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use gavel_runtime::tls;
 use output::Output;

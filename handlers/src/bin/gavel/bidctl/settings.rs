@@ -13,6 +13,8 @@ use std::{
 /// Written by `cargo xtask up` into its checkout.
 const DEVELOPMENT_FILE: &str = ".gavel/dev.env";
 const PROCESSES: &str = "GAVEL_PROCESSES";
+/// All that are read here and nowhere else.
+pub(crate) const VARIABLES: &str = "GAVEL_URL, GAVEL_OPS_URL, GAVEL_CACERT, GAVEL_TOKEN, GAVEL_PROCESSES";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_OPS_URL: &str = "http://127.0.0.1:8081";
 

@@ -1,0 +1,142 @@
+//! Faults of whole servers, made with an administrator's rights: everybody feels them who is on these servers.
+//!
+//! All of it waits, as a program does that is run: call it from [`tokio::task::spawn_blocking`].
+use crate::{eventually, servers::Servers};
+use sqlx::{Connection, Executor, PgConnection};
+use std::{process::Command, thread};
+use tokio::runtime;
+
+/// A backend that is killed takes the server with it, which recovers from its log.
+const CRASH: &str = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'";
+/// Where databases are that may run out of room.
+pub const TABLESPACE: &str = "small_disk";
+/// Databases that are there.
+const IN_TABLESPACE: &str =
+    "SELECT datname FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE spcname = $1";
+
+/// A fault that lasts until this is dropped.
+#[must_use = "it is healed when this is dropped"]
+pub struct Lasting(Option<Box<dyn FnOnce() + Send>>);
+
+impl Lasting {
+    fn until(heal: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(heal)))
+    }
+}
+
+impl Drop for Lasting {
+    /// However a case ends: others follow.
+    fn drop(&mut self) {
+        if let Some(heal) = self.0.take() {
+            heal();
+        }
+    }
+}
+
+/// PostgreSQL crashes, and is back once this returns.
+pub fn crash_database() {
+    // Nobody is left to say how it went.
+    let _ = on_its_own(async { connect().await?.execute(CRASH).await });
+    sql(&["SELECT 1"]);
+}
+
+/// RabbitMQ is stopped and started.
+pub fn restart_broker() {
+    rabbitmqctl(&["stop_app"]);
+    rabbitmqctl(&["start_app"]);
+}
+
+/// RabbitMQ believes that its memory is full: it reads nothing from publishers.
+pub fn raise_alarm() -> Lasting {
+    rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    Lasting::until(|| rabbitmqctl(&["set_vm_memory_high_watermark", "0.6"]))
+}
+
+/// Redis takes no writes: it misses a replica.
+pub fn refuse_writes() -> Lasting {
+    let miss = |replicas: u8| redis(redis::cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(replicas));
+    miss(1);
+    Lasting::until(move || miss(0))
+}
+
+/// Redis holds nothing any more under that prefix.
+pub fn empty_cache(prefix: &str) {
+    const DELETE: &str =
+        "local keys = redis.call('KEYS', ARGV[1]) for _, key in ipairs(keys) do redis.call('DEL', key) end";
+    redis(redis::cmd("EVAL").arg(DELETE).arg(0).arg(format!("{prefix}:*")));
+}
+
+/// PostgreSQL's small disk has no room left.
+pub fn fill_disk() -> Lasting {
+    let fill = format!("{}/fill", small_disk());
+    shell(&format!("dd if=/dev/zero of={fill} bs=1M 2>/dev/null; true"));
+    Lasting::until(move || shell(&format!("rm -f {fill}")))
+}
+
+/// No commit comes back: each waits for a standby that is gone.
+pub fn hang_commits() -> Lasting {
+    sql(&["ALTER SYSTEM SET synchronous_standby_names = 'gone'", "SELECT pg_reload_conf()"]);
+    Lasting::until(|| sql(&["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"]))
+}
+
+/// Makes the small disk ready for one more database. What was there before is over.
+pub fn clear_small_disk() {
+    let dir = format!("{}/databases", small_disk());
+    shell(&format!("mkdir -p {dir}"));
+    let made = on_its_own(async {
+        let mut admin = connect().await?;
+        let over: Vec<String> = sqlx::query_scalar(IN_TABLESPACE).bind(TABLESPACE).fetch_all(&mut admin).await?;
+        for database in over {
+            admin.execute(format!("DROP DATABASE {database} WITH (FORCE)").as_str()).await?;
+        }
+        let known = sqlx::query("SELECT FROM pg_tablespace WHERE spcname = $1").bind(TABLESPACE);
+        if known.fetch_optional(&mut admin).await?.is_none() {
+            admin.execute(format!("CREATE TABLESPACE {TABLESPACE} LOCATION '{dir}'").as_str()).await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    });
+    made.expect("the small disk is ready");
+}
+
+fn small_disk() -> String {
+    Servers::of_this_run().small_disk.expect("these servers have no disk that may be filled")
+}
+
+/// Has RabbitMQ's own command line do something.
+fn rabbitmqctl(what: &[&str]) {
+    let words = Servers::of_this_run().rabbitmqctl.expect("nobody said how these servers' rabbitmqctl is called");
+    let output = Command::new(&words[0]).args(&words[1..]).args(what).output().expect("rabbitmqctl runs");
+    assert!(output.status.success(), "rabbitmqctl {what:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn redis(command: &redis::Cmd) {
+    let client = redis::Client::open(Servers::of_this_run().redis).expect("Redis' URL");
+    command.exec(&mut client.get_connection().expect("Redis answers")).expect("done");
+}
+
+/// Has the database's own machine do something.
+fn shell(what: &str) {
+    sql(&[&format!("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; {what}'")]);
+}
+
+/// Has the database do something, as soon as it answers.
+fn sql(statements: &[&str]) {
+    let done = || async {
+        let mut admin = connect().await?;
+        for statement in statements {
+            admin.execute(*statement).await?;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    on_its_own(eventually("the database does it", done, Result::is_ok)).expect("done");
+}
+
+async fn connect() -> sqlx::Result<PgConnection> {
+    PgConnection::connect(&format!("{}/postgres", Servers::of_this_run().postgres)).await
+}
+
+/// On a thread of its own: whoever waits may be in the middle of something else.
+fn on_its_own<T: Send>(what: impl Future<Output = T> + Send) -> T {
+    let work = || runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(what);
+    thread::scope(|scope| scope.spawn(work).join().expect("it says what is wrong"))
+}
