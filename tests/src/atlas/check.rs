@@ -66,6 +66,15 @@ pub async fn told(system: &System, broker: &Broker) {
     eventually("every message has been taken", depths, |depths| depths.iter().all(|(ready, _)| *ready == 0)).await;
 }
 
+/// Has somebody ask for each item: so what the read model has lost is there again.
+pub async fn read_everything(system: &System, api: &Api) {
+    let items: Vec<(String,)> = rows(system, "SELECT item_id::text FROM items").await;
+    for (item_id,) in items {
+        let (read, _) = until_known(READ_WITHIN, async || api.item(&item_id).await).await;
+        read.expect("it can be read");
+    }
+}
+
 /// Items whose newest version the read model has not.
 async fn behind(system: &System) -> usize {
     let items: Vec<(String, i64)> = rows(system, "SELECT item_id::text, version FROM items").await;

@@ -52,6 +52,9 @@ async fn conduct(case: Option<&Case>) -> Outcome {
         if does(Action::DeleteQueues) {
             operate(&system, &fleet, &broker).await;
         }
+        if does(Action::Restart) {
+            check::read_everything(&system, &fleet.api().await).await;
+        }
         check::quiet(&system, &broker).await;
     });
     let stuck = tokio::select! {

@@ -197,7 +197,7 @@ impl<'a> Arena<'a> {
     }
 
     /// Does something to a whole server.
-    async fn whole(&self, what: fn()) {
+    async fn whole(&self, what: impl FnOnce() + Send + 'static) {
         let _one = self.levers.lock().await;
         spawn_blocking(what).await.expect("it says what is wrong");
     }
@@ -215,7 +215,7 @@ impl<'a> Arena<'a> {
         let (wire, _) = *cache.lock().await;
         wire.cut();
         let prefix = self.system.name().to_owned();
-        spawn_blocking(move || levers::empty_cache(&prefix)).await.expect("it says what is wrong");
+        self.whole(move || levers::empty_cache(&prefix)).await;
         wire.mend();
     }
 }

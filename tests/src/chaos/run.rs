@@ -6,7 +6,7 @@ use super::{
     nemesis::{Arena, Fault},
 };
 use crate::{
-    Options, System,
+    Api, Options, System,
     atlas::{attack::text_of, check, filling::CHANGES, history::Told},
     broker::Broker,
     eventually,
@@ -69,7 +69,7 @@ pub async fn run(plan: Plan) -> Outcome {
         if changes {
             fill(&system, &fleet).await;
         }
-        settle(&system).await;
+        settle(&system, &fleet).await;
     });
     let stuck = whole.catch_unwind().await.err().map(|panic| format!("I7: {}", text_of(&*panic)));
     let quiet_after = last_fault.elapsed();
@@ -118,7 +118,7 @@ async fn fill(system: &System, fleet: &Fleet<'_>) {
 }
 
 /// Waits until every item is closed and everything is told, counted and shown.
-async fn settle(system: &System) {
+async fn settle(system: &System, fleet: &Fleet<'_>) {
     let rows = |sql: &'static str| {
         let db = &system.db;
         // It may be recovering from the last fault.
@@ -130,6 +130,7 @@ async fn settle(system: &System) {
     ] {
         eventually_within(SETTLES_WITHIN, what, || rows(sql), |n| *n == Some(0)).await;
     }
+    check::read_everything(system, &listening(fleet).await).await;
     check::quiet(system, &Broker::once_it_is_there(&system.amqp_url).await).await;
 }
 
@@ -142,10 +143,15 @@ fn too_little(known: &Known, faults: &BTreeMap<Fault, u32>) -> Vec<String> {
     few.chain((known.frames == 0).then(|| "no watcher saw anything".to_owned())).collect()
 }
 
+/// A client of a service, once that listens.
+async fn listening(fleet: &Fleet<'_>) -> Api {
+    eventually("a service listens", || async { fleet.api(0).is_some() }, |listens| *listens).await;
+    fleet.api(0).expect("it listens")
+}
+
 /// What does not hold, once it is quiet.
 async fn lost(system: &System, fleet: &Fleet<'_>, known: &Known) -> Vec<String> {
-    eventually("a service listens", || async { fleet.api(0).is_some() }, |listens| *listens).await;
-    let api = fleet.api(0).expect("it listens");
+    let api = listening(fleet).await;
     let mut found = check::of_bids(system, &known.history).await;
     found.extend(check::of_everything(system).await);
     found.extend(check::of_what_is_shown(system, &api, &known.history.items).await);
