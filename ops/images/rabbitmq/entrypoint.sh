@@ -9,7 +9,6 @@ log.console = true
 log.console.level = info
 disk_free_limit.absolute = 50MB
 EOF
-export HOME=/var/lib/rabbitmq RABBITMQ_NODENAME=rabbit@localhost
 export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+sbwt none"
 chown -R rabbitmq:rabbitmq /var/lib/rabbitmq
 chown rabbitmq:rabbitmq /etc/rabbitmq /etc/rabbitmq/rabbitmq.conf
