@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt, path::Path, str::FromStr, time::Duration};
 /// Every variable of ours begins so.
 const PREFIX: &str = "GAVEL_";
 /// What only tests set, and nothing lists.
-const OF_TESTS: [&str; 3] = ["GAVEL_BOUNDARY", "GAVEL_FAILPOINTS", "GAVEL_PLANTED"];
+const OF_TESTS: [&str; 2] = ["GAVEL_BOUNDARY", "GAVEL_FAILPOINTS"];
 
 /// Reads variables and remembers what was wrong with them.
 pub struct Env {
