@@ -129,21 +129,26 @@ impl System {
             database_urls,
             administrator_url: database_url,
         };
+        system.furnish(&servers, options.durable, small_disk).await;
+        system
+    }
+
+    /// Makes its database what a test finds.
+    async fn furnish(&self, servers: &Servers, is_durable: bool, is_on_small_disk: bool) {
         // A test's own tables are open to the programs that it starts.
         for what in ["TABLES", "SEQUENCES"] {
             let open = format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO gavel_services, gavel_workers");
-            system.run(&open).await;
+            self.run(&open).await;
         }
         if servers.is_expanded {
-            system.expand_anew().await;
+            self.expand_anew().await;
         }
-        if options.durable {
-            system.run(&format!("ALTER DATABASE {} SET synchronous_commit = on", system.name)).await;
+        if is_durable {
+            self.run(&format!("ALTER DATABASE {} SET synchronous_commit = on", self.name)).await;
         }
-        if small_disk {
-            system.run(FEW_ROWS_TO_A_PAGE).await;
+        if is_on_small_disk {
+            self.run(FEW_ROWS_TO_A_PAGE).await;
         }
-        system
     }
 
     /// The variables that its workers and operators run with, and these in addition.
