@@ -1,10 +1,10 @@
 //! Faults of whole servers, made with an administrator's rights: everybody feels them who is on these servers.
 //!
-//! All of it waits, as a program does that is run: call it from [`tokio::task::spawn_blocking`].
-use crate::{eventually, servers::Servers};
+//! Each waits, as a program does that is run: [`at_once`] and [`befall`] do it on a thread that may.
+use crate::{System, eventually, servers::Servers};
 use sqlx::{Connection, Executor, PgConnection};
 use std::{process::Command, thread};
-use tokio::runtime;
+use tokio::{runtime, task::spawn_blocking};
 
 /// A backend that is killed takes the server with it, which recovers from its log.
 const CRASH: &str = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'";
@@ -31,6 +31,30 @@ impl Drop for Lasting {
             heal();
         }
     }
+}
+
+/// Does something to a server.
+pub async fn at_once<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(what).await.expect("it says what is wrong")
+}
+
+/// Makes a fault that lasts, and heals it after that.
+pub async fn befall(begin: fn() -> Lasting, meanwhile: impl Future<Output = ()>) {
+    let fault = at_once(begin).await;
+    meanwhile.await;
+    at_once(move || drop(fault)).await;
+}
+
+/// Redis is stopped and started, as a system sees it: connections are cut, and nothing of its is held any more.
+///
+/// # Panics
+/// Where the system has no wires.
+pub async fn restart_cache(system: &System) {
+    let [.., (wire, _)] = system.wires();
+    wire.cut();
+    let prefix = system.name().to_owned();
+    at_once(move || empty_cache(&prefix)).await;
+    wire.mend();
 }
 
 /// PostgreSQL crashes, and is back once this returns.
@@ -60,7 +84,7 @@ pub fn refuse_writes() -> Lasting {
 }
 
 /// Redis holds nothing any more under that prefix.
-pub fn empty_cache(prefix: &str) {
+fn empty_cache(prefix: &str) {
     const DELETE: &str =
         "local keys = redis.call('KEYS', ARGV[1]) for _, key in ipairs(keys) do redis.call('DEL', key) end";
     redis(redis::cmd("EVAL").arg(DELETE).arg(0).arg(format!("{prefix}:*")));

@@ -18,16 +18,10 @@ use gavel_runtime::{
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::path::PathBuf;
-use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 /// The queues of the consuming handlers.
 pub const CONSUMER_QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project_item"];
-
-/// So that a table soon needs more room, however little is written.
-const FEW_ROWS_TO_A_PAGE: &str = "DO $$ DECLARE t regclass; BEGIN
-    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
-        EXECUTE format('ALTER TABLE %s SET (fillfactor = 10)', t); END LOOP; END $$";
 
 /// What a test wants to be different.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,7 +71,7 @@ impl System {
         let name = format!("gavel_test_{}", Uuid::new_v4().simple());
         let small_disk = options.small_disk && servers.small_disk.is_some();
         if small_disk {
-            spawn_blocking(levers::clear_small_disk).await.expect("it has room");
+            levers::at_once(levers::clear_small_disk).await;
         }
         clone_database(&servers, &name, small_disk.then_some(levers::TABLESPACE)).await;
         make_vhost(&servers, &name).await;
@@ -129,12 +123,12 @@ impl System {
             database_urls,
             administrator_url: database_url,
         };
-        system.furnish(&servers, options.durable, small_disk).await;
+        system.furnish(&servers, options.durable).await;
         system
     }
 
     /// Makes its database what a test finds.
-    async fn furnish(&self, servers: &Servers, is_durable: bool, is_on_small_disk: bool) {
+    async fn furnish(&self, servers: &Servers, is_durable: bool) {
         // A test's own tables are open to the programs that it starts.
         for what in ["TABLES", "SEQUENCES"] {
             let open = format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {what} TO gavel_services, gavel_workers");
@@ -145,9 +139,6 @@ impl System {
         }
         if is_durable {
             self.run(&format!("ALTER DATABASE {} SET synchronous_commit = on", self.name)).await;
-        }
-        if is_on_small_disk {
-            self.run(FEW_ROWS_TO_A_PAGE).await;
         }
     }
 

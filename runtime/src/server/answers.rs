@@ -17,7 +17,7 @@ use poem::{
     Addr, Endpoint, Response,
     endpoint::BoxEndpoint,
     http::{
-        self, HeaderValue, StatusCode, Uri,
+        self, HeaderMap, HeaderValue, StatusCode, Uri,
         header::{ALLOW, HOST, ORIGIN, RETRY_AFTER},
         uri::{Authority, Scheme},
     },
@@ -67,13 +67,8 @@ impl Answers {
         }
         let asked = Asked::of(&request);
         let mut response = self.route(request, ends).await;
-        // What is too large for any method is refused before one is asked.
-        if response.status() == StatusCode::TOO_MANY_REQUESTS && !response.headers().contains_key(CORRELATION_HEADER) {
-            response.headers_mut().extend(Metadata::never_again().headers);
-        }
-        let says_when = Metadata::is_never_again(response.headers()) || response.headers().contains_key(RETRY_AFTER);
-        if matches!(response.status().as_u16(), 429 | 503) && !says_when {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            say_when_again(response.status(), response.headers_mut());
         }
         // Calls say themselves what is allowed; all other routes are read.
         if response.status() == StatusCode::METHOD_NOT_ALLOWED && !response.headers().contains_key(ALLOW) {
@@ -99,6 +94,16 @@ impl Answers {
     fn calls_of(&self, request: &http::Request<Incoming>) -> Option<&Edge> {
         let straight = !self.minds_origins || !request.headers().contains_key(ORIGIN);
         self.calls.as_ref().filter(|calls| straight && calls.knows(request.uri().path()))
+    }
+}
+
+/// When the same may be asked again, if ever.
+fn say_when_again(status: StatusCode, headers: &mut HeaderMap) {
+    if status == StatusCode::TOO_MANY_REQUESTS && !headers.contains_key(CORRELATION_HEADER) {
+        // What is too large for any method is refused before one is asked.
+        headers.extend(Metadata::never_again().headers);
+    } else if !Metadata::is_never_again(headers) && !headers.contains_key(RETRY_AFTER) {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
 }
 

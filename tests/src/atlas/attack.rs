@@ -6,21 +6,19 @@ use super::{
     listener::{Listener, Waiting},
 };
 use crate::{
-    System,
-    answers::Protocol,
-    broker::Broker,
-    eventually,
-    levers::{self, Lasting},
-    proxy::Proxy,
-    servers::Servers,
+    System, answers::Protocol, broker::Broker, eventually, levers, proxy::Proxy, servers::Servers,
     system::CONSUMER_QUEUES,
 };
 use gavel_runtime::boundary::{Position, Reached, Server, Stop};
 use std::{
     any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 
 /// A server that says nothing for so long waits for something itself.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -63,6 +61,8 @@ pub(super) struct Attack<'a> {
     reached: Option<(String, Reached)>,
     acted_at: Instant,
     recovered_within: Duration,
+    /// True once Redis has come back without anything.
+    cache_emptied: Arc<AtomicBool>,
     /// The processes before any fault.
     first_ids: [u32; 2],
 }
@@ -76,8 +76,14 @@ impl<'a> Attack<'a> {
             reached: None,
             acted_at: Instant::now(),
             recovered_within: Duration::ZERO,
+            cache_emptied: Arc::default(),
             first_ids: fleet.ids(),
         }
+    }
+
+    /// True once Redis has come back without anything.
+    pub(super) fn is_cache_emptied(&self) -> Arc<AtomicBool> {
+        self.cache_emptied.clone()
     }
 
     /// It is quiet again.
@@ -102,6 +108,8 @@ impl<'a> Attack<'a> {
                 made = make(fault.action, fault.position, waiting, self.system, self.fleet) => made,
                 () = self.listener.let_others_go_on(&stop) => unreachable!("they come and come"),
             };
+            let emptied = fault.action == Action::Restart && made.1.server == Server::Cache;
+            self.cache_emptied.fetch_or(emptied, Relaxed);
             if nth + 1 == faults.len() {
                 self.reached = Some(made);
                 self.listener.let_others_go_on(&stop).await;
@@ -143,10 +151,13 @@ async fn make(
             system.end_sessions().await.expect("they are ended");
             waiting.go_on().await;
         }
-        Action::Restart => restart(waiting, system).await,
-        Action::ReadOnly => befall(levers::refuse_writes, waiting).await,
-        Action::Alarm => befall(levers::raise_alarm, waiting).await,
-        Action::FullDisk => befall(levers::fill_disk, waiting).await,
+        Action::Restart => {
+            // It begins first.
+            tokio::join!(restart(reached.server, system), waiting.go_on());
+        }
+        Action::ReadOnly => levers::befall(levers::refuse_writes, into_it(waiting)).await,
+        Action::Alarm => levers::befall(levers::raise_alarm, into_it(waiting)).await,
+        Action::FullDisk => levers::befall(levers::fill_disk, into_it(waiting)).await,
         Action::DeleteQueues => {
             let broker = Broker::connect(&system.amqp_url).await;
             for queue in CONSUMER_QUEUES {
@@ -199,40 +210,18 @@ async fn disturb(action: Action, position: Position, waiting: Waiting, wire: &Pr
     wire.mend();
 }
 
-/// Whatever waits, on a thread that may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(work).await.expect("it says what is wrong")
-}
-
-/// Makes a fault that lasts, lets the process go on into it, and heals it.
-async fn befall(begin: fn() -> Lasting, waiting: Waiting) {
-    let lasting = blocking(begin).await;
+/// Into a fault that is there, and for a while.
+async fn into_it(waiting: Waiting) {
     waiting.go_on().await;
     sleep(AWAY_FOR).await;
-    blocking(move || drop(lasting)).await;
 }
 
-/// Stops and starts the server with which the process has to do.
-async fn restart(waiting: Waiting, system: &System) {
-    match waiting.reached.server {
-        Server::Database => {
-            let restarted = spawn_blocking(levers::crash_database);
-            waiting.go_on().await;
-            restarted.await.expect("it is back");
-        }
-        Server::Broker => {
-            let restarted = spawn_blocking(levers::restart_broker);
-            waiting.go_on().await;
-            restarted.await.expect("it is back");
-        }
-        Server::Cache => {
-            let [.., (wire, _)] = system.wires();
-            wire.cut();
-            let prefix = system.name().to_owned();
-            blocking(move || levers::empty_cache(&prefix)).await;
-            waiting.go_on().await;
-            wire.mend();
-        }
+/// Stops and starts the server.
+async fn restart(server: Server, system: &System) {
+    match server {
+        Server::Database => levers::at_once(levers::crash_database).await,
+        Server::Broker => levers::at_once(levers::restart_broker).await,
+        Server::Cache => levers::restart_cache(system).await,
         Server::Client => unreachable!("nobody starts a client again"),
     }
 }

@@ -54,7 +54,7 @@ pub const LEFT_OPEN: &str = "SELECT count(*) FROM pg_stat_activity
 /// Waits until nothing is under way any more.
 pub async fn quiet(system: &System, broker: &Broker) {
     told(system, broker).await;
-    eventually("the read model has everything", || behind(system), |n| *n == 0).await;
+    eventually("the read model has everything", || behind(system), Vec::is_empty).await;
     eventually("statistics are what the ledger says", || system.count(DIFFERING), |n| *n == 0).await;
     eventually("nothing is left open", || system.count(LEFT_OPEN), |n| *n == 0).await;
 }
@@ -66,17 +66,17 @@ pub async fn told(system: &System, broker: &Broker) {
     eventually("every message has been taken", depths, |depths| depths.iter().all(|(ready, _)| *ready == 0)).await;
 }
 
-/// Has somebody ask for each item: so what the read model has lost is there again.
-pub async fn read_everything(system: &System, api: &Api) {
-    let items: Vec<(String,)> = rows(system, "SELECT item_id::text FROM items").await;
-    for (item_id,) in items {
+/// Has somebody ask for each item that an emptied read model lacks, or has in an earlier version: an event that comes once
+/// more finds nothing newer there. Whoever reads one has it put right.
+pub async fn read_behind(system: &System, api: &Api) {
+    for item_id in behind(system).await {
         let (read, _) = until_known(READ_WITHIN, async || api.item(&item_id).await).await;
         read.expect("it can be read");
     }
 }
 
 /// Items whose newest version the read model has not.
-async fn behind(system: &System) -> usize {
+async fn behind(system: &System) -> Vec<String> {
     let items: Vec<(String, i64)> = rows(system, "SELECT item_id::text, version FROM items").await;
     let client = redis::Client::open(Servers::of_this_run().redis).expect("Redis' URL");
     let mut redis = client.get_multiplexed_async_connection().await.expect("Redis answers");
@@ -85,7 +85,8 @@ async fn behind(system: &System) -> usize {
         asks.hget(format!("{}:item:{item_id}", system.name()), "version");
     }
     let held: Vec<Option<i64>> = asks.query_async(&mut redis).await.expect("Redis answers");
-    items.iter().zip(held).filter(|((_, version), held)| Some(*version) != *held).count()
+    let behind = items.into_iter().zip(held).filter(|((_, version), held)| Some(*version) != *held);
+    behind.map(|((item_id, _), _)| item_id).collect()
 }
 
 /// What does not hold of a case.

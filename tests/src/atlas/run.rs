@@ -10,8 +10,12 @@ use super::{
 };
 use crate::{Options, System, broker::Broker, servers::Servers};
 use futures_util::FutureExt;
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::atomic::Ordering::Relaxed};
 
+/// So that a table soon needs more room, however little is written.
+const FEW_ROWS_TO_A_PAGE: &str = "DO $$ DECLARE t regclass; BEGIN
+    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER TABLE %s SET (fillfactor = 10)', t); END LOOP; END $$";
 /// Everything is told to it.
 const TAP: &str = "atlas.tap";
 /// Runs without a fault, and says where processes come by.
@@ -37,6 +41,9 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     }
     let does = |action| faults.iter().any(|fault| fault.action == action);
     let system = System::with(Options { proxied: true, small_disk: does(Action::FullDisk), durable: true }).await;
+    if does(Action::FullDisk) {
+        system.run(FEW_ROWS_TO_A_PAGE).await;
+    }
     Broker::connect(&system.amqp_url).await.tap(TAP).await;
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
     let listener = Listener::at(&socket, faults.first().map(stop_of));
@@ -44,6 +51,7 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     let mut clients = Clients::new(&system, &fleet);
     let watcher = Watcher::new(&fleet, clients.watched());
     let mut attack = Attack::new(listener, &system, &fleet);
+    let is_emptied = attack.is_cache_emptied();
     // Whoever waits in vain panics, with what was seen last.
     let load = AssertUnwindSafe(async {
         clients.run().await;
@@ -52,8 +60,8 @@ async fn conduct(case: Option<&Case>) -> Outcome {
         if does(Action::DeleteQueues) {
             operate(&system, &fleet, &broker).await;
         }
-        if does(Action::Restart) {
-            check::read_everything(&system, &fleet.api().await).await;
+        if is_emptied.load(Relaxed) {
+            check::read_behind(&system, &fleet.api().await).await;
         }
         check::quiet(&system, &broker).await;
     });

@@ -6,9 +6,9 @@ use super::{
 use crate::{
     System,
     answers::Protocol,
+    atlas::{Action, attack::lacking},
     levers::{self, Lasting},
     proxy::Proxy,
-    servers::Servers,
 };
 use fastrand::Rng;
 use std::{
@@ -17,7 +17,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking, time::sleep};
+use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 /// Between two faults, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 300..3_000;
@@ -81,10 +81,9 @@ impl Fault {
 
     /// Those that these servers can have.
     fn possible() -> Vec<Self> {
-        let servers = Servers::of_this_run();
         let is_possible = |fault: &Self| match fault {
-            Self::RestartBroker | Self::Alarm => servers.rabbitmqctl.is_some(),
-            Self::FullDisk => servers.small_disk.is_some(),
+            Self::RestartBroker | Self::Alarm => lacking(Action::Alarm).is_none(),
+            Self::FullDisk => lacking(Action::FullDisk).is_none(),
             _ => true,
         };
         Self::ALL.into_iter().filter(is_possible).collect()
@@ -197,26 +196,21 @@ impl<'a> Arena<'a> {
     }
 
     /// Does something to a whole server.
-    async fn whole(&self, what: impl FnOnce() + Send + 'static) {
+    async fn whole(&self, what: fn()) {
         let _one = self.levers.lock().await;
-        spawn_blocking(what).await.expect("it says what is wrong");
+        levers::at_once(what).await;
     }
 
     /// The same, for a while.
     async fn befall(&self, begin: fn() -> Lasting, lasts: Duration) {
         let _one = self.levers.lock().await;
-        let fault = spawn_blocking(begin).await.expect("it says what is wrong");
-        sleep(lasts).await;
-        spawn_blocking(move || drop(fault)).await.expect("it is healed");
+        levers::befall(begin, sleep(lasts)).await;
     }
 
     async fn empty_cache(&self) {
         let [.., cache] = &self.wires;
-        let (wire, _) = *cache.lock().await;
-        wire.cut();
-        let prefix = self.system.name().to_owned();
-        self.whole(move || levers::empty_cache(&prefix)).await;
-        wire.mend();
+        let (_wire, _one) = (cache.lock().await, self.levers.lock().await);
+        levers::restart_cache(self.system).await;
     }
 }
 

@@ -13,10 +13,13 @@ pub(crate) fn config(settings: &Settings) -> anyhow::Result<ClientConfig> {
 pub(crate) fn config_of(settings: &Settings, url: &str) -> anyhow::Result<ClientConfig> {
     check_url(url)?;
     let mut client = ClientConfig::builder().uri(url);
-    // A file that can't be read is said also where it would not be needed.
-    let tls = tls::client_config(settings.cacert.as_deref())?;
-    if url.to_ascii_lowercase().starts_with("https://") {
-        client = client.tls_config(tls);
+    let is_https = url.to_ascii_lowercase().starts_with("https://");
+    // A file that can't be read is said also where it would not be needed; authorities are read only where they are.
+    if is_https || settings.cacert.is_some() {
+        let tls = tls::client_config(settings.cacert.as_deref())?;
+        if is_https {
+            client = client.tls_config(tls);
+        }
     }
     client.build().with_context(|| format!("{url:?} is no URL of a service"))
 }
