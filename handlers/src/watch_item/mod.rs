@@ -83,6 +83,43 @@ impl Feed for ItemFeed {
     }
 }
 
+/// What a client has been told of an item.
+struct Told {
+    version: i64,
+    /// None where only the client says what it knows.
+    status: Option<ItemStatus>,
+}
+
+impl Told {
+    /// What is to be said now, if anything; it is then told.
+    fn next(
+        &mut self,
+        held: &Watched,
+        status: ItemStatus,
+        news: News,
+        now: DateTime<Utc>,
+    ) -> Option<Encoded<WatchItemResponse>> {
+        // A snapshot also where the version is lower than the one the client says it has: the database is right.
+        // And where only time has changed something.
+        let is_by_time = match status {
+            // An update is as of the moment at which something happened: then bids were still taken.
+            ItemStatus::Closing => self.status != Some(status) || held.version > self.version,
+            ItemStatus::Open => self.status == Some(ItemStatus::Scheduled) && held.version == self.version,
+            _ => false,
+        };
+        if is_by_time || (news == News::Loaded && held.version != self.version) {
+            *self = Self { version: held.version, status: Some(status) };
+            return Some(held.snapshot(now));
+        }
+        // With a pulse as well: what has come meanwhile may not have been told of yet.
+        (held.version > self.version).then(|| {
+            let just_then = if item::is_over(status) { status } else { ItemStatus::Open };
+            *self = Self { version: held.version, status: Some(just_then) };
+            held.update.clone()
+        })
+    }
+}
+
 /// `ItemService.WatchItem`.
 pub struct WatchItem;
 
@@ -107,33 +144,23 @@ impl rpc::StreamHandler for WatchItem {
 
     async fn handle(io: &Io, query: &Query, out: &Sink<WatchItemResponse>) -> Result<()> {
         let mut watch = io.watch::<ItemFeed>(&query.item_id.to_string())?;
-        let (mut told, mut told_status) = (query.known_version, None);
+        let mut told = Told { version: query.known_version, status: None };
         loop {
             let news = watch.next().await?;
             let now = io.now();
-            let (version, status) = watch.read(|held| (held.version, item::status(&held.state, now)));
-            // A snapshot also where the version is lower than the one the client says it has: the database is right.
-            // And where only time has changed something.
-            let is_by_time = match status {
-                // An update is as of the moment at which something happened: then bids were still taken.
-                ItemStatus::Closing => told_status != Some(status) || version > told,
-                ItemStatus::Open => told_status == Some(ItemStatus::Scheduled) && version == told,
-                _ => false,
-            };
-            if is_by_time || (news == News::Loaded && version != told) {
-                out.send_encoded(watch.read(|held| held.snapshot(now))).await?;
-                (told, told_status) = (version, Some(status));
-            } else if version > told {
-                // With a pulse as well: what has come meanwhile may not have been told of yet.
-                out.send_encoded(watch.read(|held| held.update.clone())).await?;
-                let just_then = if item::is_over(status) { status } else { ItemStatus::Open };
-                (told, told_status) = (version, Some(just_then));
+            // All of it of one state: it moves on meanwhile.
+            let (version, is_over, frame) = watch.read(|held| {
+                let status = item::status(&held.state, now);
+                (held.version, item::is_over(status), told.next(held, status, news, now))
+            });
+            if let Some(frame) = frame {
+                out.send_encoded(frame).await?;
             }
             if news != News::Changed {
-                let heartbeat = heartbeat(watch.pulse(), told);
+                let heartbeat = heartbeat(watch.pulse(), told.version);
                 out.send(WatchItemResponse { frame: Some(Frame::Heartbeat(heartbeat)) }).await?;
             }
-            if item::is_over(status) && told == version {
+            if is_over && told.version == version {
                 return Ok(());
             }
         }
