@@ -1,7 +1,7 @@
 //! Faults of whole servers, made with an administrator's rights: everybody feels them who is on these servers.
 //!
 //! Each waits, as a program does that is run: [`at_once`] and [`befall`] do it on a thread that may.
-use crate::{System, eventually, servers::Servers};
+use crate::{eventually, proxy::Proxy, servers::Servers};
 use sqlx::{Connection, Executor, PgConnection};
 use std::{process::Command, thread};
 use tokio::{runtime, task::spawn_blocking};
@@ -45,14 +45,11 @@ pub async fn befall(begin: fn() -> Lasting, meanwhile: impl Future<Output = ()>)
     at_once(move || drop(fault)).await;
 }
 
-/// Redis is stopped and started, as a system sees it: connections are cut, and nothing of its is held any more.
-///
-/// # Panics
-/// Where the system has no wires.
-pub async fn restart_cache(system: &System) {
-    let [.., (wire, _)] = system.wires();
+/// Redis is stopped and started, as those see it who reach it over this wire: connections are cut, and nothing is held
+/// any more under their prefix.
+pub async fn restart_cache(wire: &Proxy, prefix: &str) {
     wire.cut();
-    let prefix = system.name().to_owned();
+    let prefix = prefix.to_owned();
     at_once(move || empty_cache(&prefix)).await;
     wire.mend();
 }

@@ -221,7 +221,10 @@ async fn restart(server: Server, system: &System) {
     match server {
         Server::Database => levers::at_once(levers::crash_database).await,
         Server::Broker => levers::at_once(levers::restart_broker).await,
-        Server::Cache => levers::restart_cache(system).await,
+        Server::Cache => {
+            let [.., (wire, _)] = system.wires();
+            levers::restart_cache(wire, system.name()).await;
+        }
         Server::Client => unreachable!("nobody starts a client again"),
     }
 }

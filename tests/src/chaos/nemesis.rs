@@ -209,8 +209,8 @@ impl<'a> Arena<'a> {
 
     async fn empty_cache(&self) {
         let [.., cache] = &self.wires;
-        let (_wire, _one) = (cache.lock().await, self.levers.lock().await);
-        levers::restart_cache(self.system).await;
+        let (wire, _one) = (cache.lock().await, self.levers.lock().await);
+        levers::restart_cache(wire.0, self.system.name()).await;
     }
 }
 
