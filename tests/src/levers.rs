@@ -100,6 +100,33 @@ pub fn hang_commits() -> Lasting {
     Lasting::until(|| sql(&["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"]))
 }
 
+/// Every flush of PostgreSQL's log takes a tenth of a second more.
+pub fn slow_disk() -> Lasting {
+    sql(&[
+        "ALTER SYSTEM SET commit_delay = 100000",
+        "ALTER SYSTEM SET commit_siblings = 0",
+        // Without it nothing is flushed, and nothing delayed.
+        "ALTER SYSTEM SET fsync = on",
+        "SELECT pg_reload_conf()",
+    ]);
+    Lasting::until(|| {
+        sql(&[
+            "ALTER SYSTEM RESET commit_delay",
+            "ALTER SYSTEM RESET commit_siblings",
+            "ALTER SYSTEM SET fsync = off",
+            "SELECT pg_reload_conf()",
+        ]);
+    })
+}
+
+/// Returns whether PostgreSQL's disk can be made slow: not where the command line says that nothing is flushed.
+pub fn can_be_slow() -> bool {
+    const IS_FIXED: &str = "SELECT source = 'command line' FROM pg_settings WHERE name = 'fsync'";
+    let is_fixed: sqlx::Result<bool> =
+        on_its_own(async { sqlx::query_scalar(IS_FIXED).fetch_one(&mut connect().await?).await });
+    !is_fixed.expect("the database says so")
+}
+
 /// Makes the small disk ready for one more database. What was there before is over.
 pub fn clear_small_disk() {
     let dir = format!("{}/databases", small_disk());

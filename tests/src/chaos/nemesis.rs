@@ -51,6 +51,8 @@ pub enum Fault {
     Alarm,
     /// The database's disk is full.
     FullDisk,
+    /// The database's disk is slow.
+    SlowDisk,
     /// Commits are not answered, as where a disk hangs or a standby is gone.
     HangingCommits,
     /// Redis takes no writes.
@@ -61,7 +63,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Kill,
         Self::Freeze,
         Self::Replace,
@@ -74,6 +76,7 @@ impl Fault {
         Self::RestartBroker,
         Self::Alarm,
         Self::FullDisk,
+        Self::SlowDisk,
         Self::HangingCommits,
         Self::ReadOnly,
         Self::EmptyCache,
@@ -84,6 +87,7 @@ impl Fault {
         let is_possible = |fault: &Self| match fault {
             Self::RestartBroker | Self::Alarm => lacking(Action::Alarm).is_none(),
             Self::FullDisk => lacking(Action::FullDisk).is_none(),
+            Self::SlowDisk => levers::can_be_slow(),
             _ => true,
         };
         Self::ALL.into_iter().filter(is_possible).collect()
@@ -105,6 +109,7 @@ impl fmt::Display for Fault {
             Self::RestartBroker => "restarts of the broker",
             Self::Alarm => "alarms of the broker",
             Self::FullDisk => "full disks",
+            Self::SlowDisk => "slow disks",
             Self::HangingCommits => "times of hanging commits",
             Self::ReadOnly => "times of a read-only cache",
             Self::EmptyCache => "empty caches",
@@ -189,6 +194,7 @@ impl<'a> Arena<'a> {
             Fault::RestartBroker => self.whole(levers::restart_broker).await,
             Fault::Alarm => self.befall(levers::raise_alarm, lasts).await,
             Fault::FullDisk => self.befall(levers::fill_disk, lasts).await,
+            Fault::SlowDisk => self.befall(levers::slow_disk, lasts).await,
             Fault::HangingCommits => self.befall(levers::hang_commits, lasts).await,
             Fault::ReadOnly => self.befall(levers::refuse_writes, lasts).await,
         }

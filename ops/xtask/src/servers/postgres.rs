@@ -19,7 +19,9 @@ pub(crate) fn start(layout: &Layout, passwords: &Passwords, durable: bool) -> an
     // No socket in a shared directory: nothing global.
     command.args(["-c", "unix_socket_directories=", "-c", "max_connections=400"]);
     if !durable {
-        command.args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+        command.args(["-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+        // Here a fault may change it; and whatever one has changed that was never healed is forgotten.
+        std::fs::write(data.join("postgresql.auto.conf"), "fsync = off\n")?;
     }
     // SIGINT is PostgreSQL's fast shutdown.
     let mut child = Child::start(layout, "postgres", "INT", command.current_dir(&layout.dir))?;
