@@ -20,6 +20,9 @@ use std::{
 };
 use tokio::time::sleep;
 
+/// A queue may have been declared right before. RabbitMQ 3.10 that is told to delete one in the moment in which it begins
+/// loses what serves the dead letters of all of them, until it is started again (`rabbit_fifo_dlx_sup`).
+const BEGINS_WITHIN: Duration = Duration::from_secs(2);
 /// A server that says nothing for so long waits for something itself.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -160,6 +163,7 @@ async fn make(
         Action::FullDisk => levers::befall(levers::fill_disk, into_it(waiting)).await,
         Action::DeleteQueues => {
             let broker = Broker::connect(&system.amqp_url).await;
+            sleep(BEGINS_WITHIN).await;
             for queue in CONSUMER_QUEUES {
                 broker.delete(queue).await;
             }

@@ -69,7 +69,17 @@ pub async fn told(system: &System, broker: &Broker) {
 /// Has somebody ask for each item that an emptied read model lacks, or has in an earlier version: an event that comes once
 /// more finds nothing newer there. Whoever reads one has it put right.
 pub async fn read_behind(system: &System, api: &Api) {
-    for item_id in behind(system).await {
+    read_each(api, behind(system).await).await;
+}
+
+/// Has somebody ask for each item that is over: `bidctl rebuild read-model` leaves to readers what was never shown of those.
+pub async fn read_ended(system: &System, api: &Api) {
+    let ended: Vec<(String,)> = rows(system, "SELECT item_id::text FROM items WHERE closed_at IS NOT NULL").await;
+    read_each(api, ended.into_iter().map(|(item_id,)| item_id)).await;
+}
+
+async fn read_each(api: &Api, items: impl IntoIterator<Item = String>) {
+    for item_id in items {
         let (read, _) = until_known(READ_WITHIN, async || api.item(&item_id).await).await;
         read.expect("it can be read");
     }

@@ -92,6 +92,7 @@ async fn operate(system: &System, fleet: &Fleet<'_>, broker: &Broker) {
     check::told(system, broker).await;
     fleet.without_worker(system.rebuild("stats")).await;
     system.rebuild("read-model").await;
+    check::read_ended(system, &fleet.api().await).await;
 }
 
 /// Who is connected to the broker and consumes, and what waits.

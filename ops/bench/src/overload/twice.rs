@@ -58,6 +58,12 @@ pub(super) async fn run(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<
         ),
         below(&format!("p50 of being rejected, {work}"), "ms", percentile(&tally.rejected_ms, 50), f64::INFINITY),
         below(&format!("p99 of being rejected, {work}"), "ms", percentile(&tally.rejected_ms, 99), REJECTED_WITHIN_MS),
+        below(
+            &format!("how late the load itself is, p99, {work}"),
+            "ms",
+            percentile(&tally.late_ms, 99),
+            f64::INFINITY,
+        ),
         below(&format!("p99 of a decision, {work}"), "ms", percentile(&tally.decided_ms, 99), f64::INFINITY),
         below(&format!("memory of the service at most, {work}"), "MiB", memory, f64::INFINITY),
     ])
@@ -67,9 +73,10 @@ pub(super) async fn run(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<
 async fn open(bench: &Bench<'_>, per_second: f64) -> anyhow::Result<(Tally, f64)> {
     bench.stage(extent::count(ITEMS)).await?.close().await;
     let service = bench.service().await?;
-    let clients = load::connect(&bench.releases, &service.address, CONNECTIONS).await?;
-    let tally =
-        load::open(clients, &Lots::new(extent::count(ITEMS)), per_second, extent::time(WARM_UP), extent::time(TIME))
-            .await?;
+    let tally = load::from_outside(async || {
+        let clients = load::connect(&bench.releases, &service.address, CONNECTIONS).await?;
+        let lots = Lots::new(extent::count(ITEMS));
+        load::open(clients, &lots, per_second, extent::time(WARM_UP), extent::time(TIME)).await
+    })?;
     Ok((tally, service.memory()?.1))
 }

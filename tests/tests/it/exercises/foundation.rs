@@ -21,6 +21,7 @@ async fn sellers_have_figures_of_their_own() {
     for (wrong, why) in [
         ("INSERT INTO seller_stats (seller_id) VALUES ('sam')", "a seller has one row"),
         ("UPDATE seller_stats SET items_published = -1", "no figure is below zero"),
+        ("UPDATE seller_stats SET items_cancelled = -1", "no figure is below zero"),
     ] {
         assert!(sqlx::query(wrong).execute(&system.db).await.is_err(), "{why}");
     }
@@ -38,6 +39,7 @@ async fn sellers_have_figures_of_their_own() {
         ("gavel_workers", "SELECT, INSERT, UPDATE", true),
         ("gavel_services", "DELETE", false),
         ("gavel_workers", "DELETE", false),
+        ("gavel_operators", "SELECT, INSERT, UPDATE, DELETE", false),
     ] {
         for right in right.split(", ") {
             let asked = sqlx::query_scalar::<_, bool>("SELECT has_table_privilege($1, 'seller_stats', $2)");

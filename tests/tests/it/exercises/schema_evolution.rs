@@ -8,6 +8,10 @@ use gavel_tests::{
 
 const OLD_BIDS: i32 = 40_000;
 
+/// Constraints on the column that PostgreSQL has not yet compared with the rows.
+const NOT_VALID: &str = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'items'::regclass AND NOT convalidated
+                         AND pg_get_constraintdef(oid) LIKE '%search_title%'";
+
 #[tokio::test]
 #[ignore = "waits for the exercise of milestone 5"]
 async fn items_can_be_searched_by_title_those_of_before_too() {
@@ -22,12 +26,17 @@ async fn items_can_be_searched_by_title_those_of_before_too() {
     seller.create("A NEW Lamp", Utc::now() + TimeDelta::hours(1)).await;
     let new = "SELECT count(*) FROM items WHERE search_title = 'a new lamp'";
     assert_eq!(system.count(new).await, 1, "programs that know nothing of the column fill it all the same");
+    system.run("UPDATE items SET title = 'A NEWER Lamp' WHERE title = 'A NEW Lamp'").await;
+    let changed = "SELECT count(*) FROM items WHERE search_title = 'a newer lamp'";
+    assert_eq!(system.count(changed).await, 1, "and fill it anew when the title changes");
+    assert!(system.count(NOT_VALID).await > 0, "the expand has a constraint that is not yet valid");
     let early = system.bidctl(&["schema", "contract", &change, "--reason", "too early"]).await;
     let why = early.expect_err("a contract before its backfill is refused");
     assert!(why.contains("backfill"), "a contract asks for its backfill: {why}");
 
     operator.fill(&change).await;
     assert_eq!(system.count(missing).await, 0, "the backfill fills every row");
+    assert_eq!(system.count(NOT_VALID).await, 0, "the backfill's end validates the constraint");
     let contract = || async { system.bidctl(&["schema", "contract", &change, "--reason", "it is filled"]).await };
     eventually("the contract is done", contract, Result::is_ok).await.expect("contracted");
     let required = "SELECT count(*) FROM information_schema.columns
