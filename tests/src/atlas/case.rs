@@ -232,7 +232,10 @@ impl Site {
     pub fn further(&self, hit: u64, first: Option<&First>) -> Vec<Case> {
         let faults =
             [(Position::Before, Action::Kill), (Position::Before, Action::Reset), (Position::After, Action::Kill)];
+        let makes_sense = |(position, action): &(Position, Action)| {
+            Action::of(self.server, *position).contains(action) && self.excludes(*position, *action).is_none()
+        };
         let of = |(position, action)| Case { site: self.name.clone(), position, hit, action, first: first.cloned() };
-        faults.into_iter().map(of).collect()
+        faults.into_iter().filter(makes_sense).map(of).collect()
     }
 }
