@@ -37,7 +37,7 @@ const FROZEN_FOR: Duration = Duration::from_secs(3);
 const OTHERS: Duration = Duration::from_millis(100);
 
 /// What came of a case.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// Which process was there, and where; none where no process came by.
     pub reached: Option<(String, Reached)>,

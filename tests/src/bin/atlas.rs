@@ -3,7 +3,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use gavel_runtime::boundary::{Position, Server};
 use gavel_tests::atlas::{
     Action, Case, Outcome,
-    attack::lacking,
+    attack::{lacking, text_of},
     case::{First, Site},
     discover, discover_after,
     entry::{Entry, statement, story},
@@ -307,13 +307,18 @@ impl Recovered {
 /// Some sites are come by when somebody is quicker than another, and a server may be too busy for a new case's accounts:
 /// then once more.
 async fn run_patiently(case: &Case) -> Outcome {
-    for _ in 1..if is_plain(case) { TRIES } else { 1 } {
-        match AssertUnwindSafe(run(case)).catch_unwind().await {
+    let mut last = Outcome::default();
+    for _ in 0..if is_plain(case) { TRIES } else { 1 } {
+        last = match AssertUnwindSafe(run(case)).catch_unwind().await {
             Ok(outcome) if outcome.reached.is_some() || !outcome.violations.is_empty() => return outcome,
-            _ => {}
-        }
+            Ok(outcome) => outcome,
+            // The others go on.
+            Err(panic) => {
+                Outcome { violations: vec![format!("it could not be run: {}", text_of(&*panic))], ..Outcome::default() }
+            }
+        };
     }
-    run(case).await
+    last
 }
 
 /// Places that are not kept.
