@@ -19,7 +19,7 @@ const EVENTS: &str = "gavel.events";
 /// A connection to the test's vhost.
 #[derive(Debug)]
 pub struct Broker {
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
 }
 
@@ -39,7 +39,7 @@ impl Broker {
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Self { _connection: connection, channel })
+        Ok(Self { connection, channel })
     }
 
     /// A queue that gets a copy of every event from now on, whether a process of Gavel's has come by yet or not.
@@ -91,6 +91,17 @@ impl Broker {
         let asked = self.channel.queue_declare(queue.into(), look, FieldTable::default()).await;
         let queue = asked.expect("the queue is there");
         (queue.message_count(), queue.consumer_count())
+    }
+
+    /// As [`Broker::depth`], of a queue that may not be there.
+    pub async fn depth_if_there(&self, queue: &str) -> Option<(u32, u32)> {
+        // Who asks for one that is not there loses the channel.
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(queue.into(), look, FieldTable::default()).await.ok()?;
+        let depth = (queue.message_count(), queue.consumer_count());
+        channel.close(200, "looked".into()).await.expect("closed");
+        Some(depth)
     }
 
     /// Takes a route away.

@@ -6,6 +6,7 @@
 //! answered.
 use super::history::{Bid, History, Told, until_known};
 use crate::{Api, System, broker::Broker, eventually, servers::Servers, system::CONSUMER_QUEUES};
+use futures_util::future::join_all;
 use sqlx::{FromRow, postgres::PgRow};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -62,8 +63,10 @@ pub async fn quiet(system: &System, broker: &Broker) {
 /// Waits until everything that happened has been told, and taken.
 pub async fn told(system: &System, broker: &Broker) {
     eventually("every event has been relayed", || system.count("SELECT count(*) FROM outbox"), |n| *n == 0).await;
-    let depths = || async { [broker.depth(CONSUMER_QUEUES[0]).await, broker.depth(CONSUMER_QUEUES[1]).await] };
-    eventually("every message has been taken", depths, |depths| depths.iter().all(|(ready, _)| *ready == 0)).await;
+    // They may be deleted, and declared anew.
+    let depths = || join_all(CONSUMER_QUEUES.map(|queue| broker.depth_if_there(queue)));
+    let is_taken = |depth: &Option<(u32, u32)>| depth.is_some_and(|(ready, _)| ready == 0);
+    eventually("every message has been taken", depths, |depths| depths.iter().all(is_taken)).await;
 }
 
 /// Has somebody ask for each item that an emptied read model lacks, or has in an earlier version: an event that comes once
