@@ -17,7 +17,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tokio::{runtime, task::block_in_place};
+use tokio::runtime;
 
 /// The price at which each item starts, in minor units: from here on the ladder's step stays the same.
 pub(crate) const START_MINOR: i64 = 1_000_000;
@@ -197,13 +197,13 @@ pub(crate) async fn open(
 }
 
 /// Runs a load as if it came from another machine, as far as one can: in a thread of its own, which goes before all others
-/// where this user may say so.
+/// where this user may say so. Whatever else this thread has to do waits until it has ended.
 pub(crate) fn from_outside<T: Send>(load: impl AsyncFnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     let run = || {
         go_first().unwrap_or_else(|why| eprintln!("  … the load waits for its turn like everybody: {why}"));
         runtime::Builder::new_current_thread().enable_all().build()?.block_on(load())
     };
-    block_in_place(|| thread::scope(|scope| scope.spawn(run).join())).unwrap_or_else(|panic| resume_unwind(panic))
+    thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// This thread goes before all others.
