@@ -87,10 +87,7 @@ impl Broker {
 
     /// Messages waiting in the queue (those being handled not counted), and consumers of it.
     pub async fn depth(&self, queue: &str) -> (u32, u32) {
-        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let asked = self.channel.queue_declare(queue.into(), look, FieldTable::default()).await;
-        let queue = asked.expect("the queue is there");
-        (queue.message_count(), queue.consumer_count())
+        self.depth_if_there(queue).await.expect("the queue is there")
     }
 
     /// As [`Broker::depth`], of a queue that may not be there.

@@ -23,6 +23,11 @@ use uuid::Uuid;
 /// The queues of the consuming handlers.
 pub const CONSUMER_QUEUES: [&str; 2] = ["gavel.apply_user_stats", "gavel.project_item"];
 
+/// So that a table soon needs more room, however little is written.
+const FEW_ROWS_TO_A_PAGE: &str = "DO $$ DECLARE t regclass; BEGIN
+    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('ALTER TABLE %s SET (fillfactor = 10)', t); END LOOP; END $$";
+
 /// What a test wants to be different.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
@@ -196,6 +201,11 @@ impl System {
             arguments,
             &self.variables(&own.chain(variables).copied().collect::<Vec<_>>()),
         )
+    }
+
+    /// From now on few rows have room in a page: a disk that is full is felt by whoever writes.
+    pub async fn spread_rows(&self) {
+        self.run(FEW_ROWS_TO_A_PAGE).await;
     }
 
     /// Runs workers until one finds nothing to do: then every message has been handled and acknowledged, however many

@@ -37,6 +37,9 @@ pub async fn discover() -> Vec<Site> {
 pub(super) async fn conduct(faults: &[Case]) -> Outcome {
     let small_disk = faults.iter().any(|fault| fault.action == Action::FullDisk);
     let system = System::with(Options { proxied: true, small_disk, durable: true }).await;
+    if small_disk {
+        system.spread_rows().await;
+    }
     system.have_old_bids(BIDS).await;
     let (service, _api) = system.service().await;
     let operator = Operator::at(&system, &service).await;

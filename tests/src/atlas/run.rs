@@ -12,10 +12,6 @@ use crate::{Options, System, broker::Broker, servers::Servers};
 use futures_util::FutureExt;
 use std::{panic::AssertUnwindSafe, sync::atomic::Ordering::Relaxed};
 
-/// So that a table soon needs more room, however little is written.
-const FEW_ROWS_TO_A_PAGE: &str = "DO $$ DECLARE t regclass; BEGIN
-    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
-        EXECUTE format('ALTER TABLE %s SET (fillfactor = 10)', t); END LOOP; END $$";
 /// Everything is told to it.
 const TAP: &str = "atlas.tap";
 /// Runs without a fault, and says where processes come by.
@@ -42,7 +38,7 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     let does = |action| faults.iter().any(|fault| fault.action == action);
     let system = System::with(Options { proxied: true, small_disk: does(Action::FullDisk), durable: true }).await;
     if does(Action::FullDisk) {
-        system.run(FEW_ROWS_TO_A_PAGE).await;
+        system.spread_rows().await;
     }
     Broker::connect(&system.amqp_url).await.tap(TAP).await;
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
