@@ -195,8 +195,7 @@ async fn a_backfill_waits_while_bids_are_slow() {
     if state().await["state"] == "BACKFILL_STATE_PAUSED" {
         operator.backfill(&["resume", "27", "--reason", "all is well"]).await.expect("resumed");
     }
-    let free = ["retune", "27", "--reason", "all is well", "--p99-limit-ms", "60000", "--most-rows", "20000"];
-    operator.backfill(&free).await.expect("retuned");
+    operator.free("27").await;
     operator.done("27").await;
 }
 
@@ -217,7 +216,6 @@ async fn a_backfill_finds_out_how_quick_bids_are_without_it_and_sets_its_pace_by
     assert!(begun["pace"].as_f64() < Some(0.5), "it begins slowly: {begun}");
     stop.store(true, Relaxed);
     bidding.await.expect("no bid failed");
-    let free = ["retune", "27", "--reason", "all is well", "--most-rows", "20000"];
-    operator.backfill(&free).await.expect("retuned");
+    operator.free("27").await;
     operator.done("27").await;
 }
