@@ -1,13 +1,14 @@
 //! Generates the message types, poem-grpc services and clients, and the descriptor set from `proto/`.
 use std::{env, error::Error, path::PathBuf, process::Command};
 
-const CONTRACTS: [&str; 10] = [
+const CONTRACTS: [&str; 11] = [
     "gavel/v1/errors.proto",
     "gavel/v1/stream.proto",
     "gavel/v1/item.proto",
     "gavel/v1/bid.proto",
     "gavel/v1/user.proto",
     "gavel/v1/backfill.proto",
+    "gavel/v1/rebuild.proto",
     "gavel/v1/ops.proto",
     "gavel/events/v1/item_event.proto",
     "external/externalscaler.proto",

@@ -26,3 +26,15 @@ impl Job for StartItem {
     const KIND: &'static str = "start_item";
     const RETRIES: u32 = 10;
 }
+
+/// Make the read model anew.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RebuildReadModel {
+    /// Which time it is, as its row is named.
+    pub rebuild_id: Uuid,
+}
+
+impl Job for RebuildReadModel {
+    const KIND: &'static str = "rebuild_read_model";
+    const RETRIES: u32 = 20;
+}

@@ -19,6 +19,7 @@ pub mod list_bids;
 pub mod list_items;
 pub mod place_bid;
 pub mod project_item;
+pub mod rebuild_read_model;
 pub mod show_item;
 pub mod start_item;
 pub mod watch_item;
@@ -53,6 +54,9 @@ pub fn app() -> App {
         .job_tx::<start_item::StartItem>()
         .job_tx::<close_item::CloseItem>()
         .reconciler::<close_overdue_items::CloseOverdueItems>()
+        .job_io::<rebuild_read_model::RebuildReadModel>()
+        .rpc_tx::<rebuild_read_model::StartRebuild>()
+        .rpc_io::<rebuild_read_model::GetRebuild>()
         .with(gavel_operators::calls)
         .with(gavel_operators::housekeeping)
         .with(gavel_operators::schema_changes)

@@ -12,4 +12,5 @@ pub const RIGHTS: &[Rights] = &[
     at("spend_ledger", "", "SI", ""),
     // The trigger of change 27 moves it, as whoever writes the bid.
     at("bids_amount_minor_writes", "SU", "S", ""),
+    at("rebuilds", "SIU", "SU", "S"),
 ];

@@ -93,10 +93,18 @@ impl System {
         if is_well { Ok(output) } else { Err(output) }
     }
 
-    /// Has an operator make what is derived anew, as often as it takes.
-    pub async fn rebuild(&self, what: &str) {
-        let reason: &[&str] = if what == "stats" { &["--reason", "queues were deleted"] } else { &[] };
-        let rebuilt = || async { self.bidctl(&[&["rebuild", what], reason].concat()).await };
+    /// Has an operator make the statistics anew, as often as it takes.
+    pub async fn rebuild_stats(&self) {
+        let rebuilt = || self.bidctl(&["rebuild", "stats", "--reason", "queues were deleted"]);
+        eventually("they are made anew", rebuilt, Result::is_ok).await.expect("made");
+    }
+
+    /// And the read model, by calls to whichever service runs.
+    pub async fn rebuild_read_model(&self, ops_url: impl AsyncFn() -> String) {
+        let rebuilt = || async {
+            let at = ["--ops-url", &ops_url().await, "--token", &self.token("olga", "ops")];
+            self.bidctl(&[&["rebuild", "read-model", "--reason", "queues were deleted"], &at[..]].concat()).await
+        };
         eventually("it is made anew", rebuilt, Result::is_ok).await.expect("made");
     }
 

@@ -147,6 +147,17 @@ impl System {
         }
     }
 
+    /// Takes its database and its vhost away, for runs of hundreds of systems: a broker that is started again starts one
+    /// vhost after the other.
+    pub async fn leave(self) {
+        let servers = Servers::of_this_run();
+        self.db.close().await;
+        let mut admin = administrator(&servers).await;
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        admin.execute(drop.as_str()).await.expect("the database is dropped");
+        drop_vhost(&servers, &self.name).await;
+    }
+
     /// The variables that its workers and operators run with, and these in addition.
     pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -313,9 +324,13 @@ pub fn claims(user: &str, roles: &[&str], seconds: i64) -> Claims {
     }
 }
 
+async fn administrator(servers: &Servers) -> PgConnection {
+    PgConnection::connect(&format!("{}/postgres", servers.postgres)).await.expect("PostgreSQL answers")
+}
+
 /// Cloning a template takes milliseconds; migrating would take a hundred times that.
 async fn clone_database(servers: &Servers, name: &str, tablespace: Option<&str>) {
-    let mut admin = PgConnection::connect(&format!("{}/postgres", servers.postgres)).await.expect("PostgreSQL answers");
+    let mut admin = administrator(servers).await;
     let place = tablespace.map(|name| format!(" TABLESPACE {name}")).unwrap_or_default();
     let create = format!("CREATE DATABASE {name} TEMPLATE {} OWNER {OWNER}{place}", servers.template);
     admin.execute(create.as_str()).await.expect("the template is cloned");
@@ -326,6 +341,12 @@ async fn make_vhost(servers: &Servers, name: &str) {
     let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
     let made = reqwest::Client::new().put(url).send().await.expect("RabbitMQ's API answers");
     assert!(made.status().is_success(), "RabbitMQ made no vhost: {}", made.status());
+}
+
+async fn drop_vhost(servers: &Servers, name: &str) {
+    let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
+    let dropped = reqwest::Client::new().delete(url).send().await.expect("RabbitMQ's API answers");
+    assert!(dropped.status().is_success(), "RabbitMQ dropped no vhost: {}", dropped.status());
 }
 
 async fn wire(url: &str, default_port: u16) -> Proxy {

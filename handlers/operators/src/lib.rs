@@ -2,8 +2,10 @@
 //! is old swept away, and the calls of operators and of autoscalers.
 //!
 //! An application registers [`housekeeping`], or its events stay in the outbox; and [`calls`], where its contracts have
-//! `gavel.v1.OpsService` and KEDA's `externalscaler.ExternalScaler`.
+//! `gavel.v1.OpsService` and KEDA's `externalscaler.ExternalScaler`. What operators do by its own calls it writes down by
+//! [`audit`].
 
+pub mod audit;
 pub mod list_handlers;
 pub mod operate_backfills;
 pub mod operate_dead_jobs;
@@ -16,7 +18,6 @@ pub mod run_online_step;
 pub mod scale_workers;
 pub mod sweep_receipts;
 
-mod audit;
 mod shown;
 
 use gavel_runtime::App;

@@ -1,6 +1,4 @@
 //! Keeps the read model: the newest public state of each item, in Redis, moved forward only, many at a time.
-pub mod rebuild;
-mod sql;
 
 use crate::item::{cache_key, routing_key};
 use gavel_proto::events_v1::ItemEvent;

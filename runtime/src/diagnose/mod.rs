@@ -3,20 +3,17 @@ mod broker;
 mod evolution;
 
 use crate::{
-    App, Invocation, Io, Runtime,
-    base::spec::PoolKind,
+    App, Runtime,
     config::Backends,
     context::{health::Check, runtime::Role},
-    postgres::{Archive, Follower, Purpose, Standby},
+    postgres::{Archive, Follower, Standby},
     process::{
         health::{Looker, Needs},
         sample_backlog,
     },
-    schema,
     triggers::{job, reconcile},
 };
-use anyhow::Context;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 /// One thing looked at.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -84,28 +81,6 @@ pub async fn waiting(app: App, backends: &Backends, consumer: &str) -> anyhow::R
     let waiting = broker::waiting(&runtime, consumer).await;
     runtime.pools().close().await;
     waiting
-}
-
-/// Does work by hand on an application's servers: beside its processes, and none of them. A single run of it may take
-/// `limit`.
-///
-/// # Errors
-/// When the database does not answer, and those of `work`.
-pub async fn by_hand<T>(
-    app: App,
-    backends: &Backends,
-    limit: Duration,
-    work: impl AsyncFnOnce(&Io) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let runtime = app.checked()?.runtime(backends, "by hand", Role::Observer)?;
-    let mut conn =
-        runtime.pools().connector.connect("diagnose", Purpose::Work).await.context("the database does not answer")?;
-    let evolution = &runtime.pools().evolution;
-    evolution.phases().adopt(schema::phases(&mut conn, evolution.history()).await?);
-    conn.close().await.ok();
-    let done = work(&Io::new(&runtime, PoolKind::Jobs, Invocation::start("by_hand", limit))).await;
-    runtime.pools().close().await;
-    done
 }
 
 fn dependency(what: &str, check: &Check) -> Finding {

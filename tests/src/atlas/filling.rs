@@ -70,7 +70,10 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
         violations = wrong(&system).await;
     }
     violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
-    attack.outcome(History::default(), violations)
+    let outcome = attack.outcome(History::default(), violations);
+    drop((service, fleet));
+    system.leave().await;
+    outcome
 }
 
 /// Where the disk was full a backfill has paused itself: an operator has it go on.

@@ -29,10 +29,18 @@ impl<'a> Fleet<'a> {
 
     /// A client of the service that runs now; waits until it listens.
     pub async fn api(&self) -> Api {
-        let listens = || async { locked(&self.service).addresses() };
-        let addresses = eventually("the service listens", listens, Option::is_some).await;
-        let (address, ops_address) = addresses.expect("it listens");
+        let (address, ops_address) = self.addresses().await;
         Api::at(&address, &ops_address)
+    }
+
+    /// Where its operators call it.
+    pub async fn ops_url(&self) -> String {
+        format!("http://{}", self.addresses().await.1)
+    }
+
+    async fn addresses(&self) -> (String, String) {
+        let listens = || async { locked(&self.service).addresses() };
+        eventually("the service listens", listens, Option::is_some).await.expect("it listens")
     }
 
     /// Those of the processes that run now.

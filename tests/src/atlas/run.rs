@@ -80,14 +80,16 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
     let mut outcome = attack.outcome(history, violations);
     outcome.log.extend(of_broker);
+    drop(fleet);
+    system.leave().await;
     outcome
 }
 
 /// What an operator does where queues were deleted: what waited in them was told to nobody.
 async fn operate(system: &System, fleet: &Fleet<'_>, broker: &Broker) {
     check::told(system, broker).await;
-    fleet.without_worker(system.rebuild("stats")).await;
-    system.rebuild("read-model").await;
+    fleet.without_worker(system.rebuild_stats()).await;
+    system.rebuild_read_model(async || fleet.ops_url().await).await;
     check::read_ended(system, &fleet.api().await).await;
 }
 

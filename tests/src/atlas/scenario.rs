@@ -52,7 +52,7 @@ impl<'a> Clients<'a> {
         self.read(&lamp).await;
         let chair = self.publish("A chair", TimeDelta::hours(1)).await;
         // Before anything ends: it would put right what its event has to.
-        self.system.rebuild("read-model").await;
+        self.system.rebuild_read_model(async || self.fleet.ops_url().await).await;
         self.bid("alice", &lamp, 1_000).await;
         // Whatever befell the first bid: there is time for one on this.
         let clock = self.publish("A clock", SOLD_AFTER).await;

@@ -44,7 +44,7 @@ const METHODS: [(&str, Who); 9] = [
     ("GetUserStats", Who::Oneself),
     ("WatchUser", Who::Oneself),
 ];
-const OPERATORS: [&str; 22] = [
+const OPERATORS: [&str; 24] = [
     "ListHandlers",
     "ListQueues",
     "PauseQueue",
@@ -67,6 +67,8 @@ const OPERATORS: [&str; 22] = [
     "GetBackfill",
     "ListBackfills",
     "WatchBackfill",
+    "StartRebuild",
+    "GetRebuild",
 ];
 /// Without a token, since KEDA has none.
 const SCALER: [&str; 5] = ["IsActive", "StreamIsActive", "GetMetricSpec", "StreamMetricSpec", "GetMetrics"];
@@ -175,6 +177,8 @@ async fn operate_schema(method: &str, api: &Api) -> Result<(), Failure> {
         "GetBackfill" => ask!(ops.get_backfill, v1::GetBackfillRequest { change }),
         "ListBackfills" => ask!(ops.list_backfills, v1::ListBackfillsRequest {}),
         "WatchBackfill" => ask!(ops.watch_backfill, v1::WatchBackfillRequest { change }),
+        "StartRebuild" => ask!(ops.start_rebuild, v1::StartRebuildRequest { idempotency_key, reason }),
+        "GetRebuild" => ask!(ops.get_rebuild, v1::GetRebuildRequest { rebuild_id: idempotency_key }),
         "IsActive" => ask!(scaler.is_active, object),
         "StreamIsActive" => ask!(scaler.stream_is_active, object),
         "StreamMetricSpec" => ask!(scaler.stream_metric_spec, object),

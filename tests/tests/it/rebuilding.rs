@@ -2,7 +2,7 @@
 //! items.
 use crate::believing::administrator;
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{System, atlas::check::DIFFERING, eventually};
+use gavel_tests::{Process, System, atlas::check::DIFFERING, eventually};
 use serde_json::Value;
 
 async fn rebuild(system: &System) -> Result<Value, String> {
@@ -88,7 +88,7 @@ async fn messages_that_would_be_counted_twice_are_named() {
 #[tokio::test]
 async fn the_read_model_is_what_the_items_say_whatever_was_done_to_it() {
     let system = System::new().await;
-    let (_service, api) = system.service().await;
+    let (service, api) = system.service().await;
     let mut worker = system.worker().await;
     let (seller, ends_at) = (api.with_token(system.token("sam", "seller")), Utc::now() + TimeDelta::hours(1));
     let mut redis = administrator().await;
@@ -114,15 +114,91 @@ async fn the_read_model_is_what_the_items_say_whatever_was_done_to_it() {
     forge.query_async::<()>(&mut redis).await.expect("written");
     redis::cmd("DEL").arg(key(&items[1])).query_async::<()>(&mut redis).await.expect("deleted");
     alice.bid(&items[2], 1_000).await.expect("accepted, and nobody tells the read model");
-    let said = system.bidctl(&["--json", "rebuild", "read-model"]).await.expect("rebuilt");
-    let said: Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!(said, serde_json::json!({ "items": 4, "missing": 1, "earlier": 1, "wrong": 1 }));
+    let _worker = system.worker_with(REBUILDING, &[]).await;
+    assert_eq!(counts(&read_model(&system, &service).await.expect("rebuilt")), [4, 1, 1, 1, 4, 0]);
     for (item, version) in [(0, "2"), (1, "1"), (2, "2"), (3, "1")] {
         let mut held = redis::cmd("HGET");
         let held: String = held.arg(key(&items[item])).arg("version").query_async(&mut redis).await.expect("read");
         assert_eq!(held, version, "item {item}");
     }
-    let said = system.bidctl(&["--json", "rebuild", "read-model"]).await.expect("rebuilt");
-    let said: Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!(said, serde_json::json!({ "items": 4, "missing": 0, "earlier": 0, "wrong": 0 }));
+    assert_eq!(counts(&read_model(&system, &service).await.expect("rebuilt")), [4, 0, 0, 0, 4, 0]);
+    let action = "SELECT count(*) FROM operator_actions
+                  WHERE action = 'start_rebuild' AND operator_id = 'olga' AND reason = 'Redis was lost'";
+    assert_eq!(system.count(action).await, 2);
+}
+
+/// What a worker runs that makes the read model anew and nothing else.
+const REBUILDING: &[&str] = &["--only", "rebuild_read_model"];
+
+async fn arguments(system: &System, service: &Process) -> Vec<String> {
+    let (url, token) = (format!("http://{}", service.ops_address().await), system.token("olga", "ops"));
+    let rebuild = ["--json", "rebuild", "read-model", "--reason", "Redis was lost"];
+    [&rebuild[..], &["--ops-url", &url, "--token", &token]].concat().into_iter().map(ToOwned::to_owned).collect()
+}
+
+async fn read_model(system: &System, service: &Process) -> Result<Value, String> {
+    let arguments = arguments(system, service).await;
+    let said = system.bidctl(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    Ok(serde_json::from_str(&said).expect("JSON"))
+}
+
+fn counts(said: &Value) -> [i64; 6] {
+    ["items", "missing", "earlier", "wrong", "checked", "wrong_again"].map(|of| said[of].as_i64().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_rebuild_goes_on_where_a_killed_worker_was_and_there_is_one_at_a_time() {
+    let system = System::new().await;
+    let (service, _api) = system.service().await;
+    // More than two pages.
+    system
+        .run(
+            "INSERT INTO items (item_id, seller_id, title, currency, start_price_minor, ladder_version, starts_at, ends_at)
+             SELECT gen_random_uuid(), 'sam', 'A lamp', 'EUR', 1000, 1, now(), now() + interval '1 hour'
+             FROM generate_series(1, 1200)",
+        )
+        .await;
+    // One that nobody works at is waited for; who starts another sees that one.
+    let arguments = arguments(&system, &service).await;
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let first = system.start_bidctl(&arguments);
+    let started = || system.count("SELECT count(*) FROM rebuilds");
+    eventually("it is started", started, |count| *count == 1).await;
+    let fault = [("GAVEL_FAILPOINTS", "rebuild_read_model.before_commit=abort@2"), ("GAVEL_LEASE_MS", "1500")];
+    let mut doomed = system.start_worker(REBUILDING, &fault);
+    assert!(!doomed.ended().await.success(), "it was meant to die in the second page");
+    assert_eq!(system.count("SELECT items FROM rebuilds").await, 500, "the first page is noted, and no more");
+    let second = system.start_bidctl(&arguments);
+    let follows = || async { second.output() };
+    eventually("it is told of the first", follows, |lines| lines.iter().any(|line| line.contains("under way"))).await;
+    let _worker = system.worker_with(REBUILDING, &[("GAVEL_LEASE_MS", "1500")]).await;
+    for mut watcher in [first, second] {
+        assert!(watcher.ended().await.success(), "{:?}", watcher.output());
+    }
+    assert_eq!(started().await, 1);
+    let whole =
+        "SELECT count(*) FROM rebuilds WHERE state = 'done' AND items = 1200 AND missing = 700 AND checked = 1200
+                 AND wrong = 0 AND wrong_again = 0";
+    assert_eq!(system.count(whole).await, 1, "each item once; what was put right and not noted is right");
+}
+
+#[tokio::test]
+async fn a_rebuild_whose_job_is_dead_says_so_and_another_may_be_started() {
+    let system = System::new().await;
+    let (service, _api) = system.service().await;
+    let begin = arguments(&system, &service).await;
+    let mut watcher = system.start_bidctl(&begin.iter().map(String::as_str).collect::<Vec<_>>());
+    let job = || system.count("SELECT count(*) FROM rebuilds r JOIN mq_msgs m ON m.id = r.job_id");
+    eventually("its job waits", job, |count| *count == 1).await;
+    let job_id: String =
+        sqlx::query_scalar("SELECT job_id::text FROM rebuilds").fetch_one(&system.db).await.expect("a job");
+    let (url, token) = (format!("http://{}", service.ops_address().await), system.token("olga", "ops"));
+    let cancel = ["queue", "cancel", &job_id, "--yes", "--ops-url", &url, "--token", &token];
+    system.bidctl(&cancel).await.expect("cancelled");
+    assert!(!watcher.ended().await.success());
+    let said = watcher.output();
+    assert!(said.iter().any(|line| line.contains(&job_id) && line.contains("dead")), "{said:?}");
+    let _worker = system.worker_with(REBUILDING, &[]).await;
+    read_model(&system, &service).await.expect("another is made");
+    assert_eq!(system.count("SELECT count(*) FROM rebuilds WHERE state = 'abandoned'").await, 1);
 }

@@ -1,7 +1,7 @@
 //! What operators did, and why: written in the transaction that does it, never changed.
 mod sql;
 
-pub(crate) use sql::record;
+pub use sql::record;
 
 use gavel_runtime::{Error, Result};
 
@@ -24,7 +24,7 @@ pub(crate) fn target(selection: &impl serde::Serialize) -> String {
 
 /// What an operator did, for the audit.
 #[derive(Debug, Clone, serde::Serialize)]
-pub(crate) struct Action {
+pub struct Action {
     /// Who.
     pub(crate) by: String,
     /// Why.
@@ -33,7 +33,10 @@ pub(crate) struct Action {
 
 impl Action {
     /// Checks the reason.
-    pub(crate) fn new(by: &str, reason: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Class::Invalid`](gavel_runtime::Class::Invalid) where there is none, or it is too long.
+    pub fn new(by: &str, reason: &str) -> Result<Self> {
         let reason = reason.trim();
         let chars = reason.chars().count();
         if chars == 0 || chars > MAX_REASON_CHARS || reason.chars().any(char::is_control) {
@@ -50,7 +53,7 @@ impl Action {
     }
 
     /// Who and why.
-    pub(crate) fn who(&self) -> (&str, &str) {
+    pub fn who(&self) -> (&str, &str) {
         (&self.by, &self.reason)
     }
 }

@@ -6,6 +6,7 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { CancelBackfillRequestSchema, CancelBackfillResponseSchema, GetBackfillRequestSchema, GetBackfillResponseSchema, ListBackfillsRequestSchema, ListBackfillsResponseSchema, PauseBackfillRequestSchema, PauseBackfillResponseSchema, ResumeBackfillRequestSchema, ResumeBackfillResponseSchema, RetuneBackfillRequestSchema, RetuneBackfillResponseSchema, StartBackfillRequestSchema, StartBackfillResponseSchema, WatchBackfillRequestSchema, WatchBackfillResponseSchema } from "./backfill_pb.js";
+import type { GetRebuildRequestSchema, GetRebuildResponseSchema, StartRebuildRequestSchema, StartRebuildResponseSchema } from "./rebuild_pb.js";
 
 /**
  * Describes the file gavel/v1/ops.proto.
@@ -1309,6 +1310,24 @@ export declare const OpsService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchBackfillRequestSchema;
     output: typeof WatchBackfillResponseSchema;
+  },
+  /**
+   * Makes the read model anew from the items, while everybody works; one at a time. Wants a reason.
+   *
+   * @generated from rpc gavel.v1.OpsService.StartRebuild
+   */
+  startRebuild: {
+    methodKind: "unary";
+    input: typeof StartRebuildRequestSchema;
+    output: typeof StartRebuildResponseSchema;
+  },
+  /**
+   * @generated from rpc gavel.v1.OpsService.GetRebuild
+   */
+  getRebuild: {
+    methodKind: "unary";
+    input: typeof GetRebuildRequestSchema;
+    output: typeof GetRebuildResponseSchema;
   },
 }>;
 

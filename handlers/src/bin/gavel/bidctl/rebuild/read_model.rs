@@ -1,0 +1,110 @@
+//! The read model made anew by a job, which is started and then looked at.
+use crate::bidctl::{
+    ops::{Ops, key},
+    output::{Output, optional_time, say},
+    settings::Settings,
+    why,
+};
+use anyhow::{bail, ensure};
+use clap::Args;
+use gavel_proto::v1::{self, RebuildState};
+use serde_json::{Value, json};
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
+
+/// How far it is, is asked so often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Goes through all items, and once more: nothing may be wrong then. An item that moved on meanwhile is not.
+#[derive(Args)]
+pub(crate) struct ReadModel {
+    /// Why, for the audit
+    #[arg(long, value_parser = why::reason)]
+    reason: String,
+}
+
+impl ReadModel {
+    pub(super) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
+        let ops = &Ops::new(settings)?;
+        let request = v1::StartRebuildRequest { idempotency_key: key(), reason: self.reason.clone() };
+        let started = ops.said(ops.client.start_rebuild(ops.request(request)).await)?;
+        if !started.started {
+            eprintln!("one is under way already: this shows how far it is");
+        }
+        tokio::select! {
+            ended = until_ended(ops, &started.rebuild_id, output) => ended,
+            _ = tokio::signal::ctrl_c() => {
+                say!("the job goes on: this ended the showing alone");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn until_ended(ops: &Ops<'_>, rebuild_id: &str, output: Output) -> anyhow::Result<()> {
+    let is_watched = !output.json && std::io::stderr().is_terminal();
+    let mut said = String::new();
+    loop {
+        let request = v1::GetRebuildRequest { rebuild_id: rebuild_id.to_owned() };
+        let found = ops.said(ops.client.get_rebuild(ops.request(request)).await)?.rebuild.unwrap_or_default();
+        match found.state() {
+            RebuildState::Done => {
+                clear(is_watched);
+                return ended(&found, output);
+            }
+            RebuildState::Dead => {
+                clear(is_watched);
+                bail!("it is not done, and its job {} is dead: {}", found.job_id, found.why);
+            }
+            RebuildState::Running | RebuildState::Unspecified => {}
+        }
+        let line = line(&found);
+        if is_watched {
+            eprint!("\r\x1b[2K{line}");
+            std::io::stderr().flush()?;
+        } else if !found.why.is_empty() && said != found.why {
+            eprintln!("{line}");
+            said = found.why;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn clear(is_watched: bool) {
+    if is_watched {
+        eprint!("\r\x1b[2K");
+    }
+}
+
+fn line(found: &v1::Rebuild) -> String {
+    let (passed, what) =
+        if found.checked > 0 { (found.checked, "looked at once more") } else { (found.items, "put right") };
+    let why = if found.why.is_empty() { String::new() } else { format!("; {}", found.why) };
+    format!("{passed} of about {} items {what}{why}", found.items_estimated)
+}
+
+fn ended(found: &v1::Rebuild, output: Output) -> anyhow::Result<()> {
+    let rows = [
+        ("items", found.items.to_string()),
+        ("of which were missing", found.missing.to_string()),
+        ("were an earlier version", found.earlier.to_string()),
+        ("were wrong", found.wrong.to_string()),
+        ("looked at once more", found.checked.to_string()),
+        ("and were wrong again", found.wrong_again.to_string()),
+    ];
+    output.record(&as_json(found), &rows);
+    let again = found.wrong_again;
+    ensure!(again == 0, "{again} items are wrong again: somebody else writes into the read model");
+    Ok(())
+}
+
+fn as_json(found: &v1::Rebuild) -> Value {
+    json!({
+        "rebuild_id": found.rebuild_id, "state": found.state().as_str_name(), "items": found.items,
+        "missing": found.missing, "earlier": found.earlier, "wrong": found.wrong, "checked": found.checked,
+        "wrong_again": found.wrong_again, "started_at": optional_time(found.started_at.as_ref()),
+        "started_by": found.started_by, "finished_at": optional_time(found.finished_at.as_ref()),
+    })
+}

@@ -1,0 +1,117 @@
+//! What operators ask: that it is made anew, and how far that is.
+use super::sql::{self, Row};
+use crate::jobs;
+use gavel_operators::audit::{self, Action};
+use gavel_proto::v1;
+use gavel_runtime::{
+    Error, Io, Result, Tx,
+    auth::{Access, Caller},
+    ids,
+    job::{self, Job, Options, inspect},
+    rpc,
+    spec::{Spec, Trigger},
+    wire::{timestamp, uuid},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+/// Who operates.
+const OPS: Access = Access::Roles(&["ops"]);
+
+/// `OpsService.StartRebuild`.
+pub struct StartRebuild;
+
+impl rpc::TxHandler for StartRebuild {
+    const SPEC: &'static Spec =
+        &Spec::new("start_rebuild", Trigger::Rpc("gavel.v1.OpsService/StartRebuild")).for_operators();
+    const ACCESS: Access = OPS;
+    type Request = v1::StartRebuildRequest;
+    type Command = Action;
+    type Reply = v1::StartRebuildResponse;
+
+    fn idempotency_key(request: &v1::StartRebuildRequest) -> &str {
+        &request.idempotency_key
+    }
+
+    fn parse(request: v1::StartRebuildRequest, caller: &Caller) -> Result<Action> {
+        Action::new(&caller.subject, &request.reason)
+    }
+
+    async fn handle(tx: &mut Tx, action: &Action) -> Result<v1::StartRebuildResponse> {
+        if let Some(rebuild_id) = sql::under_way(tx).await? {
+            return Ok(started(rebuild_id, false));
+        }
+        let rebuild_id = ids::ordered();
+        let job_id = tx.enqueue(&jobs::RebuildReadModel { rebuild_id }, Options::new()).await?.job_id();
+        sql::begin(tx, rebuild_id, job_id, action.who()).await?;
+        audit::record(tx, action, "start_rebuild", "read_model", &json!({ "rebuild_id": rebuild_id })).await?;
+        Ok(started(rebuild_id, true))
+    }
+}
+
+fn started(rebuild_id: Uuid, started: bool) -> v1::StartRebuildResponse {
+    v1::StartRebuildResponse { rebuild_id: rebuild_id.to_string(), started }
+}
+
+/// `OpsService.GetRebuild`.
+pub struct GetRebuild;
+
+impl rpc::IoHandler for GetRebuild {
+    const SPEC: &'static Spec =
+        &Spec::new("get_rebuild", Trigger::Rpc("gavel.v1.OpsService/GetRebuild")).for_operators();
+    const ACCESS: Access = OPS;
+    type Request = v1::GetRebuildRequest;
+    type Query = Uuid;
+    type Reply = v1::GetRebuildResponse;
+
+    fn parse(request: v1::GetRebuildRequest, _: Option<&Caller>) -> Result<Uuid> {
+        uuid("rebuild_id", &request.rebuild_id)
+    }
+
+    async fn handle(io: &Io, rebuild_id: &Uuid) -> Result<v1::GetRebuildResponse> {
+        let none = || Error::not_found(format!("there is no rebuild {rebuild_id}"));
+        let row = sql::rebuild(io.reads(), *rebuild_id).await?.ok_or_else(none)?;
+        let (state, why) = match &*row.state {
+            "done" => (v1::RebuildState::Done, String::new()),
+            "running" => state_of_job(io, row.job_id).await?,
+            _ => (v1::RebuildState::Dead, "its job was gone when another was started".to_owned()),
+        };
+        Ok(v1::GetRebuildResponse { rebuild: Some(shown(row, state, why)) })
+    }
+}
+
+/// What has become of the job of one that is not done, and what is in its way.
+async fn state_of_job(io: &Io, job_id: Uuid) -> Result<(v1::RebuildState, String)> {
+    let Some(job) = inspect::job(io.reads(), job_id).await? else {
+        return Ok((v1::RebuildState::Dead, "its job was discarded".to_owned()));
+    };
+    let failed = job.errors.last().map(|failed| format!("try {}: {}", failed.number, failed.error));
+    if job.state == inspect::State::Dead {
+        return Ok((v1::RebuildState::Dead, failed.unwrap_or_default()));
+    }
+    let queues = job::depths(io).await?;
+    let standstill = queues.iter().find(|queue| queue.kind == jobs::RebuildReadModel::KIND);
+    let why = standstill.and_then(job::Depth::standstill).or(failed);
+    Ok((v1::RebuildState::Running, why.unwrap_or_default()))
+}
+
+fn shown(row: Row, state: v1::RebuildState, why: String) -> v1::Rebuild {
+    v1::Rebuild {
+        rebuild_id: row.rebuild_id.to_string(),
+        state: state.into(),
+        why,
+        items_estimated: row.items_estimated.max(row.items),
+        items: row.items,
+        missing: row.missing,
+        earlier: row.earlier,
+        wrong: row.wrong,
+        checked: row.checked,
+        wrong_again: row.wrong_again,
+        started_at: Some(timestamp(row.started_at)),
+        started_by: row.started_by,
+        reason: row.reason,
+        progressed_at: Some(timestamp(row.progressed_at)),
+        finished_at: row.finished_at.map(timestamp),
+        job_id: row.job_id.to_string(),
+    }
+}
