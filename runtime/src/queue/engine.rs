@@ -13,9 +13,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A job that can't even be put off is left alone for this long.
-const SHUNNED_FOR: Duration = Duration::from_mins(1);
-
 /// One kind of job in this process.
 pub(crate) struct Kind {
     pub(crate) spec: &'static Spec,
@@ -90,8 +87,8 @@ impl Kind {
     }
 
     /// Leaves a job alone for a while: others of its kind are not to wait for it.
-    pub(crate) fn shun(&self, job_id: Uuid) {
-        let until = Instant::now() + SHUNNED_FOR;
+    pub(crate) fn shun(&self, job_id: Uuid, pause: Duration) {
+        let until = Instant::now() + pause;
         self.shunned.lock().unwrap_or_else(PoisonError::into_inner).push((job_id, until));
     }
 

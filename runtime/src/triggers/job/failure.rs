@@ -19,6 +19,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// The pause after PostgreSQL rolled back over a concurrent change.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(30);
 
+/// A job that can't even be put off is left alone for this long by this worker.
+const SHUNNED_FOR: Duration = Duration::from_mins(1);
+/// And for this long where nobody reached the database: that is hardly the job's doing.
+const SHUNNED_BRIEFLY: Duration = Duration::from_secs(1);
+
 /// A handler that was asked to stop has this long; then it is dropped.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
@@ -118,12 +123,13 @@ async fn step_aside(runtime: &Runtime, kind: &Kind, job: &Claimed, fence: Fence,
     };
     match moved.await {
         Err(error) if is_passing(&error) => {
-            kind.shun(job.id);
+            let is_away = error.class() == Class::Unavailable;
+            kind.shun(job.id, if is_away { SHUNNED_BRIEFLY } else { SHUNNED_FOR });
             Err(error)
         }
         Err(error) => {
             tracing::error!(handler, %job_id, %error, "the job can't be put off: it is left alone");
-            kind.shun(job.id);
+            kind.shun(job.id, SHUNNED_FOR);
             Ok(())
         }
         Ok(()) => Ok(()),
