@@ -17,8 +17,10 @@ CREATE TABLE rebuilds (
     wrong_again   bigint      NOT NULL DEFAULT 0,
     progressed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at   timestamptz,
+    why           text        NOT NULL DEFAULT '',
     CONSTRAINT rebuilds_pkey PRIMARY KEY (rebuild_id),
     CONSTRAINT rebuilds_state_known CHECK (state IN ('running', 'done', 'abandoned'))
 );
+COMMENT ON COLUMN rebuilds.why IS 'What it waits for; empty where it does not';
 COMMENT ON TABLE rebuilds IS 'One row for each time that the read model was made anew; its job moves the cursor page by page';
 CREATE UNIQUE INDEX rebuilds_one_at_a_time ON rebuilds (state) WHERE state = 'running';

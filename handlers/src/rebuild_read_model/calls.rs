@@ -69,30 +69,48 @@ impl rpc::IoHandler for GetRebuild {
     }
 
     async fn handle(io: &Io, rebuild_id: &Uuid) -> Result<v1::GetRebuildResponse> {
-        let none = || Error::not_found(format!("there is no rebuild {rebuild_id}"));
-        let row = sql::rebuild(io.reads(), *rebuild_id).await?.ok_or_else(none)?;
-        let (state, why) = match &*row.state {
-            "done" => (v1::RebuildState::Done, String::new()),
-            "running" => state_of_job(io, row.job_id).await?,
-            _ => (v1::RebuildState::Dead, "its job was gone when another was started".to_owned()),
-        };
+        let row = found(io, *rebuild_id).await?;
+        let (state, why) = if row.state == "running" { under_way(io, &row).await? } else { over(&row) };
+        // It may have been done while its job was looked for.
+        let row = if state == v1::RebuildState::Dead { found(io, *rebuild_id).await? } else { row };
+        let (state, why) = if row.state == "running" { (state, why) } else { over(&row) };
         Ok(v1::GetRebuildResponse { rebuild: Some(shown(row, state, why)) })
     }
 }
 
-/// What has become of the job of one that is not done, and what is in its way.
-async fn state_of_job(io: &Io, job_id: Uuid) -> Result<(v1::RebuildState, String)> {
-    let Some(job) = inspect::job(io.reads(), job_id).await? else {
+async fn found(io: &Io, rebuild_id: Uuid) -> Result<Row> {
+    let none = || Error::not_found(format!("there is no rebuild {rebuild_id}"));
+    sql::rebuild(io.reads(), rebuild_id).await?.ok_or_else(none)
+}
+
+fn over(row: &Row) -> (v1::RebuildState, String) {
+    if row.state == "done" {
+        return (v1::RebuildState::Done, String::new());
+    }
+    (v1::RebuildState::Dead, "its job was gone when another was started".to_owned())
+}
+
+/// What has become of its job, and what is in its way.
+async fn under_way(io: &Io, row: &Row) -> Result<(v1::RebuildState, String)> {
+    let Some(job) = inspect::job(io.reads(), row.job_id).await? else {
         return Ok((v1::RebuildState::Dead, "its job was discarded".to_owned()));
     };
-    let failed = job.errors.last().map(|failed| format!("try {}: {}", failed.number, failed.error));
-    if job.state == inspect::State::Dead {
-        return Ok((v1::RebuildState::Dead, failed.unwrap_or_default()));
-    }
-    let queues = job::depths(io).await?;
-    let standstill = queues.iter().find(|queue| queue.kind == jobs::RebuildReadModel::KIND);
-    let why = standstill.and_then(job::Depth::standstill).or(failed);
-    Ok((v1::RebuildState::Running, why.unwrap_or_default()))
+    let failed = job.errors.last().filter(|failed| failed.at > row.progressed_at);
+    let failed = failed.map_or_else(String::new, |failed| format!("try {}: {}", failed.number, failed.error));
+    let why = match job.state {
+        inspect::State::Dead => return Ok((v1::RebuildState::Dead, failed)),
+        inspect::State::Running => None,
+        _ => in_the_way(&job::depth(io, jobs::RebuildReadModel::KIND).await?),
+    };
+    let noted = if row.why.is_empty() { failed } else { row.why.clone() };
+    Ok((v1::RebuildState::Running, why.unwrap_or(noted)))
+}
+
+fn in_the_way(queue: &job::Depth) -> Option<String> {
+    let paused = queue.paused.as_ref();
+    paused
+        .map(|(at, by)| format!("its queue is paused by {by} since {}", at.format("%FT%TZ")))
+        .or_else(|| queue.standstill())
 }
 
 fn shown(row: Row, state: v1::RebuildState, why: String) -> v1::Rebuild {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// Items read at a time.
 const PAGE: i64 = 500;
 /// Items looked at at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// Goes through the items before that one, newest first; gives the last of them, none where there are no more. Of those
 /// that are over, only what the read model has is looked at: whoever asks for one fills it.

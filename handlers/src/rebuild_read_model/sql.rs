@@ -79,7 +79,7 @@ pub(super) async fn advance(
         "UPDATE rebuilds
          SET pass = $4, before = $5, items = items + $6, missing = missing + $7, earlier = earlier + $8,
              wrong = wrong + $9, checked = checked + $10, wrong_again = wrong_again + $11,
-             progressed_at = clock_timestamp(),
+             progressed_at = clock_timestamp(), why = '',
              state = CASE WHEN $12 THEN 'done' ELSE state END,
              finished_at = CASE WHEN $12 THEN clock_timestamp() END
          WHERE rebuild_id = $1 AND pass = $2 AND before = $3 AND state = 'running'",
@@ -102,6 +102,14 @@ pub(super) async fn advance(
     Ok(())
 }
 
+/// Notes what it waits for.
+pub(super) async fn note_why(tx: &mut Tx, rebuild_id: Uuid, why: &str) -> Result<()> {
+    let noted =
+        sqlx::query!("UPDATE rebuilds SET why = $2 WHERE rebuild_id = $1 AND state = 'running'", rebuild_id, why);
+    noted.execute(tx.conn()).await?;
+    Ok(())
+}
+
 /// A rebuild as its row says.
 pub(super) struct Row {
     pub(super) rebuild_id: Uuid,
@@ -118,6 +126,7 @@ pub(super) struct Row {
     pub(super) wrong_again: i64,
     pub(super) progressed_at: DateTime<Utc>,
     pub(super) finished_at: Option<DateTime<Utc>>,
+    pub(super) why: String,
     pub(super) items_estimated: i64,
 }
 
@@ -126,7 +135,7 @@ pub(super) async fn rebuild(reads: &Pool, rebuild_id: Uuid) -> Result<Option<Row
     let row = sqlx::query_as!(
         Row,
         r#"SELECT rebuild_id, job_id, state, started_at, started_by, reason, items, missing, earlier, wrong, checked,
-                  wrong_again, progressed_at, finished_at,
+                  wrong_again, progressed_at, finished_at, why,
                   (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'items'::regclass)
                     AS "items_estimated!"
            FROM rebuilds WHERE rebuild_id = $1"#,

@@ -234,7 +234,7 @@ impl Cache {
         let found = Found::of(held.as_ref(), &truth, agree);
         match (found, held) {
             (Found::Same, _) => {}
-            (Found::Wrong, Some(held)) => drop(self.put_right(key, held.version, Some(&truth)).await),
+            (Found::Wrong, Some(held)) => self.put_right(key, held.version, Some(&truth)).await?,
             _ => drop(self.put_if_newer(key, truth.version, &truth.value).await?),
         }
         Ok(found)
@@ -262,7 +262,7 @@ impl Cache {
                     Ok((truth, Source::Truth))
                 }
                 (Err(error), Some(held)) if error.class() == Class::NotFound => {
-                    self.put_right(key, held.version, None).await;
+                    let _ = self.put_right(key, held.version, None).await;
                     Err(error)
                 }
                 (Err(error), Some(held)) if error.is_nobodys_fault() => {
@@ -285,7 +285,7 @@ impl Cache {
     ) {
         let is_right = match (Found::of(held.as_ref(), truth, agree), held) {
             (Found::Same, _) => true,
-            (Found::Wrong, Some(held)) => self.put_right(key, held.version, Some(truth)).await,
+            (Found::Wrong, Some(held)) => self.put_right(key, held.version, Some(truth)).await.is_ok(),
             _ => self.put_if_newer(key, truth.version, &truth.value).await.is_ok(),
         };
         if is_right {
@@ -293,8 +293,8 @@ impl Cache {
         }
     }
 
-    /// Puts the truth, or nothing, in place of a value that nobody should have written. Whether it is there.
-    async fn put_right(&self, key: &str, wrong: i64, truth: Option<&Versioned>) -> bool {
+    /// Puts the truth, or nothing, in place of a value that nobody should have written.
+    async fn put_right(&self, key: &str, wrong: i64, truth: Option<&Versioned>) -> Result<()> {
         tracing::warn!(
             key,
             version = wrong,
@@ -306,7 +306,7 @@ impl Cache {
         if let Some(Versioned { version, value }) = truth {
             invocation.arg(version).arg(value);
         }
-        self.run("replace", async |connection| invocation.invoke_async::<usize>(connection).await).await.is_ok()
+        self.run("replace", async |connection| invocation.invoke_async::<usize>(connection).await).await.map(drop)
     }
 
     /// Says how many are present, as seen by one member, and gives the sums over all members that have said so lately.

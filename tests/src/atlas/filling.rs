@@ -72,7 +72,9 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
     violations.extend(fleet.ended().map(|name| format!("I7: {name} has ended by itself")));
     let outcome = attack.outcome(History::default(), violations);
     drop((service, fleet));
-    system.leave().await;
+    if outcome.violations.is_empty() {
+        system.leave().await;
+    }
     outcome
 }
 

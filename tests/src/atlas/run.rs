@@ -81,7 +81,9 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     let mut outcome = attack.outcome(history, violations);
     outcome.log.extend(of_broker);
     drop(fleet);
-    system.leave().await;
+    if outcome.violations.is_empty() {
+        system.leave().await;
+    }
     outcome
 }
 

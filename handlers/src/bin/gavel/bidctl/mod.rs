@@ -114,8 +114,8 @@ Settings come from flags, then from the environment, then, inside the checkout t
   GAVEL_TOKEN             the bearer token to call with
   GAVEL_JWT_SIGNING_KEY   Ed25519 private key, PEM           for token and --user
   GAVEL_JWT_ISSUER, GAVEL_JWT_AUDIENCE                       gavel
-  DATABASE_URL            PostgreSQL        for doctor; as its owner, for migrate, schema and rebuild; for prepare, as an administrator
-  AMQP_URL, REDIS_URL     RabbitMQ and Redis                 for doctor and rebuild
+  DATABASE_URL            PostgreSQL        for doctor; as its owner, for migrate, schema and rebuild stats; for prepare, as an administrator
+  AMQP_URL, REDIS_URL     RabbitMQ and Redis                 for doctor and rebuild stats
   GAVEL_BACKEND_CACERT    a file, PEM: authorities behind amqps and rediss
 
 Examples:

@@ -1,7 +1,7 @@
 //! The read model made anew by a job, which is started and then looked at.
 use crate::bidctl::{
     ops::{Ops, key},
-    output::{Output, optional_time, say},
+    output::{Output, optional_time},
     settings::Settings,
     why,
 };
@@ -11,11 +11,15 @@ use gavel_proto::v1::{self, RebuildState};
 use serde_json::{Value, json};
 use std::{
     io::{IsTerminal, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How far it is, is asked so often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A service that does not answer is asked again for this long.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// What is in its way is said so often where nobody sees a line change.
+const SAY_EVERY: Duration = Duration::from_mins(1);
 
 /// Goes through all items, and once more: nothing may be wrong then. An item that moved on meanwhile is not.
 #[derive(Args)]
@@ -36,45 +40,69 @@ impl ReadModel {
         tokio::select! {
             ended = until_ended(ops, &started.rebuild_id, output) => ended,
             _ = tokio::signal::ctrl_c() => {
-                say!("the job goes on: this ended the showing alone");
-                Ok(())
+                bail!("the job goes on: this ended the showing alone. The same command comes back to it")
             }
         }
     }
 }
 
 async fn until_ended(ops: &Ops<'_>, rebuild_id: &str, output: Output) -> anyhow::Result<()> {
-    let is_watched = !output.json && std::io::stderr().is_terminal();
-    let mut said = String::new();
+    let mut shown = Shown::to(output);
+    let mut answered = Instant::now();
     loop {
         let request = v1::GetRebuildRequest { rebuild_id: rebuild_id.to_owned() };
-        let found = ops.said(ops.client.get_rebuild(ops.request(request)).await)?.rebuild.unwrap_or_default();
+        let found = match ops.said(ops.client.get_rebuild(ops.request(request)).await) {
+            Ok(found) => found.rebuild.unwrap_or_default(),
+            // A service is rolled.
+            Err(_) if answered.elapsed() < PATIENCE => {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            Err(error) => return Err(error.context(format!("rebuild {rebuild_id} goes on, and can't be looked at"))),
+        };
+        answered = Instant::now();
         match found.state() {
             RebuildState::Done => {
-                clear(is_watched);
+                shown.clear();
                 return ended(&found, output);
             }
             RebuildState::Dead => {
-                clear(is_watched);
+                shown.clear();
                 bail!("it is not done, and its job {} is dead: {}", found.job_id, found.why);
             }
-            RebuildState::Running | RebuildState::Unspecified => {}
-        }
-        let line = line(&found);
-        if is_watched {
-            eprint!("\r\x1b[2K{line}");
-            std::io::stderr().flush()?;
-        } else if !found.why.is_empty() && said != found.why {
-            eprintln!("{line}");
-            said = found.why;
+            RebuildState::Running | RebuildState::Unspecified => shown.show(&found)?,
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-fn clear(is_watched: bool) {
-    if is_watched {
-        eprint!("\r\x1b[2K");
+/// What is told of one that is under way: always the newest line at a terminal; elsewhere what is in its way, now and
+/// then.
+struct Shown {
+    is_watched: bool,
+    said: Option<Instant>,
+}
+
+impl Shown {
+    fn to(output: Output) -> Self {
+        Self { is_watched: !output.json && std::io::stderr().is_terminal(), said: None }
+    }
+
+    fn show(&mut self, found: &v1::Rebuild) -> anyhow::Result<()> {
+        if self.is_watched {
+            eprint!("\r\x1b[2K{}", line(found));
+            std::io::stderr().flush()?;
+        } else if !found.why.is_empty() && self.said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
+            eprintln!("{}", line(found));
+            self.said = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn clear(&self) {
+        if self.is_watched {
+            eprint!("\r\x1b[2K");
+        }
     }
 }
 
