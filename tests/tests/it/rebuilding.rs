@@ -202,3 +202,27 @@ async fn a_rebuild_whose_job_is_dead_says_so_and_another_may_be_started() {
     read_model(&system, &service).await.expect("another is made");
     assert_eq!(system.count("SELECT count(*) FROM rebuilds WHERE state = 'abandoned'").await, 1);
 }
+
+#[tokio::test]
+async fn a_rebuild_waits_for_redis_however_long_that_takes_and_says_so() {
+    let system = System::proxied().await;
+    let (service, api) = system.service().await;
+    api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let wire = system.cache_wire.as_ref().expect("a wire");
+    wire.cut();
+    let _worker = system.worker_with(REBUILDING, &[]).await;
+    let arguments = arguments(&system, &service).await;
+    let mut watcher = system.start_bidctl(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = || async { watcher.output() };
+    let says_why =
+        |lines: &Vec<String>| lines.iter().any(|line| line.contains("0 items put right; unavailable: the cache"));
+    eventually("it says what it waits for", told, says_why).await;
+    let tries = "SELECT tries FROM mq_msgs WHERE channel_name = 'rebuild_read_model'";
+    assert_eq!(system.count(&format!("SELECT ({tries})::bigint")).await, 0, "no try is used up");
+    wire.mend();
+    assert!(watcher.ended().await.success(), "{:?}", watcher.output());
+    assert_eq!(
+        system.count("SELECT count(*) FROM rebuilds WHERE state = 'done' AND missing = 1 AND why = ''").await,
+        1
+    );
+}

@@ -110,7 +110,9 @@ fn line(found: &v1::Rebuild) -> String {
     let (passed, what) =
         if found.checked > 0 { (found.checked, "looked at once more") } else { (found.items, "put right") };
     let why = if found.why.is_empty() { String::new() } else { format!("; {}", found.why) };
-    format!("{passed} of about {} items {what}{why}", found.items_estimated)
+    let all =
+        if found.items_estimated > passed { format!(" of about {}", found.items_estimated) } else { String::new() };
+    format!("{passed}{all} items {what}{why}")
 }
 
 fn ended(found: &v1::Rebuild, output: Output) -> anyhow::Result<()> {
