@@ -4,6 +4,7 @@ use crate::{
     progress::run,
     test::{EVERYTHING, Prepared, Services, build, chosen},
 };
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use std::process::Command;
 
@@ -33,14 +34,14 @@ pub(crate) struct Atlas {
     /// Every case
     #[arg(long)]
     all: bool,
-    /// Of all, only where the site has this in it
+    /// Of all, only those that have this in them as they are printed, such as "place_bid." or "action restart"
     #[arg(long, value_name = "TEXT", requires = "all")]
     only: Option<String>,
     /// Of each site one case, the same in every run
     #[arg(long, requires = "all")]
     sample: bool,
     /// Write docs/atlas and docs/atlas.md
-    #[arg(long, requires = "all", conflicts_with_all = ["sample", "only"])]
+    #[arg(long, requires = "all", conflicts_with = "sample")]
     write: bool,
     /// Go on with a run that was ended: cases that are kept are not run again
     #[arg(long, requires = "write")]
@@ -113,6 +114,9 @@ impl Atlas {
     }
 
     pub(crate) fn run(&self) -> anyhow::Result<()> {
+        if self.write && self.only.is_some() && !self.resume {
+            bail!("--write with --only would leave all others out; allowed: --resume, which keeps them");
+        }
         ensure(&[C_COMPILER, PROTOC])?;
         let bins = build(&EVERYTHING, false)?;
         let Some(services) = self.services() else {

@@ -72,6 +72,13 @@ impl Atlas {
         self.sites.iter().filter(gone).map(|place| place.site.name.as_str()).collect()
     }
 
+    /// Leaves those out, and their cases.
+    pub fn forget_gone(&mut self, root: &Path) {
+        let gone: Vec<_> = self.gone(root).into_iter().map(ToOwned::to_owned).collect();
+        self.sites.retain(|place| !gone.contains(&place.site.name));
+        self.cases.retain(|entry| !gone.contains(&entry.case.site));
+    }
+
     /// Handlers, each with its sites in the order of its way, in the order of their names.
     pub fn handlers(&self) -> Vec<(&str, Vec<&Place>)> {
         let mut names: Vec<_> = self.sites.iter().map(|place| place.site.handler()).collect();

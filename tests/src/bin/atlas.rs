@@ -147,16 +147,17 @@ struct All {
 async fn all(asked: &Asked<'_>) -> bool {
     let (began, only) = (Instant::now(), asked.value("--only").unwrap_or_default());
     let at_a_time = asked.value("--at-a-time").and_then(|number| number.parse().ok()).unwrap_or(AT_A_TIME);
-    let sites = discover().await.sites.into_iter().chain(filling::discover().await);
-    let sites: Vec<_> = sites.filter(|site| site.name.contains(only)).collect();
+    let sites: Vec<_> = discover().await.sites.into_iter().chain(filling::discover().await).collect();
     let mut cases = if asked.has("--sample") {
         let whole = sites.iter().filter(|site| SAMPLED.contains(&site.name.as_str())).flat_map(Site::cases);
         let whole = whole.filter(|case| case.action.is_felt_by_all());
         sites.iter().filter_map(Site::one_case).chain(whole).collect()
     } else {
-        every_case(&sites, only).await
+        every_case(&sites).await
     };
+    cases.retain(|case| case.to_string().contains(only));
     let mut known = if asked.has("--resume") { kept() } else { Atlas::default() };
+    known.forget_gone(&root());
     // What failed is looked at again.
     known.cases.retain(Entry::holds);
     cases.retain(|case| known.cases.iter().all(|entry| entry.case != *case));
@@ -195,10 +196,10 @@ async fn all(asked: &Asked<'_>) -> bool {
 }
 
 /// Every case there is: those that tell most come first.
-async fn every_case(sites: &[Site], only: &str) -> Vec<Case> {
+async fn every_case(sites: &[Site]) -> Vec<Case> {
     let mut cases: Vec<_> = sites.iter().flat_map(Site::cases).collect();
     cases.sort_by_key(|case| ![Action::Kill, Action::Reset].contains(&case.action));
-    cases.extend(closer(sites, only).await);
+    cases.extend(closer(sites).await);
     cases
 }
 
@@ -266,13 +267,13 @@ fn is_plain(case: &Case) -> bool {
 }
 
 /// Cases on the ways that matter most: at later times, and in recovery from another fault.
-async fn closer(sites: &[Site], only: &str) -> Vec<Case> {
+async fn closer(sites: &[Site]) -> Vec<Case> {
     let on_ways = sites.iter().filter(|site| WAYS.contains(&site.handler()));
     let mut cases: Vec<_> =
         on_ways.flat_map(|site| LATER.into_iter().flat_map(|hit| site.further(hit, None))).collect();
     for first in FIRSTS {
         let first: First = first.parse().expect("one of the table");
-        let of = |site: &Site| first.site.starts_with(&format!("{}.", site.handler())) && site.name.contains(only);
+        let of = |site: &Site| first.site.starts_with(&format!("{}.", site.handler()));
         let met = discover_after(&first).await.restarted;
         cases.extend(met.iter().filter(|site| of(site)).flat_map(|site| site.further(1, Some(&first))));
     }
