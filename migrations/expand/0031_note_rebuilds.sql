@@ -7,7 +7,7 @@ CREATE TABLE rebuilds (
     started_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_by    text        NOT NULL,
     reason        text        NOT NULL,
-    pass          smallint    NOT NULL DEFAULT 1,
+    pass          bigint      NOT NULL DEFAULT 1,
     before        uuid        NOT NULL DEFAULT 'ffffffff-ffff-ffff-ffff-ffffffffffff',
     items         bigint      NOT NULL DEFAULT 0,
     missing       bigint      NOT NULL DEFAULT 0,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 /// Any constant: "GAVM".
 const START_LOCK: i64 = 0x4741_564d;
 /// It goes through the items so often: what the last finds wrong was put right before.
-const PASSES: i16 = 2;
+const PASSES: i64 = 2;
 
 /// An item, and whether nothing more happens to it.
 pub(super) struct Item {
@@ -40,7 +40,7 @@ pub(super) struct Counted {
 /// How far a rebuild is: which time it goes through the items, and before which it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cursor {
-    pub(super) pass: i16,
+    pub(super) pass: i64,
     pub(super) before: Uuid,
 }
 
