@@ -102,8 +102,8 @@ impl System {
     /// And the read model, by calls to whichever service runs.
     pub async fn rebuild_read_model(&self, ops_url: impl AsyncFn() -> String) {
         let rebuilt = || async {
-            let at = ["--ops-url", &ops_url().await, "--token", &self.token("olga", "ops")];
-            self.bidctl(&[&["rebuild", "read-model", "--reason", "queues were deleted"], &at[..]].concat()).await
+            let operator = Operator::calling(self, ops_url().await);
+            operator.bidctl(&["rebuild", "read-model", "--reason", "queues were deleted"]).await
         };
         eventually("it is made anew", rebuilt, Result::is_ok).await.expect("made");
     }
@@ -144,21 +144,37 @@ pub struct Operator<'a> {
 impl<'a> Operator<'a> {
     /// At that service.
     pub async fn at(system: &'a System, service: &Process) -> Self {
-        let ops_url = format!("http://{}", service.ops_address().await);
+        Self::calling(system, format!("http://{}", service.ops_address().await))
+    }
+
+    /// At that address.
+    fn calling(system: &'a System, ops_url: String) -> Self {
         Self { system, ops_url, token: system.token("olga", "ops") }
+    }
+
+    /// Runs bidctl as them: what it printed, or what it said of its failure.
+    pub async fn bidctl(&self, arguments: &[&str]) -> Result<String, String> {
+        self.system.bidctl(&[arguments, &self.identity()].concat()).await
+    }
+
+    /// The same, which goes on.
+    pub fn start_bidctl(&self, arguments: &[&str]) -> Process {
+        self.system.start_bidctl(&[arguments, &self.identity()].concat())
+    }
+
+    fn identity(&self) -> [&str; 4] {
+        ["--ops-url", &self.ops_url, "--token", &self.token]
     }
 
     /// `bidctl schema backfill …`, as JSON.
     pub async fn backfill(&self, arguments: &[&str]) -> Result<Value, String> {
-        let (begin, end) = (["--json", "schema", "backfill"], ["--ops-url", &self.ops_url, "--token", &self.token]);
-        let said = self.system.bidctl(&[&begin, arguments, &end].concat()).await?;
+        let said = self.bidctl(&[&["--json", "schema", "backfill"], arguments].concat()).await?;
         Ok(serde_json::from_str(&said).unwrap_or(Value::String(said)))
     }
 
     /// `bidctl schema backfill watch`, which goes on.
     pub fn watch(&self, change: &str) -> Process {
-        let arguments = ["schema", "backfill", "watch", change, "--ops-url", &self.ops_url, "--token", &self.token];
-        self.system.start_bidctl(&arguments)
+        self.start_bidctl(&["schema", "backfill", "watch", change])
     }
 
     /// Starts a change's backfill and waits until every row is filled.

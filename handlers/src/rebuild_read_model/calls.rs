@@ -70,11 +70,14 @@ impl rpc::IoHandler for GetRebuild {
 
     async fn handle(io: &Io, rebuild_id: &Uuid) -> Result<v1::GetRebuildResponse> {
         let row = found(io, *rebuild_id).await?;
-        let (state, why) = if row.state == "running" { under_way(io, &row).await? } else { over(&row) };
+        if let Some(over) = over(&row) {
+            return Ok(shown(row, over));
+        }
+        let under_way = state_of_job(io, &row).await?;
         // It may have been done while its job was looked for.
-        let row = if state == v1::RebuildState::Dead { found(io, *rebuild_id).await? } else { row };
-        let (state, why) = if row.state == "running" { (state, why) } else { over(&row) };
-        Ok(v1::GetRebuildResponse { rebuild: Some(shown(row, state, why)) })
+        let row = if under_way.0 == v1::RebuildState::Dead { found(io, *rebuild_id).await? } else { row };
+        let state = over(&row).unwrap_or(under_way);
+        Ok(shown(row, state))
     }
 }
 
@@ -83,15 +86,17 @@ async fn found(io: &Io, rebuild_id: Uuid) -> Result<Row> {
     sql::rebuild(io.reads(), rebuild_id).await?.ok_or_else(none)
 }
 
-fn over(row: &Row) -> (v1::RebuildState, String) {
-    if row.state == "done" {
-        return (v1::RebuildState::Done, String::new());
+/// What has become of it; none while it is under way, as far as its row says.
+fn over(row: &Row) -> Option<(v1::RebuildState, String)> {
+    match &*row.state {
+        "running" => None,
+        "done" => Some((v1::RebuildState::Done, String::new())),
+        _ => Some((v1::RebuildState::Dead, "its job was gone when another was started".to_owned())),
     }
-    (v1::RebuildState::Dead, "its job was gone when another was started".to_owned())
 }
 
 /// What has become of its job, and what is in its way.
-async fn under_way(io: &Io, row: &Row) -> Result<(v1::RebuildState, String)> {
+async fn state_of_job(io: &Io, row: &Row) -> Result<(v1::RebuildState, String)> {
     let Some(job) = inspect::job(io.reads(), row.job_id).await? else {
         return Ok((v1::RebuildState::Dead, "its job was discarded".to_owned()));
     };
@@ -113,8 +118,8 @@ fn in_the_way(queue: &job::Depth) -> Option<String> {
         .or_else(|| queue.standstill())
 }
 
-fn shown(row: Row, state: v1::RebuildState, why: String) -> v1::Rebuild {
-    v1::Rebuild {
+fn shown(row: Row, (state, why): (v1::RebuildState, String)) -> v1::GetRebuildResponse {
+    let rebuild = v1::Rebuild {
         rebuild_id: row.rebuild_id.to_string(),
         state: state.into(),
         why,
@@ -131,5 +136,6 @@ fn shown(row: Row, state: v1::RebuildState, why: String) -> v1::Rebuild {
         progressed_at: Some(timestamp(row.progressed_at)),
         finished_at: row.finished_at.map(timestamp),
         job_id: row.job_id.to_string(),
-    }
+    };
+    v1::GetRebuildResponse { rebuild: Some(rebuild) }
 }

@@ -11,7 +11,9 @@ pub use calls::{GetRebuild, StartRebuild};
 
 use crate::jobs;
 use gavel_runtime::{
-    Class, Error, Io, Result, failpoint,
+    Class, Error, Io, Result,
+    error::Disposition,
+    failpoint,
     job::{self, Attempt, IoHandler, Verdict},
     spec::{Queue, Spec},
 };
@@ -36,17 +38,13 @@ impl IoHandler for RebuildReadModel {
 
     async fn handle(attempt: &Attempt, job: &jobs::RebuildReadModel) -> Result<Verdict> {
         match walk(attempt, job.rebuild_id).await {
-            Err(error) if is_passing(&error) => {
+            Err(error) if error.class().disposition() == Disposition::RetryUntilItWorks => {
                 note_why(attempt, job.rebuild_id, &error).await;
                 Ok(Verdict::Snooze(PAUSE))
             }
             walked => walked,
         }
     }
-}
-
-fn is_passing(error: &Error) -> bool {
-    matches!(error.class(), Class::Unavailable | Class::Exhausted | Class::DeadlineExceeded)
 }
 
 async fn walk(attempt: &Attempt, rebuild_id: Uuid) -> Result<Verdict> {

@@ -2,7 +2,7 @@
 //! items.
 use crate::believing::administrator;
 use chrono::{TimeDelta, Utc};
-use gavel_tests::{Process, System, atlas::check::DIFFERING, eventually};
+use gavel_tests::{System, atlas::check::DIFFERING, eventually, evolving::Operator};
 use serde_json::Value;
 
 async fn rebuild(system: &System) -> Result<Value, String> {
@@ -114,14 +114,14 @@ async fn the_read_model_is_what_the_items_say_whatever_was_done_to_it() {
     forge.query_async::<()>(&mut redis).await.expect("written");
     redis::cmd("DEL").arg(key(&items[1])).query_async::<()>(&mut redis).await.expect("deleted");
     alice.bid(&items[2], 1_000).await.expect("accepted, and nobody tells the read model");
-    let _worker = system.worker_with(REBUILDING, &[]).await;
-    assert_eq!(counts(&read_model(&system, &service).await.expect("rebuilt")), [4, 1, 1, 1, 4, 0]);
+    let (operator, _worker) = (Operator::at(&system, &service).await, system.worker_with(REBUILDING, &[]).await);
+    assert_eq!(counts(&read_model(&operator).await.expect("rebuilt")), [4, 1, 1, 1, 4, 0]);
     for (item, version) in [(0, "2"), (1, "1"), (2, "2"), (3, "1")] {
         let mut held = redis::cmd("HGET");
         let held: String = held.arg(key(&items[item])).arg("version").query_async(&mut redis).await.expect("read");
         assert_eq!(held, version, "item {item}");
     }
-    assert_eq!(counts(&read_model(&system, &service).await.expect("rebuilt")), [4, 0, 0, 0, 4, 0]);
+    assert_eq!(counts(&read_model(&operator).await.expect("rebuilt")), [4, 0, 0, 0, 4, 0]);
     let action = "SELECT count(*) FROM operator_actions
                   WHERE action = 'start_rebuild' AND operator_id = 'olga' AND reason = 'Redis was lost'";
     assert_eq!(system.count(action).await, 2);
@@ -130,16 +130,11 @@ async fn the_read_model_is_what_the_items_say_whatever_was_done_to_it() {
 /// What a worker runs that makes the read model anew and nothing else.
 const REBUILDING: &[&str] = &["--only", "rebuild_read_model"];
 
-async fn arguments(system: &System, service: &Process) -> Vec<String> {
-    let (url, token) = (format!("http://{}", service.ops_address().await), system.token("olga", "ops"));
-    let rebuild = ["--json", "rebuild", "read-model", "--reason", "Redis was lost"];
-    [&rebuild[..], &["--ops-url", &url, "--token", &token]].concat().into_iter().map(ToOwned::to_owned).collect()
-}
+/// What makes it anew, and shows how far that is.
+const READ_MODEL: &[&str] = &["--json", "rebuild", "read-model", "--reason", "Redis was lost"];
 
-async fn read_model(system: &System, service: &Process) -> Result<Value, String> {
-    let arguments = arguments(system, service).await;
-    let said = system.bidctl(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    Ok(serde_json::from_str(&said).expect("JSON"))
+async fn read_model(operator: &Operator<'_>) -> Result<Value, String> {
+    Ok(serde_json::from_str(&operator.bidctl(READ_MODEL).await?).expect("JSON"))
 }
 
 fn counts(said: &Value) -> [i64; 6] {
@@ -159,16 +154,15 @@ async fn a_rebuild_goes_on_where_a_killed_worker_was_and_there_is_one_at_a_time(
         )
         .await;
     // One that nobody works at is waited for; who starts another sees that one.
-    let arguments = arguments(&system, &service).await;
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let first = system.start_bidctl(&arguments);
+    let operator = Operator::at(&system, &service).await;
+    let first = operator.start_bidctl(READ_MODEL);
     let started = || system.count("SELECT count(*) FROM rebuilds");
     eventually("it is started", started, |count| *count == 1).await;
     let fault = [("GAVEL_FAILPOINTS", "rebuild_read_model.before_commit=abort@2"), ("GAVEL_LEASE_MS", "1500")];
     let mut doomed = system.start_worker(REBUILDING, &fault);
     assert!(!doomed.ended().await.success(), "it was meant to die in the second page");
     assert_eq!(system.count("SELECT items FROM rebuilds").await, 500, "the first page is noted, and no more");
-    let second = system.start_bidctl(&arguments);
+    let second = operator.start_bidctl(READ_MODEL);
     let follows = || async { second.output() };
     eventually("it is told of the first", follows, |lines| lines.iter().any(|line| line.contains("under way"))).await;
     let _worker = system.worker_with(REBUILDING, &[("GAVEL_LEASE_MS", "1500")]).await;
@@ -186,20 +180,18 @@ async fn a_rebuild_goes_on_where_a_killed_worker_was_and_there_is_one_at_a_time(
 async fn a_rebuild_whose_job_is_dead_says_so_and_another_may_be_started() {
     let system = System::new().await;
     let (service, _api) = system.service().await;
-    let begin = arguments(&system, &service).await;
-    let mut watcher = system.start_bidctl(&begin.iter().map(String::as_str).collect::<Vec<_>>());
+    let operator = Operator::at(&system, &service).await;
+    let mut watcher = operator.start_bidctl(READ_MODEL);
     let job = || system.count("SELECT count(*) FROM rebuilds r JOIN mq_msgs m ON m.id = r.job_id");
     eventually("its job waits", job, |count| *count == 1).await;
     let job_id: String =
         sqlx::query_scalar("SELECT job_id::text FROM rebuilds").fetch_one(&system.db).await.expect("a job");
-    let (url, token) = (format!("http://{}", service.ops_address().await), system.token("olga", "ops"));
-    let cancel = ["queue", "cancel", &job_id, "--yes", "--ops-url", &url, "--token", &token];
-    system.bidctl(&cancel).await.expect("cancelled");
+    operator.bidctl(&["queue", "cancel", &job_id, "--yes"]).await.expect("cancelled");
     assert!(!watcher.ended().await.success());
     let said = watcher.output();
     assert!(said.iter().any(|line| line.contains(&job_id) && line.contains("dead")), "{said:?}");
     let _worker = system.worker_with(REBUILDING, &[]).await;
-    read_model(&system, &service).await.expect("another is made");
+    read_model(&operator).await.expect("another is made");
     assert_eq!(system.count("SELECT count(*) FROM rebuilds WHERE state = 'abandoned'").await, 1);
 }
 
@@ -211,8 +203,8 @@ async fn a_rebuild_waits_for_redis_however_long_that_takes_and_says_so() {
     let wire = system.cache_wire.as_ref().expect("a wire");
     wire.cut();
     let _worker = system.worker_with(REBUILDING, &[]).await;
-    let arguments = arguments(&system, &service).await;
-    let mut watcher = system.start_bidctl(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let operator = Operator::at(&system, &service).await;
+    let mut watcher = operator.start_bidctl(READ_MODEL);
     let told = || async { watcher.output() };
     let says_why =
         |lines: &Vec<String>| lines.iter().any(|line| line.contains("0 items put right; unavailable: the cache"));

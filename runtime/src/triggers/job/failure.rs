@@ -105,8 +105,7 @@ pub(super) async fn settle(
 
 /// Returns whether the same may work a little later.
 fn is_passing(error: &Error) -> bool {
-    error.is_transient_conflict()
-        || matches!(error.class(), Class::Unavailable | Class::Exhausted | Class::DeadlineExceeded)
+    error.is_transient_conflict() || error.class().disposition() == Disposition::RetryUntilItWorks
 }
 
 /// For others of the kind, who would wait for it without end.

@@ -10,7 +10,7 @@ use prost_types::Timestamp;
 use serde_json::{Value, json};
 use std::{
     fmt::Arguments,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::exit,
 };
 
@@ -38,6 +38,11 @@ pub(crate) struct Output {
 impl Output {
     fn print(self, json: &Value) {
         if self.compact { say!("{json}") } else { say!("{json:#}") }
+    }
+
+    /// Whether somebody at a terminal sees how far a long command is: on standard error, beside what it prints.
+    pub(crate) fn is_watched(self) -> bool {
+        !self.json && io::stderr().is_terminal()
     }
 
     /// One thing: its JSON, or its lines of name and value.

@@ -8,7 +8,6 @@ use gavel::apply_user_stats::{ApplyUserStats, rebuild::rebuild};
 use gavel_runtime::{diagnose, message::TxBatchHandler, schema};
 use read_model::ReadModel;
 use serde_json::json;
-use std::io::IsTerminal;
 
 /// Programs that count.
 const COUNTING: [&str; 1] = ["bid-worker"];
@@ -51,7 +50,7 @@ impl Stats {
         }
         let by = why::here(settings)?;
         let rebuilt = rebuild(&mut conn, (&by, &self.reason), |step| {
-            if is_watched(output) {
+            if output.is_watched() {
                 eprintln!("{step}");
             }
         })
@@ -65,8 +64,4 @@ impl Stats {
         output.record(&record, &rows);
         Ok(())
     }
-}
-
-fn is_watched(output: Output) -> bool {
-    !output.json && std::io::stderr().is_terminal()
 }

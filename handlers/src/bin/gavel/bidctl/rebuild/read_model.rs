@@ -10,7 +10,7 @@ use clap::Args;
 use gavel_proto::v1::{self, RebuildState};
 use serde_json::{Value, json};
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     time::{Duration, Instant},
 };
 
@@ -85,7 +85,7 @@ struct Shown {
 
 impl Shown {
     fn to(output: Output) -> Self {
-        Self { is_watched: !output.json && std::io::stderr().is_terminal(), said: None }
+        Self { is_watched: output.is_watched(), said: None }
     }
 
     fn show(&mut self, found: &v1::Rebuild) -> anyhow::Result<()> {
