@@ -270,18 +270,18 @@ async fn a_contested_item_takes_so_many_bids_and_refuses_the_rest_at_once_while_
     let (service, api) = system.service().await;
     let items = items(&system, &api, 2).await;
     let holder = lock(&system, &items[..1]).await;
-    let bids: Vec<_> = (0..600).map(|n| Asked::new(&format!("bidder-{}", n % 50), &items[0], 1_000 + n * 50)).collect();
+    let bids: Vec<_> = (0..300).map(|n| Asked::new(&format!("bidder-{}", n % 50), &items[0], 1_000 + n * 50)).collect();
     let mut sent: Vec<_> = bids.iter().map(|bid| bid.send(&system, &api)).collect();
-    wait_for_calls(&service, 512).await;
+    wait_for_calls(&service, 256).await;
     // Refused while the lock is still held: nobody waited for it.
     let rejected = || async { sent.iter().filter(|answer| answer.is_finished()).count() };
-    eventually("the rest is refused", rejected, |count| *count == 600 - 512).await;
+    eventually("the rest is refused", rejected, |count| *count == 300 - 256).await;
     let other = Asked::new("ann", &items[1], 1_000);
     assert_eq!(other.ask(&system, &api).await.expect("the other item has a lane").sequence, 2);
     holder.rollback().await.expect("released");
     let answers: Vec<_> = join_all(sent.drain(..)).await.into_iter().map(|answer| answer.expect("sent")).collect();
     let exhausted = |answer: &&Answer| answer.as_ref().is_err_and(|failure| failure.code == Code::ResourceExhausted);
-    assert_eq!(answers.iter().filter(exhausted).count(), 600 - 512);
+    assert_eq!(answers.iter().filter(exhausted).count(), 300 - 256);
     agree(&system, &api, &[bids, vec![other]].concat()).await;
 }
 
