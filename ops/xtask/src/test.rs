@@ -16,7 +16,7 @@ use gavel_accounts::{
     postgres::{Role, roles_sql},
 };
 use std::{
-    env, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -116,7 +116,17 @@ impl Test {
 /// Runs what was asked for by this program with the containers' client, which is built only now.
 pub(crate) fn once_more_with_containers() -> anyhow::Result<()> {
     let asked: Vec<_> = env::args().skip(1).collect();
-    with_containers(&asked.iter().map(String::as_str).collect::<Vec<_>>())
+    with_containers(&asked.iter().map(String::as_str).collect::<Vec<_>>()).map_err(|error| error.context(SaidAbove))
+}
+
+/// What went wrong was told already, by the same command once more.
+#[derive(Debug)]
+pub(crate) struct SaidAbove;
+
+impl fmt::Display for SaidAbove {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("with containers")
+    }
 }
 
 /// The same for something else.

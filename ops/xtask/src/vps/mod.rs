@@ -5,6 +5,8 @@ mod authority;
 mod load;
 mod machine;
 mod releases;
+mod restoring;
+mod run;
 
 use crate::{
     go,
@@ -14,25 +16,17 @@ use crate::{
 };
 use anyhow::{Context, bail, ensure as must};
 use authority::Authority;
-use load::{Load, Public, Taken};
 use machine::{HERE, Machine};
+use run::{HOST, Run};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeSet,
-    fs,
-    path::PathBuf,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
-const HOST: &str = "auction.test";
 /// What systemd makes of how little a unit may do: 0 is the best, 10 the worst.
 const EXPOSED_AT_MOST: f64 = 1.5;
 const UNITS: [&str; 3] = ["gavel-service@8080", "gavel-worker@1", "gavel-backfills"];
-/// A client bids for so long before something is done, and after it.
-const AROUND: Duration = Duration::from_secs(3);
-/// Write-ahead log is archived at least as often as this: archive_timeout, and a little.
-const ARCHIVED_WITHIN: Duration = Duration::from_secs(75);
 
 /// Runs all of it.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -55,14 +49,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     ran
 }
 
-struct Run {
-    machine: Machine,
-    authority: Option<Authority>,
-    dir: PathBuf,
-    releases: [PathBuf; 3],
-    item: String,
-}
-
 impl Run {
     fn all(&mut self) -> anyhow::Result<()> {
         self.install()?;
@@ -74,6 +60,7 @@ impl Run {
         self.drill()?;
         self.restore_to_before_a_mistake()?;
         self.restore_after_the_disk_was_lost()?;
+        self.restore_where_the_database_is_gone()?;
         self.reboot()
     }
 
@@ -103,77 +90,6 @@ impl Run {
         item.context("an item")?.clone_into(&mut self.item);
         step.done(format!("installed twice, doctor well, after {:.0} s", began.elapsed().as_secs_f64()));
         Ok(())
-    }
-
-    /// Of the release that runs; the first one where none does.
-    fn install_command(&self) -> String {
-        let acme = if self.authority.is_some() { "https://pebble:14000/dir" } else { "none" };
-        format!(
-            "release=$(readlink /opt/gavel/current || echo /opt/gavel/releases/gavel-one)
-             $release/ops/vps/install {HOST} --email ops@{HOST} --acme {acme}"
-        )
-    }
-
-    /// Trusts whoever gave the certificate: pebble, or the machine itself.
-    fn public(&self) -> anyhow::Result<Public> {
-        let authority = if let Some(authority) = &self.authority {
-            authority.root.clone()
-        } else {
-            let own = self.dir.join("own.pem");
-            fs::write(&own, self.machine.run("openssl x509 -in /etc/haproxy/certificates/gavel.pem")?)?;
-            own
-        };
-        Ok(Public { host: HOST.to_owned(), authority })
-    }
-
-    fn load(&self) -> anyhow::Result<Load> {
-        let token = |user: &str| -> anyhow::Result<String> {
-            Ok(self.machine.run(&format!("bidctl token --user {user} --role bidder --minutes 60"))?.trim().to_owned())
-        };
-        let next = format!(
-            "SELECT coalesce(price_minor + 10000, start_price_minor) FROM items WHERE item_id = '{}'",
-            self.item
-        );
-        let next = self.sql(&next)?.trim().parse().context("a price")?;
-        let load = Load::start(&self.public()?, [token("alice")?, token("bob")?], &self.item, next);
-        thread::sleep(AROUND);
-        Ok(load)
-    }
-
-    /// While somebody bids; gives how many were taken, where none failed.
-    fn under_load(&self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<usize> {
-        let load = self.load()?;
-        does(self)?;
-        thread::sleep(AROUND);
-        let (taken, failed) = load.end();
-        must!(
-            failed.is_empty(),
-            "{} calls failed beside {} that did not: {:?}",
-            failed.len(),
-            taken.len(),
-            failed.first()
-        );
-        self.all_are_there(&taken)?;
-        Ok(taken.len())
-    }
-
-    fn all_are_there(&self, taken: &[Taken]) -> anyhow::Result<()> {
-        let there = self.bids()?;
-        let missing = taken.iter().filter(|bid| !there.contains(&bid.bid_id)).count();
-        must!(missing == 0, "{missing} of {} bids that were taken are gone", taken.len());
-        Ok(())
-    }
-
-    fn bids(&self) -> anyhow::Result<BTreeSet<String>> {
-        Ok(self.sql("SELECT bid_id FROM bids")?.lines().map(str::to_owned).collect())
-    }
-
-    fn sql(&self, statement: &str) -> anyhow::Result<String> {
-        self.machine.run(&format!("cd / && runuser -u postgres -- psql -qtA gavel -c \"{statement}\""))
-    }
-
-    fn running(&self) -> anyhow::Result<String> {
-        Ok(self.machine.run("basename $(readlink /opt/gavel/current)")?.trim().to_owned())
     }
 
     fn is_hardened(&self) -> anyhow::Result<()> {
@@ -241,133 +157,6 @@ impl Run {
         let after = self.public()?.serial()?;
         must!(before != after && !after.is_empty(), "the gateway shows the certificate of before: {before}");
         step.done(format!("another certificate, {taken} bids taken meanwhile, none failed"));
-        Ok(())
-    }
-
-    fn drill(&self) -> anyhow::Result<()> {
-        let step = Step::begin("a drill of the restore, beside the database");
-        let said = self.machine.run("/opt/gavel/current/ops/vps/drill")?;
-        step.done(said.trim());
-        Ok(())
-    }
-
-    fn moment(&self) -> anyhow::Result<String> {
-        Ok(self.sql("SELECT clock_timestamp()")?.trim().to_owned())
-    }
-
-    /// A moment of before there were backups is refused, and nothing is stopped for it.
-    fn too_early_is_refused(&self) -> anyhow::Result<()> {
-        self.under_load(|run| {
-            let refused = run.machine.run("/opt/gavel/current/ops/vps/restore '2020-01-01 00:00:00+00'");
-            let refused = refused.err().context("it is refused")?.to_string();
-            must!(refused.contains("before the end of the oldest backup"), "{refused}");
-            Ok(())
-        })
-        .map(drop)
-    }
-
-    /// Bids until a moment, then a mistake. First too early a moment is chosen, and then the right one, which is on
-    /// another timeline.
-    fn restore_to_before_a_mistake(&self) -> anyhow::Result<()> {
-        let step = Step::begin("restoring to the moment before a mistake");
-        self.too_early_is_refused()?;
-        let load = self.load()?;
-        let too_early = self.moment()?;
-        thread::sleep(AROUND);
-        let before = load.taken();
-        let moment = self.moment()?;
-        thread::sleep(Duration::from_secs(1));
-        self.sql("DELETE FROM user_stats; UPDATE items SET title = 'all the same'")?;
-        let (_, failed) = load.end();
-        must!(failed.is_empty(), "{failed:?}");
-        self.archived()?;
-        self.machine.run(&format!("/opt/gavel/current/ops/vps/restore '{too_early}'"))?;
-        must!(self.all_are_there(&before).is_err(), "it went back too far");
-        let began = Instant::now();
-        self.machine.run(&format!("/opt/gavel/current/ops/vps/restore '{moment}'"))?;
-        let took = began.elapsed();
-        self.all_are_there(&before)?;
-        must!(
-            self.sql("SELECT count(*) FROM items WHERE title = 'all the same'")?.trim() == "0",
-            "the mistake is still there"
-        );
-        self.statistics_are_right()?;
-        let taken = self.under_load(|_| Ok(()))?;
-        self.statistics_are_right()?;
-        step.done(format!(
-            "in {:.0} s; all {} bids of before are there, and {taken} more",
-            took.as_secs_f64(),
-            before.len()
-        ));
-        Ok(())
-    }
-
-    /// Until everything that is committed now is in the repository.
-    fn archived(&self) -> anyhow::Result<()> {
-        let until = Instant::now() + ARCHIVED_WITHIN;
-        let now = self.sql("SELECT pg_current_wal_insert_lsn()")?;
-        let now = now.trim();
-        loop {
-            let behind = self.sql(&format!(
-                "SELECT coalesce(last_archived_wal, '') < pg_walfile_name('{now}') FROM pg_stat_archiver"
-            ))?;
-            if behind.trim() == "f" {
-                return Ok(());
-            }
-            must!(Instant::now() < until, "the log is not archived within {ARCHIVED_WITHIN:?}");
-            thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    fn statistics_are_right(&self) -> anyhow::Result<()> {
-        let wrong = "SELECT count(*) FROM (SELECT bidder_id, count(*) AS n FROM bids GROUP BY 1) b
-                     LEFT JOIN user_stats s ON s.user_id = b.bidder_id WHERE s.bids_placed IS DISTINCT FROM b.n";
-        let until = Instant::now() + Duration::from_secs(30);
-        while self.sql(wrong)?.trim() != "0" {
-            must!(
-                Instant::now() < until,
-                "statistics differ from the ledger: {}",
-                self.sql("SELECT * FROM user_stats")?
-            );
-            thread::sleep(Duration::from_millis(500));
-        }
-        Ok(())
-    }
-
-    fn restore_after_the_disk_was_lost(&self) -> anyhow::Result<()> {
-        let step = Step::begin("losing the database's disk under load, and restoring");
-        let load = self.load()?;
-        thread::sleep(Duration::from_secs(5));
-        let safe = load.taken();
-        self.archived()?;
-        thread::sleep(Duration::from_secs(5));
-        self.machine.run(
-            "version=$(ls /etc/postgresql | tail -1); pkill -KILL -u postgres postgres; rm -rf /var/lib/postgresql/$version/main",
-        )?;
-        let lost_at = Instant::now();
-        thread::sleep(Duration::from_secs(2));
-        let (all, _) = load.end();
-        // As on another machine: a database that knows nothing of the backups, and an install that finds them.
-        self.machine.run(
-            "version=$(ls /etc/postgresql | tail -1); cd / && runuser -u postgres -- \
-             /usr/lib/postgresql/$version/bin/initdb -D /var/lib/postgresql/$version/main > /dev/null",
-        )?;
-        let said = self.machine.run(&self.install_command())?;
-        must!(said.contains("the backups are another database's"), "{said}");
-        self.machine.run("/opt/gavel/current/ops/vps/restore latest")?;
-        let recovered = lost_at.elapsed();
-        let there = self.bids()?;
-        let newest = all.iter().filter(|bid| there.contains(&bid.bid_id)).map(|bid| bid.at).max().context("bids")?;
-        let lost = all.iter().filter(|bid| bid.at > newest).count();
-        must!(safe.iter().all(|bid| there.contains(&bid.bid_id)), "bids that were archived are gone");
-        let taken = self.under_load(|_| Ok(()))?;
-        self.statistics_are_right()?;
-        step.done(format!(
-            "bids again after {:.0} s (RTO); of {} bids the last {lost} are lost, of {:.1} s (RPO, at most 60 s); {taken} more taken",
-            recovered.as_secs_f64(),
-            all.len(),
-            (lost_at - newest).as_secs_f64(),
-        ));
         Ok(())
     }
 

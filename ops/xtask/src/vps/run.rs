@@ -1,0 +1,98 @@
+//! What each part of the run makes use of: the machine, its database, and clients that bid beside.
+use super::{
+    authority::Authority,
+    load::{Load, Public, Taken},
+    machine::Machine,
+};
+use anyhow::{Context, ensure as must};
+use std::{collections::BTreeSet, fs, path::PathBuf, thread, time::Duration};
+
+pub(super) const HOST: &str = "auction.test";
+/// A client bids for so long before something is done, and after it.
+pub(super) const AROUND: Duration = Duration::from_secs(3);
+
+/// The machine, and what runs on it.
+pub(super) struct Run {
+    pub(super) machine: Machine,
+    pub(super) authority: Option<Authority>,
+    pub(super) dir: PathBuf,
+    pub(super) releases: [PathBuf; 3],
+    pub(super) item: String,
+}
+
+impl Run {
+    /// Of the release that runs; the first one where none does.
+    pub(super) fn install_command(&self) -> String {
+        let acme = if self.authority.is_some() { "https://pebble:14000/dir" } else { "none" };
+        format!(
+            "release=$(readlink /opt/gavel/current || echo /opt/gavel/releases/gavel-one)
+             $release/ops/vps/install {HOST} --email ops@{HOST} --acme {acme}"
+        )
+    }
+
+    /// Trusts whoever gave the certificate: pebble, or the machine itself.
+    pub(super) fn public(&self) -> anyhow::Result<Public> {
+        let authority = if let Some(authority) = &self.authority {
+            authority.root.clone()
+        } else {
+            let own = self.dir.join("own.pem");
+            fs::write(&own, self.machine.run("openssl x509 -in /etc/haproxy/certificates/gavel.pem")?)?;
+            own
+        };
+        Ok(Public { host: HOST.to_owned(), authority })
+    }
+
+    pub(super) fn load(&self) -> anyhow::Result<Load> {
+        let token = |user: &str| -> anyhow::Result<String> {
+            Ok(self.machine.run(&format!("bidctl token --user {user} --role bidder --minutes 60"))?.trim().to_owned())
+        };
+        let next = format!(
+            "SELECT coalesce(price_minor + 10000, start_price_minor) FROM items WHERE item_id = '{}'",
+            self.item
+        );
+        let next = self.sql(&next)?.trim().parse().context("a price")?;
+        let load = Load::start(&self.public()?, [token("alice")?, token("bob")?], &self.item, next);
+        thread::sleep(AROUND);
+        Ok(load)
+    }
+
+    /// While somebody bids; gives how many were taken, where none failed.
+    pub(super) fn under_load(&self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<usize> {
+        let load = self.load()?;
+        does(self)?;
+        thread::sleep(AROUND);
+        let (taken, failed) = load.end();
+        must!(
+            failed.is_empty(),
+            "{} calls failed beside {} that did not: {:?}",
+            failed.len(),
+            taken.len(),
+            failed.first()
+        );
+        self.all_are_there(&taken)?;
+        Ok(taken.len())
+    }
+
+    pub(super) fn all_are_there(&self, taken: &[Taken]) -> anyhow::Result<()> {
+        let there = self.bids()?;
+        let missing = taken.iter().filter(|bid| !there.contains(&bid.bid_id)).count();
+        must!(missing == 0, "{missing} of {} bids that were taken are gone", taken.len());
+        Ok(())
+    }
+
+    pub(super) fn bids(&self) -> anyhow::Result<BTreeSet<String>> {
+        Ok(self.sql("SELECT bid_id FROM bids")?.lines().map(str::to_owned).collect())
+    }
+
+    pub(super) fn sql(&self, statement: &str) -> anyhow::Result<String> {
+        self.machine.run(&format!("cd / && runuser -u postgres -- psql -qtA gavel -c \"{statement}\""))
+    }
+
+    pub(super) fn running(&self) -> anyhow::Result<String> {
+        Ok(self.machine.run("basename $(readlink /opt/gavel/current)")?.trim().to_owned())
+    }
+
+    pub(super) fn moment(&self) -> anyhow::Result<String> {
+        Ok(self.sql("SELECT clock_timestamp()")?.trim().to_owned())
+    }
+}
