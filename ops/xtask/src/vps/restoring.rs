@@ -78,7 +78,7 @@ impl Run {
         let listed = listed.as_object().context("an archive")?;
         let histories = listed.iter().filter(|(name, _)| name.ends_with(".history"));
         let began = histories.filter_map(|(_, of)| of["time"].as_i64()).max().context("another timeline")?;
-        let moment = self.machine.run(&format!("date --utc --date @{} '+%F %T+00'", began - 1))?;
+        let moment = self.machine.run(&format!("date --utc --date @{}.999 '+%F %T.%3N+00'", began - 1))?;
         let said = self.machine.run(&format!("/opt/gavel/current/ops/vps/restore '{}'", moment.trim()))?;
         must!(said.contains("to the end of timeline 1"), "{said}");
         self.all_are_there(all)
