@@ -20,14 +20,16 @@ async fn contend(system: &System) {
     let (_service, api) = system.service().await;
     let seller = api.with_token(system.token("sam", "seller"));
     let item = seller.create("A contested lamp", Utc::now() + TimeDelta::hours(1)).await;
+    // One stands before: else whoever offers most may come first, and nobody else could be accepted.
+    let opening = api.with_token(system.token("early", "bidder")).bid(&item.item_id, 1_000).await.expect("a first bid");
     let bids = (0..BIDDERS).map(|n| {
         let api = api.with_token(system.token(&format!("bidder-{n}"), "bidder"));
         let item_id = item.item_id.clone();
         // Scattered, so that many are refused and many accepted, whatever the order they arrive in.
-        let amount = 1_000 + (n * 7_919 % BIDDERS) * 500;
+        let amount = 1_500 + (n * 7_919 % BIDDERS) * 500;
         async move { (format!("bidder-{n}"), amount, api.bid(&item_id, amount).await) }
     });
-    let mut acknowledged = BTreeMap::new();
+    let mut acknowledged = BTreeMap::from([(opening.sequence, ("early".to_owned(), 1_000))]);
     for (bidder, amount, result) in join_all(bids).await {
         match result {
             Ok(reply) => {

@@ -7,6 +7,8 @@ use crate::{bids::Bench, report::Row, watch};
 /// Bids come over so few connections: many more would cost the generator, on the same machine, what is measured.
 const CONNECTIONS: usize = 16;
 const ITEMS: u32 = 10_000;
+/// Of the peak, at twice as much as that, whichever load it is the peak of.
+const GOODPUT: f64 = 0.9;
 /// Of a caller, until it knows that nothing will come of it.
 const REJECTED_WITHIN_MS: f64 = 50.0;
 

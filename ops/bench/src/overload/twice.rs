@@ -1,5 +1,5 @@
 //! Twice as many bids as there can be: as many are accepted as before, and the others are told so soon.
-use super::{CONNECTIONS, ITEMS, REJECTED_WITHIN_MS};
+use super::{CONNECTIONS, GOODPUT, ITEMS, REJECTED_WITHIN_MS};
 use crate::{
     bids::{
         Bench, TIME, WARM_UP,
@@ -50,8 +50,8 @@ pub(super) async fn run(bench: &Bench<'_>, rounds: usize) -> anyhow::Result<Vec<
         beside(&format!("goodput, {work} of {of}"), "bids/s", ratio * peak, (of, peak), goal)
     };
     Ok(vec![
-        goodput(ratios, closed, "256 clients that wait", 0.9),
-        goodput(strict, peak, "an open load", 0.0),
+        goodput(ratios, closed, "256 clients that wait", GOODPUT),
+        goodput(strict, peak, "an open load", GOODPUT),
         goodput(left, peak, "an open load, by what the load leaves of the processors", 0.0),
         above(
             &format!("rejected, {work}"),
