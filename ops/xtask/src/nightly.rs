@@ -2,7 +2,7 @@
 use crate::{Arguments, Command, progress::run_quietly};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, ValueEnum};
-use std::{collections::BTreeMap, fmt::Write, fs, process, sync::mpsc, time::Instant};
+use std::{fmt::Write, fs, process, sync::mpsc, time::Instant};
 
 /// Where its result is kept.
 const RESULT: &str = "docs/nightly.md";
@@ -10,7 +10,7 @@ const RESULT: &str = "docs/nightly.md";
 const FUZZ_FOR_S: &str = "600";
 
 /// One part of it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Conformance,
     Image,
@@ -67,9 +67,6 @@ impl Nightly {
     pub(crate) fn run(&self, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()> {
         let revision = revision()?;
         let path = crate::root().join(RESULT);
-        let before = fs::read_to_string(&path).unwrap_or_default();
-        let mut sections: BTreeMap<_, _> =
-            Part::value_variants().iter().map(|part| (*part, section(&before, &part.name()).to_owned())).collect();
         let mut failed = Vec::new();
         for part in Part::value_variants().iter().filter(|part| self.only.is_empty() || self.only.contains(part)) {
             eprintln!("\n── {}", part.name());
@@ -94,10 +91,9 @@ impl Nightly {
             if result.is_err() {
                 failed.push(part.name());
             }
-            sections.insert(*part, text);
-            // What is done is kept, whatever becomes of the rest.
-            let all: String = sections.values().map(String::as_str).collect();
-            fs::write(&path, OPENING.to_owned() + &all).with_context(|| path.display().to_string())?;
+            // What is done is kept, whatever becomes of the rest; and so is what another run has written meanwhile.
+            let before = fs::read_to_string(&path).unwrap_or_default();
+            fs::write(&path, with_section(&before, *part, &text)).with_context(|| path.display().to_string())?;
         }
         if failed.is_empty() { Ok(()) } else { bail!("failed: {}; see {RESULT}", failed.join(", ")) }
     }
@@ -120,6 +116,12 @@ fn missed(table: &str) -> usize {
     table.lines().filter(|line| line.ends_with("| no |")).count()
 }
 
+/// All sections in their order, this part's with that text.
+fn with_section(before: &str, part: Part, text: &str) -> String {
+    let of = |other: &Part| if *other == part { text } else { section(before, &other.name()) }.to_owned();
+    OPENING.to_owned() + &Part::value_variants().iter().map(of).collect::<String>()
+}
+
 /// A part's section as it was.
 fn section<'a>(text: &'a str, name: &str) -> &'a str {
     let begin = format!("\n## {name}\n");
@@ -131,6 +133,14 @@ fn section<'a>(text: &'a str, name: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_section_is_replaced_and_the_others_stay_as_they_are() {
+        let before =
+            with_section(&with_section("", Part::Vps, "\n## vps\n\nold\n"), Part::Image, "\n## image\n\nold\n");
+        let after = with_section(&before, Part::Vps, "\n## vps\n\nnew\n");
+        assert_eq!(after, format!("{OPENING}\n## image\n\nold\n\n## vps\n\nnew\n"));
+    }
 
     #[test]
     fn each_part_is_a_command_that_there_is() {
