@@ -42,13 +42,13 @@ COPY . .
 RUN ops/manifests.sh
 
 # First what others wrote, in a layer that stays as long as the manifests do. Sources are as old as their checkout, and
-# cargo would take what it built without them for newer.
+# cargo would take what it built without them for newer; what build scripts of others have written in there is not touched.
 FROM tools AS build
 COPY --from=manifests /src .
 RUN cargo auditable build --release --locked --package gavel --lib
 COPY . .
 ARG REVISION=unknown
-RUN find . -name '*.rs' -exec touch {} + \
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
  && export GAVEL_REVISION="$REVISION" \
  && cargo auditable build --release --locked --package gavel --bins \
  && ops/dist.sh target/release /dist

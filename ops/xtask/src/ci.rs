@@ -3,8 +3,9 @@ use crate::{
     atlas::Atlas,
     bench,
     chaos::Chaos,
+    deny::deny,
     fuzz, go,
-    install::{DENY, DOCKER, MACHETE, as_root, ensure, is_root},
+    install::{DOCKER, MACHETE, as_root, ensure, is_root},
     interop,
     milestone::Milestone,
     names::PROGRAM,
@@ -136,21 +137,4 @@ fn docker() -> anyhow::Result<()> {
     wait_until("dockerd", Duration::from_mins(1), alive, engine_answers)?;
     step.done(if is_root() { "dockerd started" } else { "dockerd started through sudo" });
     Ok(())
-}
-
-/// Licences, sources and bans always; known vulnerabilities where their database can be fetched. Gives what was left
-/// out.
-fn deny() -> anyhow::Result<Option<&'static str>> {
-    let deny = DENY.path()?;
-    let check = |what: &[&str]| {
-        let mut command = Command::new(&deny);
-        run(command.args(["--workspace", "check"]).args(what).current_dir(crate::root()))
-    };
-    check(&["bans", "licenses", "sources"])?;
-    let mut fetch = Command::new(&deny);
-    if fetch.args(["fetch", "db"]).current_dir(crate::root()).output()?.status.success() {
-        check(&["advisories"])?;
-        return Ok(None);
-    }
-    Ok(Some("known vulnerabilities (cargo deny check advisories): their database can't be fetched from here"))
 }

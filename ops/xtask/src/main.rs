@@ -9,6 +9,7 @@ mod ci;
 mod compose;
 mod conformance;
 mod dashboard;
+mod deny;
 mod dist;
 mod fuzz;
 mod go;
@@ -88,6 +89,8 @@ enum Command {
     Dist,
     /// Build stand-ins for the server images, for where they can't be pulled
     Images(images::Images),
+    /// Whether what is linked may be: licences, sources, known vulnerabilities
+    Deny,
     /// Write .sqlx, the queries as checked against a migrated database
     Sqlx(sqlx::Sqlx),
     /// What takes too long for every commit; writes docs/nightly.md
@@ -157,6 +160,9 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         Command::Setup => install::everything(),
         Command::Dist => dist::run(),
         Command::Images(images) => images.run(),
+        Command::Deny => {
+            deny::deny().map(|left_out| left_out.into_iter().for_each(|what| eprintln!("not checked: {what}")))
+        }
         Command::Sqlx(sqlx) => sqlx.run(),
         Command::Nightly(nightly) => nightly.run(interrupted),
         Command::Ci => ci::run_all(),

@@ -1,8 +1,16 @@
 //! What takes too long for every commit. Its last result is committed, with the revision that it is of.
-use crate::{Arguments, Command, progress::run_quietly};
+use crate::{
+    Arguments, Command,
+    progress::{done_since, run_quietly},
+};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, ValueEnum};
-use std::{fmt::Write, fs, process, sync::mpsc, time::Instant};
+use std::{
+    fmt::Write,
+    fs, process,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 /// Where its result is kept.
 const RESULT: &str = "docs/nightly.md";
@@ -74,12 +82,14 @@ impl Nightly {
             let left = crate::root().join(format!("target/bench/{}.md", part.name()));
             // One of an earlier run would be taken for this one's.
             let _ = fs::remove_file(&left);
+            done_since();
             let result = part.command().and_then(|command| crate::run(command, interrupted));
             if interrupted.try_recv().is_ok() {
                 bail!("interrupted in {}; what had run before is in {RESULT}", part.name());
             }
             let minutes = began.elapsed().as_secs_f64() / 60.0;
-            let table = fs::read_to_string(left).unwrap_or_default();
+            let steps = done_since();
+            let table = fs::read_to_string(left).unwrap_or_else(|_| table_of(&steps));
             let outcome = match &result {
                 Ok(()) => format!("ran to its end, {} goals missed", missed(&table)),
                 Err(error) => format!("failed: {error:#}"),
@@ -109,6 +119,12 @@ fn revision() -> anyhow::Result<String> {
         bail!("commit first, so that the result has a revision: {}", changed.trim());
     }
     Ok(git(&["rev-parse", "--short=12", "HEAD"])?.trim().to_owned())
+}
+
+/// Of a part that leaves no figures of its own: what came of its steps.
+fn table_of(steps: &[(String, Duration)]) -> String {
+    let line = |(what, took): &(String, Duration)| format!("| {what} | {:.1} |\n", took.as_secs_f64());
+    "| what came of it | s |\n| --- | --- |\n".to_owned() + &steps.iter().map(line).collect::<String>()
 }
 
 /// Lines of a bench's table that say so in their last column.

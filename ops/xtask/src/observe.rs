@@ -55,10 +55,14 @@ pub(crate) fn start(layout: &Layout) -> anyhow::Result<Vec<Child>> {
 
 /// Says where they are.
 pub(crate) fn greet(layout: &Layout) {
+    let prometheus = format!("http://127.0.0.1:{}", layout.prometheus_port());
+    // Debian's has the older pages alone.
+    let is_there = |path: &&str| ureq::get(format!("{prometheus}{path}")).call().is_ok();
+    let alerts = ["/alerts", "/classic/alerts"].into_iter().find(is_there).unwrap_or("/alerts");
     println!(
-        "\nPrometheus is on http://127.0.0.1:{}, its alerts under /alerts; Alertmanager on http://127.0.0.1:{}.\n\
-         A dashboard for Grafana is in ops/observability/dashboard.json.",
-        layout.prometheus_port(),
+        "\nPrometheus is on {prometheus}, its alerts on {prometheus}{alerts}; Alertmanager answers on \
+         http://127.0.0.1:{}\n(amtool, or its page where there is one). A dashboard for Grafana is in \
+         ops/observability/dashboard.json.",
         layout.alertmanager_port(),
     );
 }

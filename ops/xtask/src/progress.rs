@@ -3,7 +3,9 @@ use anyhow::{Context, bail};
 use std::{
     env,
     fmt::Display,
+    mem,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +24,17 @@ impl Step {
 
     /// Says what came of it.
     pub(crate) fn done(self, what: impl Display) {
-        eprintln!("  ✓ {what} ({:.1} s)", self.began.elapsed().as_secs_f64());
+        let took = self.began.elapsed();
+        eprintln!("  ✓ {what} ({:.1} s)", took.as_secs_f64());
+        DONE.lock().unwrap_or_else(PoisonError::into_inner).push((what.to_string(), took));
     }
+}
+
+static DONE: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// What has come of steps since this was asked last, and how long each took.
+pub(crate) fn done_since() -> Vec<(String, Duration)> {
+    mem::take(&mut DONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Runs a command to its end, its output shown.

@@ -115,18 +115,25 @@ impl Up {
 
 impl Down {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        for name in [LAYOUT, "test"] {
-            // What is still in use is refused; what is not, and runs all the same, is stopped.
-            let layout = Layout::claim(name)?;
-            if self.wipe {
-                let had_data = layout.dir.join("log").read_dir()?.next().is_some();
-                fs::remove_dir_all(&layout.dir).with_context(|| format!("can't delete {}", layout.dir.display()))?;
-                if had_data {
-                    eprintln!("  ✓ {} deleted", layout.dir.display());
-                }
+        let developed = self.stop(LAYOUT);
+        if developed.is_ok() {
+            let _ = fs::remove_file(environment_file());
+        }
+        // Tests that run have nothing to do with what is stopped.
+        let tested = self.stop("test");
+        developed.and(tested)
+    }
+
+    /// What is still in use is refused; what is not, and runs all the same, is stopped.
+    fn stop(&self, name: &'static str) -> anyhow::Result<()> {
+        let layout = Layout::claim(name)?;
+        if self.wipe {
+            let had_data = layout.dir.join("log").read_dir()?.next().is_some();
+            fs::remove_dir_all(&layout.dir).with_context(|| format!("can't delete {}", layout.dir.display()))?;
+            if had_data {
+                eprintln!("  ✓ {} deleted", layout.dir.display());
             }
         }
-        let _ = fs::remove_file(environment_file());
         Ok(())
     }
 }

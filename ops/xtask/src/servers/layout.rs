@@ -65,8 +65,13 @@ impl Layout {
         let mut layout = Self::of(name)?;
         let lock = File::create(layout.dir.join("lock"))?;
         if lock.try_lock().is_err() {
-            bail!("another `cargo xtask` of this checkout is using the servers in {}", layout.dir.display());
+            bail!(
+                "another `cargo xtask` of this checkout{} is using the servers in {}; Ctrl-C ends it there, and stops them",
+                holder(&layout.dir).map(|pid| format!(", process {pid},")).unwrap_or_default(),
+                layout.dir.display()
+            );
         }
+        fs::write(layout.dir.join("holder"), std::process::id().to_string())?;
         let set = Set { dir: &layout.dir, id: &layout.id, epmd_port: layout.epmd_port() };
         for stale in reap(&set)? {
             eprintln!("  ! stopped {stale}, left by a run that was killed");
@@ -143,6 +148,11 @@ impl Layout {
 
 fn are_free(first: u16) -> bool {
     (first..first + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+}
+
+/// Who has said last that it holds that set.
+fn holder(dir: &Path) -> Option<u32> {
+    fs::read_to_string(dir.join("holder")).ok()?.trim().parse().ok()
 }
 
 /// Finds free ports, from a place that differs between checkouts, and remembers them.

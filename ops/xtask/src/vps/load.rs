@@ -32,15 +32,22 @@ pub(super) struct Public {
 impl Public {
     /// A call in JSON.
     pub(super) fn call(&self, method: &str, token: &str, request: &Value) -> anyhow::Result<Value> {
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30", "--cacert"])
-            .arg(&self.authority);
-        curl.args(["--resolve", &format!("{}:443:{THERE}", self.host), "--header", "content-type: application/json"]);
+        let mut curl = self.curl(method);
+        curl.args(["--fail-with-body", "--max-time", "30", "--header", "content-type: application/json"]);
         if !token.is_empty() {
             curl.args(["--header", &format!("authorization: Bearer {token}")]);
         }
-        curl.args(["--data", &request.to_string(), &format!("https://{}/api/gavel.v1.{method}", self.host)]);
+        curl.args(["--data", &request.to_string()]);
         Ok(serde_json::from_str(&run_quietly(&mut curl)?)?)
+    }
+
+    /// What calls a method; what it is told is still to be said.
+    pub(super) fn curl(&self, method: &str) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--cacert"]).arg(&self.authority);
+        curl.args(["--resolve", &format!("{}:443:{THERE}", self.host)]);
+        curl.arg(format!("https://{}/api/gavel.v1.{method}", self.host));
+        curl
     }
 
     /// The serial number of the certificate that it shows.

@@ -7,25 +7,32 @@ mod machine;
 mod releases;
 mod restoring;
 mod run;
+mod watching;
 
 use crate::{
     go,
     install::{C_COMPILER, CURL, DEBOOTSTRAP, NSPAWN, OPENSSL, PROTOC, ensure, is_root},
-    progress::Step,
+    progress::{Step, run_quietly},
     test::build,
 };
 use anyhow::{Context, bail, ensure as must};
 use authority::Authority;
-use machine::{HERE, Machine};
+use machine::{HERE, Machine, THERE};
 use run::{HOST, Run};
 use serde_json::{Value, json};
 use std::{
-    fs, thread,
+    fs,
+    net::TcpStream,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 /// What systemd makes of how little a unit may do: 0 is the best, 10 the worst.
 const EXPOSED_AT_MOST: f64 = 1.5;
+/// Where something listens that is not for everybody: PostgreSQL, RabbitMQ, Redis, a service and its operators' address.
+const CLOSED: [u16; 5] = [5432, 5672, 6379, 8080, 18080];
+const STRAY: u16 = 9999;
 const UNITS: [&str; 3] = ["gavel-service@8080", "gavel-worker@1", "gavel-backfills"];
 
 /// Runs all of it.
@@ -53,6 +60,7 @@ impl Run {
     fn all(&mut self) -> anyhow::Result<()> {
         self.install()?;
         self.is_hardened()?;
+        self.is_closed()?;
         self.deploy_under_load()?;
         self.go_back_by_itself()?;
         self.go_back()?;
@@ -108,13 +116,35 @@ impl Run {
         Ok(())
     }
 
+    /// What anybody reaches: the gateway. And what the machine looks after by itself.
+    fn is_closed(&self) -> anyhow::Result<()> {
+        let step = Step::begin("what the public reaches");
+        // What somebody has forgotten, and listens to everybody.
+        self.machine.run(&format!("systemd-run --quiet --unit stray socat TCP-LISTEN:{STRAY},fork OPEN:/dev/null"))?;
+        for port in CLOSED.into_iter().chain([STRAY]) {
+            let address = format!("{THERE}:{port}").parse().context("an address")?;
+            must!(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err(), "{port} is open to all");
+            self.machine.run(&format!("ss --tcp --listening --numeric | grep -q ':{port} '"))?;
+        }
+        self.machine.run("systemctl stop stray")?;
+        let led = ["--silent", "--head", "--header", &format!("host: {HOST}"), &format!("http://{THERE}/items")];
+        let led = run_quietly(Command::new("curl").args(led))?.to_lowercase();
+        must!(led.starts_with("http/1.1 301") && led.contains(&format!("location: https://{HOST}/items")), "{led}");
+        let upgrades = self.machine.run("apt-config dump APT::Periodic::Unattended-Upgrade")?;
+        must!(upgrades.contains("\"1\""), "Debian's fixes are installed by themselves: {upgrades}");
+        self.machine.run("systemctl is-enabled unattended-upgrades apt-daily-upgrade.timer nftables")?;
+        step.done(format!("443, and 80, which leads there; not {CLOSED:?}; upgrades by themselves"));
+        Ok(())
+    }
+
     fn deploy_under_load(&self) -> anyhow::Result<()> {
         let step = Step::begin("a new version under load");
         self.machine.put(&self.releases[1], "/root/gavel-two.tar.gz")?;
-        let taken = self
-            .under_load(|run| run.machine.run("/opt/gavel/current/ops/vps/deploy /root/gavel-two.tar.gz").map(drop))?;
+        let (taken, streams) = self.under_watched_load(|run| {
+            run.machine.run("/opt/gavel/current/ops/vps/deploy /root/gavel-two.tar.gz").map(drop)
+        })?;
         must!(self.running()? == "gavel-two", "two runs");
-        step.done(format!("{taken} bids taken meanwhile, none failed"));
+        step.done(format!("{taken} bids taken meanwhile, none failed; watched over {streams} streams, none cut"));
         Ok(())
     }
 
@@ -136,17 +166,19 @@ impl Run {
         let step = Step::begin("the version before, and back again, under load");
         let back = |run: &Self| run.machine.run("/opt/gavel/current/ops/vps/deploy --back").map(drop);
         // Not the one that did not start.
-        let first = self.under_load(back)?;
+        let (first, streams) = self.under_watched_load(back)?;
         must!(self.running()? == "gavel-one", "one runs");
-        let second = self.under_load(back)?;
+        let (second, more) = self.under_watched_load(back)?;
         must!(self.running()? == "gavel-two", "two runs");
-        step.done(format!("{} bids taken meanwhile, none failed", first + second));
+        let (taken, streams) = (first + second, streams + more);
+        step.done(format!("{taken} bids taken meanwhile, none failed; watched over {streams} streams, none cut"));
         Ok(())
     }
 
     fn renew(&self) -> anyhow::Result<()> {
         if self.authority.is_none() {
-            eprintln!("  certificates: not renewed, there is no Go toolchain for who gives them");
+            Step::begin("renewing the certificate")
+                .done("not tried: who gives certificates is built by a Go toolchain");
             return Ok(());
         }
         let step = Step::begin("renewing the certificate under load");

@@ -3,6 +3,7 @@ use super::{
     authority::Authority,
     load::{Load, Public, Taken},
     machine::Machine,
+    watching::Watcher,
 };
 use anyhow::{Context, ensure as must};
 use std::{collections::BTreeSet, fs, path::PathBuf, thread, time::Duration};
@@ -10,6 +11,9 @@ use std::{collections::BTreeSet, fs, path::PathBuf, thread, time::Duration};
 pub(super) const HOST: &str = "auction.test";
 /// A client bids for so long before something is done, and after it.
 pub(super) const AROUND: Duration = Duration::from_secs(3);
+
+/// Who watches meanwhile.
+const WATCHERS: usize = 3;
 
 /// The machine, and what runs on it.
 pub(super) struct Run {
@@ -58,6 +62,17 @@ impl Run {
 
     /// While somebody bids; gives how many were taken, where none failed.
     pub(super) fn under_load(&self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<usize> {
+        Ok(self.under_watched_load(does)?.0)
+    }
+
+    /// While somebody bids, and others watch: gives how many bids were taken, where none failed, and over how many
+    /// streams, of which none was cut, the watchers came to know the last.
+    pub(super) fn under_watched_load(
+        &self,
+        does: impl FnOnce(&Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<(usize, usize)> {
+        let public = self.public()?;
+        let watchers: Vec<_> = (0..WATCHERS).map(|_| Watcher::start(&public, &self.item)).collect();
         let load = self.load()?;
         does(self)?;
         thread::sleep(AROUND);
@@ -70,7 +85,10 @@ impl Run {
             failed.first()
         );
         self.all_are_there(&taken)?;
-        Ok(taken.len())
+        let version = self.sql(&format!("SELECT version FROM items WHERE item_id = '{}'", self.item))?;
+        let version = version.trim().parse().context("a version")?;
+        let streams = watchers.into_iter().map(|watcher| watcher.end(version)).sum::<anyhow::Result<usize>>()?;
+        Ok((taken.len(), streams))
     }
 
     pub(super) fn all_are_there(&self, taken: &[Taken]) -> anyhow::Result<()> {
