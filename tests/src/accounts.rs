@@ -5,6 +5,9 @@ use gavel_accounts::{Program, postgres::Role};
 use reqwest::Client;
 use serde_json::{Value, json};
 
+/// The password of whoever comes second.
+const SECOND: &str = "another";
+
 /// A database of this run's server, as a role reaches it.
 pub fn database_url(servers: &Servers, role: Role, database: &str) -> String {
     let account = role.account();
@@ -26,15 +29,8 @@ pub async fn make(servers: &Servers, name: &str) -> [Account; 2] {
     let mut accounts = Vec::new();
     for program in Program::ALL {
         let user = format!("{}_{name}", program.account());
-        let rights = program.permissions("gavel");
-        let rights = json!({ "configure": rights.configure, "write": rights.write, "read": rights.read });
-        put(&format!("{}/api/users/{user}", servers.rabbitmq_api), &json!({ "password": name, "tags": "" })).await;
-        put(&format!("{}/api/permissions/{name}/{user}", servers.rabbitmq_api), &rights).await;
-        let mut acl = redis::cmd("ACL");
-        acl.arg("SETUSER").arg(&user).arg(program.acl(name, name));
-        let client = redis::Client::open(servers.redis.as_str()).expect("Redis' URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
-        acl.query_async::<()>(&mut connection).await.expect("Redis makes the user");
+        user_of_broker(servers, program, name, &user, name).await;
+        set_user(servers, &user, &program.acl(name, name)).await;
         let server = host_of(&servers.amqp);
         accounts.push(Account {
             amqp_url: format!("amqp://{user}:{name}@{server}/{name}"),
@@ -42,6 +38,48 @@ pub async fn make(servers: &Servers, name: &str) -> [Account; 2] {
         });
     }
     accounts.try_into().expect("two programs")
+}
+
+/// A second account for each at RabbitMQ, and a second password for each at Redis, beside the first.
+pub async fn second(servers: &Servers, name: &str) -> [Account; 2] {
+    let mut accounts = Vec::new();
+    for program in Program::ALL {
+        let first = format!("{}_{name}", program.account());
+        let user = format!("{first}_2");
+        user_of_broker(servers, program, name, &user, SECOND).await;
+        set_user(servers, &first, &[format!(">{SECOND}")]).await;
+        accounts.push(Account {
+            amqp_url: format!("amqp://{user}:{SECOND}@{}/{name}", host_of(&servers.amqp)),
+            redis_user: format!("{first}:{SECOND}"),
+        });
+    }
+    accounts.try_into().expect("two programs")
+}
+
+/// The end of the first ones.
+pub async fn end_first(servers: &Servers, name: &str) {
+    for program in Program::ALL {
+        let user = format!("{}_{name}", program.account());
+        let url = format!("{}/api/users/{user}", servers.rabbitmq_api);
+        let ended = Client::new().delete(&url).send().await.expect("RabbitMQ's API answers");
+        assert!(ended.status().is_success(), "RabbitMQ refuses {url}: {}", ended.status());
+        set_user(servers, &user, &[format!("<{name}")]).await;
+    }
+}
+
+async fn user_of_broker(servers: &Servers, program: Program, vhost: &str, user: &str, password: &str) {
+    let rights = program.permissions("gavel");
+    let rights = json!({ "configure": rights.configure, "write": rights.write, "read": rights.read });
+    put(&format!("{}/api/users/{user}", servers.rabbitmq_api), &json!({ "password": password, "tags": "" })).await;
+    put(&format!("{}/api/permissions/{vhost}/{user}", servers.rabbitmq_api), &rights).await;
+}
+
+async fn set_user(servers: &Servers, user: &str, rules: &[String]) {
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg(user).arg(rules);
+    let client = redis::Client::open(servers.redis.as_str()).expect("Redis' URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    acl.query_async::<()>(&mut connection).await.expect("Redis does it");
 }
 
 async fn put(url: &str, body: &Value) {

@@ -65,6 +65,11 @@ impl RunningGateway {
         self.trusting().build().expect("a client")
     }
 
+    /// The same, over HTTP/1.1 alone.
+    pub fn client_over_http1(&self) -> Client {
+        self.trusting().http1_only().build().expect("a client")
+    }
+
     /// The same, over IPv6.
     pub fn client_over_ipv6(&self) -> Client {
         let to = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));

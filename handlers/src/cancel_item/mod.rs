@@ -1,5 +1,5 @@
 //! Takes an item out of the auction for good: its period is cut at this moment, its end recorded without a winner, and
-//! an event says so, in one transaction.
+//! an event says so, in one transaction; and the audit where it was an operator.
 mod sql;
 
 use crate::schema::bid_ceiling_minor;
@@ -7,6 +7,7 @@ use crate::{
     convert::user,
     item::{self, ItemRow},
 };
+use gavel_operators::audit::{self, Action};
 use gavel_proto::{
     events_v1::{ItemCancelled, item_event::Fact},
     v1,
@@ -20,6 +21,7 @@ use gavel_runtime::{
     wire::uuid,
 };
 use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
 /// `ItemService.CancelItem`.
@@ -31,6 +33,9 @@ pub struct Command {
     item_id: Uuid,
     by: Canceller,
     reason: String,
+    /// Where an operator did it. It follows from the others and from who asks, whose the key is.
+    #[serde(skip)]
+    action: Option<Action>,
 }
 
 impl rpc::TxHandler for CancelItem {
@@ -50,7 +55,8 @@ impl rpc::TxHandler for CancelItem {
         // An operator without a reason may still be the seller.
         let is_operator = caller.has_role("ops") && !reason.is_empty();
         let by = if is_operator { Canceller::Operator } else { Canceller::Seller(user(&caller.subject)?) };
-        Ok(Command { item_id: uuid("item_id", &request.item_id)?, by, reason })
+        let action = is_operator.then(|| Action::new(&caller.subject, &reason)).transpose()?;
+        Ok(Command { item_id: uuid("item_id", &request.item_id)?, by, reason, action })
     }
 
     async fn handle(tx: &mut Tx, command: &Command) -> Result<v1::CancelItemResponse> {
@@ -67,6 +73,10 @@ impl rpc::TxHandler for CancelItem {
             ..item
         };
         sql::record(tx, &item).await?;
+        if let Some(action) = &command.action {
+            let details = json!({ "bid_count": item.bid_count, "leader_id": item.leader_id });
+            audit::record(tx, action, "cancel_item", &command.item_id.to_string(), &details).await?;
+        }
         tx.emit(item.event(Fact::Cancelled(ItemCancelled {}), ceiling_minor)?)?;
         Ok(v1::CancelItemResponse { item: Some(item::shown(item.state(ceiling_minor)?, item.version, item.read_at)) })
     }

@@ -7,7 +7,8 @@ mod process;
 mod runs;
 pub(crate) mod traces;
 
-pub(crate) use runs::Observed;
+pub(crate) use anyhow::Context as _;
+use runs::Observed;
 
 use crate::{
     auth::KeyFigures,
@@ -43,9 +44,16 @@ use uuid::Uuid;
 /// broker is reported by whoever builds the next one, so the client library is silent.
 const DEFAULT_FILTER: &str = "warn,lapin=off,gavel=info,gavel_runtime=info,sqlxmq::registry=info";
 
+/// What `RUST_LOG` says, or the level where it is unset or empty.
+fn filter(asked: Option<&str>) -> anyhow::Result<EnvFilter> {
+    let asked = asked.filter(|asked| !asked.trim().is_empty()).unwrap_or(DEFAULT_FILTER);
+    EnvFilter::try_new(asked)
+        .with_context(|| format!("RUST_LOG is {asked:?}; allowed: levels and targets, such as {DEFAULT_FILTER}"))
+}
+
 /// Starts logging for this process. Call it once, first.
 pub fn init(process: &'static str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter = filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref())?;
     let lines = EventsOnly(bunyan(process)?);
     tracing_subscriber::registry()
         .with(filter)

@@ -53,8 +53,7 @@ async fn main() -> ExitCode {
     let holds = if arguments.is_empty() {
         list()
     } else if let Some(name) = asked.value("--knows") {
-        knows(name);
-        true
+        knows(name)
     } else if asked.has("--all") {
         all(&asked).await
     } else if asked.has("--render") {
@@ -108,17 +107,18 @@ fn list() -> bool {
     true
 }
 
-/// Says so where no such site is kept: it may be new, or misspelt.
-fn knows(name: &str) {
+/// Whether there is such a site: in what is kept, or by a statement that is newer than that.
+fn knows(name: &str) -> bool {
     let kept = kept();
     let site = Site { name: name.to_owned(), server: Server::Database };
     if kept.sites.iter().any(|place| place.site.name == name) || statement(&root(), &site).is_some() {
-        return;
+        return true;
     }
     let alike = kept.sites.iter().filter(|place| place.site.handler() == site.handler());
     let alike: Vec<_> = alike.map(|place| place.site.name.as_str()).collect();
     let known = if alike.is_empty() { "cargo xtask atlas lists them".to_owned() } else { alike.join(", ") };
-    eprintln!("{name} is not in {FILE}: it is new, or nobody will come by; known: {known}");
+    eprintln!("{name} is not in {FILE}, where `cargo xtask atlas --all --write` puts what is new; known: {known}");
+    false
 }
 
 async fn one(case: &Case) -> bool {

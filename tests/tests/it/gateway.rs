@@ -3,7 +3,7 @@ use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use gavel_gateway::{Kind, Limits};
 use gavel_tests::{Process, RunningGateway, System, eventually, frame, gateway::free_port};
-use reqwest::{Client, StatusCode, Version};
+use reqwest::{Client, Response, StatusCode, Version};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -132,7 +132,7 @@ async fn rolling_restart(kind: Kind) {
         let (service, _) = system.service_with(&[&ports[..], &[("GAVEL_DRAIN_DELAY_MS", "1200")]].concat()).await;
         service
     };
-    let mut services = vec![start(&addresses[0]).await, start(&addresses[1]).await];
+    let mut services = [start(&addresses[0]).await, start(&addresses[1]).await];
     let _worker = system.worker().await;
     let gateway = RunningGateway::open(kind, &[&services[0], &services[1]]).await;
     let seller = gavel_tests::Api::of(&services[0]).await.with_token(system.token("sam", "seller"));
@@ -151,7 +151,8 @@ async fn rolling_restart(kind: Kind) {
         })
         .collect();
     let seen: Vec<_> = (0..WATCHERS).map(|_| Arc::new(AtomicI64::new(0))).collect();
-    let watchers: Vec<_> = seen.iter().map(|seen| watch(&gateway, &item, seen.clone())).collect();
+    let watched = Arc::new(AtomicBool::new(false));
+    let watchers: Vec<_> = seen.iter().map(|seen| watch(&gateway, &item, seen.clone(), watched.clone())).collect();
     for n in 0..2 {
         let before = amount.load(Ordering::Relaxed);
         // Under load before, while and after each of them is away.
@@ -164,8 +165,10 @@ async fn rolling_restart(kind: Kind) {
     eventually("bids flow again", || async { amount.load(Ordering::Relaxed) }, |now| *now > before + 2_000).await;
     over.store(true, Ordering::Relaxed);
     let mut acknowledged = BTreeMap::new();
-    for answers in join_all(bidders).await {
-        for (sequence, bid_id) in answers.expect("the bidder ends well") {
+    for told in join_all(bidders).await {
+        let Told { accepted, failed } = told.expect("the bidder ends well");
+        assert_eq!(failed, [""; 0], "no call fails");
+        for (sequence, bid_id) in accepted {
             assert!(acknowledged.insert(sequence, bid_id).is_none(), "version {sequence} was given twice");
         }
     }
@@ -178,8 +181,12 @@ async fn rolling_restart(kind: Kind) {
     let last = *ledger.keys().last().expect("bids");
     let versions = || async { seen.iter().map(|seen| seen.load(Ordering::Relaxed)).collect::<Vec<_>>() };
     eventually("every watcher converges", versions, |versions| versions.iter().all(|version| *version == last)).await;
-    watchers.iter().for_each(JoinHandle::abort);
-    drop::<Vec<Process>>(services);
+    watched.store(true, Ordering::Relaxed);
+    // The last of them says why their streams end.
+    services.iter().for_each(Process::terminate);
+    for cut in join_all(watchers).await {
+        assert_eq!(cut.expect("the watcher ends well"), [""; 0], "no stream is cut");
+    }
 }
 
 #[tokio::test]
@@ -195,15 +202,31 @@ async fn behind_haproxy_a_call_under_way_is_answered_however_long_its_service_dr
 async fn is_answered_by_a_draining_service(kind: Kind) {
     let system = System::new().await;
     let (mut service, api) = system.service_with(&[("GAVEL_DRAIN_DELAY_MS", "1200")]).await;
-    let item = api.with_token(system.token("sam", "seller")).create("A lamp", Utc::now() + TimeDelta::hours(1)).await;
+    let seller = api.with_token(system.token("sam", "seller"));
     let gateway = RunningGateway::open(kind, &[&service]).await;
+    let clients = [(gateway.client(), Version::HTTP_2), (gateway.client_over_http1(), Version::HTTP_11)];
+    let mut items = Vec::new();
+    for _ in &clients {
+        items.push(seller.create("A lamp", Utc::now() + TimeDelta::hours(1)).await.item_id);
+    }
     let mut holder = system.db.begin().await.expect("a transaction");
     sqlx::query("SELECT FROM items FOR UPDATE").execute(&mut *holder).await.expect("held");
-    let bid = json!({ "itemId": item.item_id, "maxAmountMinor": 1_000, "idempotencyKey": Uuid::new_v4() });
-    let request = gateway.client().post(format!("{}/api/gavel.v1.BidService/PlaceBid", gateway.url));
-    let request = request.bearer_auth(system.token("alice", "bidder")).header("content-type", "application/json");
-    let call = tokio::spawn(request.body(bid.to_string()).send());
-    eventually("it waits for the lock", || system.waiting_for_locks("bid-service"), |count| *count > 0).await;
+    let mut calls = Vec::new();
+    for ((client, version), item) in clients.into_iter().zip(&items) {
+        let stream = open_stream(&client, &gateway.url, item, 0).await.expect("a stream");
+        assert_eq!(stream.version(), version);
+        let bid = json!({ "itemId": item, "maxAmountMinor": 1_000, "idempotencyKey": Uuid::new_v4() });
+        let request = client.post(format!("{}/api/gavel.v1.BidService/PlaceBid", gateway.url));
+        let request = request.bearer_auth(system.token("alice", "bidder")).header("content-type", "application/json");
+        calls.push((
+            tokio::spawn(request.body(bid.to_string()).send()),
+            tokio::spawn(to_its_end(stream, |_| ())),
+            version,
+        ));
+    }
+    eventually("they wait for the locks", || system.waiting_for_locks("bid-service"), |count| *count > 0).await;
+    let waiting = || service.in_flight("place_bid", "rpc");
+    eventually("both are under way", waiting, |count| *count == 2).await;
     let address = service.address().await;
     service.terminate();
     let is_closed = || async { tokio::net::TcpStream::connect(&address).await.is_err() };
@@ -211,9 +234,13 @@ async fn is_answered_by_a_draining_service(kind: Kind) {
     // The gateway has looked again by now: twice, and found it as it is.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     holder.rollback().await.expect("let go");
-    let reply = call.await.expect("no panic").expect("an answer");
-    assert_eq!(reply.status(), StatusCode::OK);
-    assert_eq!(reply.json::<Value>().await.expect("JSON")["sequence"], "2");
+    for (call, stream, version) in calls {
+        let reply = call.await.expect("no panic").unwrap_or_else(|error| panic!("over {version:?}: {error}"));
+        assert_eq!((reply.status(), reply.version()), (StatusCode::OK, version));
+        assert_eq!(reply.json::<Value>().await.expect("JSON")["sequence"], "2");
+        let last = stream.await.expect("no panic").unwrap_or_else(|cut| panic!("over {version:?}: {cut}"));
+        assert_eq!(last["error"]["code"], "unavailable", "it says why it ends, over {version:?}");
+    }
     assert!(service.ended().await.success(), "{:?}", service.output().last());
 }
 
@@ -224,70 +251,98 @@ struct Bidder {
     item: String,
 }
 
+#[derive(Default)]
+struct Told {
+    /// Sequences and ids.
+    accepted: Vec<(i64, String)>,
+    failed: Vec<String>,
+}
+
 impl Bidder {
-    /// Bids until it is over; asks again, with the same key, whatever got no answer. Gives what was accepted.
-    async fn run(self, amount: Arc<AtomicI64>, over: Arc<AtomicBool>) -> Vec<(i64, String)> {
-        let mut accepted = Vec::new();
+    /// Bids until it is over; asks again, with the same key, whatever got no answer.
+    async fn run(self, amount: Arc<AtomicI64>, over: Arc<AtomicBool>) -> Told {
+        let mut told = Told::default();
         while !over.load(Ordering::Relaxed) {
             let bid = json!({
                 "itemId": self.item,
                 "maxAmountMinor": amount.fetch_add(100, Ordering::Relaxed),
                 "idempotencyKey": Uuid::new_v4(),
             });
-            accepted.extend(self.ask(&bid).await);
+            let accepted = self.ask(&bid, &mut told.failed).await;
+            told.accepted.extend(accepted);
         }
-        accepted
+        told
     }
 
     /// None where the bid is refused: a higher one was first.
-    async fn ask(&self, bid: &Value) -> Option<(i64, String)> {
+    async fn ask(&self, bid: &Value, failed: &mut Vec<String>) -> Option<(i64, String)> {
         loop {
             let request = self.client.post(&self.url).bearer_auth(&self.token);
             let sent = request.header("content-type", "application/json").body(bid.to_string()).send().await;
             let answer = match sent {
-                Ok(reply) => reply.json::<Value>().await.ok(),
-                Err(_) => None,
+                Ok(reply) => reply.text().await.map_err(|error| format!("{error:?}")),
+                Err(error) => Err(format!("{error:?}")),
             };
-            if let Some(reply) = answer.as_ref().filter(|answer| answer["bidId"].is_string()) {
-                let text = |field: &str| reply[field].as_str().expect("a text").to_owned();
-                return Some((text("sequence").parse().expect("a number"), text("bidId")));
-            }
-            if answer.is_some_and(|answer| answer["code"] == "failed_precondition") {
-                return None;
+            let reply = answer.and_then(|text| serde_json::from_str::<Value>(&text).map_err(|_| text));
+            match reply {
+                Ok(reply) if reply["bidId"].is_string() => {
+                    let text = |field: &str| reply[field].as_str().expect("a text").to_owned();
+                    return Some((text("sequence").parse().expect("a number"), text("bidId")));
+                }
+                Ok(reply) if reply["code"] == "failed_precondition" => return None,
+                Ok(reply) => failed.push(reply.to_string()),
+                Err(why) => failed.push(why),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-/// Watches as a browser would: when the stream ends, again from the version it has.
-fn watch(gateway: &RunningGateway, item: &str, seen: Arc<AtomicI64>) -> JoinHandle<()> {
-    let (client, url) = (gateway.client(), format!("{}/api/gavel.v1.ItemService/WatchItem", gateway.url));
-    let item = item.to_owned();
+/// Watches as a browser would: when the stream ends, again from the version it has. Gives why any was cut.
+fn watch(gateway: &RunningGateway, item: &str, seen: Arc<AtomicI64>, over: Arc<AtomicBool>) -> JoinHandle<Vec<String>> {
+    let (client, url, item) = (gateway.client(), gateway.url.clone(), item.to_owned());
     tokio::spawn(async move {
-        loop {
-            let known = json!({ "itemId": item, "knownVersion": seen.load(Ordering::Relaxed) }).to_string();
-            let body = frame(0, known.as_bytes());
-            let request = client.post(&url).header("content-type", "application/connect+json").body(body);
-            if let Ok(mut reply) = request.send().await {
-                let mut buffer = Vec::new();
-                while let Ok(Some(chunk)) = reply.chunk().await {
-                    buffer.extend_from_slice(&chunk);
-                    while let Some(frame) = take_frame(&mut buffer) {
-                        note(&frame, &seen);
-                    }
-                }
-            }
+        let mut cut = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            let stream = open_stream(&client, &url, &item, seen.load(Ordering::Relaxed)).await;
+            let ended = match stream {
+                Ok(stream) => to_its_end(stream, |frame| note(frame, &seen)).await,
+                // There is nobody any more.
+                Err(_) if over.load(Ordering::Relaxed) => break,
+                Err(error) => Err(format!("{error:?}")),
+            };
+            cut.extend(ended.err());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        cut
     })
 }
 
-fn take_frame(buffer: &mut Vec<u8>) -> Option<Value> {
-    let length = u32::from_be_bytes(buffer.get(1..5)?.try_into().ok()?) as usize;
+async fn open_stream(client: &Client, url: &str, item: &str, known: i64) -> reqwest::Result<Response> {
+    let known = json!({ "itemId": item, "knownVersion": known.to_string() }).to_string();
+    let request = client.post(format!("{url}/api/gavel.v1.ItemService/WatchItem"));
+    let request = request.header("content-type", "application/connect+json").body(frame(0, known.as_bytes()));
+    request.send().await?.error_for_status()
+}
+
+/// Reads it until it says that it ends, and gives why; else how it was cut.
+async fn to_its_end(mut stream: Response, mut hears: impl FnMut(&Value)) -> Result<Value, String> {
+    let (mut buffer, mut last) = (Vec::new(), None);
+    while let Some(chunk) = stream.chunk().await.map_err(|error| format!("{error:?}"))? {
+        buffer.extend_from_slice(&chunk);
+        while let Some((flags, frame)) = take_frame(&mut buffer) {
+            hears(&frame);
+            last = (flags & 2 != 0).then_some(frame);
+        }
+    }
+    last.ok_or_else(|| "it ends and has not said so".to_owned())
+}
+
+fn take_frame(buffer: &mut Vec<u8>) -> Option<(u8, Value)> {
+    let (flags, length) = (*buffer.first()?, u32::from_be_bytes(buffer.get(1..5)?.try_into().ok()?) as usize);
     let frame = buffer.get(5..5 + length).map(|json| serde_json::from_slice(json).expect("JSON"))?;
     buffer.drain(..5 + length);
-    Some(frame)
+    Some((flags, frame))
 }
 
 fn note(frame: &Value, seen: &AtomicI64) {

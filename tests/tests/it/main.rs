@@ -56,6 +56,7 @@ mod recipes;
 mod relay;
 mod restarts;
 mod roles;
+mod rotating;
 mod runbooks;
 mod scaling;
 mod schedules;

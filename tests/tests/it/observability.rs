@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use gavel_tests::{Process, System, eventually, private::Prometheus, process::binary};
 use serde_json::Value;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -18,11 +18,40 @@ fn read(file: &str) -> String {
     fs::read_to_string(observability().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
+/// The rules' own tests, by what they watch over.
+const TESTS: [&str; 3] = ["rules.objectives.test.yml", "rules.test.yml", "rules.machines.test.yml"];
+
+/// All that alerts are expected to say in those tests: of each alert, the times at which it is looked at.
+fn expected() -> BTreeMap<String, Vec<Value>> {
+    let mut expected = BTreeMap::<_, Vec<_>>::new();
+    for file in TESTS {
+        let all: Value = serde_yaml_ng::from_str(&read(file)).expect("YAML");
+        let tests = all["tests"].as_array().expect("tests").iter();
+        for looked_at in tests.filter_map(|test| test["alert_rule_test"].as_array()).flatten() {
+            let name = looked_at["alertname"].as_str().expect("a name").to_owned();
+            expected.entry(name).or_default().push(looked_at["exp_alerts"].clone());
+        }
+    }
+    expected
+}
+
+#[test]
+fn each_alert_is_tried_where_it_fires_and_where_it_does_not() {
+    let (alerts, expected) = (read("alerts.yml"), expected());
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for name in names {
+        let tried = expected.get(name).unwrap_or_else(|| panic!("nobody tries {name}"));
+        let fires = |alerts: &Value| alerts.as_array().is_some_and(|alerts| !alerts.is_empty());
+        assert!(tried.iter().any(fires), "{name} fires in no test");
+        assert!(tried.iter().any(|alerts| !fires(alerts)), "{name} fires in each of its tests");
+    }
+}
+
 #[test]
 fn each_rule_fires_when_it_must_and_a_throttled_caller_wakes_nobody() {
     let all: [(&str, &[&str]); 4] = [
         ("promtool", &["check", "rules", "objectives.yml", "alerts.yml"]),
-        ("promtool", &["test", "rules", "rules.test.yml"]),
+        ("promtool", &[&["test", "rules"][..], &TESTS].concat()),
         ("promtool", &["check", "config", "prometheus.yml"]),
         ("amtool", &["check-config", "alertmanager.yml"]),
     ];

@@ -1,11 +1,21 @@
 //! What each program may do with the database, and what it may not, whoever has taken it over.
 use chrono::{TimeDelta, Utc};
-use gavel::rights::RIGHTS;
+use gavel::rights::{RIGHTS, role_of};
 use gavel_accounts::postgres::{OWNER, Role, roles_sql};
 use gavel_runtime::schema::rights::OWN;
-use gavel_tests::{Process, System, eventually, private::Postgres, process::binary};
+use gavel_tests::{
+    Process, System,
+    atlas::{entry::statement, kept::Atlas},
+    eventually,
+    private::Postgres,
+    process::binary,
+};
 use sqlx::{Connection, Executor, PgConnection, error::DatabaseError};
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 use uuid::Uuid;
 
 /// What PostgreSQL says where a right is missing.
@@ -216,4 +226,39 @@ async fn a_password_is_rotated_by_a_second_account_while_bids_go_on() {
     eventually("nobody uses the first account", || system.count(left), |sessions| *sessions == 0).await;
     drop(second);
     system.run(&format!("DROP ROLE {account}")).await;
+}
+
+/// A statement of a handler, with as many parameters as it has.
+fn explained(statement: &str) -> String {
+    let parameters = (1..).take_while(|number| statement.contains(&format!("${number}"))).map(|_| "NULL");
+    let parameters = parameters.collect::<Vec<_>>().join(", ");
+    let given = if parameters.is_empty() { String::new() } else { format!("({parameters})") };
+    format!("PREPARE it AS {statement}; EXPLAIN EXECUTE it{given}; DEALLOCATE it")
+}
+
+#[tokio::test]
+async fn each_handler_may_run_each_of_its_statements_as_its_role() {
+    let system = System::new().await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let atlas = Atlas::read(&root).expect("the atlas");
+    let app = gavel::app();
+    let mut tried = BTreeMap::new();
+    for site in atlas.sites.iter().map(|place| &place.site) {
+        let spec = app.registrations().iter().map(|registration| registration.spec).find(|s| s.name == site.handler());
+        let (Some(spec), Some(statement)) = (spec, statement(&root, site)) else { continue };
+        let role = role_of(spec);
+        let mut conn = session(&system, role).await;
+        assert_eq!(refusal(&mut conn, &explained(&statement)).await, None, "{} as {role:?}", site.name);
+        *tried.entry(role.account()).or_insert(0) += 1;
+        // Whoever only looks into the data may do none that writes.
+        let writes = ["INSERT", "UPDATE", "DELETE"].iter().any(|word| statement.starts_with(word));
+        if writes {
+            let mut reader = session(&system, Role::Reader).await;
+            let refused = refusal(&mut reader, &explained(&statement)).await;
+            assert_eq!(refused.as_deref(), Some(DENIED), "{} as a reader", site.name);
+        }
+    }
+    for role in [Role::Service, Role::Worker, Role::Migrator] {
+        assert!(tried.get(role.account()).is_some_and(|count| *count > 5), "{role:?}: {tried:?}");
+    }
 }

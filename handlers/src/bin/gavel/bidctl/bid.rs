@@ -31,6 +31,13 @@ pub(crate) struct PlaceBid {
     wait: bool,
 }
 
+/// Milliseconds from the reply until each knew of the bid, as far as they do.
+#[derive(Default)]
+struct Consequences {
+    read_model_ms: Option<u64>,
+    statistics_ms: Option<u64>,
+}
+
 impl PlaceBid {
     pub(crate) async fn run(&self, settings: &Settings, output: Output) -> anyhow::Result<()> {
         let client = v1::BidServiceClient::new(client::config(settings)?);
@@ -59,38 +66,45 @@ impl PlaceBid {
         });
         let mut lines = shown(&reply, is_replayed, &currency);
         lines.push(("idempotency key", idempotency_key));
+        let mut known = Ok(());
         if self.wait {
             let since = before.filter(|_| !is_replayed);
-            let (read_model_ms, statistics_ms) = self.consequences(settings, &token, &reply, since).await?;
-            json["read_model_after_ms"] = read_model_ms.into();
-            json["statistics_after_ms"] = statistics_ms.into();
-            lines.push(("in the read model", format!("{read_model_ms} ms after the reply")));
-            if let Some(ms) = statistics_ms {
+            let mut learnt = Consequences::default();
+            known = self.consequences(settings, &token, &reply, since, &mut learnt).await;
+            json["read_model_after_ms"] = learnt.read_model_ms.into();
+            json["statistics_after_ms"] = learnt.statistics_ms.into();
+            if let Some(ms) = learnt.read_model_ms {
+                lines.push(("in the read model", format!("{ms} ms after the reply")));
+            }
+            if let Some(ms) = learnt.statistics_ms {
                 lines.push(("in the statistics", format!("{ms} ms after the reply (relayed through RabbitMQ)")));
             }
         }
+        // It is made, whoever does not know of it yet.
         output.record(&json, &lines);
-        Ok(())
+        known
     }
 
-    /// Milliseconds from the reply until the read model and, where it is new, until the statistics know of the bid.
+    /// Waits until the read model and, where it is new, until the statistics know of the bid.
     async fn consequences(
         &self,
         settings: &Settings,
         token: &str,
         bid: &v1::PlaceBidResponse,
         counted_before: Option<i64>,
-    ) -> anyhow::Result<(u64, Option<u64>)> {
+        learnt: &mut Consequences,
+    ) -> anyhow::Result<()> {
         let began = Instant::now();
         let items = v1::ItemServiceClient::new(client::config(settings)?);
         let in_read_model = async || {
             let (item, source) = item::read(&items, settings, Some(token), &self.item_id, 0).await?;
             Ok(source == v1::ReadSource::ReadModel && item.version >= bid.sequence)
         };
-        let read_model_ms = until(began, "the read model", in_read_model).await?;
-        let Some(counted_before) = counted_before else { return Ok((read_model_ms, None)) };
+        learnt.read_model_ms = Some(until(began, "the read model does", in_read_model).await?);
+        let Some(counted_before) = counted_before else { return Ok(()) };
         let counted = async || Ok(self.counted(settings, token).await? > counted_before);
-        Ok((read_model_ms, Some(until(began, "the statistics", counted).await?)))
+        learnt.statistics_ms = Some(until(began, "the statistics do", counted).await?);
+        Ok(())
     }
 
     /// Returns how many of the caller's bids the statistics know, over all currencies.
@@ -126,7 +140,7 @@ fn shown(reply: &v1::PlaceBidResponse, is_replayed: bool, currency: &str) -> Vec
 async fn until(began: Instant, what: &str, knows: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<u64> {
     while !knows().await? {
         if began.elapsed() > PATIENCE {
-            bail!("the bid is accepted, but {what} does not know of it after {PATIENCE:?}: is bid-worker running?");
+            bail!("the bid is accepted, but {what} not know of it after {PATIENCE:?}: is bid-worker running?");
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

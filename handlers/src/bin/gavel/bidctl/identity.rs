@@ -48,26 +48,28 @@ impl Token {
 impl Settings {
     /// The token to call the public's address with: minted for `--user`, else the given one.
     pub(crate) fn token(&self, role: &str) -> anyhow::Result<String> {
-        self.token_for(role, self.is_url_from_file)
+        self.token_for(role, &self.url, "--url or GAVEL_URL", self.is_url_from_file)
     }
 
     /// As [`Settings::token`], for the operators' address.
     pub(crate) fn operators_token(&self) -> anyhow::Result<String> {
-        self.token_for("ops", self.is_ops_url_from_file)
+        self.token_for("ops", &self.ops_url, "--ops-url or GAVEL_OPS_URL", self.is_ops_url_from_file)
     }
 
     /// An address from the file gets no secret from elsewhere.
-    fn token_for(&self, role: &str, is_address_from_file: bool) -> anyhow::Result<String> {
-        let why = "is not sent to an address that only .gavel/dev.env names; allowed: --url and --ops-url (or GAVEL_URL \
-                   and GAVEL_OPS_URL), or --user with the key of that file";
+    fn token_for(&self, role: &str, url: &str, named: &str, is_address_from_file: bool) -> anyhow::Result<String> {
+        let why = format!(
+            "is not sent to {url}, an address that only .gavel/dev.env names; allowed: that address by {named}, or --user \
+             with the key of that file"
+        );
         match (&self.user, &self.token) {
             (Some(user), _) => {
                 let is_key_from_file = self.is_from_file("GAVEL_JWT_SIGNING_KEY");
-                ensure!(is_key_from_file || !is_address_from_file, "a token of another key {why}");
+                ensure!(is_key_from_file || !is_address_from_file, "a token by another key than that file's {why}");
                 mint(self, user, &[role], 60)
             }
             (None, Some(token)) => {
-                ensure!(!is_address_from_file, "another token {why}");
+                ensure!(!is_address_from_file, "a token from --token or GAVEL_TOKEN {why}");
                 Ok(token.clone())
             }
             (None, None) => {

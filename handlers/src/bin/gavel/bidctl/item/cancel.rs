@@ -10,7 +10,7 @@ use gavel_runtime::ids;
 pub(crate) struct Cancel {
     /// The item's id
     item_id: String,
-    /// Why, for everybody to read. An operator gives one
+    /// Why, for everybody to read. An operator gives one, with --as-operator
     #[arg(long, default_value = "")]
     reason: String,
     /// As an operator: also with bids on it. With --user, the development token is minted with role ops for this
