@@ -179,7 +179,8 @@ impl<'c> Executor<'c> for &'c mut Conn {
         let query = planted::query(query);
         read_whole(async move {
             self.slip(text).await?;
-            let reading = self.raw().fetch_many(query).try_collect();
+            let mut autonomous = planted::session_for(text).await?;
+            let reading = autonomous.as_mut().unwrap_or_else(|| self.raw()).fetch_many(query).try_collect();
             boundary::crossing(handler, Operation::Statement(text), reading).await
         })
     }

@@ -23,6 +23,10 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 const RENEW_AFTER: Duration = Duration::from_secs(20);
 /// A broker that does not answer within this time has lost us as well.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a queue whose leader is too busy to say, RabbitMQ says that nothing waits and nobody consumes, as of one where
+/// that is so (`rabbit_quorum_queue:stat`): it is believed once it has said so that often.
+const LOOKS: u32 = 3;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// Deliveries from one queue.
 pub(crate) struct Consuming {
@@ -105,6 +109,18 @@ impl Consuming {
 /// # Errors
 /// When there is no such queue.
 pub(crate) async fn look(connection: &Connection, queue: &str) -> anyhow::Result<(u32, u32)> {
+    let mut looks = 1;
+    loop {
+        let found = look_once(connection, queue).await?;
+        if found != (0, 0) || looks == LOOKS {
+            return Ok(found);
+        }
+        looks += 1;
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+async fn look_once(connection: &Connection, queue: &str) -> anyhow::Result<(u32, u32)> {
     // A channel of its own: asking after a queue that is gone closes it.
     let channel = Channel::open(connection, "look").await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

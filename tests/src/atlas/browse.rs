@@ -1,9 +1,10 @@
 //! The atlas as a page to browse: ways as pictures, and under each site its cases, with the command that runs each.
 use super::{
-    entry::{Entry, name_of, statement},
+    entry::{Entry, name_of},
     kept::{Atlas, Place},
     label::label,
     page::described,
+    source::statement,
 };
 use gavel_runtime::boundary::Server;
 use std::{fmt::Write, path::Path};

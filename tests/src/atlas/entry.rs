@@ -4,10 +4,11 @@ use super::{
     case::{Action, Case, First, Site},
     filling,
     history::Told,
+    source::{Source, statement},
 };
 use gavel_runtime::boundary::{Position, Server};
 use serde::{Deserialize, Serialize};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// One case of the atlas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,43 +76,6 @@ fn operator_does(case: &Case) -> &'static str {
     }
 }
 
-/// The statement that a site is named by, as `.sqlx` has it; none for other sites, and for statements that are
-/// written at run time.
-pub fn statement(root: &Path, site: &Site) -> Option<String> {
-    let begin = format!("query-{}", site.operation());
-    let files = fs::read_dir(root.join(".sqlx")).ok()?.filter_map(Result::ok);
-    let file = files.map(|file| file.path()).find(|path| {
-        path.file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| site.operation().len() == 12 && name.starts_with(&begin))
-    })?;
-    let prepared: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
-    let lines = prepared["query"].as_str()?.lines().map(str::trim).collect::<Vec<_>>();
-    Some(lines.join("\n"))
-}
-
-/// The file and line where a statement stands.
-fn source(root: &Path, statement: &str) -> Option<String> {
-    let first = statement.lines().next()?;
-    let mut dirs: Vec<_> = ["handlers", "runtime/src"].map(|dir| root.join(dir)).into();
-    while let Some(dir) = dirs.pop() {
-        for path in fs::read_dir(dir).ok()?.filter_map(Result::ok).map(|entry| entry.path()) {
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let text = fs::read_to_string(&path).ok()?;
-                // Several may begin alike: it is the one that has all lines.
-                let has_all = statement.lines().all(|line| text.contains(line));
-                if let Some(line) = text.lines().position(|line| line.contains(first)).filter(|_| has_all) {
-                    let path = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-                    return Some(format!("{path}:{}", line + 1));
-                }
-            }
-        }
-    }
-    None
-}
-
 /// The story of a case, step by step.
 pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
     let mut told = Vec::new();
@@ -126,13 +90,13 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
     let site = Site { name: case.site.clone(), server: reached.server };
     let handler = case.site.split('.').next().unwrap_or_default();
     let server = name_of(reached.server);
-    told.push(match statement(root, &site) {
-        Some(text) => {
-            let source = source(root, &text).map(|line| format!(" ({line})")).unwrap_or_default();
-            format!("{process} runs {handler} and asks {server}{source}:\n{}", indented(&text))
-        }
-        None if reached.server == Server::Client => format!("A client calls {handler} of {process}."),
-        None => format!("{process} runs {handler} and asks {server}: {}", site.operation()),
+    let Source { at, text } = Source::of(root, &site);
+    let at = at.map(|line| format!(" ({line})")).unwrap_or_default();
+    let quoted = if text.is_empty() { text } else { format!("\n{}", indented(&text)) };
+    told.push(match reached.server {
+        Server::Client => format!("A client calls {handler} of {process}{at}:{quoted}"),
+        _ if statement(root, &site).is_some() => format!("{process} runs {handler} and asks {server}{at}:{quoted}"),
+        _ => format!("{process} runs {handler} and asks {server}: {}{at}{quoted}", site.operation()),
     });
     let when = match case.position {
         Position::Before => "Before it is done",

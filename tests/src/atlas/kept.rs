@@ -1,9 +1,6 @@
 //! What is kept of a whole run: every site that a process came by, and every case. Nothing in it differs from run to run
 //! but what a run found out: no times, no lines of code.
-use super::{
-    case::Site,
-    entry::{Entry, statement},
-};
+use super::{case::Site, entry::Entry, source::statement};
 use anyhow::Context;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{fmt::Write, fs, path::Path};

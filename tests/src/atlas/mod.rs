@@ -18,6 +18,7 @@ pub mod listener;
 pub mod page;
 pub mod run;
 pub mod scenario;
+pub mod source;
 pub mod watcher;
 
 pub use attack::Outcome;

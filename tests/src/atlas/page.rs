@@ -1,9 +1,10 @@
 //! The atlas as a document: of each handler its way as a picture, and of each site which faults it has stood.
 use super::{
     case::{Action, Case, Site},
-    entry::{Entry, name_of, statement},
+    entry::{Entry, name_of},
     kept::{Atlas, Place},
     label::label,
+    source::statement,
 };
 use gavel_runtime::boundary::{Position, Server};
 use std::{fmt::Write, path::Path};
@@ -23,7 +24,7 @@ something after two faults alone: where queues were deleted, `bidctl rebuild`; w
 
 `cargo xtask atlas --site place_bid.commit --position after --action reset` runs one of them and tells its story.
 [atlas.html](atlas/atlas.html) is for browsing, [entries.json](atlas/entries.json) for programs: it says of each case
-what clients saw and what healed it.
+what clients saw, which was seen in its run, and what heals its kind of fault, which the case shows where it holds.
 
 - **before**: nothing of it is done. **after**: it is done, and nobody has heard of it.
 - **kill**: the process is killed, as by `kill -9`, and another is started. **reset**: every connection to that server is
@@ -37,7 +38,8 @@ what clients saw and what healed it.
   **freeze**: the process stands still until another has its place and
   its leases have run out; then it goes on, with what it was doing.
 - **in recovery**: a process that was started where another was killed, on the way of a bid, of an event, of statistics
-  or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways.
+  or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways. A site that is met in recovery
+  alone, and not on those ways, is shown and has no case of its own.
 
 On these ways each site is stopped at its second, third and fourth time as well.
 

@@ -2,7 +2,7 @@
 use super::{
     Bug,
     Catch::{Case, Rule, Test},
-    Change::{self, CommitBefore, ConfirmNotAwaited, Said, TakenOnDelivery},
+    Change::{self, Autonomous, CommitBefore, ConfirmNotAwaited, Said, TakenOnDelivery},
 };
 
 /// All of them: of bids, of jobs, of events, of who reads them, of reads, of rules.
@@ -72,6 +72,13 @@ pub const BUGS: &[Bug] = &[
         changes: &[CommitBefore("INSERT INTO outbox")],
         caught_by: Case("--site close_item.commit --position before --action kill"),
         saying: "the read model has everything",
+    },
+    Bug {
+        name: "published_before_commit",
+        forgotten: "what is told before the commit may never happen",
+        changes: &[Autonomous("INSERT INTO outbox")],
+        caught_by: Case("--site create_item.commit --position before --action kill"),
+        saying: "events were told",
     },
     Bug {
         name: "confirm_not_awaited",

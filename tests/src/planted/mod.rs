@@ -13,6 +13,8 @@ pub enum Change {
     Said(&'static str, &'static str),
     /// What was done before a statement with this text in it is committed before it.
     CommitBefore(&'static str),
+    /// A statement that begins like this is done in a session of its own, whatever becomes of the transaction.
+    Autonomous(&'static str),
     /// What is published counts as confirmed at once.
     ConfirmNotAwaited,
     /// What is delivered counts as acknowledged at once.
@@ -27,6 +29,7 @@ impl Change {
         Some(match self {
             Self::Said(said, instead) => Slip::Text { said: said.to_owned(), instead: instead.to_owned() },
             Self::CommitBefore(statement) => Slip::CommitBefore(statement.to_owned()),
+            Self::Autonomous(statement) => Slip::Autonomous(statement.to_owned()),
             Self::ConfirmNotAwaited => Slip::ConfirmNotAwaited,
             Self::TakenOnDelivery => Slip::TakenOnDelivery,
             Self::Rule(..) => return None,

@@ -90,6 +90,7 @@ pub fn story(bug: &Bug, verdict: &Verdict) -> Vec<String> {
         told.push(match change {
             Change::Said(said, instead) | Change::Rule(_, said, instead) => format!("- {said}\n+ {instead}"),
             Change::CommitBefore(text) => format!("+ COMMIT, before {text}"),
+            Change::Autonomous(text) => format!("+ in a session of its own, and at once: {text}"),
             Change::ConfirmNotAwaited => "- await the broker's confirm".to_owned(),
             Change::TakenOnDelivery => "- acknowledge after the commit\n+ acknowledge on delivery".to_owned(),
         });

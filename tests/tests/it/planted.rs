@@ -34,7 +34,7 @@ fn each_is_somewhere_in_the_code() {
     for bug in BUGS {
         for change in bug.changes {
             let found = match change {
-                Change::Said(text, _) | Change::CommitBefore(text) => {
+                Change::Said(text, _) | Change::CommitBefore(text) | Change::Autonomous(text) => {
                     said_anywhere.iter().any(|said| said.contains(text))
                 }
                 Change::Rule(file, text, _) => {

@@ -5,7 +5,7 @@ use gavel_accounts::postgres::{OWNER, Role, roles_sql};
 use gavel_runtime::schema::rights::OWN;
 use gavel_tests::{
     Process, System,
-    atlas::{entry::statement, kept::Atlas},
+    atlas::{kept::Atlas, source::statement},
     eventually,
     private::Postgres,
     process::binary,

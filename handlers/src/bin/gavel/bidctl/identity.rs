@@ -59,7 +59,7 @@ impl Settings {
     /// An address from the file gets no secret from elsewhere.
     fn token_for(&self, role: &str, url: &str, named: &str, is_address_from_file: bool) -> anyhow::Result<String> {
         let why = format!(
-            "is not sent to {url}, an address that only .gavel/dev.env names; allowed: that address by {named}, or --user \
+            "is not sent to an address that only .gavel/dev.env names, {url}; allowed: that address by {named}, or --user \
              with the key of that file"
         );
         match (&self.user, &self.token) {

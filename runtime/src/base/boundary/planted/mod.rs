@@ -21,6 +21,8 @@ pub enum Slip {
     },
     /// What was done before a statement with this text in it stays, whatever becomes of the statement.
     CommitBefore(String),
+    /// A statement that begins like this is done at once, in a session of its own, whatever becomes of the transaction.
+    Autonomous(String),
     /// What is published counts as confirmed at once.
     ConfirmNotAwaited,
     /// What is delivered counts as acknowledged at once.

@@ -1,7 +1,8 @@
 //! Says otherwise what is to be said otherwise.
+#![expect(clippy::disallowed_types, reason = "a session that no adapter knows is the bug")]
 use super::{Slip, VARIABLE};
 use sqlx::{
-    Execute, Postgres,
+    Connection, Execute, PgConnection, Postgres,
     error::BoxDynError,
     postgres::{PgArguments, PgStatement},
 };
@@ -38,6 +39,16 @@ pub(crate) fn text(text: &str) -> &str {
 
 pub(crate) fn commits_before(statement: &str) -> bool {
     SLIPS.iter().any(|slip| matches!(slip, Slip::CommitBefore(text) if statement.contains(text)))
+}
+
+/// The session that a statement has for itself.
+pub(crate) async fn session_for(statement: &str) -> Result<Option<PgConnection>, sqlx::Error> {
+    let is_autonomous = |slip: &Slip| matches!(slip, Slip::Autonomous(text) if statement.starts_with(text));
+    if !SLIPS.iter().any(is_autonomous) {
+        return Ok(None);
+    }
+    let url = std::env::var("DATABASE_URL").map_err(|error| sqlx::Error::Configuration(error.into()))?;
+    PgConnection::connect(&url).await.map(Some)
 }
 
 pub(crate) fn confirms_at_once() -> bool {
