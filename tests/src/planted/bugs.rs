@@ -75,9 +75,9 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "published_before_commit",
-        forgotten: "what is told before the commit may never happen",
+        forgotten: "what is told before its commit has not happened yet, and may never",
         changes: &[Autonomous("INSERT INTO outbox")],
-        caught_by: Case("--site create_item.commit --position before --action kill"),
+        caught_by: Case("--site close_item.commit --position before --action kill"),
         saying: "events were told",
     },
     Bug {

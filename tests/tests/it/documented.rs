@@ -241,8 +241,9 @@ fn the_figures_of_capacity_are_those_that_were_measured() {
     assert!(quoted.len() > 15, "{quoted:?}");
     for row in quoted {
         let [_, figure, by] = &row[..] else { panic!("three columns: {row:?}") };
-        let found =
-            measured.iter().rfind(|measured| measured[0] == *by).unwrap_or_else(|| panic!("nothing measures {by}"));
-        assert_eq!(*figure, format!("{} {}", found[1], found[2]), "{by}");
+        // Several benches may measure it.
+        let found = measured.iter().filter(|measured| measured[0] == *by);
+        let found: Vec<_> = found.map(|measured| format!("{} {}", measured[1], measured[2])).collect();
+        assert!(found.contains(figure), "{by} is {figure}, and was measured as {found:?}");
     }
 }
