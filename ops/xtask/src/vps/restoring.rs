@@ -16,9 +16,14 @@ const ARCHIVED_WITHIN: Duration = Duration::from_secs(75);
 
 impl Run {
     pub(super) fn drill(&self) -> anyhow::Result<()> {
-        let step = Step::begin("a drill of the restore, beside the database");
-        let said = self.machine.run("/opt/gavel/current/ops/vps/drill")?;
-        step.done(said.trim());
+        let step = Step::begin("a full backup, and a drill of the restore, beside the database and under load");
+        let mut said = String::new();
+        let taken = self.under_load(|run| {
+            run.machine.run("systemctl start gavel-backup@full")?;
+            said = run.machine.run("/opt/gavel/current/ops/vps/drill")?;
+            Ok(())
+        })?;
+        step.done(format!("{}; {taken} bids taken meanwhile, none failed", said.trim()));
         Ok(())
     }
 
