@@ -64,7 +64,7 @@ pub const BUGS: &[Bug] = &[
         forgotten: "what is kept beside the ledger has to move with it",
         changes: &[Said("bid_count = n.bid_count", "bid_count = items.bid_count")],
         caught_by: Test("contention::two_hundred_concurrent_bidders_leave_a_gapless_rising_ledger_and_one_leader"),
-        saying: "not a refusal",
+        saying: "internal error",
     },
     Bug {
         name: "event_in_another_transaction",
