@@ -96,7 +96,7 @@ enum Command {
     /// What takes too long for every commit; writes docs/nightly.md
     Nightly(nightly::Nightly),
     /// What CI runs: every test in containers, one end to end on processes, formatting, lints, licences, .sqlx
-    Ci,
+    Ci(ci::Ci),
 }
 
 fn main() -> ExitCode {
@@ -165,7 +165,7 @@ fn run(command: Command, interrupted: &mpsc::Receiver<()>) -> anyhow::Result<()>
         }
         Command::Sqlx(sqlx) => sqlx.run(),
         Command::Nightly(nightly) => nightly.run(interrupted),
-        Command::Ci => ci::run_all(),
+        Command::Ci(ci) => ci.run(),
     }
 }
 
