@@ -76,7 +76,7 @@ fn commands(chapter: &Chapter, variables: &[(&str, String)]) -> anyhow::Result<V
         if shown.command.starts_with(REHEARSE) && !rehearse::is_possible() {
             continue;
         }
-        if shown.command == UP {
+        if shown.command.starts_with(UP) {
             up = Some(Up::start(shown)?);
             continue;
         }
@@ -102,7 +102,9 @@ struct Up(Child);
 impl Up {
     /// Until it has said what the chapter shows.
     fn start(shown: &Shown) -> anyhow::Result<Self> {
-        let mut child = Command::new(crate::root().join(ITSELF)).arg("up").stdout(Stdio::piped()).spawn()?;
+        let options = shown.command.trim_start_matches(UP).split_whitespace();
+        let mut up = Command::new(crate::root().join(ITSELF));
+        let mut child = up.arg("up").args(options).stdout(Stdio::piped()).spawn()?;
         let (said, heard) = mpsc::channel();
         let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| said.send(line)));
