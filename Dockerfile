@@ -42,7 +42,7 @@ COPY . .
 RUN ops/manifests.sh
 
 # First what others wrote, in a layer that stays as long as the manifests do. Sources are as old as their checkout, and
-# cargo would take what it built without them for newer; what build scripts of others have written in there is not touched.
+# cargo would take what it built without them for newer; what others' build scripts have written is not touched.
 FROM tools AS build
 COPY --from=manifests /src .
 RUN cargo auditable build --release --locked --package gavel --lib

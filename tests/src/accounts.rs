@@ -20,46 +20,31 @@ pub fn database_url(servers: &Servers, role: Role, database: &str) -> String {
 pub struct Account {
     /// The vhost.
     pub amqp_url: String,
-    /// Its user and password at Redis, as they stand in a URL.
-    pub redis_user: String,
+    /// The server, where there is only one database.
+    pub redis_url: String,
 }
 
 /// Makes the accounts of both programs in the vhost and over the key prefix of that name.
 pub async fn make(servers: &Servers, name: &str) -> [Account; 2] {
-    let mut accounts = Vec::new();
-    for program in Program::ALL {
-        let user = format!("{}_{name}", program.account());
-        user_of_broker(servers, program, name, &user, name).await;
-        set_user(servers, &user, &program.acl(name, name)).await;
-        let server = host_of(&servers.amqp);
-        accounts.push(Account {
-            amqp_url: format!("amqp://{user}:{name}@{server}/{name}"),
-            redis_user: format!("{user}:{name}"),
-        });
-    }
-    accounts.try_into().expect("two programs")
+    let of =
+        async |program| account(servers, program, name, &first(program, name), name, &program.acl(name, name)).await;
+    [of(Program::Service).await, of(Program::Worker).await]
 }
 
 /// A second account for each at RabbitMQ, and a second password for each at Redis, beside the first.
 pub async fn second(servers: &Servers, name: &str) -> [Account; 2] {
-    let mut accounts = Vec::new();
-    for program in Program::ALL {
-        let first = format!("{}_{name}", program.account());
-        let user = format!("{first}_2");
-        user_of_broker(servers, program, name, &user, SECOND).await;
-        set_user(servers, &first, &[format!(">{SECOND}")]).await;
-        accounts.push(Account {
-            amqp_url: format!("amqp://{user}:{SECOND}@{}/{name}", host_of(&servers.amqp)),
-            redis_user: format!("{first}:{SECOND}"),
-        });
-    }
-    accounts.try_into().expect("two programs")
+    let rules = [format!(">{SECOND}")];
+    let of = async |program| {
+        let user = format!("{}_2", first(program, name));
+        account(servers, program, name, &user, SECOND, &rules).await
+    };
+    [of(Program::Service).await, of(Program::Worker).await]
 }
 
 /// The end of the first ones.
 pub async fn end_first(servers: &Servers, name: &str) {
     for program in Program::ALL {
-        let user = format!("{}_{name}", program.account());
+        let user = first(program, name);
         let url = format!("{}/api/users/{user}", servers.rabbitmq_api);
         let ended = Client::new().delete(&url).send().await.expect("RabbitMQ's API answers");
         assert!(ended.status().is_success(), "RabbitMQ refuses {url}: {}", ended.status());
@@ -67,11 +52,30 @@ pub async fn end_first(servers: &Servers, name: &str) {
     }
 }
 
-async fn user_of_broker(servers: &Servers, program: Program, vhost: &str, user: &str, password: &str) {
+/// What a program is called that was there first.
+fn first(program: Program, name: &str) -> String {
+    format!("{}_{name}", program.account())
+}
+
+/// A user at RabbitMQ with the rights of that program, and rules for its one user at Redis, both with that password.
+async fn account(
+    servers: &Servers,
+    program: Program,
+    name: &str,
+    user: &str,
+    password: &str,
+    rules: &[String],
+) -> Account {
     let rights = program.permissions("gavel");
     let rights = json!({ "configure": rights.configure, "write": rights.write, "read": rights.read });
     put(&format!("{}/api/users/{user}", servers.rabbitmq_api), &json!({ "password": password, "tags": "" })).await;
-    put(&format!("{}/api/permissions/{vhost}/{user}", servers.rabbitmq_api), &rights).await;
+    put(&format!("{}/api/permissions/{name}/{user}", servers.rabbitmq_api), &rights).await;
+    let at_redis = first(program, name);
+    set_user(servers, &at_redis, rules).await;
+    Account {
+        amqp_url: format!("amqp://{user}:{password}@{}/{name}", host_of(&servers.amqp)),
+        redis_url: format!("redis://{at_redis}:{password}@{}", host_of(&servers.redis)),
+    }
 }
 
 async fn set_user(servers: &Servers, user: &str, rules: &[String]) {

@@ -89,12 +89,11 @@ impl System {
         };
         let [service, worker] = accounts::make(&servers, &name).await;
         let database = |role| through(&accounts::database_url(&servers, role, &name), &database_wire);
-        let urls = |Account { amqp_url, redis_user }: &Account, role| {
-            let redis_url = format!("redis://{redis_user}@{}", host_of(&servers.redis));
+        let urls = |Account { amqp_url, redis_url }: &Account, role| {
             let urls = [
                 ("DATABASE_URL", database(role)),
                 ("AMQP_URL", through(amqp_url, &broker_wire)),
-                ("REDIS_URL", through(&redis_url, &cache_wire)),
+                ("REDIS_URL", through(redis_url, &cache_wire)),
             ];
             urls.map(|(name, value)| (name.to_owned(), value))
         };

@@ -4,7 +4,7 @@ use super::{
     case::{Action, Case, First, Site},
     filling,
     history::Told,
-    source::{Source, statement},
+    source::Source,
 };
 use gavel_runtime::boundary::{Position, Server};
 use serde::{Deserialize, Serialize};
@@ -90,12 +90,12 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
     let site = Site { name: case.site.clone(), server: reached.server };
     let handler = case.site.split('.').next().unwrap_or_default();
     let server = name_of(reached.server);
-    let Source { at, text } = Source::of(root, &site);
+    let Source { at, text, is_statement } = Source::of(root, &site);
     let at = at.map(|line| format!(" ({line})")).unwrap_or_default();
     let quoted = if text.is_empty() { text } else { format!("\n{}", indented(&text)) };
     told.push(match reached.server {
         Server::Client => format!("A client calls {handler} of {process}{at}:{quoted}"),
-        _ if statement(root, &site).is_some() => format!("{process} runs {handler} and asks {server}{at}:{quoted}"),
+        _ if is_statement => format!("{process} runs {handler} and asks {server}{at}:{quoted}"),
         _ => format!("{process} runs {handler} and asks {server}: {}{at}{quoted}", site.operation()),
     });
     let when = match case.position {

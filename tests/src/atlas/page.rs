@@ -38,8 +38,8 @@ what clients saw, which was seen in its run, and what heals its kind of fault, w
   **freeze**: the process stands still until another has its place and
   its leases have run out; then it goes on, with what it was doing.
 - **in recovery**: a process that was started where another was killed, on the way of a bid, of an event, of statistics
-  or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways. A site that is met in recovery
-  alone, and not on those ways, is shown and has no case of its own.
+  or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways. A site that
+  is met in recovery alone, and not on those ways, is shown and has no case of its own.
 
 On these ways each site is stopped at its second, third and fourth time as well.
 

@@ -29,6 +29,8 @@ pub(super) struct Source {
     pub(super) at: Option<String>,
     /// The statement, or the line that does it.
     pub(super) text: String,
+    /// The statement, and so what is asked.
+    pub(super) is_statement: bool,
 }
 
 impl Source {
@@ -41,7 +43,7 @@ impl Source {
             let first = text.lines().next().unwrap_or_default();
             let mut found = files.iter().filter(|(_, code)| text.lines().all(|line| code.contains(line)));
             let at = found.find_map(|file| line_with(file, first)).map(|(at, _)| at);
-            return Self { at: at.map(|at| relative(root, &at)), text };
+            return Self { at: at.map(|at| relative(root, &at)), text, is_statement: true };
         }
         let (called, name) = (format!(".{}(", site.operation()), format!("\"{}\"", site.operation()));
         let mut own = files.iter().filter(|(path, _)| is_room_of(path, site.handler()));
@@ -53,8 +55,8 @@ impl Source {
             let named = named.iter().chain([&name]);
             named.flat_map(|name| adapters.iter().filter_map(move |file| line_with(file, name))).next()
         });
-        let Some((at, text)) = found else { return Self { at: None, text: String::new() } };
-        Self { at: Some(relative(root, &at)), text }
+        let (at, text) = found.unzip();
+        Self { at: at.map(|at| relative(root, &at)), text: text.unwrap_or_default(), is_statement: false }
     }
 }
 
@@ -109,7 +111,7 @@ mod tests {
             ("apply_user_stats.ack", Server::Broker, "runtime/src/rabbitmq/channel.rs:", "basic_ack"),
             ("get_item.answer", Server::Client, "runtime/src/triggers/rpc/serve.rs:", "call(incoming"),
         ] {
-            let Source { at, text } = source(site, server);
+            let Source { at, text, .. } = source(site, server);
             assert!(at.as_ref().is_some_and(|at| at.starts_with(file)), "{site}: {at:?}");
             assert!(text.contains(line), "{site}: {text}");
         }

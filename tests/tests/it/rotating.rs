@@ -2,9 +2,7 @@
 use chrono::{TimeDelta, Utc};
 use gavel_proto::v1::{GetItemResponse, ReadSource};
 use gavel_tests::{
-    Api, System,
-    accounts::{self, Account},
-    eventually,
+    Api, System, accounts, eventually,
     servers::{Servers, host_of},
 };
 
@@ -18,11 +16,10 @@ async fn passwords_at_rabbitmq_and_redis_are_rotated_while_bids_go_on() {
     alice(&api).bid(&item.item_id, 1_000).await.expect("accepted");
 
     let second = accounts::second(&servers, system.name()).await;
-    let url_at_redis = |account: &Account| format!("redis://{}@{}", account.redis_user, host_of(&servers.redis));
-    let [of_service, of_worker] = second.each_ref().map(|account| (account.amqp_url.clone(), url_at_redis(account)));
-    let (renewed, renewed_api) =
-        system.service_with(&[("AMQP_URL", &of_service.0), ("REDIS_URL", &of_service.1)]).await;
-    let renewed_worker = system.worker_with(&[], &[("AMQP_URL", &of_worker.0), ("REDIS_URL", &of_worker.1)]).await;
+    let [of_service, of_worker] =
+        second.each_ref().map(|account| [("AMQP_URL", &*account.amqp_url), ("REDIS_URL", &*account.redis_url)]);
+    let (renewed, renewed_api) = system.service_with(&of_service).await;
+    let renewed_worker = system.worker_with(&[], &of_worker).await;
     alice(&api).bid(&item.item_id, 2_000).await.expect("accepted by the first");
     for process in [&mut service, &mut worker] {
         process.terminate();

@@ -6,7 +6,7 @@ use gavel_tests::{Process, System, eventually, process::binary};
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
 };
 
@@ -19,13 +19,18 @@ struct Shown {
     lines: Vec<String>,
 }
 
+/// Each runbook's text, by its name.
+fn books() -> BTreeMap<String, String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/runbooks");
+    let books = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry"));
+    let read = |book: fs::DirEntry| fs::read_to_string(book.path()).expect("text");
+    books.map(|book| (book.file_name().into_string().expect("a name"), read(book))).collect()
+}
+
 /// Each runbook's commands. A block of text after a block of commands has what they print, apart by empty lines and with
 /// "…" for what is left out.
 fn commands() -> BTreeMap<String, Vec<Shown>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/runbooks");
-    let books = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
-    let read = |path: &Path| shown_in(&fs::read_to_string(path).expect("text"));
-    books.map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), read(&path))).collect()
+    books().into_iter().map(|(book, text)| (book, shown_in(&text))).collect()
 }
 
 fn shown_in(text: &str) -> Vec<Shown> {
@@ -56,16 +61,13 @@ fn shape(line: &str) -> String {
 /// What they tell an operator to do to something that is there only on a bad day: `bidctl` with words that stand for
 /// others.
 fn remedies() -> BTreeSet<(String, String)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/runbooks");
-    let books = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
-    let told = |path: PathBuf| {
-        let text = fs::read_to_string(&path).expect("text").split_whitespace().collect::<Vec<_>>().join(" ");
-        let book = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let told = |(book, text): (String, String)| {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let inline =
             text.split('`').skip(1).step_by(2).filter(|code| code.starts_with("bidctl ") && !code.contains("--help"));
         inline.map(|code| (book.clone(), code.to_owned())).collect::<Vec<_>>()
     };
-    books.flat_map(told).collect()
+    books().into_iter().flat_map(told).collect()
 }
 
 /// With something in the place of each word that stands for it.

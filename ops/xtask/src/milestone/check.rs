@@ -102,7 +102,7 @@ struct Up(Child);
 impl Up {
     /// Until it has said what the chapter shows.
     fn start(shown: &Shown) -> anyhow::Result<Self> {
-        let options = shown.command.trim_start_matches(UP).split_whitespace();
+        let options = shown.command.strip_prefix(UP).unwrap_or_default().split_whitespace();
         let mut up = Command::new(crate::root().join(ITSELF));
         let mut child = up.arg("up").args(options).stdout(Stdio::piped()).spawn()?;
         let (said, heard) = mpsc::channel();
