@@ -94,6 +94,19 @@ impl RunningGateway {
         answer
     }
 
+    /// Whether HAProxy knows of no service that is ready. (nginx does not ask them.)
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub async fn sends_to_nobody(&self) -> bool {
+        let mut status = UnixStream::connect(self.dir.join("status.sock")).await.expect("connected");
+        status.write_all(b"show stat\n").await.expect("asked");
+        let mut answer = String::new();
+        status.read_to_string(&mut answer).await.expect("answered");
+        let mut services = answer.lines().filter(|line| line.starts_with("services,s"));
+        services.all(|line| !line.contains(",UP,"))
+    }
+
     /// A connection of HTTP/2 to it, to send frames as one likes.
     ///
     /// # Panics

@@ -244,6 +244,31 @@ async fn is_answered_by_a_draining_service(kind: Kind) {
     assert!(service.ended().await.success(), "{:?}", service.output().last());
 }
 
+#[tokio::test]
+async fn behind_nginx_calls_are_answered_while_every_service_drains() {
+    is_answered_while_all_drain(Kind::Nginx).await;
+}
+
+#[tokio::test]
+async fn behind_haproxy_calls_are_answered_while_every_service_drains() {
+    is_answered_while_all_drain(Kind::Haproxy).await;
+}
+
+/// As it looks to a gateway for a moment in a rollout: one drains, and that the other is back it has not seen yet.
+async fn is_answered_while_all_drain(kind: Kind) {
+    let system = System::new().await;
+    let drains = [("GAVEL_DRAIN_DELAY_MS", "8000")];
+    let services = [system.service_with(&drains).await.0, system.service_with(&drains).await.0];
+    let gateway = RunningGateway::open(kind, &[&services[0], &services[1]]).await;
+    services.iter().for_each(Process::terminate);
+    if kind == Kind::Haproxy {
+        eventually("it has asked them", || gateway.sends_to_nobody(), |knows| *knows).await;
+    }
+    let request = gateway.client().post(format!("{}/api/gavel.v1.ItemService/ListItems", gateway.url));
+    let reply = request.header("content-type", "application/json").body("{}").send().await.expect("answered");
+    assert_eq!(reply.status(), StatusCode::OK, "{:?}", reply.text().await);
+}
+
 struct Bidder {
     client: Client,
     url: String,

@@ -18,12 +18,12 @@ impl Run {
     pub(super) fn drill(&self) -> anyhow::Result<()> {
         let step = Step::begin("a full backup, and a drill of the restore, beside the database and under load");
         let mut said = String::new();
-        let taken = self.under_load(|run| {
+        let meanwhile = self.under_load(|run| {
             run.machine.run("systemctl start gavel-backup@full")?;
             said = run.machine.run("/opt/gavel/current/ops/vps/drill")?;
             Ok(())
         })?;
-        step.done(format!("{}; {taken} bids taken meanwhile, none failed", said.trim()));
+        step.done(format!("{}; {meanwhile}", said.trim()));
         Ok(())
     }
 
@@ -65,10 +65,10 @@ impl Run {
             "the mistake is still there"
         );
         self.statistics_are_right()?;
-        let taken = self.under_load(|_| Ok(()))?;
+        let meanwhile = self.under_load(|_| Ok(()))?;
         self.statistics_are_right()?;
         step.done(format!(
-            "in {:.0} s; all {} bids of before are there, and {taken} more",
+            "in {:.0} s; all {} bids of before are there; {meanwhile}",
             took.as_secs_f64(),
             before.len()
         ));
@@ -147,10 +147,10 @@ impl Run {
         let newest = all.iter().filter(|bid| there.contains(&bid.bid_id)).map(|bid| bid.at).max().context("bids")?;
         let lost = all.iter().filter(|bid| bid.at > newest).count();
         must!(safe.iter().all(|bid| there.contains(&bid.bid_id)), "bids that were archived are gone");
-        let taken = self.under_load(|_| Ok(()))?;
+        let meanwhile = self.under_load(|_| Ok(()))?;
         self.statistics_are_right()?;
         step.done(format!(
-            "bids again after {:.0} s (RTO); of {} bids the last {lost} are lost, of {:.1} s (RPO, at most 60 s); {taken} more taken",
+            "bids again after {:.0} s (RTO); of {} bids the last {lost} are lost, of {:.1} s (RPO, at most 60 s); {meanwhile}",
             recovered.as_secs_f64(),
             all.len(),
             (lost_at - newest).as_secs_f64(),

@@ -6,7 +6,15 @@ use super::{
     watching::Watcher,
 };
 use anyhow::{Context, ensure as must};
-use std::{collections::BTreeSet, fs, path::PathBuf, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display, Formatter},
+    fs,
+    ops::Add,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 pub(super) const HOST: &str = "auction.test";
 /// A client bids for so long before something is done, and after it.
@@ -22,6 +30,28 @@ pub(super) struct Run {
     pub(super) dir: PathBuf,
     pub(super) releases: [PathBuf; 3],
     pub(super) item: String,
+}
+
+/// What clients came to, of whom none saw a failure.
+pub(super) struct Meanwhile {
+    taken: usize,
+    /// Those over which the watchers came to know the last bid.
+    streams: usize,
+}
+
+impl Add for Meanwhile {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self { taken: self.taken + more.taken, streams: self.streams + more.streams }
+    }
+}
+
+impl Display for Meanwhile {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { taken, streams } = self;
+        write!(f, "{taken} bids taken meanwhile, none failed; watched over {streams} streams, none cut")
+    }
 }
 
 impl Run {
@@ -60,17 +90,11 @@ impl Run {
         Ok(load)
     }
 
-    /// While somebody bids; gives how many were taken, where none failed.
-    pub(super) fn under_load(&self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<usize> {
-        Ok(self.under_watched_load(does)?.0)
-    }
-
-    /// While somebody bids, and others watch: gives how many bids were taken, where none failed, and over how many
-    /// streams, of which none was cut, the watchers came to know the last.
-    pub(super) fn under_watched_load(
-        &self,
-        does: impl FnOnce(&Self) -> anyhow::Result<()>,
-    ) -> anyhow::Result<(usize, usize)> {
+    /// While somebody bids, and others watch.
+    ///
+    /// # Errors
+    /// When a call failed, a bid that was taken is gone, or a stream was cut.
+    pub(super) fn under_load(&self, does: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<Meanwhile> {
         let public = self.public()?;
         let watchers: Vec<_> = (0..WATCHERS).map(|_| Watcher::start(&public, &self.item)).collect();
         let load = self.load()?;
@@ -88,7 +112,7 @@ impl Run {
         let version = self.sql(&format!("SELECT version FROM items WHERE item_id = '{}'", self.item))?;
         let version = version.trim().parse().context("a version")?;
         let streams = watchers.into_iter().map(|watcher| watcher.end(version)).sum::<anyhow::Result<usize>>()?;
-        Ok((taken.len(), streams))
+        Ok(Meanwhile { taken: taken.len(), streams })
     }
 
     pub(super) fn all_are_there(&self, taken: &[Taken]) -> anyhow::Result<()> {
