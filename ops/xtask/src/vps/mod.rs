@@ -140,9 +140,8 @@ impl Run {
     fn deploy_under_load(&self) -> anyhow::Result<()> {
         let step = Step::begin("a new version under load");
         self.machine.put(&self.releases[1], "/root/gavel-two.tar.gz")?;
-        let meanwhile = self.under_load(|run| {
-            run.machine.run("/opt/gavel/current/ops/vps/deploy /root/gavel-two.tar.gz").map(drop)
-        })?;
+        let meanwhile = self
+            .under_load(|run| run.machine.run("/opt/gavel/current/ops/vps/deploy /root/gavel-two.tar.gz").map(drop))?;
         must!(self.running()? == "gavel-two", "two runs");
         step.done(meanwhile.to_string());
         Ok(())
