@@ -338,13 +338,16 @@ async fn clone_database(servers: &Servers, name: &str, tablespace: Option<&str>)
 
 async fn make_vhost(servers: &Servers, name: &str) {
     let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
-    let made = reqwest::Client::new().put(url).send().await.expect("RabbitMQ's API answers");
+    // After a restart it answers later than the broker does.
+    let ask = || reqwest::Client::new().put(&url).send();
+    let made = eventually("RabbitMQ's API answers", ask, Result::is_ok).await.expect("it does");
     assert!(made.status().is_success(), "RabbitMQ made no vhost: {}", made.status());
 }
 
 async fn drop_vhost(servers: &Servers, name: &str) {
     let url = format!("{}/api/vhosts/{name}", servers.rabbitmq_api);
-    let dropped = reqwest::Client::new().delete(url).send().await.expect("RabbitMQ's API answers");
+    let ask = || reqwest::Client::new().delete(&url).send();
+    let dropped = eventually("RabbitMQ's API answers", ask, Result::is_ok).await.expect("it does");
     assert!(dropped.status().is_success(), "RabbitMQ dropped no vhost: {}", dropped.status());
 }
 

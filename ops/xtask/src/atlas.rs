@@ -104,7 +104,7 @@ impl Atlas {
             write: false,
             resume: false,
             render: false,
-            at_a_time: 4,
+            at_a_time: 5,
         }
     }
 

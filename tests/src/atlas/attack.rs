@@ -9,9 +9,11 @@ use crate::{
     System, answers::Protocol, broker::Broker, eventually, levers, proxy::Proxy, servers::Servers,
     system::CONSUMER_QUEUES,
 };
+use futures_util::FutureExt;
 use gavel_runtime::boundary::{Position, Reached, Server, Stop};
 use std::{
     any::Any,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -70,6 +72,13 @@ pub(super) struct Attack<'a> {
     first_ids: [u32; 2],
 }
 
+impl Outcome {
+    /// Where somebody came by who could be stopped there once that was done.
+    pub fn recovering(&self, action: Action) -> &[Site] {
+        if action.leaves_another() { &self.restarted } else { &self.sites }
+    }
+}
+
 impl<'a> Attack<'a> {
     pub(super) fn new(listener: Listener, system: &'a System, fleet: &'a Fleet<'a>) -> Self {
         Self {
@@ -89,22 +98,30 @@ impl<'a> Attack<'a> {
         self.cache_emptied.clone()
     }
 
-    /// It is quiet again.
-    pub(super) fn is_over(&mut self) {
-        self.recovered_within = self.acted_at.elapsed();
-    }
-
     pub(super) fn outcome(self, history: History, violations: Vec<String>) -> Outcome {
         let Self { listener, reached, recovered_within, fleet, first_ids, .. } = self;
         let (sites, restarted) = (listener.sites(), listener.sites_of_others(&first_ids));
         Outcome { reached, history, violations, recovered_within, sites, restarted, log: fleet.log() }
     }
 
+    /// Has the load run to its end while the faults are made. Whoever waits in vain panics: then what was seen last.
+    pub(super) async fn beside(&mut self, faults: &[Case], load: impl Future<Output = ()>) -> Option<String> {
+        let stuck = tokio::select! {
+            ended = AssertUnwindSafe(load).catch_unwind() => ended.err().map(|panic| text_of(&*panic)),
+            () = self.make_all(faults) => unreachable!("it goes on until the load has ended"),
+        };
+        self.recovered_within = self.acted_at.elapsed();
+        stuck
+    }
+
     /// One after the other; then nobody waits any more.
-    pub(super) async fn make_all(&mut self, faults: &[Case]) {
+    async fn make_all(&mut self, faults: &[Case]) {
         for (nth, fault) in faults.iter().enumerate() {
             let stop = stop_of(fault);
-            let waiting = self.listener.waiting_at(&stop).await;
+            let waiting = match nth {
+                0 => self.listener.first_at(&stop).await,
+                _ => self.listener.waiting_at(&stop).await,
+            };
             self.listener.plan(faults.get(nth + 1).map(stop_of));
             self.acted_at = Instant::now();
             let made = tokio::select! {
@@ -120,6 +137,15 @@ impl<'a> Attack<'a> {
         }
         std::future::pending::<()>().await;
     }
+}
+
+/// Where processes stop that are there from the start: where the first fault leaves another process, only at that one.
+pub(super) fn stops_at_start(faults: &[Case]) -> Vec<Stop> {
+    let of_these = match faults {
+        [first, ..] if first.action.leaves_another() => &faults[..1],
+        _ => faults,
+    };
+    of_these.iter().map(stop_of).collect()
 }
 
 /// Where a process is to stop for a case: for an answer to be lost it must not be there yet.

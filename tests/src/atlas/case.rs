@@ -3,6 +3,10 @@
 //! What is no site: a timer, since a process that is killed while it waits is one that is killed after what it did last,
 //! and one that waits for longer is frozen there; and a frame of a stream, since its client comes back with what it knows
 //! whichever was the last, which [`watcher`](super::watcher) does in every case.
+//!
+//! What is no position: *during*. Each site is one statement, one frame or one command, which its server does as a whole or
+//! not at all: whoever loses it in the middle of it finds what is found before or after. Both ends of that are cases: a
+//! server that is silent does it late, and one that is started again has forgotten that it began.
 use gavel_runtime::boundary::{Position, Server};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -74,6 +78,11 @@ impl Action {
     pub fn is_felt_by_all(self) -> bool {
         matches!(self, Self::Restart | Self::ReadOnly | Self::Alarm | Self::FullDisk)
     }
+
+    /// Whether another process has the place of the one that it was done to.
+    pub const fn leaves_another(self) -> bool {
+        matches!(self, Self::Kill | Self::Freeze)
+    }
 }
 
 /// What makes sense before anything that a server is asked for, and these.
@@ -126,6 +135,18 @@ pub struct Case {
     pub first: Option<First>,
 }
 
+impl Case {
+    /// Whether every case on these servers would feel one of its faults.
+    pub fn is_felt_by_all(&self) -> bool {
+        self.actions().any(Action::is_felt_by_all)
+    }
+
+    /// What is done, in that order.
+    pub fn actions(&self) -> impl Iterator<Item = Action> + use<> {
+        self.first.as_ref().map(|first| first.action).into_iter().chain([self.action])
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { site, position, hit, action, first } = self;
@@ -136,7 +157,8 @@ impl fmt::Display for Case {
     }
 }
 
-/// The first of two faults: `SITE:POSITION:ACTION`. It leaves a process that was started later, and stops at the second.
+/// The first of two faults: `SITE:POSITION:ACTION`. Where it leaves another process, that one stops at the second; else
+/// whoever comes by once the first was made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct First {
     /// `handler.what`, the first time it is come by.
@@ -160,11 +182,14 @@ impl FromStr for First {
         let [site, position, action] = text.split(':').collect::<Vec<_>>()[..] else {
             return Err(format!("{text:?} is no first fault; allowed: SITE:POSITION:ACTION"));
         };
-        let action = action.parse()?;
-        if ![Action::Kill, Action::Freeze].contains(&action) {
-            return Err("the first of two faults leaves another process; allowed: kill, freeze".to_owned());
-        }
-        Ok(Self { site: site.to_owned(), position: position.parse()?, action })
+        Ok(Self { site: site.to_owned(), position: position.parse()?, action: action.parse()? })
+    }
+}
+
+impl From<&Case> for First {
+    fn from(case: &Case) -> Self {
+        let Case { site, position, action, .. } = case.clone();
+        Self { site, position, action }
     }
 }
 
@@ -195,6 +220,11 @@ impl Site {
         self.name.split_once('.').map_or("", |(_, operation)| operation)
     }
 
+    /// In the recovery from that, one of its cases, the same in every run.
+    pub fn one_case_after(&self, first: &First) -> Option<Case> {
+        one_of(&self.name, &self.further(1, Some(first)))
+    }
+
     /// Why this action makes no sense there, if so.
     pub fn excludes(&self, position: Position, action: Action) -> Option<&'static str> {
         match (self.operation(), position, action) {
@@ -210,8 +240,7 @@ impl Site {
     /// One of its cases, the same in every run: together they are a sample of all. What everybody feels takes too long.
     pub fn one_case(&self) -> Option<Case> {
         let cases: Vec<_> = self.cases().filter(|case| !case.action.is_felt_by_all()).collect();
-        let sum: usize = self.name.bytes().map(usize::from).sum();
-        cases.get(sum % cases.len().max(1)).cloned()
+        one_of(&self.name, &cases)
     }
 
     /// All cases of it, at its first time.
@@ -238,4 +267,10 @@ impl Site {
         let of = |(position, action)| Case { site: self.name.clone(), position, hit, action, first: first.cloned() };
         faults.into_iter().filter(makes_sense).map(of).collect()
     }
+}
+
+/// By its name, which is the same tomorrow.
+fn one_of(name: &str, cases: &[Case]) -> Option<Case> {
+    let sum: usize = name.bytes().map(usize::from).sum();
+    cases.get(sum % cases.len().max(1)).cloned()
 }

@@ -18,6 +18,9 @@ const READ_WITHIN: Duration = Duration::from_mins(1);
 /// Fewer say nothing.
 const BIDS: usize = 7;
 
+/// Said of a message that is parked in the end.
+pub const PARKED: &str = "I5: a message is parked";
+
 /// Users whose statistics differ from what items and bids say: how many.
 pub const DIFFERING: &str = "SELECT count(*) FROM
    (SELECT bidder_id AS user_id, currency, count(*) AS bids, count(DISTINCT item_id) AS items
@@ -155,7 +158,7 @@ pub async fn of_everything(system: &System) -> Vec<String> {
         (DIFFERING, "I4: statistics that the ledger does not say"),
         (SOLD_OTHERWISE, "I5: a sale that is not in the ledger of what was spent once"),
         ("SELECT count(*) FROM dead_jobs", "I5: a job is dead"),
-        ("SELECT count(*) FROM parked_messages", "I5: a message is parked"),
+        ("SELECT count(*) FROM parked_messages", PARKED),
         (LEFT_OPEN, "I6: a transaction is left open"),
     ] {
         if system.count(count).await > 0 {

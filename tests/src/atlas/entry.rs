@@ -4,11 +4,12 @@ use super::{
     case::{Action, Case, First, Site},
     filling,
     history::Told,
+    operating,
     source::Source,
 };
 use gavel_runtime::boundary::{Position, Server};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// One case of the atlas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +33,7 @@ const ALL: &str = "everything that was acknowledged, once";
 impl Entry {
     /// Of a case that was run.
     pub fn of(case: &Case, outcome: &Outcome) -> Self {
-        let asked_again = outcome.history.bids.iter().any(|bid| !bid.unknown.is_empty());
-        let client = if asked_again { "an unknown outcome, until it asked again" } else { "nothing" };
+        let client = if outcome.history.was_unknown() { "an unknown outcome, until it asked again" } else { "nothing" };
         let holds = outcome.violations.is_empty();
         let survived = if holds { ALL.to_owned() } else { format!("not: {}", outcome.violations.join("; ")) };
         Self {
@@ -138,22 +138,29 @@ pub fn story(root: &Path, case: &Case, outcome: &Outcome) -> Vec<String> {
             bid.unknown.len(),
         ));
     }
-    told.extend(left(outcome));
+    for call in &outcome.history.asked_again {
+        let times = call.unknown.len();
+        told.push(format!("Who calls {} is told \"{}\"; asks again, {times} times.", call.handler, call.unknown[0]));
+    }
+    told.extend(left(case, outcome));
     told
 }
 
 /// How it ended.
-fn left(outcome: &Outcome) -> Vec<String> {
+fn left(case: &Case, outcome: &Outcome) -> Vec<String> {
     let seconds = outcome.recovered_within.as_secs_f64();
     if !outcome.violations.is_empty() {
         return vec![format!("What does not hold:\n{}", indented(&outcome.violations.join("\n")))];
     }
-    if outcome.history.bids.is_empty() {
+    if operating::comes_by(&case.site) {
+        return vec![format!("After {seconds:.1} s all that the operator did is done once, and written down once.")];
+    }
+    if filling::comes_by(&case.site) {
         return vec![format!("After {seconds:.1} s every row is filled and counted once, and nothing is left open.")];
     }
     let mut told = Vec::new();
-    if outcome.history.bids.iter().all(|bid| bid.unknown.is_empty()) {
-        told.push("No bidder notices.".to_owned());
+    if !outcome.history.was_unknown() {
+        told.push("Nobody who calls notices.".to_owned());
     }
     told.push(format!("After {seconds:.1} s everything is told, counted and shown, and nothing is left open."));
     let taken = outcome.history.bids.iter().filter(|bid| matches!(bid.told, Told::Done(_))).count();
@@ -173,4 +180,16 @@ pub(super) fn name_of(server: Server) -> &'static str {
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("     {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Leaves what a case said, for whoever looks into it.
+pub fn keep(root: &Path, case: &Case, outcome: &Outcome) {
+    let Case { site, position, hit, action, first } = case;
+    let dir = root.join("target/atlas");
+    let first = first.as_ref().map(|first| format!("{first}-")).unwrap_or_default();
+    let path = dir.join(format!("{first}{site}-{position}-{hit}-{action}"));
+    let text = format!("cargo xtask atlas {case}\n{:#?}\n{}\n", outcome.history, outcome.log.join("\n"));
+    if let Err(error) = fs::create_dir_all(&dir).and_then(|()| fs::write(&path, text)) {
+        eprintln!("{}: {error}", path.display());
+    }
 }

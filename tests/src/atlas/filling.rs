@@ -1,6 +1,6 @@
 //! The other load: rows of before are filled, by two backfills at once, whose worker comes by.
 use super::{
-    attack::{Attack, Outcome, stop_of, text_of},
+    attack::{Attack, Outcome, stops_at_start},
     case::{Action, Case, Site},
     check::LEFT_OPEN,
     fleet::Fleet,
@@ -12,8 +12,7 @@ use crate::{
     eventually::eventually_within,
     evolving::{MIGRATING, MISCOUNTED, Operator},
 };
-use futures_util::FutureExt;
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::time::Duration;
 
 /// Who fills. Sites of others are the auction's.
 const HANDLERS: [&str; 2] = ["run_backfill_chunk", "run_online_step"];
@@ -47,10 +46,10 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
         operator.begin(change).await;
     }
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
-    let listener = Listener::at(&socket, faults.first().map(stop_of));
+    let listener = Listener::at(&socket, stops_at_start(faults));
     let fleet = Fleet::start(&system, socket, MIGRATING);
     let mut attack = Attack::new(listener, &system, &fleet);
-    let load = AssertUnwindSafe(async {
+    let load = async {
         let left = || async {
             if small_disk {
                 resume(&system, &operator).await;
@@ -59,12 +58,8 @@ pub(super) async fn conduct(faults: &[Case]) -> Outcome {
         };
         eventually_within(PATIENCE, "both backfills are done", left, |left| *left == 0).await;
         eventually("nothing is left open", || system.count(LEFT_OPEN), |open| *open == 0).await;
-    });
-    let stuck = tokio::select! {
-        ended = load.catch_unwind() => ended.err().map(|panic| text_of(&*panic)),
-        () = attack.make_all(faults) => unreachable!("it goes on until the load has ended"),
     };
-    attack.is_over();
+    let stuck = attack.beside(faults, Box::pin(load)).await;
     let mut violations: Vec<_> = stuck.map(|why| format!("I7: {why}")).into_iter().collect();
     if violations.is_empty() {
         violations = wrong(&system).await;

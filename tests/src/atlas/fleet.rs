@@ -1,5 +1,6 @@
 //! The processes of a case: a service and a worker, and another of either where one was killed.
-use crate::{Api, Process, System, eventually};
+use super::check;
+use crate::{Api, Process, System, broker::Broker, eventually};
 use std::{
     path::PathBuf,
     sync::{Mutex, MutexGuard},
@@ -67,6 +68,14 @@ impl<'a> Fleet<'a> {
         frozen.signal("STOP");
         eventually("another has its place", || async { locked(process).is_ready() }, |ready| *ready).await;
         frozen
+    }
+
+    /// What an operator does where queues were deleted: what waited in them was told to nobody.
+    pub async fn make_anew(&self, broker: &Broker) {
+        check::told(self.system, broker).await;
+        self.without_worker(self.system.rebuild_stats()).await;
+        self.system.rebuild_read_model(async || self.ops_url().await).await;
+        check::read_ended(self.system, &self.api().await).await;
     }
 
     /// Ends the worker as an operator does, has something done meanwhile, and starts another.

@@ -48,6 +48,15 @@ pub struct Bid {
     pub answered_at: DateTime<Utc>,
 }
 
+/// Another call that was made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedAgain {
+    /// The handler that answers it.
+    pub handler: &'static str,
+    /// What the tries before the last one said: nobody knew then.
+    pub unknown: Vec<String>,
+}
+
 /// Everything that clients did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
@@ -55,6 +64,22 @@ pub struct History {
     pub bids: Vec<Bid>,
     /// Items that were published, as their sellers were told.
     pub items: Vec<String>,
+    /// Of their other calls those that they had to make again.
+    pub asked_again: Vec<AskedAgain>,
+}
+
+impl History {
+    /// Keeps of a call that is no bid what its tries said before the last one.
+    pub fn note(&mut self, handler: &'static str, unknown: Vec<String>) {
+        if !unknown.is_empty() {
+            self.asked_again.push(AskedAgain { handler, unknown });
+        }
+    }
+
+    /// Whether anybody did not know for a while what had become of a call.
+    pub fn was_unknown(&self) -> bool {
+        !self.asked_again.is_empty() || self.bids.iter().any(|bid| !bid.unknown.is_empty())
+    }
 }
 
 /// Between two tries.

@@ -1,9 +1,13 @@
 //! What is kept of a whole run: every site that a process came by, and every case. Nothing in it differs from run to run
 //! but what a run found out: no times, no lines of code.
-use super::{case::Site, entry::Entry, source::statement};
+use super::{
+    case::{First, Site},
+    entry::Entry,
+    source::statement,
+};
 use anyhow::Context;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 /// Where, from the root.
 pub const FILE: &str = "docs/atlas/entries.json";
@@ -17,6 +21,9 @@ pub struct Atlas {
     pub cases: Vec<Entry>,
 }
 
+/// Where anybody came by, and after which fault, where it was after one.
+pub type Met = BTreeMap<Site, Option<First>>;
+
 /// A site, and whether anybody comes by when nothing fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -26,17 +33,31 @@ pub struct Place {
     /// Only after something has failed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_recovery: bool,
+    /// A fault after which somebody comes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<First>,
     /// Its statement is in `.sqlx`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checked: bool,
 }
 
 impl Atlas {
-    /// Of a run: where somebody came by without a fault, all that anybody came by, and what the cases came to.
-    pub fn of(root: &Path, sites: &[Site], met: impl Iterator<Item = Site>, mut cases: Vec<Entry>) -> Self {
-        let place = |site: Site, in_recovery| Place { checked: statement(root, &site).is_some(), site, in_recovery };
-        let usual = sites.iter().map(|site| place(site.clone(), false));
-        let later = met.filter(|site| !sites.contains(site)).map(|site| place(site, true));
+    /// Of a run: where somebody came by without a fault, all that anybody came by, after which fault if that is known,
+    /// and what the cases came to.
+    pub fn of(root: &Path, sites: &[Site], met: &Met, mut cases: Vec<Entry>) -> Self {
+        let is_checked = |site: &Site| statement(root, site).is_some();
+        let usual = sites.iter().map(|site| Place {
+            checked: is_checked(site),
+            site: site.clone(),
+            in_recovery: false,
+            after: None,
+        });
+        let later = met.iter().filter(|(site, _)| !sites.contains(site)).map(|(site, after)| Place {
+            checked: is_checked(site),
+            site: site.clone(),
+            in_recovery: true,
+            after: after.clone(),
+        });
         cases.sort_by(|one, other| one.case.cmp(&other.case));
         Self { sites: usual.chain(later).collect(), cases }
     }

@@ -45,16 +45,12 @@ impl Waiting {
 }
 
 impl Listener {
-    /// Tells every process that starts to stop there.
-    pub fn at(path: &Path, stop: Option<Stop>) -> Self {
+    /// Tells every process that starts to stop at these.
+    pub fn at(path: &Path, stops: Vec<Stop>) -> Self {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).expect("a socket");
         let (sender, waiting) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            plan: Mutex::new(Plan { stops: stop.into_iter().collect() }),
-            sites: Mutex::default(),
-            waiting: sender,
-        });
+        let shared = Arc::new(Shared { plan: Mutex::new(Plan { stops }), sites: Mutex::default(), waiting: sender });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Self { path: path.to_owned(), shared, waiting, held: Vec::new(), task }
     }
@@ -72,6 +68,17 @@ impl Listener {
             }
             let next = self.waiting().await;
             self.held.push(next);
+        }
+    }
+
+    /// The next process that waits there, before any fault: whoever waits elsewhere goes on.
+    pub async fn first_at(&mut self, stop: &Stop) -> Waiting {
+        loop {
+            let next = self.waiting().await;
+            if next.reached.stop == *stop {
+                return next;
+            }
+            next.go_on().await;
         }
     }
 

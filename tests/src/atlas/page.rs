@@ -14,8 +14,8 @@ const OPENING: &str = "\
 
 Written by `cargo xtask atlas --all --write`: every site where a process of Gavel's touches PostgreSQL, RabbitMQ,
 Redis or a client while items are published, bid on, cancelled, sold, counted, listed, shown and watched and the read
-model is made anew, or while rows of before are filled (`run_backfill_chunk`, `run_online_step`); and what was done to it
-exactly there. A case is real: a service and a worker, started for it, are stopped at the site, the fault is made, and
+model is made anew, while rows of before are filled (`run_backfill_chunk`, `run_online_step`), or while an operator pauses
+a queue, and looks at, tries again and discards jobs and messages; and what was done to it exactly there. A case is real: a service and a worker, started for it, are stopped at the site, the fault is made, and
 clients repeat their calls until they know what became of them. It *holds* where after that every acknowledged bid is in
 the ledger once and nothing else is, prices only rose, every event was told, statistics and the read model are what the
 ledger says, no job is dead, no transaction is left open, and nobody was restarted by hand. An operator has to do
@@ -26,7 +26,8 @@ something after two faults alone: where queues were deleted, `bidctl rebuild`; w
 [atlas.html](atlas/atlas.html) is for browsing, [entries.json](atlas/entries.json) for programs: it says of each case
 what clients saw, which was seen in its run, and what heals its kind of fault, which the case shows where it holds.
 
-- **before**: nothing of it is done. **after**: it is done, and nobody has heard of it.
+- **before**: nothing of it is done. **after**: it is done, and nobody has heard of it. In the middle of it is no third: a
+  statement, a frame, a command is done as a whole or not at all.
 - **kill**: the process is killed, as by `kill -9`, and another is started. **reset**: every connection to that server is
   cut; *after*, once the server has answered, and before the answer arrives. **terminate**: PostgreSQL ends every session
   of the programs, and says so. **silence**: nothing goes through to that server for longer than anybody waits, and comes
@@ -38,8 +39,8 @@ what clients saw, which was seen in its run, and what heals its kind of fault, w
   **freeze**: the process stands still until another has its place and
   its leases have run out; then it goes on, with what it was doing.
 - **in recovery**: a process that was started where another was killed, on the way of a bid, of an event, of statistics
-  or of an item's end, is stopped again. – : nobody comes by but after another fault, or not on those ways. A site that
-  is met in recovery alone, and not on those ways, is shown and has no case of its own.
+  or of an item's end, is stopped again. Where nobody comes by but in recovery, whoever recovers is stopped there, after a
+  fault that is named. – : nobody comes by but after another fault, or not on those ways.
 
 On these ways each site is stopped at its second, third and fourth time as well.
 
@@ -58,11 +59,13 @@ pub fn page(root: &Path, atlas: &Atlas) -> String {
             "\n| site | what | it holds, before | it holds, after | in recovery |\n\
              | --- | --- | --- | --- | --- |\n",
         );
-        for Place { site, .. } in places {
+        for Place { site, after: first, .. } in places {
             let what = statement(root, site).map_or_else(|| described(site).to_owned(), |text| shown(&text));
             let entries = atlas.cases_of(site);
             let [before, after] = [Position::Before, Position::After].map(|at| verdicts(site, &entries, at));
-            let _ = writeln!(text, "| {} | {what} | {before} | {after} | {} |", site.operation(), recovery(&entries));
+            let named = first.as_ref().map(|first| format!(" (after {first})")).unwrap_or_default();
+            let recovery = recovery(&entries);
+            let _ = writeln!(text, "| {} | {what} | {before} | {after} | {recovery}{named} |", site.operation());
         }
     }
     let _ = writeln!(text, "\n{} cases at {} sites.", atlas.cases.len(), atlas.sites.len());

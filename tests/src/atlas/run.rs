@@ -1,16 +1,16 @@
 //! One case, from its first process to its verdict.
 use super::{
-    attack::{Attack, Outcome, stop_of, text_of},
+    attack::{Attack, Outcome, stops_at_start},
     case::{Action, Case, First},
     check, filling,
     fleet::Fleet,
     listener::Listener,
+    operating,
     scenario::Clients,
     watcher::Watcher,
 };
 use crate::{Options, System, broker::Broker, servers::Servers};
-use futures_util::FutureExt;
-use std::{panic::AssertUnwindSafe, sync::atomic::Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Everything is told to it.
 const TAP: &str = "atlas.tap";
@@ -35,6 +35,9 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     if case.is_some_and(|case| filling::comes_by(&case.site)) {
         return filling::conduct(&faults).await;
     }
+    if case.is_some_and(|case| operating::comes_by(&case.site)) {
+        return operating::conduct(&faults).await;
+    }
     let does = |action| faults.iter().any(|fault| fault.action == action);
     let system = System::with(Options { proxied: true, small_disk: does(Action::FullDisk), durable: true }).await;
     if does(Action::FullDisk) {
@@ -42,31 +45,31 @@ async fn conduct(case: Option<&Case>) -> Outcome {
     }
     Broker::connect(&system.amqp_url).await.tap(TAP).await;
     let socket = std::env::temp_dir().join(format!("{}.sock", system.name()));
-    let listener = Listener::at(&socket, faults.first().map(stop_of));
+    let listener = Listener::at(&socket, stops_at_start(&faults));
     let fleet = Fleet::start(&system, socket, &[]);
     let mut clients = Clients::new(&system, &fleet);
     let watcher = Watcher::new(&fleet, clients.watched());
     let mut attack = Attack::new(listener, &system, &fleet);
     let is_emptied = attack.is_cache_emptied();
-    // Whoever waits in vain panics, with what was seen last.
-    let load = AssertUnwindSafe(async {
+    let load = async {
         clients.run().await;
         watcher.knows_the_newest(&system).await;
         let broker = Broker::once_it_is_there(&system.amqp_url).await;
         if does(Action::DeleteQueues) {
-            operate(&system, &fleet, &broker).await;
+            fleet.make_anew(&broker).await;
         }
         if is_emptied.load(Relaxed) {
             check::read_behind(&system, &fleet.api().await).await;
         }
         check::quiet(&system, &broker).await;
-    });
-    let stuck = tokio::select! {
-        ended = load.catch_unwind() => ended.err().map(|panic| text_of(&*panic)),
-        () = attack.make_all(&faults) => unreachable!("it goes on until the load has ended"),
-        () = watcher.run() => unreachable!("they watch on and on"),
     };
-    attack.is_over();
+    let beside = async {
+        tokio::select! {
+            () = load => {}
+            () = watcher.run() => unreachable!("they watch on and on"),
+        }
+    };
+    let stuck = attack.beside(&faults, Box::pin(beside)).await;
     let history = clients.history();
     let mut of_broker = None;
     let mut violations = if let Some(why) = stuck {
@@ -85,14 +88,6 @@ async fn conduct(case: Option<&Case>) -> Outcome {
         system.leave().await;
     }
     outcome
-}
-
-/// What an operator does where queues were deleted: what waited in them was told to nobody.
-async fn operate(system: &System, fleet: &Fleet<'_>, broker: &Broker) {
-    check::told(system, broker).await;
-    fleet.without_worker(system.rebuild_stats()).await;
-    system.rebuild_read_model(async || fleet.ops_url().await).await;
-    check::read_ended(system, &fleet.api().await).await;
 }
 
 /// Who is connected to the broker and consumes, and what waits.

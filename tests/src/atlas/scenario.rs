@@ -80,7 +80,7 @@ impl<'a> Clients<'a> {
     }
 
     /// Where nobody answers before its end, the item is refused, and another is published in its place.
-    async fn publish(&mut self, title: &str, lasts: TimeDelta) -> String {
+    pub(super) async fn publish(&mut self, title: &str, lasts: TimeDelta) -> String {
         let (token, fleet) = (self.system.token("sam", "seller"), self.fleet);
         loop {
             let ends_at = Utc::now() + lasts;
@@ -96,13 +96,15 @@ impl<'a> Clients<'a> {
                 ..v1::CreateItemRequest::default()
             };
             let create = async || fleet.api().await.with_token(token.clone()).create_item(request.clone()).await;
-            match until_known(GIVES_UP, create).await {
-                (Ok(created), _) => {
+            let (created, unknown) = until_known(GIVES_UP, create).await;
+            self.history.note("create_item", unknown);
+            match created {
+                Ok(created) => {
                     self.history.items.push(created.item_id.clone());
                     return created.item_id;
                 }
-                (Err(failure), _) if failure.code == Code::InvalidArgument && Utc::now() > ends_at => {}
-                (Err(failure), _) => panic!("the item is not published: {failure:?}"),
+                Err(failure) if failure.code == Code::InvalidArgument && Utc::now() > ends_at => {}
+                Err(failure) => panic!("the item is not published: {failure:?}"),
             }
         }
     }
@@ -120,8 +122,11 @@ impl<'a> Clients<'a> {
     }
 
     async fn cancel(&mut self, item_id: &str) {
-        let token = self.system.token("sam", "seller");
-        let fleet = self.fleet;
+        self.cancel_as("sam", "seller", item_id).await;
+    }
+
+    pub(super) async fn cancel_as(&mut self, user: &str, role: &str, item_id: &str) {
+        let (token, fleet) = (self.system.token(user, role), self.fleet);
         // Without a key of ours: a second try finds it cancelled.
         let (cancelled, unknown) =
             until_known(GIVES_UP, async || fleet.api().await.with_token(token.clone()).cancel(item_id, "broken").await)
@@ -131,24 +136,31 @@ impl<'a> Clients<'a> {
             Err(failure) if !unknown.is_empty() && failure.code == Code::FailedPrecondition => {}
             Err(failure) => panic!("the item can't be cancelled: {failure:?}"),
         }
+        self.history.note("cancel_item", unknown);
     }
 
     /// A reader gets an answer whatever is down.
-    async fn read(&self, item_id: &str) {
+    async fn read(&mut self, item_id: &str) {
         let (fleet, token) = (self.fleet, self.system.token("alice", "bidder"));
         let known = async || fleet.api().await.with_token(token.clone());
-        let (read, _) = until_known(GIVES_UP, async || fleet.api().await.item(item_id).await).await;
+        let history = &mut self.history;
+        let (read, unknown) = until_known(GIVES_UP, async || fleet.api().await.item(item_id).await).await;
         read.expect("the item can be read");
-        let (stats, _) = until_known(GIVES_UP, async || known().await.stats("").await).await;
+        history.note("get_item", unknown);
+        let (stats, unknown) = until_known(GIVES_UP, async || known().await.stats("").await).await;
         stats.expect("statistics can be read");
+        history.note("get_user_stats", unknown);
         let all = v1::ListItemsRequest::default();
-        let (items, _) = until_known(GIVES_UP, async || known().await.items(all.clone()).await).await;
+        let (items, unknown) = until_known(GIVES_UP, async || known().await.items(all.clone()).await).await;
         items.expect("items can be listed");
+        history.note("list_items", unknown);
         let of_item = v1::ListBidsRequest { item_id: item_id.to_owned(), ..v1::ListBidsRequest::default() };
-        let (bids, _) = until_known(GIVES_UP, async || known().await.bids(of_item.clone()).await).await;
+        let (bids, unknown) = until_known(GIVES_UP, async || known().await.bids(of_item.clone()).await).await;
         bids.expect("bids can be listed");
-        let (stands, _) = until_known(GIVES_UP, async || stands(&known().await).await).await;
+        history.note("list_bids", unknown);
+        let (stands, unknown) = until_known(GIVES_UP, async || stands(&known().await).await).await;
         stands.expect("it can be watched where somebody stands");
+        history.note("watch_user", unknown);
     }
 
     async fn until_sold(&self, item_id: &str) {
